@@ -1,0 +1,332 @@
+//! Settings of an engine: the only place with default numbers.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::record::{Timestamp, truncate};
+
+/// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AsOf {
+    /// The clock at the start of each transaction.
+    #[default]
+    Clock,
+    /// A time that the caller fixes, for replays that must come out the same.
+    Fixed(Timestamp),
+}
+
+impl AsOf {
+    /// The time that this means now.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        match self {
+            Self::Clock => truncate(chrono::Utc::now()),
+            Self::Fixed(time) => time,
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {setting}: {reason}")]
+pub struct ConfigError {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// What is wrong with it and what would be right.
+    pub reason: String,
+}
+
+/// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a
+/// [`ConfigBuilder`] (feature `config-file`: `ConfigBuilder::load`).
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) postgres: tokio_postgres::Config,
+    pub(crate) schema: String,
+    pub(crate) max_batch_rows: usize,
+    pub(crate) max_unit_rows: usize,
+    pub(crate) max_rows_in_flight: usize,
+    pub(crate) max_bytes_in_flight: usize,
+    pub(crate) in_flight_commits: usize,
+    pub(crate) outcome_deadline: Duration,
+    pub(crate) statement_timeout: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) as_of: AsOf,
+}
+
+/// Not derived: a connection string carries a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("dbname", &self.postgres.get_dbname())
+            .field("user", &self.postgres.get_user())
+            .field("hosts", &self.postgres.get_hosts())
+            .field("schema", &self.schema)
+            .field("max_batch_rows", &self.max_batch_rows)
+            .field("max_unit_rows", &self.max_unit_rows)
+            .field("max_rows_in_flight", &self.max_rows_in_flight)
+            .field("max_bytes_in_flight", &self.max_bytes_in_flight)
+            .field("in_flight_commits", &self.in_flight_commits)
+            .field("outcome_deadline", &self.outcome_deadline)
+            .field("statement_timeout", &self.statement_timeout)
+            .field("lock_timeout", &self.lock_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("as_of", &self.as_of)
+            .finish()
+    }
+}
+
+impl Config {
+    /// Starts from the defaults. `database_url` is a libpq connection string or URL.
+    #[must_use]
+    pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
+        ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
+    }
+
+    /// The schema that holds the tables.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The largest number of rows of a unit.
+    #[must_use]
+    pub const fn max_unit_rows(&self) -> usize {
+        self.max_unit_rows
+    }
+}
+
+/// Settings on their way to a [`Config`]. With serde every field is optional, an unknown one is an
+/// error, durations are seconds, and `as_of` is an RFC 3339 time (absent: the clock).
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[must_use]
+pub struct ConfigBuilder {
+    database_url: Option<String>,
+    schema: Option<String>,
+    max_batch_rows: Option<usize>,
+    max_unit_rows: Option<usize>,
+    max_rows_in_flight: Option<usize>,
+    max_bytes_in_flight: Option<usize>,
+    in_flight_commits: Option<usize>,
+    outcome_deadline_seconds: Option<f64>,
+    statement_timeout_seconds: Option<f64>,
+    lock_timeout_seconds: Option<f64>,
+    connect_timeout_seconds: Option<f64>,
+    as_of: Option<Timestamp>,
+}
+
+/// Not derived: a connection string carries a password.
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl ConfigBuilder {
+    /// A libpq connection string or URL. No default.
+    pub fn database_url(mut self, database_url: impl Into<String>) -> Self {
+        self.database_url = Some(database_url.into());
+        self
+    }
+
+    /// The schema that holds the tables. Default: `public`.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = Some(schema.into());
+        self
+    }
+
+    /// Rows (as received, of all tables) at which an epoch is sealed even though no commit slot is
+    /// free. Default: 32,768. Smaller: more transactions, less memory. Larger: rarely faster, and
+    /// each retry repeats more. An epoch exceeds it by at most one unit.
+    pub fn max_batch_rows(mut self, rows: usize) -> Self {
+        self.max_batch_rows = Some(rows);
+        self
+    }
+
+    /// Rows of the largest unit that is accepted. Default: 10,000.
+    pub fn max_unit_rows(mut self, rows: usize) -> Self {
+        self.max_unit_rows = Some(rows);
+        self
+    }
+
+    /// Rows accepted and not yet answered at which `submit` waits. Default: 131,072, so that two
+    /// epochs of the largest size are in flight while the next two fill.
+    pub fn max_rows_in_flight(mut self, rows: usize) -> Self {
+        self.max_rows_in_flight = Some(rows);
+        self
+    }
+
+    /// Bytes accepted and not yet answered at which `submit` waits. Default: 64 MiB. A unit that is
+    /// larger by itself is let in when nothing else is in flight.
+    pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
+        self.max_bytes_in_flight = Some(bytes);
+        self
+    }
+
+    /// Transactions at the same time, each on a connection of its own. Default: 2. More help a
+    /// server with many cores and hurt where epochs share hot rows.
+    pub fn in_flight_commits(mut self, commits: usize) -> Self {
+        self.in_flight_commits = Some(commits);
+        self
+    }
+
+    /// How long a unit's outcome is sought, retries included, before it is `Unavailable`.
+    /// Default: 60 s.
+    pub fn outcome_deadline(mut self, deadline: Duration) -> Self {
+        self.outcome_deadline_seconds = Some(deadline.as_secs_f64());
+        self
+    }
+
+    /// `statement_timeout` of the engine's transactions. Default: 30 s.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout_seconds = Some(timeout.as_secs_f64());
+        self
+    }
+
+    /// `lock_timeout` of the engine's transactions. Default: 10 s; above PostgreSQL's
+    /// `deadlock_timeout` (1 s), so that a deadlock is told from a long wait.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout_seconds = Some(timeout.as_secs_f64());
+        self
+    }
+
+    /// How long a connection may take to come about. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout_seconds = Some(timeout.as_secs_f64());
+        self
+    }
+
+    /// The time that recent counts, scores and levels refer to. Default: the clock.
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = match as_of {
+            AsOf::Clock => None,
+            AsOf::Fixed(time) => Some(time),
+        };
+        self
+    }
+
+    /// Checks every value and how they fit together.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let error = |setting, reason: &str| ConfigError { setting, reason: reason.to_owned() };
+        let url = self.database_url.ok_or_else(|| error("database_url", "is missing"))?;
+        let mut postgres: tokio_postgres::Config = url
+            .parse()
+            // The parser's own message may quote the string, and with it the password.
+            .map_err(|_| error("database_url", "is not a PostgreSQL connection string"))?;
+        let schema = self.schema.unwrap_or_else(|| "public".to_owned());
+        if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
+            return Err(error("schema", "must be a name of 1 to 63 bytes"));
+        }
+        let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(32_768), 1)?;
+        let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(10_000), 1)?;
+        let default_rows = 131_072.max(max_unit_rows);
+        let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows);
+        if max_rows_in_flight < max_unit_rows {
+            return Err(error("max_rows_in_flight", "must be at least max_unit_rows, or the largest unit never gets in"));
+        }
+        let max_bytes_in_flight = at_least("max_bytes_in_flight", self.max_bytes_in_flight.unwrap_or(64 << 20), 1)?;
+        if max_rows_in_flight > u32::MAX as usize || max_bytes_in_flight > u32::MAX as usize {
+            return Err(error("max_rows_in_flight", "rows and bytes in flight must each be below 2^32"));
+        }
+        let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
+        if in_flight_commits > 64 {
+            return Err(error("in_flight_commits", "must be at most 64"));
+        }
+        let connect_timeout = seconds("connect_timeout", self.connect_timeout_seconds, 5.0)?;
+        postgres.connect_timeout(connect_timeout);
+        if postgres.get_application_name().is_none() {
+            postgres.application_name("graphsink");
+        }
+        Ok(Config {
+            postgres,
+            schema,
+            max_batch_rows,
+            max_unit_rows,
+            max_rows_in_flight,
+            max_bytes_in_flight,
+            in_flight_commits,
+            outcome_deadline: seconds("outcome_deadline", self.outcome_deadline_seconds, 60.0)?,
+            statement_timeout: seconds("statement_timeout", self.statement_timeout_seconds, 30.0)?,
+            lock_timeout: seconds("lock_timeout", self.lock_timeout_seconds, 10.0)?,
+            connect_timeout,
+            as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
+        })
+    }
+}
+
+#[cfg(feature = "config-file")]
+impl ConfigBuilder {
+    /// Reads settings from a TOML file (where one is named) and then from the environment:
+    /// `GRAPHSINK_MAX_BATCH_ROWS` and so on, and `DATABASE_URL`. The environment wins.
+    pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
+        use figment::providers::{Env, Format, Serialized, Toml};
+        let mut figment = figment::Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        if let Ok(url) = std::env::var("DATABASE_URL") {
+            figment = figment.merge(Serialized::default("database_url", url));
+        }
+        figment.merge(Env::prefixed("GRAPHSINK_").ignore(&["pg_bin"])).extract().map_err(|error| ConfigError {
+            setting: "file or environment",
+            // Only the place and the kind: the value may be a connection string.
+            reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
+        })
+    }
+}
+
+#[cfg(feature = "config-file")]
+fn kind(kind: &figment::error::Kind) -> String {
+    use figment::error::Kind;
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!(" expects {expected}"),
+        Kind::UnknownField(field, _) => format!("unknown setting {field}"),
+        Kind::Message(message) => format!(" {message}"),
+        _ => String::new(),
+    }
+}
+
+fn at_least(setting: &'static str, value: usize, least: usize) -> Result<usize, ConfigError> {
+    if value < least {
+        return Err(ConfigError { setting, reason: format!("must be at least {least}") });
+    }
+    Ok(value)
+}
+
+fn seconds(setting: &'static str, value: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
+    let value = value.unwrap_or(default);
+    // A day bounds what fits PostgreSQL's milliseconds and what anybody can mean.
+    if !(0.001..=86_400.0).contains(&value) {
+        return Err(ConfigError { setting, reason: "must be from 1 ms to one day".to_owned() });
+    }
+    Ok(Duration::from_secs_f64(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked_at_start() {
+        let build = || Config::builder("postgresql://user:secret@localhost/db");
+        let setting = |builder: ConfigBuilder| builder.build().unwrap_err().setting;
+        assert_eq!(setting(build().max_batch_rows(0)), "max_batch_rows");
+        assert_eq!(setting(build().max_unit_rows(10).max_rows_in_flight(9)), "max_rows_in_flight");
+        assert_eq!(setting(build().schema("")), "schema");
+        assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
+        assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
+        assert!(build().build().is_ok());
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let config = Config::builder("postgresql://user:s3cret@localhost/db");
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(!format!("{:?}", config.build().unwrap()).contains("s3cret"));
+        let broken = Config::builder("postgresql://user:s3cret@local host:x/db").build().unwrap_err();
+        assert!(!broken.to_string().contains("s3cret"));
+    }
+}

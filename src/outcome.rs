@@ -1,0 +1,266 @@
+//! What became of a unit: exactly one [`Outcome`] each.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::record::{EntityType, Table};
+use crate::unit::{ConnectionHandle, EntityHandle, Field, MentionHandle, Row};
+
+/// What became of a unit.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum Outcome {
+    /// Durable in PostgreSQL, whole.
+    Committed(Committed),
+    /// Nothing of it was written, and nothing ever will be.
+    Rejected(Rejection),
+    /// Unknown until the deadline: in the database whole or not at all. Submitting the unit again
+    /// is always safe.
+    Unavailable(Unavailable),
+}
+
+impl Outcome {
+    /// The committed rows, or nothing.
+    #[must_use]
+    pub const fn committed(&self) -> Option<&Committed> {
+        match self {
+            Self::Committed(committed) => Some(committed),
+            Self::Rejected(_) | Self::Unavailable(_) => None,
+        }
+    }
+
+    /// The outcome as a label of metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Committed(_) => "committed",
+            Self::Rejected(_) => "rejected",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// Turns everything but a commit into an error, for `?`.
+    pub fn into_result(self) -> Result<Committed, NotCommitted> {
+        match self {
+            Self::Committed(committed) => Ok(committed),
+            Self::Rejected(rejection) => Err(NotCommitted::Rejected(rejection)),
+            Self::Unavailable(unavailable) => Err(NotCommitted::Unavailable(unavailable)),
+        }
+    }
+}
+
+/// An outcome other than a commit, as an error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotCommitted {
+    /// See [`Outcome::Rejected`].
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// See [`Outcome::Unavailable`].
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// What the transaction that carried a row did to it in the database. Rows of several units that
+/// name the same database row share its disposition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    /// It was not there before.
+    Inserted,
+    /// It was there and said something else.
+    Updated,
+    /// It was there and said all this already (or something newer).
+    Unchanged,
+}
+
+impl Disposition {
+    /// All dispositions.
+    pub const ALL: [Self; 3] = [Self::Inserted, Self::Updated, Self::Unchanged];
+
+    /// The disposition as a label of metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// A row of a committed unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommittedRow {
+    /// Its id in the database.
+    pub id: Uuid,
+    /// What the transaction did to it.
+    pub disposition: Disposition,
+}
+
+/// A unit that is durable, with the id of each of its rows.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Entities in the order in which the unit named them.
+    pub entities: Vec<CommittedRow>,
+    /// Connections in the order in which the unit named them.
+    pub connections: Vec<CommittedRow>,
+    /// Mentions in the order in which the unit named them.
+    pub mentions: Vec<CommittedRow>,
+    pub(crate) temp_ids: Vec<(String, Row)>,
+    pub(crate) nonce: u64,
+}
+
+impl Committed {
+    /// The row behind a handle; nothing when the handle came from another unit.
+    #[must_use]
+    pub fn entity(&self, handle: EntityHandle) -> Option<CommittedRow> {
+        handle.index_in(self.nonce).and_then(|index| self.entities.get(index)).copied()
+    }
+
+    /// The row behind a handle; nothing when the handle came from another unit.
+    #[must_use]
+    pub fn connection(&self, handle: ConnectionHandle) -> Option<CommittedRow> {
+        handle.index_in(self.nonce).and_then(|index| self.connections.get(index)).copied()
+    }
+
+    /// The row behind a handle; nothing when the handle came from another unit.
+    #[must_use]
+    pub fn mention(&self, handle: MentionHandle) -> Option<CommittedRow> {
+        handle.index_in(self.nonce).and_then(|index| self.mentions.get(index)).copied()
+    }
+
+    /// The id of every row that the caller labelled. Of two rows with one label the later counts.
+    #[must_use]
+    pub fn temp_ids(&self) -> HashMap<&str, Uuid> {
+        self.temp_ids.iter().filter_map(|(label, row)| Some((label.as_str(), self.row(*row)?.id))).collect()
+    }
+
+    /// The row at a position.
+    #[must_use]
+    pub fn row(&self, row: Row) -> Option<CommittedRow> {
+        let rows = match row.table {
+            Table::Entities => &self.entities,
+            Table::Connections => &self.connections,
+            Table::Mentions => &self.mentions,
+        };
+        rows.get(row.index).copied()
+    }
+}
+
+/// Why only the database could refuse a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The unit names a row by an id that does not exist.
+    MissingRow {
+        /// The table that has no such row.
+        table: Table,
+        /// The id.
+        id: Uuid,
+    },
+    /// The unit uses an entity, named by its id, where another type belongs.
+    WrongEntityType {
+        /// The entity's id.
+        id: Uuid,
+        /// The column that it is used in.
+        field: Field,
+        /// What belongs there.
+        expected: EntityType,
+        /// What it is.
+        found: EntityType,
+    },
+    /// PostgreSQL refused the unit alone, with the error named in the [`Rejection`].
+    Database,
+}
+
+/// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// What kind of refusal.
+    pub reason: RejectReason,
+    /// The SQLSTATE. For a missing row or a wrong type the one that PostgreSQL's own check would
+    /// raise (23503, 23514): the engine looks before it writes.
+    pub sqlstate: String,
+    /// The table.
+    pub table: Option<String>,
+    /// The column.
+    pub column: Option<String>,
+    /// The constraint.
+    pub constraint: Option<String>,
+    /// Which row of the unit, where that is known.
+    pub row: Option<Row>,
+    /// The server's primary message.
+    pub message: String,
+    /// The server's detail. It may quote values of the row.
+    pub detail: Option<String>,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(row) = self.row {
+            write!(f, "{row}: ")?;
+        }
+        write!(f, "{} (SQLSTATE {}", self.message, self.sqlstate)?;
+        for (noun, name) in [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint)] {
+            if let Some(name) = name {
+                write!(f, ", {noun} {name}")?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+/// Why nothing certain can be said of a unit.
+#[derive(Debug, Clone)]
+pub struct Unavailable {
+    /// Whether a commit was under way whose answer never came. If not, nothing was written.
+    pub commit_under_way: bool,
+    /// Transactions that were tried.
+    pub attempts: u32,
+    /// What stood in the way last.
+    pub cause: UnavailableCause,
+}
+
+/// What stood in the way of an outcome.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum UnavailableCause {
+    /// The database could not be used until the deadline.
+    Database(Arc<crate::store::StoreError>),
+    /// The engine was shut down before the unit's turn.
+    ShutDown,
+    /// The engine failed: its actors died more often than it may restart them.
+    EngineFailed,
+}
+
+impl fmt::Display for UnavailableCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database(_) => f.write_str("the database could not be used until the deadline"),
+            Self::ShutDown => f.write_str("the engine was shut down first"),
+            Self::EngineFailed => f.write_str("the engine failed"),
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.commit_under_way { "a commit was under way" } else { "nothing was written" };
+        write!(f, "no outcome after {} attempts, {state}: {}", self.attempts, self.cause)
+    }
+}
+
+impl std::error::Error for Unavailable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            UnavailableCause::Database(error) => Some(&**error),
+            UnavailableCause::ShutDown | UnavailableCause::EngineFailed => None,
+        }
+    }
+}

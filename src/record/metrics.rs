@@ -1,0 +1,502 @@
+//! What a connection's columns say about its mentions: counts, best mentions, activity.
+//!
+//! Two ways lead to the same figures. [`ConnectionMetrics::from_mentions`] counts a whole set of
+//! mentions; [`ConnectionMetrics::advance`] takes stored figures and the changes of one epoch, so
+//! that the cost does not grow with a connection's history. Where the changes do not tell enough
+//! (a stored best mention fell behind mentions that were not read), `advance` says what must be
+//! read again. `tests/laws.rs` checks one against the other.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use chrono::{SecondsFormat, TimeDelta};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Mention, SourceType, Timestamp};
+
+/// How many best mentions a connection keeps.
+pub const TOP_MENTIONS: usize = 5;
+/// A mention is recent for this many days, both ends included.
+pub const RECENT_DAYS: i64 = 30;
+/// A connection is active for this many days after its newest mention, both ends included.
+const ACTIVE_DAYS: i64 = 7;
+/// Fewest best mentions of a trending connection.
+const TRENDING_MENTIONS: usize = 3;
+/// The age in days at which a score has fallen to 1/e.
+pub const SCORE_DECAY_DAYS: f64 = 60.0;
+const MICROS_PER_DAY: f64 = 86_400_000_000.0;
+
+/// How lively a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivityLevel {
+    /// At least 3 best mentions, all of the 30 days before `as_of`.
+    Trending,
+    /// Not trending; the newest mention is of the 7 days before `as_of`.
+    Active,
+    /// Neither.
+    Normal,
+}
+
+impl ActivityLevel {
+    /// The label of the database's enum `activity_level`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trending => "trending",
+            Self::Active => "active",
+            Self::Normal => "normal",
+        }
+    }
+
+    /// The level with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        [Self::Trending, Self::Active, Self::Normal].into_iter().find(|level| level.as_str() == label)
+    }
+}
+
+/// `upvotes * exp(-(as_of - created_at in days) / 60)`.
+///
+/// A mention of the far future would score beyond what a double (and JSON) can hold; it scores
+/// `f64::MAX` with the sign of its upvotes.
+#[must_use]
+pub fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
+    if upvotes == 0 {
+        return 0.0;
+    }
+    let micros = as_of.signed_duration_since(created_at).num_microseconds();
+    let days = micros.map_or_else(
+        || as_of.signed_duration_since(created_at).num_seconds() as f64 / 86_400.0,
+        |micros| micros as f64 / MICROS_PER_DAY,
+    );
+    let score = f64::from(upvotes) * (-days / SCORE_DECAY_DAYS).exp();
+    // `+ 0.0` turns the negative zero of an underflow into zero.
+    score.clamp(f64::MIN, f64::MAX) + 0.0
+}
+
+/// Whether `time` lies in the `days` days before `as_of`, both ends included.
+fn within(time: Timestamp, as_of: Timestamp, days: i64) -> bool {
+    time <= as_of && time >= as_of - TimeDelta::days(days)
+}
+
+/// One of a connection's best mentions, as kept in `top_mentions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TopMention<'a> {
+    /// The mention's id.
+    pub mention_id: Uuid,
+    /// Its score at the `as_of` of the last write.
+    pub score: f64,
+    /// Its votes.
+    pub upvotes: i32,
+    /// Its words.
+    pub content_excerpt: Cow<'a, str>,
+    /// Where to read it.
+    pub source_url: Cow<'a, str>,
+    /// When it was written.
+    #[serde(with = "micros")]
+    pub created_at: Timestamp,
+    /// The key that breaks ties. Not stored, so unknown for a mention read from `top_mentions`.
+    #[serde(skip)]
+    pub source: Option<(Cow<'a, str>, SourceType)>,
+}
+
+/// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.
+mod micros {
+    use super::{SecondsFormat, Timestamp};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'a> TopMention<'a> {
+    fn new(mention_id: Uuid, mention: &'a Mention, as_of: Timestamp) -> Self {
+        Self {
+            mention_id,
+            score: score(mention.upvotes, mention.created_at, as_of),
+            upvotes: mention.upvotes,
+            content_excerpt: Cow::Borrowed(&mention.content_excerpt),
+            source_url: Cow::Borrowed(&mention.source_url),
+            created_at: mention.created_at,
+            source: Some((Cow::Borrowed(&mention.source_id), mention.source_type)),
+        }
+    }
+
+    /// The order by score, which does not depend on `as_of`: all scores decay at one rate, so
+    /// `ln |upvotes| + created_at / 60 days` orders mentions of one sign. Ties: the later
+    /// `created_at`, then the smaller source id (then post before comment), if both are known.
+    /// `Less` is better.
+    fn rank(&self, other: &Self) -> Ordering {
+        let sign = self.upvotes.signum();
+        let by_score = other.upvotes.signum().cmp(&sign).then_with(|| {
+            let virtual_age = |mention: &Self| {
+                let days = mention.created_at.timestamp_micros() as f64 / MICROS_PER_DAY;
+                f64::from(mention.upvotes.unsigned_abs()).ln() + days / SCORE_DECAY_DAYS
+            };
+            if sign == 0 {
+                Ordering::Equal
+            } else if self.upvotes == other.upvotes {
+                // Equal votes: the times decide, exactly and without floating point.
+                match sign {
+                    1 => other.created_at.cmp(&self.created_at),
+                    _ => self.created_at.cmp(&other.created_at),
+                }
+            } else {
+                match sign {
+                    1 => virtual_age(other).total_cmp(&virtual_age(self)),
+                    _ => virtual_age(self).total_cmp(&virtual_age(other)),
+                }
+            }
+        });
+        by_score.then_with(|| other.created_at.cmp(&self.created_at)).then_with(|| {
+            match (&self.source, &other.source) {
+                (Some(own), Some(others)) => own.cmp(others),
+                _ => Ordering::Equal,
+            }
+        })
+    }
+
+    /// Whether the stored figures cannot tell which of two mentions comes first: a stored one ties
+    /// with one of this epoch. Two stored ones stand in the order that their source ids gave them.
+    fn is_undecided(&self, other: &Self) -> bool {
+        self.source.is_some() != other.source.is_some() && self.rank(other) == Ordering::Equal
+    }
+}
+
+/// The columns of a connection that follow from its mentions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectionMetrics<'a> {
+    /// Number of mentions.
+    pub mention_count: i32,
+    /// Sum of their upvotes.
+    pub total_upvotes: i64,
+    /// Number of distinct threads among them.
+    pub source_diversity: i32,
+    /// Number of those created in the 30 days before `as_of`.
+    pub recent_mention_count: i32,
+    /// The greatest `created_at`.
+    pub last_mentioned_at: Option<Timestamp>,
+    /// See [`ActivityLevel`].
+    pub activity_level: ActivityLevel,
+    /// The best five, best first.
+    pub top_mentions: Vec<TopMention<'a>>,
+}
+
+/// Figures as they stand in the database.
+pub type StoredMetrics = ConnectionMetrics<'static>;
+
+/// What an epoch did to one mention of an existing connection.
+#[derive(Debug, Clone)]
+pub enum MentionChange<'a> {
+    /// A mention that was not there.
+    Inserted {
+        /// Its new id.
+        mention_id: Uuid,
+        /// The row.
+        mention: &'a Mention,
+    },
+    /// A newer observation of a mention that was there.
+    Replaced {
+        /// Its id, which stays.
+        mention_id: Uuid,
+        /// What stood there.
+        before: &'a Mention,
+        /// What stands there now.
+        mention: &'a Mention,
+    },
+}
+
+/// What `advance` could not know and the caller must read from the mention rows, after the
+/// epoch's mentions were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RereadNeeded {
+    /// A re-observed mention moved to another thread: count the distinct threads.
+    pub threads: bool,
+    /// The newest mention's `created_at` went back: take the maximum.
+    pub newest: bool,
+    /// A stored best mention fell, or ties with another: read the best again.
+    pub top: bool,
+}
+
+impl RereadNeeded {
+    /// Whether anything must be read.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.threads || self.newest || self.top
+    }
+}
+
+impl<'a> ConnectionMetrics<'a> {
+    /// The figures of a connection without mentions.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            mention_count: 0,
+            total_upvotes: 0,
+            source_diversity: 0,
+            recent_mention_count: 0,
+            last_mentioned_at: None,
+            activity_level: ActivityLevel::Normal,
+            top_mentions: Vec::new(),
+        }
+    }
+
+    /// The figures of exactly these mentions.
+    pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
+        let mut metrics = Self::empty();
+        let mut threads = HashSet::new();
+        for (mention_id, mention) in mentions {
+            metrics.mention_count += 1;
+            metrics.total_upvotes += i64::from(mention.upvotes);
+            threads.insert(&*mention.thread_id);
+            metrics.recent_mention_count += i32::from(within(mention.created_at, as_of, RECENT_DAYS));
+            metrics.last_mentioned_at = metrics.last_mentioned_at.max(Some(mention.created_at));
+            metrics.top_mentions.push(TopMention::new(mention_id, mention, as_of));
+        }
+        metrics.source_diversity = threads.len() as i32;
+        metrics.set_top(as_of);
+        metrics
+    }
+
+    /// The figures after `changes`, at `as_of`.
+    ///
+    /// `recent_before` is the number of mentions that were recent at `as_of` before the changes;
+    /// `known_threads` are those threads of the changes that the connection already had. Where
+    /// the second part of the answer says so, the figures lack what must be read again.
+    #[must_use]
+    pub fn advance(
+        &self,
+        changes: &[MentionChange<'a>],
+        recent_before: i32,
+        known_threads: &HashSet<&str>,
+        as_of: Timestamp,
+    ) -> (Self, RereadNeeded) {
+        let mut after = self.clone();
+        let mut reread = RereadNeeded::default();
+        let mut new_threads = HashSet::new();
+        let recent = |mention: &Mention| i32::from(within(mention.created_at, as_of, RECENT_DAYS));
+        after.recent_mention_count = recent_before;
+        for change in changes {
+            let (mention_id, mention) = match change {
+                MentionChange::Inserted { mention_id, mention } => {
+                    after.mention_count += 1;
+                    if !known_threads.contains(&*mention.thread_id) {
+                        new_threads.insert(&*mention.thread_id);
+                    }
+                    (*mention_id, *mention)
+                }
+                MentionChange::Replaced { mention_id, before, mention } => {
+                    after.total_upvotes -= i64::from(before.upvotes);
+                    after.recent_mention_count -= recent(before);
+                    reread.threads |= before.thread_id != mention.thread_id;
+                    reread.newest |=
+                        mention.created_at < before.created_at && self.last_mentioned_at <= Some(before.created_at);
+                    (*mention_id, *mention)
+                }
+            };
+            after.total_upvotes += i64::from(mention.upvotes);
+            after.recent_mention_count += recent(mention);
+            after.last_mentioned_at = after.last_mentioned_at.max(Some(mention.created_at));
+            after.top_mentions.retain(|top| top.mention_id != mention_id);
+            after.top_mentions.push(TopMention::new(mention_id, mention, as_of));
+        }
+        after.source_diversity += new_threads.len() as i32;
+        reread.top = self.top_is_unsure(&after.top_mentions);
+        after.set_top(as_of);
+        (after, reread)
+    }
+
+    /// Whether the best of `candidates` may not be the best of all mentions. Mentions that were
+    /// not read rank behind the last stored one, so the candidates decide as long as the fifth of
+    /// them still ranks at least there.
+    fn top_is_unsure(&self, candidates: &[TopMention<'a>]) -> bool {
+        let unread = self.mention_count as usize > self.top_mentions.len();
+        let mut ranked: Vec<&TopMention<'a>> = candidates.iter().collect();
+        ranked.sort_by(|left, right| left.rank(right));
+        let tied = ranked.windows(2).take(TOP_MENTIONS).any(|pair| pair[0].is_undecided(pair[1]));
+        let fell_behind = match (ranked.get(TOP_MENTIONS - 1), self.top_mentions.last()) {
+            (Some(fifth), Some(bound)) => match fifth.rank(bound) {
+                Ordering::Less => false,
+                Ordering::Equal => fifth.mention_id != bound.mention_id,
+                Ordering::Greater => true,
+            },
+            _ => true,
+        };
+        tied || (unread && fell_behind)
+    }
+
+    /// Replaces the best mentions by what was read again.
+    pub fn replace_top(&mut self, candidates: Vec<TopMention<'a>>, as_of: Timestamp) {
+        self.top_mentions = candidates;
+        self.set_top(as_of);
+    }
+
+    /// Ranks and cuts the best mentions, scores them at `as_of`, and sets the activity level.
+    pub fn set_top(&mut self, as_of: Timestamp) {
+        // Stable: stored mentions that tie keep the order that their source ids gave them.
+        self.top_mentions.sort_by(TopMention::rank);
+        self.top_mentions.truncate(TOP_MENTIONS);
+        for top in &mut self.top_mentions {
+            top.score = score(top.upvotes, top.created_at, as_of);
+        }
+        let all_recent = self.top_mentions.iter().all(|top| within(top.created_at, as_of, RECENT_DAYS));
+        self.activity_level = if self.top_mentions.len() >= TRENDING_MENTIONS && all_recent {
+            ActivityLevel::Trending
+        } else if self.last_mentioned_at.is_some_and(|last| within(last, as_of, ACTIVE_DAYS)) {
+            ActivityLevel::Active
+        } else {
+            ActivityLevel::Normal
+        };
+    }
+
+    /// Whether a mention could be recent at `as_of`; false spares counting them.
+    #[must_use]
+    pub fn may_have_recent(&self, as_of: Timestamp) -> bool {
+        self.last_mentioned_at.is_some_and(|last| last >= as_of - TimeDelta::days(RECENT_DAYS))
+    }
+
+    /// Whether `self`, freshly computed, says the same as the stored figures. Scores decay with
+    /// every passing microsecond; `score_tolerance` is the relative error below which a stored
+    /// score still counts as the same.
+    #[must_use]
+    pub fn agrees_with(&self, stored: &ConnectionMetrics<'_>, score_tolerance: f64) -> bool {
+        self.mention_count == stored.mention_count
+            && self.total_upvotes == stored.total_upvotes
+            && self.source_diversity == stored.source_diversity
+            && self.recent_mention_count == stored.recent_mention_count
+            && self.last_mentioned_at == stored.last_mentioned_at
+            && self.activity_level == stored.activity_level
+            && self.top_mentions.len() == stored.top_mentions.len()
+            && self.top_mentions.iter().zip(&stored.top_mentions).all(|(own, stored)| {
+                own.mention_id == stored.mention_id
+                    && own.upvotes == stored.upvotes
+                    && own.created_at == stored.created_at
+                    && own.content_excerpt == stored.content_excerpt
+                    && own.source_url == stored.source_url
+                    && (own.score - stored.score).abs() <= score_tolerance * own.score.abs()
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::{TimeZone, Utc};
+
+    fn day(days: f64) -> Timestamp {
+        Utc.timestamp_micros((days * MICROS_PER_DAY) as i64).unwrap()
+    }
+
+    fn mention(id: &str, upvotes: i32, created: f64) -> Mention {
+        Mention {
+            source_type: SourceType::Post,
+            source_id: id.into(),
+            thread_id: id.into(),
+            source_url: "u".into(),
+            subreddit: "s".into(),
+            content_excerpt: String::new(),
+            author: None,
+            upvotes,
+            created_at: day(created),
+            observed_at: day(created),
+        }
+    }
+
+    fn best(mentions: &[Mention]) -> Vec<String> {
+        let ids = (1..).map(Uuid::from_u128);
+        let metrics = ConnectionMetrics::from_mentions(ids.zip(mentions), day(20_000.0));
+        metrics.top_mentions.iter().map(|top| top.source.as_ref().unwrap().0.to_string()).collect()
+    }
+
+    #[test]
+    fn score_halves_with_age_and_stays_finite() {
+        let at = day(19_000.0);
+        assert!((score(100, at, day(19_060.0)) - 100.0 / std::f64::consts::E).abs() < 1e-9);
+        assert!((score(-3, at, at) + 3.0).abs() < 1e-12);
+        assert_eq!(score(1, Utc.with_ymd_and_hms(9999, 1, 1, 0, 0, 0).unwrap(), at), f64::MAX);
+        assert!(score(-1, Utc.with_ymd_and_hms(1, 1, 1, 0, 0, 0).unwrap(), at).is_sign_positive());
+    }
+
+    #[test]
+    fn best_mentions_are_ranked_by_decayed_votes() {
+        // 100 votes 200 days before are worth less than 5 votes of the same day.
+        assert_eq!(best(&[mention("old", 100, 19_800.0), mention("new", 5, 20_000.0)]), ["new", "old"]);
+        // Negative votes rank behind none, and the older negative is the better one.
+        assert_eq!(
+            best(&[mention("bad", -5, 20_000.0), mention("bad old", -5, 19_000.0), mention("zero", 0, 1.0)]),
+            ["zero", "bad old", "bad"]
+        );
+    }
+
+    #[test]
+    fn ties_go_to_the_later_then_to_the_smaller_source_id() {
+        assert_eq!(best(&[mention("b", 0, 5.0), mention("a", 0, 5.0), mention("c", 0, 6.0)]), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn activity_has_inclusive_edges() {
+        let level = |times: &[f64]| {
+            let mentions: Vec<Mention> = times.iter().map(|time| mention(&time.to_string(), 1, *time)).collect();
+            let ids = (1..).map(Uuid::from_u128);
+            ConnectionMetrics::from_mentions(ids.zip(&mentions), day(100.0)).activity_level
+        };
+        assert_eq!(level(&[70.0, 80.0, 100.0]), ActivityLevel::Trending);
+        assert_eq!(level(&[69.9, 80.0, 100.0]), ActivityLevel::Active);
+        assert_eq!(level(&[93.0]), ActivityLevel::Active);
+        assert_eq!(level(&[92.9]), ActivityLevel::Normal);
+        assert_eq!(level(&[100.1]), ActivityLevel::Normal);
+        assert_eq!(level(&[80.0, 90.0, 100.1]), ActivityLevel::Normal);
+    }
+
+    #[test]
+    fn a_stored_best_mention_that_falls_asks_for_another_look() {
+        let mentions: Vec<Mention> = (0..6).map(|n| mention(&n.to_string(), 10 + n, 50.0)).collect();
+        let mut stored = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
+        stored.top_mentions.iter_mut().for_each(|top| top.source = None);
+        let change = |upvotes| mention("5", upvotes, 50.0);
+        let advance = |new: &Mention| {
+            let changes =
+                [MentionChange::Replaced { mention_id: Uuid::from_u128(6), before: &mentions[5], mention: new }];
+            let (after, reread) = stored.advance(&changes, 6, &HashSet::new(), day(60.0));
+            (after.total_upvotes, reread.top)
+        };
+        assert_eq!(advance(&change(12)), (72, true), "ties with a stored mention whose source id is unknown");
+        assert_eq!(advance(&change(16)), (76, false));
+        assert_eq!(advance(&change(9)), (69, true), "the sixth, not read, may be better");
+    }
+
+    #[test]
+    fn top_mentions_survive_json() {
+        let time = Utc.with_ymd_and_hms(12_345, 6, 7, 8, 9, 10).unwrap() + TimeDelta::microseconds(1);
+        for created_at in [time, day(19_000.000_001), Utc.with_ymd_and_hms(-43, 3, 15, 0, 0, 0).unwrap()] {
+            let mut own = TopMention::new(Uuid::from_u128(7), &mention("a", 3, 1.0), day(2.0)).to_owned_parts();
+            own.created_at = created_at;
+            let read: TopMention<'static> = serde_json::from_str(&serde_json::to_string(&own).unwrap()).unwrap();
+            assert_eq!(read.created_at, created_at);
+            assert_eq!(read.mention_id, own.mention_id);
+        }
+    }
+
+    impl TopMention<'_> {
+        fn to_owned_parts(&self) -> TopMention<'static> {
+            TopMention {
+                content_excerpt: self.content_excerpt.to_string().into(),
+                source_url: self.source_url.to_string().into(),
+                source: None,
+                mention_id: self.mention_id,
+                score: self.score,
+                upvotes: self.upvotes,
+                created_at: self.created_at,
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a record is: the words of the evidence graph and the merge rule of each table.
+//!
+//! Everything here is plain data. A merge rule says what two versions of one row become; each is
+//! commutative, associative and idempotent (a join-semilattice), which is what makes order,
+//! batching and retries invisible in the database. The laws are checked in `tests/laws.rs`.
+//!
+//! Not here: what a caller may say (`unit`), how pending rows combine (`batch`), SQL (`store`).
+
+mod connection;
+mod entity;
+mod mention;
+mod metrics;
+mod place;
+mod sorted_set;
+
+pub use connection::{ConnectionFacts, ConnectionKey, ConnectionName};
+pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
+pub use mention::{Mention, MentionName, SourceType};
+pub use metrics::{
+    ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,
+    TOP_MENTIONS, TopMention, score,
+};
+pub(crate) use place::canonical;
+pub use place::{Coordinate, CoordinateError, Place};
+pub use sorted_set::SortedSet;
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+/// A UTC time. PostgreSQL keeps microseconds, so every time is cut to microseconds before it is
+/// compared with anything ([`truncate`]).
+pub type Timestamp = DateTime<Utc>;
+
+/// Cuts a time to the microseconds that `timestamptz` keeps.
+#[must_use]
+pub fn truncate(time: Timestamp) -> Timestamp {
+    time.trunc_subsecs(6)
+}
+
+/// The three tables, parents before children: the order in which every transaction locks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// `entities`
+    Entities,
+    /// `connections`
+    Connections,
+    /// `mentions`
+    Mentions,
+}
+
+impl Table {
+    /// All tables, parents before children.
+    pub const ALL: [Self; 3] = [Self::Entities, Self::Connections, Self::Mentions];
+
+    /// The table's name in the database, also its label in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Entities => "entities",
+            Self::Connections => "connections",
+            Self::Mentions => "mentions",
+        }
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A merge rule: what two versions of the same row become.
+pub trait Merge {
+    /// Joins `other` into `self`.
+    fn merge(&mut self, other: Self);
+}

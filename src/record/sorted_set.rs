@@ -1,0 +1,125 @@
+//! A set kept as a sorted vector: the form in which arrays are stored.
+
+use super::Merge;
+
+/// A set as a sorted vector without duplicates. Text sorts by code point (`str`'s order), uuids by
+/// their bytes; both agree with PostgreSQL's `collate "C"` and `uuid` order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SortedSet<T>(Vec<T>);
+
+impl<T> Default for SortedSet<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord> SortedSet<T> {
+    /// The members in ascending order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Number of members.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The members in ascending order.
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+
+    /// Adds a member; says whether it was new.
+    pub fn insert(&mut self, member: T) -> bool {
+        match self.0.binary_search(&member) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, member);
+                true
+            }
+        }
+    }
+
+    /// Takes a member out; says whether it was there.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, member: &Q) -> bool
+    where
+        T: std::borrow::Borrow<Q>,
+    {
+        match self.0.binary_search_by(|own| own.borrow().cmp(member)) {
+            Ok(place) => {
+                self.0.remove(place);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether every member of `other` is in `self`.
+    #[must_use]
+    pub fn contains_all(&self, other: &Self) -> bool {
+        other.0.iter().all(|member| self.0.binary_search(member).is_ok())
+    }
+}
+
+impl<T: Ord> FromIterator<T> for SortedSet<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(members: I) -> Self {
+        let mut members: Vec<T> = members.into_iter().collect();
+        members.sort_unstable();
+        members.dedup();
+        Self(members)
+    }
+}
+
+impl<'a, T: Ord> IntoIterator for &'a SortedSet<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Set union.
+impl<T: Ord> Merge for SortedSet<T> {
+    fn merge(&mut self, other: Self) {
+        if self.0.is_empty() {
+            self.0 = other.0;
+            return;
+        }
+        for member in other.0 {
+            self.insert(member);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_sorted_and_unique_whatever_the_order_of_arrival() {
+        let mut set: SortedSet<&str> = ["b", "a", "b"].into_iter().collect();
+        assert!(!set.insert("a"));
+        assert!(set.insert("B"));
+        assert_eq!(set.as_slice(), ["B", "a", "b"]);
+        assert!(set.remove("a") && !set.remove("a"));
+        assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn merge_is_union() {
+        let mut left: SortedSet<u8> = [3, 1].into_iter().collect();
+        let right: SortedSet<u8> = [2, 3].into_iter().collect();
+        left.merge(right.clone());
+        assert_eq!(left.as_slice(), [1, 2, 3]);
+        assert!(left.contains_all(&right) && !right.contains_all(&left));
+    }
+}

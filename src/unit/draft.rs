@@ -1,0 +1,462 @@
+//! The builder that a caller fills.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Row;
+use crate::record::{EntityKey, EntityName, EntityType, Mention, Table, Timestamp, truncate};
+
+/// A set of rows that becomes durable as a whole or not at all.
+///
+/// ```
+/// use graphsink::{Mention, SourceType, UnitOfWork};
+///
+/// let mut unit = UnitOfWork::new();
+/// let patio = unit.restaurant_attribute("patio").handle();
+/// let franklin = unit.restaurant("franklin bbq").alias("Franklin's").attribute(patio).temp_id("r1").handle();
+/// let brisket = unit.dish("brisket").handle();
+/// let smoky = unit.dish_attribute("smoky").handle();
+/// let connection = unit.connection(franklin, brisket).dish_attribute(smoky).menu_item(true).handle();
+/// let created_at = "2024-01-10T14:20:00Z".parse()?;
+/// unit.mention(
+///     connection,
+///     Mention::new(SourceType::Comment, "t1_abc", "https://example.org/t1_abc", "austinfood", created_at)
+///         .thread("t3_xyz")
+///         .upvotes(67),
+/// );
+/// assert_eq!(unit.rows(), 6);
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct UnitOfWork {
+    /// Tells this unit's handles from those of any other. A clone keeps it: the same rows.
+    pub(super) nonce: u64,
+    pub(super) entities: Vec<EntityDraft>,
+    pub(super) connections: Vec<ConnectionDraft>,
+    pub(super) mentions: Vec<MentionDraft>,
+    pub(super) temp_ids: Vec<(String, Row)>,
+    entities_by_id: HashMap<Uuid, u32>,
+    connections_by_id: HashMap<Uuid, u32>,
+}
+
+/// An index into the unit's own rows, or nothing when the handle came from another unit.
+pub(super) type OwnRow = Option<u32>;
+
+#[derive(Debug, Clone)]
+pub(super) struct EntityDraft {
+    pub(super) name: EntityName,
+    pub(super) aliases: Vec<Arc<str>>,
+    pub(super) attributes: Vec<OwnRow>,
+    pub(super) place: Option<PlaceObservation>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ConnectionDraft {
+    pub(super) name: ConnectionDraftName,
+    pub(super) categories: Vec<OwnRow>,
+    pub(super) is_menu_item: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum ConnectionDraftName {
+    Key { restaurant: OwnRow, dish: OwnRow, dish_attributes: Vec<OwnRow> },
+    Id(Uuid),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct MentionDraft {
+    pub(super) connection: OwnRow,
+    pub(super) mention: Mention,
+}
+
+/// Refers to an entity of the unit that gave it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EntityHandle {
+    nonce: u64,
+    index: u32,
+}
+
+/// Refers to a connection of the unit that gave it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionHandle {
+    nonce: u64,
+    index: u32,
+}
+
+/// Refers to a mention of the unit that gave it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MentionHandle {
+    nonce: u64,
+    index: u32,
+}
+
+macro_rules! handle {
+    ($handle:ident) => {
+        impl $handle {
+            /// The row's position in the unit that carries `nonce`.
+            pub(crate) fn index_in(self, nonce: u64) -> Option<usize> {
+                (self.nonce == nonce).then_some(self.index as usize)
+            }
+        }
+    };
+}
+handle!(EntityHandle);
+handle!(ConnectionHandle);
+handle!(MentionHandle);
+
+/// Names an entity: a handle of this unit, or the id of a row that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntityRef {
+    /// A row of this unit.
+    Handle(EntityHandle),
+    /// A row of the database.
+    Id(Uuid),
+}
+
+impl From<EntityHandle> for EntityRef {
+    fn from(handle: EntityHandle) -> Self {
+        Self::Handle(handle)
+    }
+}
+
+impl From<Uuid> for EntityRef {
+    fn from(id: Uuid) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// Names a connection: a handle of this unit, or the id of a row that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionRef {
+    /// A row of this unit.
+    Handle(ConnectionHandle),
+    /// A row of the database.
+    Id(Uuid),
+}
+
+impl From<ConnectionHandle> for ConnectionRef {
+    fn from(handle: ConnectionHandle) -> Self {
+        Self::Handle(handle)
+    }
+}
+
+impl From<Uuid> for ConnectionRef {
+    fn from(id: Uuid) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// One observation of where a restaurant is. The newest observation wins as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlaceObservation {
+    /// Degrees, -90 to 90; only together with a longitude. Stored with eight decimals.
+    pub latitude: Option<f64>,
+    /// Degrees, -180 to 180; only together with a latitude. Stored with eight decimals.
+    pub longitude: Option<f64>,
+    /// Postal address, at most 500 characters.
+    pub address: Option<String>,
+    /// Google's identifier, at most 255 characters, unique among restaurants.
+    pub google_place_id: Option<String>,
+    /// Any further facts: a JSON object, nested at most 64 deep.
+    pub metadata: Option<Value>,
+    /// When this was observed.
+    pub observed_at: Timestamp,
+}
+
+impl PlaceObservation {
+    /// An observation that says nothing yet.
+    #[must_use]
+    pub const fn new(observed_at: Timestamp) -> Self {
+        Self { latitude: None, longitude: None, address: None, google_place_id: None, metadata: None, observed_at }
+    }
+
+    /// Sets latitude and longitude in degrees.
+    #[must_use]
+    pub const fn location(mut self, latitude: f64, longitude: f64) -> Self {
+        self.latitude = Some(latitude);
+        self.longitude = Some(longitude);
+        self
+    }
+
+    /// Sets the postal address.
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Sets Google's identifier.
+    #[must_use]
+    pub fn google_place_id(mut self, id: impl Into<String>) -> Self {
+        self.google_place_id = Some(id.into());
+        self
+    }
+
+    /// Sets the metadata, a JSON object.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Value) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+}
+
+impl Default for UnitOfWork {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl UnitOfWork {
+    /// An empty unit.
+    #[must_use]
+    pub fn new() -> Self {
+        static NONCE: AtomicU64 = AtomicU64::new(1);
+        Self {
+            nonce: NONCE.fetch_add(1, Ordering::Relaxed),
+            entities: Vec::new(),
+            connections: Vec::new(),
+            mentions: Vec::new(),
+            temp_ids: Vec::new(),
+            entities_by_id: HashMap::new(),
+            connections_by_id: HashMap::new(),
+        }
+    }
+
+    /// Number of rows of all tables. An existing row that is named by its id counts as one.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.entities.len() + self.connections.len() + self.mentions.len()
+    }
+
+    /// Whether the unit has no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// Adds an entity by its key. It is created unless it exists.
+    pub fn entity(&mut self, entity_type: EntityType, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+        let name = EntityName::Key(EntityKey { entity_type, name: name.into() });
+        let index = self.push_entity(name);
+        EntityBuilder { unit: self, index }
+    }
+
+    /// Adds a restaurant.
+    pub fn restaurant(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+        self.entity(EntityType::Restaurant, name)
+    }
+
+    /// Adds a dish or a category of dishes.
+    pub fn dish(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+        self.entity(EntityType::DishOrCategory, name)
+    }
+
+    /// Adds a property of a dish.
+    pub fn dish_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+        self.entity(EntityType::DishAttribute, name)
+    }
+
+    /// Adds a property of a restaurant.
+    pub fn restaurant_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+        self.entity(EntityType::RestaurantAttribute, name)
+    }
+
+    /// Names an entity that exists, to refer to it or to add aliases, attributes or a place. The
+    /// unit is rejected when no such row exists.
+    pub fn existing_entity(&mut self, id: Uuid) -> EntityBuilder<'_> {
+        let index = self.existing_entity_index(id);
+        EntityBuilder { unit: self, index }
+    }
+
+    /// Adds a connection by its key. It is created unless it exists.
+    pub fn connection(
+        &mut self,
+        restaurant: impl Into<EntityRef>,
+        dish: impl Into<EntityRef>,
+    ) -> ConnectionBuilder<'_> {
+        let restaurant = self.own_entity(restaurant.into());
+        let dish = self.own_entity(dish.into());
+        let name = ConnectionDraftName::Key { restaurant, dish, dish_attributes: Vec::new() };
+        // As in the loader's format, a dish is on the menu unless somebody says that it is not.
+        let index = self.push_connection(name, true);
+        ConnectionBuilder { unit: self, index }
+    }
+
+    /// Names a connection that exists, to add mentions or categories. The unit is rejected when no
+    /// such row exists.
+    pub fn existing_connection(&mut self, id: Uuid) -> ConnectionBuilder<'_> {
+        let index = self.existing_connection_index(id);
+        ConnectionBuilder { unit: self, index }
+    }
+
+    /// Adds a mention on a connection.
+    pub fn mention(&mut self, connection: impl Into<ConnectionRef>, mut mention: Mention) -> MentionHandle {
+        let connection = match connection.into() {
+            ConnectionRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
+            ConnectionRef::Id(id) => Some(self.existing_connection_index(id)),
+        };
+        mention.created_at = truncate(mention.created_at);
+        mention.observed_at = truncate(mention.observed_at);
+        self.mentions.push(MentionDraft { connection, mention });
+        MentionHandle { nonce: self.nonce, index: self.mentions.len() as u32 - 1 }
+    }
+
+    /// Adds a mention that the outcome will also know by a label of the caller's.
+    pub fn mention_with_temp_id(
+        &mut self,
+        connection: impl Into<ConnectionRef>,
+        mention: Mention,
+        temp_id: impl Into<String>,
+    ) -> MentionHandle {
+        let handle = self.mention(connection, mention);
+        let row = Row { table: Table::Mentions, index: handle.index as usize };
+        self.temp_ids.push((temp_id.into(), row));
+        handle
+    }
+
+    fn push_entity(&mut self, name: EntityName) -> u32 {
+        self.entities.push(EntityDraft { name, aliases: Vec::new(), attributes: Vec::new(), place: None });
+        self.entities.len() as u32 - 1
+    }
+
+    fn push_connection(&mut self, name: ConnectionDraftName, is_menu_item: bool) -> u32 {
+        self.connections.push(ConnectionDraft { name, categories: Vec::new(), is_menu_item });
+        self.connections.len() as u32 - 1
+    }
+
+    fn existing_entity_index(&mut self, id: Uuid) -> u32 {
+        if let Some(index) = self.entities_by_id.get(&id) {
+            return *index;
+        }
+        let index = self.push_entity(EntityName::Id(id));
+        self.entities_by_id.insert(id, index);
+        index
+    }
+
+    fn existing_connection_index(&mut self, id: Uuid) -> u32 {
+        if let Some(index) = self.connections_by_id.get(&id) {
+            return *index;
+        }
+        let index = self.push_connection(ConnectionDraftName::Id(id), false);
+        self.connections_by_id.insert(id, index);
+        index
+    }
+
+    fn own_entity(&mut self, entity: EntityRef) -> OwnRow {
+        match entity {
+            EntityRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
+            EntityRef::Id(id) => Some(self.existing_entity_index(id)),
+        }
+    }
+}
+
+/// Says more of an entity that was just added. The row is in the unit already; [`handle`] ends.
+///
+/// [`handle`]: EntityBuilder::handle
+#[derive(Debug)]
+pub struct EntityBuilder<'a> {
+    unit: &'a mut UnitOfWork,
+    index: u32,
+}
+
+impl EntityBuilder<'_> {
+    fn draft(&mut self) -> &mut EntityDraft {
+        &mut self.unit.entities[self.index as usize]
+    }
+
+    /// Adds another spelling. One that equals the name is dropped.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn alias(mut self, alias: impl Into<Arc<str>>) -> Self {
+        self.draft().aliases.push(alias.into());
+        self
+    }
+
+    /// Adds an attribute of the restaurant.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
+        let attribute = self.unit.own_entity(attribute.into());
+        self.draft().attributes.push(attribute);
+        self
+    }
+
+    /// Says where the restaurant is.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn place(mut self, place: PlaceObservation) -> Self {
+        self.draft().place = Some(place);
+        self
+    }
+
+    /// Labels the row, for the outcome's map of temporary ids.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn temp_id(self, temp_id: impl Into<String>) -> Self {
+        let row = Row { table: Table::Entities, index: self.index as usize };
+        self.unit.temp_ids.push((temp_id.into(), row));
+        self
+    }
+
+    /// The handle by which later rows refer to this one.
+    #[allow(clippy::must_use_candidate)]
+    pub fn handle(self) -> EntityHandle {
+        EntityHandle { nonce: self.unit.nonce, index: self.index }
+    }
+}
+
+/// Says more of a connection that was just added. The row is in the unit already; [`handle`] ends.
+///
+/// [`handle`]: ConnectionBuilder::handle
+#[derive(Debug)]
+pub struct ConnectionBuilder<'a> {
+    unit: &'a mut UnitOfWork,
+    index: u32,
+}
+
+impl ConnectionBuilder<'_> {
+    fn draft(&mut self) -> &mut ConnectionDraft {
+        &mut self.unit.connections[self.index as usize]
+    }
+
+    /// Adds a dish attribute, part of the connection's key. On a connection that is named by its
+    /// id the key is settled: the attribute is ignored.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn dish_attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
+        let attribute = self.unit.own_entity(attribute.into());
+        if let ConnectionDraftName::Key { dish_attributes, .. } = &mut self.draft().name {
+            dish_attributes.push(attribute);
+        }
+        self
+    }
+
+    /// Adds a category of the dish.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn category(mut self, category: impl Into<EntityRef>) -> Self {
+        let category = self.unit.own_entity(category.into());
+        self.draft().categories.push(category);
+        self
+    }
+
+    /// Whether the dish is on the menu. Default: true for a connection named by its key. Once true
+    /// in the database it stays true.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn menu_item(mut self, is_menu_item: bool) -> Self {
+        self.draft().is_menu_item = is_menu_item;
+        self
+    }
+
+    /// Labels the row, for the outcome's map of temporary ids.
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn temp_id(self, temp_id: impl Into<String>) -> Self {
+        let row = Row { table: Table::Connections, index: self.index as usize };
+        self.unit.temp_ids.push((temp_id.into(), row));
+        self
+    }
+
+    /// The handle by which mentions refer to this connection.
+    #[allow(clippy::must_use_candidate)]
+    pub fn handle(self) -> ConnectionHandle {
+        ConnectionHandle { nonce: self.unit.nonce, index: self.index }
+    }
+}

@@ -1,0 +1,286 @@
+//! Why a unit is refused before it is accepted: one variant a rule.
+
+use std::fmt;
+
+use super::Row;
+use crate::record::EntityType;
+
+/// A column of a row, or the part of a unit that becomes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Field {
+    Name,
+    Alias,
+    RestaurantAttributes,
+    Latitude,
+    Longitude,
+    Address,
+    GooglePlaceId,
+    RestaurantMetadata,
+    PlaceObservedAt,
+    Restaurant,
+    DishOrCategory,
+    DishAttributes,
+    Categories,
+    SourceId,
+    ThreadId,
+    SourceUrl,
+    Subreddit,
+    ContentExcerpt,
+    Author,
+    CreatedAt,
+    ObservedAt,
+}
+
+impl Field {
+    /// The column's name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Alias => "aliases",
+            Self::RestaurantAttributes => "restaurant_attributes",
+            Self::Latitude => "latitude",
+            Self::Longitude => "longitude",
+            Self::Address => "address",
+            Self::GooglePlaceId => "google_place_id",
+            Self::RestaurantMetadata => "restaurant_metadata",
+            Self::PlaceObservedAt => "place_observed_at",
+            Self::Restaurant => "restaurant_id",
+            Self::DishOrCategory => "dish_or_category_id",
+            Self::DishAttributes => "dish_attributes",
+            Self::Categories => "categories",
+            Self::SourceId => "source_id",
+            Self::ThreadId => "thread_id",
+            Self::SourceUrl => "source_url",
+            Self::Subreddit => "subreddit",
+            Self::ContentExcerpt => "content_excerpt",
+            Self::Author => "author",
+            Self::CreatedAt => "created_at",
+            Self::ObservedAt => "observed_at",
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A rule that a unit breaks. Nothing of the unit was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidUnit {
+    /// The unit has no row.
+    #[error("the unit has no row")]
+    NoRows,
+    /// The unit has more rows than the engine's limit.
+    #[error("the unit has {rows} rows, the limit is {limit}: split it")]
+    TooManyRows {
+        /// Rows of all tables.
+        rows: usize,
+        /// `Config::max_unit_rows`.
+        limit: usize,
+    },
+    /// An entity's name is empty or blank.
+    #[error("{row}: the name is blank")]
+    BlankName {
+        /// The entity.
+        row: Row,
+    },
+    /// An alias is empty or blank.
+    #[error("{row}: an alias is blank")]
+    BlankAlias {
+        /// The entity.
+        row: Row,
+    },
+    /// A text that must say something is empty.
+    #[error("{row}: {field} is empty")]
+    EmptyText {
+        /// The row.
+        row: Row,
+        /// The column.
+        field: Field,
+    },
+    /// A text is longer than its column.
+    #[error("{row}: {field} has {chars} characters, the limit is {limit}")]
+    TextTooLong {
+        /// The row.
+        row: Row,
+        /// The column.
+        field: Field,
+        /// Its length in characters.
+        chars: usize,
+        /// The column's length.
+        limit: usize,
+    },
+    /// A text, or a text within JSON, holds a NUL, which PostgreSQL cannot store.
+    #[error("{row}: {field} holds a NUL character")]
+    NulCharacter {
+        /// The row.
+        row: Row,
+        /// The column.
+        field: Field,
+    },
+    /// A connection has more dish attributes than the unique index can hold.
+    #[error("{row}: {count} dish attributes, the limit is {limit}")]
+    TooManyDishAttributes {
+        /// The connection.
+        row: Row,
+        /// Distinct attributes.
+        count: usize,
+        /// [`DISH_ATTRIBUTES_MAX`](super::DISH_ATTRIBUTES_MAX).
+        limit: usize,
+    },
+    /// A latitude or longitude is NaN or infinite.
+    #[error("{row}: {field} is not a finite number")]
+    CoordinateNotFinite {
+        /// The entity.
+        row: Row,
+        /// Latitude or longitude.
+        field: Field,
+    },
+    /// A latitude or longitude lies beyond its range.
+    #[error("{row}: {field} is beyond {limit} degrees")]
+    CoordinateOutOfRange {
+        /// The entity.
+        row: Row,
+        /// Latitude or longitude.
+        field: Field,
+        /// 90 or 180.
+        limit: u16,
+    },
+    /// A latitude without a longitude, or the reverse.
+    #[error("{row}: latitude and longitude belong together, one is missing")]
+    LocationIncomplete {
+        /// The entity.
+        row: Row,
+    },
+    /// A place on something that is no restaurant.
+    #[error("{row}: only a restaurant has a place, this is a {entity_type}")]
+    PlaceOnNonRestaurant {
+        /// The entity.
+        row: Row,
+        /// Its type.
+        entity_type: EntityType,
+    },
+    /// Restaurant attributes on something that is no restaurant.
+    #[error("{row}: only a restaurant has restaurant attributes, this is a {entity_type}")]
+    AttributesOnNonRestaurant {
+        /// The entity.
+        row: Row,
+        /// Its type.
+        entity_type: EntityType,
+    },
+    /// The metadata is JSON, but no object.
+    #[error("{row}: restaurant_metadata is not a JSON object")]
+    MetadataNotObject {
+        /// The entity.
+        row: Row,
+    },
+    /// The metadata is nested too deeply.
+    #[error("{row}: restaurant_metadata is nested deeper than {limit}")]
+    MetadataTooDeep {
+        /// The entity.
+        row: Row,
+        /// [`METADATA_DEPTH_MAX`](super::METADATA_DEPTH_MAX).
+        limit: usize,
+    },
+    /// A row refers to an entity of the wrong type.
+    #[error("{row}: {field} must be a {expected}, this is a {found}")]
+    WrongEntityType {
+        /// The row that refers.
+        row: Row,
+        /// What it is referred to as.
+        field: Field,
+        /// What belongs there.
+        expected: EntityType,
+        /// What is there.
+        found: EntityType,
+    },
+    /// A row refers to an entity by a handle of another unit.
+    #[error("{row}: {field} is a handle of another unit")]
+    ForeignHandle {
+        /// The row that refers.
+        row: Row,
+        /// What it is referred to as.
+        field: Field,
+    },
+    /// A mention stands on no connection of this unit.
+    #[error("{row}: stands on no connection of this unit")]
+    MentionWithoutConnection {
+        /// The mention.
+        row: Row,
+    },
+    /// A time that `timestamptz` cannot hold.
+    #[error("{row}: {field} lies outside the range of timestamptz")]
+    TimeOutOfRange {
+        /// The row.
+        row: Row,
+        /// The column.
+        field: Field,
+    },
+    /// Observed before it was written.
+    #[error("{row}: observed_at lies before created_at")]
+    ObservedBeforeCreated {
+        /// The mention.
+        row: Row,
+    },
+}
+
+impl InvalidUnit {
+    /// The row that breaks the rule, unless it is the unit as a whole.
+    #[must_use]
+    pub const fn row(&self) -> Option<Row> {
+        match self {
+            Self::NoRows | Self::TooManyRows { .. } => None,
+            Self::BlankName { row }
+            | Self::BlankAlias { row }
+            | Self::EmptyText { row, .. }
+            | Self::TextTooLong { row, .. }
+            | Self::NulCharacter { row, .. }
+            | Self::TooManyDishAttributes { row, .. }
+            | Self::CoordinateNotFinite { row, .. }
+            | Self::CoordinateOutOfRange { row, .. }
+            | Self::LocationIncomplete { row }
+            | Self::PlaceOnNonRestaurant { row, .. }
+            | Self::AttributesOnNonRestaurant { row, .. }
+            | Self::MetadataNotObject { row }
+            | Self::MetadataTooDeep { row, .. }
+            | Self::WrongEntityType { row, .. }
+            | Self::ForeignHandle { row, .. }
+            | Self::MentionWithoutConnection { row }
+            | Self::TimeOutOfRange { row, .. }
+            | Self::ObservedBeforeCreated { row } => Some(*row),
+        }
+    }
+
+    /// A short stable name of the rule, for counting by reason.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::NoRows => "no_rows",
+            Self::TooManyRows { .. } => "too_many_rows",
+            Self::BlankName { .. } => "blank_name",
+            Self::BlankAlias { .. } => "blank_alias",
+            Self::EmptyText { .. } => "empty_text",
+            Self::TextTooLong { .. } => "text_too_long",
+            Self::NulCharacter { .. } => "nul_character",
+            Self::TooManyDishAttributes { .. } => "too_many_dish_attributes",
+            Self::CoordinateNotFinite { .. } => "coordinate_not_finite",
+            Self::CoordinateOutOfRange { .. } => "coordinate_out_of_range",
+            Self::LocationIncomplete { .. } => "location_incomplete",
+            Self::PlaceOnNonRestaurant { .. } => "place_on_non_restaurant",
+            Self::AttributesOnNonRestaurant { .. } => "attributes_on_non_restaurant",
+            Self::MetadataNotObject { .. } => "metadata_not_object",
+            Self::MetadataTooDeep { .. } => "metadata_too_deep",
+            Self::WrongEntityType { .. } => "wrong_entity_type",
+            Self::ForeignHandle { .. } => "foreign_handle",
+            Self::MentionWithoutConnection { .. } => "mention_without_connection",
+            Self::TimeOutOfRange { .. } => "time_out_of_range",
+            Self::ObservedBeforeCreated { .. } => "observed_before_created",
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a caller wants written atomically.
+//!
+//! [`UnitOfWork`] collects rows and gives out handles by which later rows refer to earlier ones.
+//! Nothing is checked while it is built; [`UnitOfWork::validate`] checks every rule at once, in the
+//! caller's task, before the engine accepts anything. [`Unit`] is what the engine works with.
+//!
+//! Not here: whether an id exists, which only the database knows.
+
+mod draft;
+mod invalid;
+mod prepared;
+mod validate;
+
+pub use draft::{
+    ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,
+    PlaceObservation, UnitOfWork,
+};
+pub use invalid::{Field, InvalidUnit};
+pub(crate) use prepared::{TypedUse, Unit};
+pub use validate::{
+    ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,
+    SUBREDDIT_CHARS_MAX, URL_CHARS_MAX,
+};
+
+use crate::record::Table;
+
+/// One row of a unit: its table and its position among the unit's rows of that table, from 0, in
+/// the order in which they were added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Row {
+    /// The table.
+    pub table: Table,
+    /// The position, from 0.
+    pub index: usize,
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let noun = match self.table {
+            Table::Entities => "entity",
+            Table::Connections => "connection",
+            Table::Mentions => "mention",
+        };
+        write!(f, "{noun} {}", self.index)
+    }
+}

@@ -1,0 +1,178 @@
+//! A unit as the engine works with it: valid, with names in place of handles.
+
+use std::sync::Arc;
+
+use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, OwnRow};
+use super::{Field, PlaceObservation, Row, UnitOfWork};
+use crate::record::{
+    ConnectionFacts, ConnectionKey, ConnectionName, Coordinate, EntityFacts, EntityName, EntityType, Mention,
+    MentionName, Place, Table, canonical, truncate,
+};
+
+/// A validated unit. Cheap to share: batchers clone names and `Arc`s out of it.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    /// Entities in the order of the unit.
+    pub(crate) entities: Vec<(EntityName, EntityFacts<EntityName>)>,
+    /// Connections in the order of the unit.
+    pub(crate) connections: Vec<(ConnectionName, ConnectionFacts<EntityName>)>,
+    /// Mentions in the order of the unit.
+    pub(crate) mentions: Vec<(MentionName, Arc<Mention>)>,
+    /// Uses of entities that are named by id, whose type only the database knows.
+    pub(crate) typed_uses: Vec<TypedUse>,
+    /// Labels of rows, for the outcome.
+    pub(crate) temp_ids: Vec<(String, Row)>,
+    /// Tells this unit's handles from others.
+    pub(crate) nonce: u64,
+}
+
+/// An entity named by id is used where a certain type belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TypedUse {
+    /// Index of the entity in the unit.
+    pub(crate) entity: u32,
+    /// What it must be.
+    pub(crate) expected: EntityType,
+    /// The row that uses it.
+    pub(crate) row: Row,
+    /// The column it is used in.
+    pub(crate) field: Field,
+}
+
+impl UnitOfWork {
+    /// Memory that the unit holds while it is in flight, in bytes, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        /// Structs, map entries and allocator overhead of one row; measured with the ingest example.
+        const ROW_OVERHEAD: usize = 256;
+        let entities = self.entities.iter().map(|entity| {
+            let name = if let EntityName::Key(key) = &entity.name { key.name.len() } else { 0 };
+            let aliases: usize = entity.aliases.iter().map(|alias| alias.len()).sum();
+            let place = entity.place.as_ref().map_or(0, |place| {
+                let metadata = place.metadata.as_ref().map_or(0, |value| value.to_string().len());
+                place.address.as_ref().map_or(0, String::len) + metadata
+            });
+            name + aliases + place
+        });
+        let mentions = self.mentions.iter().map(|draft| {
+            let mention = &draft.mention;
+            mention.source_id.len() + mention.source_url.len() + mention.content_excerpt.len()
+        });
+        self.rows() * ROW_OVERHEAD + entities.sum::<usize>() + mentions.sum::<usize>()
+    }
+
+    /// Turns a unit that passed [`validate`](Self::validate) into what the engine works with.
+    ///
+    /// # Panics
+    /// When the unit was not validated.
+    pub(crate) fn prepare(self) -> Unit {
+        let names: Vec<EntityName> = self.entities.iter().map(|entity| entity.name.clone()).collect();
+        let typed_uses = typed_uses(&self);
+        let entities = self.entities.into_iter().map(|draft| prepare_entity(draft, &names)).collect();
+        let connections: Vec<_> = self.connections.into_iter().map(|draft| prepare_connection(draft, &names)).collect();
+        let mentions = self
+            .mentions
+            .into_iter()
+            .map(|draft| {
+                let connection = draft.connection.expect("validated: a mention stands on a connection") as usize;
+                let name = MentionName {
+                    connection: connections[connection].0.clone(),
+                    source_type: draft.mention.source_type,
+                    source_id: Arc::clone(&draft.mention.source_id),
+                };
+                (name, Arc::new(draft.mention))
+            })
+            .collect();
+        Unit { entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
+    }
+}
+
+impl Unit {
+    /// Number of rows of all tables.
+    pub(crate) fn rows(&self) -> usize {
+        self.entities.len() + self.connections.len() + self.mentions.len()
+    }
+}
+
+fn own(row: OwnRow) -> usize {
+    row.expect("validated: no handle of another unit") as usize
+}
+
+fn prepare_entity(draft: EntityDraft, names: &[EntityName]) -> (EntityName, EntityFacts<EntityName>) {
+    let mut facts = EntityFacts {
+        aliases: draft.aliases.into_iter().collect(),
+        restaurant_attributes: draft.attributes.into_iter().map(|row| names[own(row)].clone()).collect(),
+        place: draft.place.map(|place| Arc::new(prepare_place(place))),
+    };
+    if let EntityName::Key(key) = &draft.name {
+        facts.aliases.remove::<str>(&key.name);
+    }
+    (draft.name, facts)
+}
+
+fn prepare_connection(draft: ConnectionDraft, names: &[EntityName]) -> (ConnectionName, ConnectionFacts<EntityName>) {
+    let name = match draft.name {
+        ConnectionDraftName::Key { restaurant, dish, dish_attributes } => {
+            ConnectionName::Key(Arc::new(ConnectionKey {
+                restaurant: names[own(restaurant)].clone(),
+                dish: names[own(dish)].clone(),
+                dish_attributes: dish_attributes.into_iter().map(|row| names[own(row)].clone()).collect(),
+            }))
+        }
+        ConnectionDraftName::Id(id) => ConnectionName::Id(id),
+    };
+    let categories = draft.categories.into_iter().map(|row| names[own(row)].clone()).collect();
+    (name, ConnectionFacts { categories, is_menu_item: draft.is_menu_item })
+}
+
+fn prepare_place(observation: PlaceObservation) -> Place {
+    let location = observation.latitude.zip(observation.longitude).map(|(latitude, longitude)| {
+        let latitude = Coordinate::latitude(latitude).expect("validated: a latitude in range");
+        let longitude = Coordinate::longitude(longitude).expect("validated: a longitude in range");
+        (latitude, longitude)
+    });
+    let mut metadata = observation.metadata;
+    if let Some(value) = &mut metadata {
+        canonical(value);
+    }
+    Place {
+        location,
+        address: observation.address,
+        google_place_id: observation.google_place_id,
+        metadata,
+        observed_at: truncate(observation.observed_at),
+    }
+}
+
+fn typed_uses(unit: &UnitOfWork) -> Vec<TypedUse> {
+    let mut uses = Vec::new();
+    let mut add = |entity: OwnRow, expected, row, field| {
+        let entity = own(entity);
+        if matches!(unit.entities[entity].name, EntityName::Id(_)) {
+            uses.push(TypedUse { entity: entity as u32, expected, row, field });
+        }
+    };
+    for (index, entity) in unit.entities.iter().enumerate() {
+        let row = Row { table: Table::Entities, index };
+        if entity.place.is_some() {
+            add(Some(index as u32), EntityType::Restaurant, row, Field::PlaceObservedAt);
+        }
+        for attribute in &entity.attributes {
+            add(Some(index as u32), EntityType::Restaurant, row, Field::RestaurantAttributes);
+            add(*attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes);
+        }
+    }
+    for (index, connection) in unit.connections.iter().enumerate() {
+        let row = Row { table: Table::Connections, index };
+        if let ConnectionDraftName::Key { restaurant, dish, dish_attributes } = &connection.name {
+            add(*restaurant, EntityType::Restaurant, row, Field::Restaurant);
+            add(*dish, EntityType::DishOrCategory, row, Field::DishOrCategory);
+            for attribute in dish_attributes {
+                add(*attribute, EntityType::DishAttribute, row, Field::DishAttributes);
+            }
+        }
+        for category in &connection.categories {
+            add(*category, EntityType::DishOrCategory, row, Field::Categories);
+        }
+    }
+    uses
+}

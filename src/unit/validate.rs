@@ -1,0 +1,225 @@
+//! Every rule that can be checked without the database.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, MentionDraft, OwnRow};
+use super::{Field, InvalidUnit, PlaceObservation, Row, UnitOfWork};
+use crate::record::{Coordinate, CoordinateError, EntityName, EntityType, Table, Timestamp};
+
+/// Characters of a name or an alias.
+pub const NAME_CHARS_MAX: usize = 255;
+/// Characters of an address.
+pub const ADDRESS_CHARS_MAX: usize = 500;
+/// Characters of a source id, a thread id and Google's place id.
+pub const SOURCE_ID_CHARS_MAX: usize = 255;
+/// Characters of a URL.
+pub const URL_CHARS_MAX: usize = 500;
+/// Characters of a subreddit.
+pub const SUBREDDIT_CHARS_MAX: usize = 100;
+/// Characters of an author.
+pub const AUTHOR_CHARS_MAX: usize = 255;
+/// Dish attributes of one connection: the unique index holds no more.
+pub const DISH_ATTRIBUTES_MAX: usize = 100;
+/// Depth of nesting in metadata; the object itself is the first level.
+pub const METADATA_DEPTH_MAX: usize = 64;
+
+/// 4714-11-24 BC 00:00:00 UTC, PostgreSQL's earliest `timestamptz`, in seconds of the Unix epoch.
+/// Its latest (the year 294276) lies beyond what a [`Timestamp`] can hold.
+const EARLIEST_SECONDS: i64 = -210_866_803_200;
+
+impl UnitOfWork {
+    /// Checks every rule that can be checked without the database; the first that is broken is
+    /// the answer. `Engine::submit` does this, with its own limit.
+    pub fn validate(&self, max_unit_rows: usize) -> Result<(), InvalidUnit> {
+        if self.is_empty() {
+            return Err(InvalidUnit::NoRows);
+        }
+        if self.rows() > max_unit_rows {
+            return Err(InvalidUnit::TooManyRows { rows: self.rows(), limit: max_unit_rows });
+        }
+        for (index, entity) in self.entities.iter().enumerate() {
+            self.check_entity(entity, Row { table: Table::Entities, index })?;
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            self.check_connection(connection, Row { table: Table::Connections, index })?;
+        }
+        for (index, mention) in self.mentions.iter().enumerate() {
+            check_mention(mention, Row { table: Table::Mentions, index })?;
+        }
+        Ok(())
+    }
+
+    fn check_entity(&self, entity: &EntityDraft, row: Row) -> Result<(), InvalidUnit> {
+        // The type of an entity that is named by its id is known to the database alone.
+        let mut entity_type = EntityType::Restaurant;
+        if let EntityName::Key(key) = &entity.name {
+            entity_type = key.entity_type;
+            if key.name.trim().is_empty() {
+                return Err(InvalidUnit::BlankName { row });
+            }
+            check_text(&key.name, NAME_CHARS_MAX, row, Field::Name)?;
+        }
+        for alias in &entity.aliases {
+            if alias.trim().is_empty() {
+                return Err(InvalidUnit::BlankAlias { row });
+            }
+            check_text(alias, NAME_CHARS_MAX, row, Field::Alias)?;
+        }
+        if entity_type != EntityType::Restaurant {
+            if entity.place.is_some() {
+                return Err(InvalidUnit::PlaceOnNonRestaurant { row, entity_type });
+            }
+            if !entity.attributes.is_empty() {
+                return Err(InvalidUnit::AttributesOnNonRestaurant { row, entity_type });
+            }
+        }
+        for attribute in &entity.attributes {
+            self.check_type(*attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes)?;
+        }
+        entity.place.as_ref().map_or(Ok(()), |place| check_place(place, row))
+    }
+
+    fn check_connection(&self, connection: &ConnectionDraft, row: Row) -> Result<(), InvalidUnit> {
+        if let ConnectionDraftName::Key { restaurant, dish, dish_attributes } = &connection.name {
+            self.check_type(*restaurant, EntityType::Restaurant, row, Field::Restaurant)?;
+            self.check_type(*dish, EntityType::DishOrCategory, row, Field::DishOrCategory)?;
+            let mut distinct = BTreeSet::new();
+            for attribute in dish_attributes {
+                self.check_type(*attribute, EntityType::DishAttribute, row, Field::DishAttributes)?;
+                distinct.extend(attribute.map(|index| &self.entities[index as usize].name));
+            }
+            if distinct.len() > DISH_ATTRIBUTES_MAX {
+                let (count, limit) = (distinct.len(), DISH_ATTRIBUTES_MAX);
+                return Err(InvalidUnit::TooManyDishAttributes { row, count, limit });
+            }
+        }
+        for category in &connection.categories {
+            self.check_type(*category, EntityType::DishOrCategory, row, Field::Categories)?;
+        }
+        Ok(())
+    }
+
+    fn check_type(&self, entity: OwnRow, expected: EntityType, row: Row, field: Field) -> Result<(), InvalidUnit> {
+        let Some(index) = entity else {
+            return Err(InvalidUnit::ForeignHandle { row, field });
+        };
+        match &self.entities[index as usize].name {
+            EntityName::Key(key) if key.entity_type != expected => {
+                Err(InvalidUnit::WrongEntityType { row, field, expected, found: key.entity_type })
+            }
+            EntityName::Key(_) | EntityName::Id(_) => Ok(()),
+        }
+    }
+}
+
+fn check_mention(draft: &MentionDraft, row: Row) -> Result<(), InvalidUnit> {
+    if draft.connection.is_none() {
+        return Err(InvalidUnit::MentionWithoutConnection { row });
+    }
+    let mention = &draft.mention;
+    for (text, limit, field) in [
+        (&*mention.source_id, SOURCE_ID_CHARS_MAX, Field::SourceId),
+        (&*mention.thread_id, SOURCE_ID_CHARS_MAX, Field::ThreadId),
+        (&*mention.source_url, URL_CHARS_MAX, Field::SourceUrl),
+        (&*mention.subreddit, SUBREDDIT_CHARS_MAX, Field::Subreddit),
+    ] {
+        if text.is_empty() {
+            return Err(InvalidUnit::EmptyText { row, field });
+        }
+        check_text(text, limit, row, field)?;
+    }
+    check_text(&mention.content_excerpt, usize::MAX, row, Field::ContentExcerpt)?;
+    if let Some(author) = &mention.author {
+        check_text(author, AUTHOR_CHARS_MAX, row, Field::Author)?;
+    }
+    check_time(mention.created_at, row, Field::CreatedAt)?;
+    check_time(mention.observed_at, row, Field::ObservedAt)?;
+    if mention.observed_at < mention.created_at {
+        return Err(InvalidUnit::ObservedBeforeCreated { row });
+    }
+    Ok(())
+}
+
+fn check_place(place: &PlaceObservation, row: Row) -> Result<(), InvalidUnit> {
+    let check = |result: Result<Coordinate, CoordinateError>, field| match result {
+        Ok(_) => Ok(()),
+        Err(CoordinateError::NotFinite) => Err(InvalidUnit::CoordinateNotFinite { row, field }),
+        Err(CoordinateError::OutOfRange { limit }) => Err(InvalidUnit::CoordinateOutOfRange { row, field, limit }),
+    };
+    if let Some(latitude) = place.latitude {
+        check(Coordinate::latitude(latitude), Field::Latitude)?;
+    }
+    if let Some(longitude) = place.longitude {
+        check(Coordinate::longitude(longitude), Field::Longitude)?;
+    }
+    if place.latitude.is_some() != place.longitude.is_some() {
+        return Err(InvalidUnit::LocationIncomplete { row });
+    }
+    if let Some(address) = &place.address {
+        check_text(address, ADDRESS_CHARS_MAX, row, Field::Address)?;
+    }
+    if let Some(id) = &place.google_place_id {
+        check_text(id, SOURCE_ID_CHARS_MAX, row, Field::GooglePlaceId)?;
+        if id.trim().is_empty() {
+            return Err(InvalidUnit::EmptyText { row, field: Field::GooglePlaceId });
+        }
+    }
+    if let Some(metadata) = &place.metadata {
+        check_metadata(metadata, row)?;
+    }
+    check_time(place.observed_at, row, Field::PlaceObservedAt)
+}
+
+fn check_metadata(metadata: &Value, row: Row) -> Result<(), InvalidUnit> {
+    if !metadata.is_object() {
+        return Err(InvalidUnit::MetadataNotObject { row });
+    }
+    // A stack of our own: the depth is the caller's to choose, the thread's stack is not.
+    let mut open = vec![(metadata, 1)];
+    while let Some((value, depth)) = open.pop() {
+        let nul = match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Object(map) => {
+                open.extend(map.values().map(|value| (value, depth + 1)));
+                map.keys().any(|key| key.contains('\0'))
+            }
+            Value::Array(items) => {
+                open.extend(items.iter().map(|value| (value, depth + 1)));
+                false
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        };
+        if nul {
+            return Err(InvalidUnit::NulCharacter { row, field: Field::RestaurantMetadata });
+        }
+        if depth > METADATA_DEPTH_MAX && (value.is_object() || value.is_array()) {
+            return Err(InvalidUnit::MetadataTooDeep { row, limit: METADATA_DEPTH_MAX });
+        }
+    }
+    Ok(())
+}
+
+fn check_text(text: &str, limit: usize, row: Row, field: Field) -> Result<(), InvalidUnit> {
+    // Bytes are at least as many as characters, so most texts need no counting.
+    if text.len() > limit {
+        let chars = text.chars().count();
+        if chars > limit {
+            return Err(InvalidUnit::TextTooLong { row, field, chars, limit });
+        }
+    }
+    if text.as_bytes().contains(&0) {
+        return Err(InvalidUnit::NulCharacter { row, field });
+    }
+    Ok(())
+}
+
+fn check_time(time: Timestamp, row: Row, field: Field) -> Result<(), InvalidUnit> {
+    debug_assert!(DateTime::<Utc>::MAX_UTC.timestamp() < 9_224_318_016_000, "chrono ends before PostgreSQL does");
+    if time.timestamp() < EARLIEST_SECONDS {
+        return Err(InvalidUnit::TimeOutOfRange { row, field });
+    }
+    Ok(())
+}
