@@ -225,7 +225,10 @@ impl ConfigBuilder {
         let default_rows = 131_072.max(max_unit_rows);
         let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows);
         if max_rows_in_flight < max_unit_rows {
-            return Err(error("max_rows_in_flight", "must be at least max_unit_rows, or the largest unit never gets in"));
+            return Err(error(
+                "max_rows_in_flight",
+                "must be at least max_unit_rows, or the largest unit never gets in",
+            ));
         }
         let max_bytes_in_flight = at_least("max_bytes_in_flight", self.max_bytes_in_flight.unwrap_or(64 << 20), 1)?;
         if max_rows_in_flight > u32::MAX as usize || max_bytes_in_flight > u32::MAX as usize {

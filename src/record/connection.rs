@@ -31,6 +31,17 @@ pub enum ConnectionName {
     Id(Uuid),
 }
 
+impl ConnectionName {
+    /// The id, if it is named by one.
+    #[must_use]
+    pub const fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Key(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for ConnectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

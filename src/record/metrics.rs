@@ -322,7 +322,8 @@ impl<'a> ConnectionMetrics<'a> {
         let unread = self.mention_count as usize > self.top_mentions.len();
         let mut ranked: Vec<&TopMention<'a>> = candidates.iter().collect();
         ranked.sort_by(|left, right| left.rank(right));
-        let tied = ranked.windows(2).take(TOP_MENTIONS).any(|pair| pair[0].is_undecided(pair[1]));
+        // Against every candidate, not only the neighbour: stored ones that tie may stand in between.
+        let tied = ranked.iter().take(TOP_MENTIONS).any(|kept| ranked.iter().any(|other| kept.is_undecided(other)));
         let fell_behind = match (ranked.get(TOP_MENTIONS - 1), self.top_mentions.last()) {
             (Some(fifth), Some(bound)) => match fifth.rank(bound) {
                 Ordering::Less => false,
@@ -332,12 +333,6 @@ impl<'a> ConnectionMetrics<'a> {
             _ => true,
         };
         tied || (unread && fell_behind)
-    }
-
-    /// Replaces the best mentions by what was read again.
-    pub fn replace_top(&mut self, candidates: Vec<TopMention<'a>>, as_of: Timestamp) {
-        self.top_mentions = candidates;
-        self.set_top(as_of);
     }
 
     /// Ranks and cuts the best mentions, scores them at `as_of`, and sets the activity level.

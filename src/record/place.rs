@@ -136,8 +136,7 @@ impl Merge for Place {
 }
 
 /// Puts a JSON value into the form in which two equal values are the same text: keys sorted (also
-/// where another crate turns on serde_json's `preserve_order`) and no negative zero, which
-/// PostgreSQL's `numeric` does not know.
+/// where another crate turns on serde_json's `preserve_order`) and numbers as `jsonb` gives them back.
 pub(crate) fn canonical(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(canonical),
@@ -149,8 +148,29 @@ pub(crate) fn canonical(value: &mut Value) {
                 map.insert(key, item);
             }
         }
-        Value::Number(number) if number.as_f64() == Some(0.0) && number.is_f64() => *value = Value::from(0.0),
-        Value::Number(_) | Value::Null | Value::Bool(_) | Value::String(_) => {}
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64()) {
+                *value = canonical_float(float);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// A float as it comes back from `jsonb`, which keeps decimals: without negative zero, and whole
+/// numbers that JSON writes with an exponent (from 1e16 on) as integers, as far as they fit.
+fn canonical_float(float: f64) -> Value {
+    const WRITTEN_WITH_EXPONENT: f64 = 1e16;
+    if float == 0.0 {
+        Value::from(0.0)
+    } else if float.fract() != 0.0 || float.abs() < WRITTEN_WITH_EXPONENT {
+        Value::from(float)
+    } else if float > 0.0 && float < u64::MAX as f64 {
+        Value::from(float as u64)
+    } else if float < 0.0 && float >= i64::MIN as f64 {
+        Value::from(float as i64)
+    } else {
+        Value::from(float)
     }
 }
 

@@ -13,6 +13,14 @@ impl<T> Default for SortedSet<T> {
     }
 }
 
+impl<T> SortedSet<T> {
+    /// The empty set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl<T: Ord> SortedSet<T> {
     /// The members in ascending order.
     #[must_use]

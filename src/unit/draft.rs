@@ -51,7 +51,8 @@ pub(super) struct EntityDraft {
     pub(super) name: EntityName,
     pub(super) aliases: Vec<Arc<str>>,
     pub(super) attributes: Vec<OwnRow>,
-    pub(super) place: Option<PlaceObservation>,
+    /// More than one when an id is named more than once; the newest wins.
+    pub(super) places: Vec<PlaceObservation>,
 }
 
 #[derive(Debug, Clone)]
@@ -319,7 +320,7 @@ impl UnitOfWork {
     }
 
     fn push_entity(&mut self, name: EntityName) -> u32 {
-        self.entities.push(EntityDraft { name, aliases: Vec::new(), attributes: Vec::new(), place: None });
+        self.entities.push(EntityDraft { name, aliases: Vec::new(), attributes: Vec::new(), places: Vec::new() });
         self.entities.len() as u32 - 1
     }
 
@@ -383,10 +384,10 @@ impl EntityBuilder<'_> {
         self
     }
 
-    /// Says where the restaurant is.
+    /// Says where the restaurant is. Of several observations the newest wins.
     #[allow(clippy::return_self_not_must_use)]
     pub fn place(mut self, place: PlaceObservation) -> Self {
-        self.draft().place = Some(place);
+        self.draft().places.push(place);
         self
     }
 
@@ -442,7 +443,10 @@ impl ConnectionBuilder<'_> {
     /// in the database it stays true.
     #[allow(clippy::return_self_not_must_use)]
     pub fn menu_item(mut self, is_menu_item: bool) -> Self {
-        self.draft().is_menu_item = is_menu_item;
+        let draft = self.draft();
+        // An id may be named several times; all of it is one row, in which true wins.
+        let said_before = matches!(draft.name, ConnectionDraftName::Id(_)) && draft.is_menu_item;
+        draft.is_menu_item = is_menu_item || said_before;
         self
     }
 

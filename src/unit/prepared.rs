@@ -1,12 +1,13 @@
 //! A unit as the engine works with it: valid, with names in place of handles.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, OwnRow};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionName, Coordinate, EntityFacts, EntityName, EntityType, Mention,
-    MentionName, Place, Table, canonical, truncate,
+    MentionName, Merge, Place, Table, canonical, truncate,
 };
 
 /// A validated unit. Cheap to share: batchers clone names and `Arc`s out of it.
@@ -24,6 +25,8 @@ pub(crate) struct Unit {
     pub(crate) temp_ids: Vec<(String, Row)>,
     /// Tells this unit's handles from others.
     pub(crate) nonce: u64,
+    /// Units with the same value probably touch the same connections: a hash of the restaurant.
+    pub(crate) affinity: u64,
 }
 
 /// An entity named by id is used where a certain type belongs.
@@ -47,11 +50,11 @@ impl UnitOfWork {
         let entities = self.entities.iter().map(|entity| {
             let name = if let EntityName::Key(key) = &entity.name { key.name.len() } else { 0 };
             let aliases: usize = entity.aliases.iter().map(|alias| alias.len()).sum();
-            let place = entity.place.as_ref().map_or(0, |place| {
+            let places = entity.places.iter().map(|place| {
                 let metadata = place.metadata.as_ref().map_or(0, |value| value.to_string().len());
                 place.address.as_ref().map_or(0, String::len) + metadata
             });
-            name + aliases + place
+            name + aliases + places.sum::<usize>()
         });
         let mentions = self.mentions.iter().map(|draft| {
             let mention = &draft.mention;
@@ -67,7 +70,7 @@ impl UnitOfWork {
     pub(crate) fn prepare(self) -> Unit {
         let names: Vec<EntityName> = self.entities.iter().map(|entity| entity.name.clone()).collect();
         let typed_uses = typed_uses(&self);
-        let entities = self.entities.into_iter().map(|draft| prepare_entity(draft, &names)).collect();
+        let entities: Vec<_> = self.entities.into_iter().map(|draft| prepare_entity(draft, &names)).collect();
         let connections: Vec<_> = self.connections.into_iter().map(|draft| prepare_connection(draft, &names)).collect();
         let mentions = self
             .mentions
@@ -82,7 +85,8 @@ impl UnitOfWork {
                 (name, Arc::new(draft.mention))
             })
             .collect();
-        Unit { entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
+        let affinity = affinity(&entities, &connections);
+        Unit { affinity, entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
     }
 }
 
@@ -93,6 +97,21 @@ impl Unit {
     }
 }
 
+/// A hash of the first connection's restaurant, or of the first entity.
+fn affinity(
+    entities: &[(EntityName, EntityFacts<EntityName>)],
+    connections: &[(ConnectionName, ConnectionFacts<EntityName>)],
+) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    match (connections.first(), entities.first()) {
+        (Some((ConnectionName::Key(key), _)), _) => key.restaurant.hash(&mut hasher),
+        (Some((ConnectionName::Id(id), _)), _) => id.hash(&mut hasher),
+        (None, Some((name, _))) => name.hash(&mut hasher),
+        (None, None) => {}
+    }
+    hasher.finish()
+}
+
 fn own(row: OwnRow) -> usize {
     row.expect("validated: no handle of another unit") as usize
 }
@@ -101,8 +120,12 @@ fn prepare_entity(draft: EntityDraft, names: &[EntityName]) -> (EntityName, Enti
     let mut facts = EntityFacts {
         aliases: draft.aliases.into_iter().collect(),
         restaurant_attributes: draft.attributes.into_iter().map(|row| names[own(row)].clone()).collect(),
-        place: draft.place.map(|place| Arc::new(prepare_place(place))),
+        place: None,
     };
+    for place in draft.places {
+        let place = Some(Arc::new(prepare_place(place)));
+        facts.merge(EntityFacts { place, ..EntityFacts::default() });
+    }
     if let EntityName::Key(key) = &draft.name {
         facts.aliases.remove::<str>(&key.name);
     }
@@ -153,7 +176,7 @@ fn typed_uses(unit: &UnitOfWork) -> Vec<TypedUse> {
     };
     for (index, entity) in unit.entities.iter().enumerate() {
         let row = Row { table: Table::Entities, index };
-        if entity.place.is_some() {
+        if !entity.places.is_empty() {
             add(Some(index as u32), EntityType::Restaurant, row, Field::PlaceObservedAt);
         }
         for attribute in &entity.attributes {

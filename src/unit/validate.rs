@@ -69,7 +69,7 @@ impl UnitOfWork {
             check_text(alias, NAME_CHARS_MAX, row, Field::Alias)?;
         }
         if entity_type != EntityType::Restaurant {
-            if entity.place.is_some() {
+            if !entity.places.is_empty() {
                 return Err(InvalidUnit::PlaceOnNonRestaurant { row, entity_type });
             }
             if !entity.attributes.is_empty() {
@@ -79,7 +79,7 @@ impl UnitOfWork {
         for attribute in &entity.attributes {
             self.check_type(*attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes)?;
         }
-        entity.place.as_ref().map_or(Ok(()), |place| check_place(place, row))
+        entity.places.iter().try_for_each(|place| check_place(place, row))
     }
 
     fn check_connection(&self, connection: &ConnectionDraft, row: Row) -> Result<(), InvalidUnit> {

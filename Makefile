@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Rust and a package manager, nothing else. `make help` lists the rest.
+#
+# DATABASE_URL   tests use this server; PostgreSQL is not looked for and not installed
+# TEST_THREADS   tests that run at once; default: one for each core
+# ARGS           further arguments, for example: make demo ARGS='--producers 4 --json'
+
+CARGO ?= cargo
+TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test postgres bench lint fmt doc ci
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: postgres ## load the sample into a server of its own and show what came of it
+	$(CARGO) run --locked --release --example ingest -- $(ARGS)
+
+# Without --all-targets: that would leave out the doc tests and run the benches. Examples are built, benches linted.
+test: $(if $(DATABASE_URL),,postgres) ## run all tests: unit, property, integration, stress, documentation
+	$(CARGO) test --locked --all-features -- $(TEST_ARGS) $(ARGS)
+
+postgres: ## install PostgreSQL through the system's package manager, if there is none
+	@sh .ci/install-postgres
+
+bench: postgres ## run the benches
+	$(CARGO) bench --locked --all-features -- $(ARGS)
+
+lint: ## check the format, lint, and build the documentation, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+
+fmt: ## format the code
+	$(CARGO) fmt
+
+doc: ## build and open the documentation
+	$(CARGO) doc --locked --no-deps --all-features --open
+
+ci: ## everything that must pass before a change goes in
+	.ci/run

@@ -1,0 +1,71 @@
+//! One batcher per table: absorbs rows into the batch of their epoch until the epoch is sealed.
+
+use std::collections::BTreeMap;
+
+use actix::prelude::*;
+
+use super::coordinator::TransactionCoordinator;
+use super::message::{Absorb, AnyBatch, BatchReady, DeathWatch, Discard, Panic, Seal};
+use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
+use crate::engine::EpochId;
+
+/// Coalesces entities.
+pub(crate) type EntityBatcher = Batcher<EntityBatch>;
+/// Coalesces connections.
+pub(crate) type ConnectionBatcher = Batcher<ConnectionBatch>;
+/// Coalesces mentions.
+pub(crate) type MentionBatcher = Batcher<MentionBatch>;
+
+/// The shell around the batches of one table. All it knows is which epoch a row belongs to.
+pub(crate) struct Batcher<B> {
+    batches: BTreeMap<EpochId, B>,
+    _watch: DeathWatch,
+}
+
+impl<B> Batcher<B> {
+    pub(crate) const fn new(watch: DeathWatch) -> Self {
+        Self { batches: BTreeMap::new(), _watch: watch }
+    }
+}
+
+impl<B: TableBatch> Actor for Batcher<B> {
+    type Context = Context<Self>;
+}
+
+impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
+    type Result = ();
+
+    fn handle(&mut self, Absorb { epoch, unit }: Absorb, _: &mut Context<Self>) {
+        self.batches.entry(epoch).or_default().absorb_unit(&unit);
+    }
+}
+
+impl<B: TableBatch> Handler<Seal> for Batcher<B>
+where
+    AnyBatch: From<B>,
+    TransactionCoordinator: Handler<BatchReady<B>>,
+{
+    type Result = ();
+
+    fn handle(&mut self, Seal { epoch, to }: Seal, _: &mut Context<Self>) {
+        let batch = self.batches.remove(&epoch).unwrap_or_default();
+        tracing::trace!(epoch, table = B::TABLE.as_str(), "batch sealed");
+        to.do_send(BatchReady { epoch, batch });
+    }
+}
+
+impl<B: TableBatch> Handler<Discard> for Batcher<B> {
+    type Result = ();
+
+    fn handle(&mut self, Discard { below }: Discard, _: &mut Context<Self>) {
+        self.batches = self.batches.split_off(&below);
+    }
+}
+
+impl<B: TableBatch> Handler<Panic> for Batcher<B> {
+    type Result = ();
+
+    fn handle(&mut self, Panic(kind): Panic, _: &mut Context<Self>) {
+        panic!("{kind:?} dies on request");
+    }
+}

@@ -1,0 +1,95 @@
+//! The task that commits one epoch. It belongs to no actor, so that none can take it along.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use futures::FutureExt;
+
+use super::message::EpochFinished;
+use super::supervisor::{Parts, Supervisor};
+use crate::batch::Epoch;
+use crate::engine::{EpochId, Submission};
+use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::record::Table;
+use crate::store::{EpochObserver, Written};
+
+/// Everything that the commit of one epoch needs.
+pub(super) struct CommitTask {
+    epoch: EpochId,
+    lane: usize,
+    submissions: Vec<Arc<Submission>>,
+    parts: Arc<Parts>,
+    supervisor: Addr<Supervisor>,
+}
+
+impl CommitTask {
+    pub(super) fn new(
+        epoch: EpochId,
+        lane: usize,
+        submissions: Vec<Arc<Submission>>,
+        parts: &Arc<Parts>,
+        supervisor: Addr<Supervisor>,
+    ) -> Self {
+        Self { epoch, lane, submissions, parts: Arc::clone(parts), supervisor }
+    }
+
+    /// Runs on the runtime of the connections, whichever thread this is called on.
+    pub(super) fn spawn(self, epoch: Epoch) {
+        let runtime = self.parts.runtime.clone();
+        runtime.spawn(self.run(epoch));
+    }
+
+    async fn run(mut self, epoch: Epoch) {
+        let lane = Arc::clone(&self.parts.lanes[self.lane]);
+        // Fair: epochs of a lane commit in the order in which they were sealed.
+        let _turn = lane.acquire_owned().await;
+        let store = self.parts.store.clone();
+        let deadline = self.deadline();
+        let commit = AssertUnwindSafe(store.commit(epoch, deadline, &mut self)).catch_unwind().await;
+        if commit.is_err() {
+            // A bug of ours. The connection was dropped with the transaction in it; only a commit
+            // that was on its way may have come through.
+            tracing::error!(epoch = self.epoch, "the task that commits an epoch panicked");
+            for submission in &self.submissions {
+                let commit_under_way = submission.commit_under_way.load(Ordering::Acquire);
+                let cause = UnavailableCause::EngineFailed;
+                let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts: 1, cause });
+                self.parts.in_flight.settle(submission, outcome);
+            }
+        }
+        self.supervisor.do_send(EpochFinished { epoch: self.epoch });
+    }
+
+    /// The deadline of the unit that waits longest. An epoch whose turn comes late is tried once
+    /// all the same.
+    fn deadline(&self) -> Instant {
+        let oldest = self.submissions.iter().map(|submission| submission.accepted_at).min();
+        oldest.unwrap_or_else(Instant::now) + self.parts.outcome_deadline
+    }
+}
+
+impl EpochObserver for CommitTask {
+    fn commit_under_way(&mut self, units: &[usize], under_way: bool) {
+        for unit in units {
+            self.submissions[*unit].commit_under_way.store(under_way, Ordering::Release);
+        }
+    }
+
+    fn committed(&mut self, epoch: &Epoch, written: &Written, took: Duration) {
+        let received = Table::ALL.map(|table| (table, epoch.received(table)));
+        let units = epoch.units().len();
+        tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
+        self.parts.counters.epoch_committed(units, received, &written.dispositions, took);
+    }
+
+    fn failed(&mut self) {
+        self.parts.counters.attempt_failed();
+    }
+
+    fn settled(&mut self, unit: usize, outcome: Outcome) {
+        self.parts.in_flight.settle(&self.submissions[unit], outcome);
+    }
+}

@@ -1,0 +1,121 @@
+//! Joins the three batches of a sealed epoch and starts the task that commits it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::commit_task::CommitTask;
+use super::message::{AnyBatch, BatchReady, DeathWatch, Discard, EpochSealed, Panic};
+use super::supervisor::Parts;
+use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
+use crate::engine::{EpochId, Submission};
+
+/// What has arrived of an epoch. It is whole when nothing is missing.
+#[derive(Default)]
+struct Arriving {
+    sealed: Option<(usize, Vec<Arc<Submission>>)>,
+    entities: Option<EntityBatch>,
+    connections: Option<ConnectionBatch>,
+    mentions: Option<MentionBatch>,
+}
+
+/// The last actor of the tree. It owns no transaction: those run in tasks that outlive it.
+pub(crate) struct TransactionCoordinator {
+    arriving: BTreeMap<EpochId, Arriving>,
+    /// Epochs below this were discarded; what still comes of them is dropped.
+    discarded_below: EpochId,
+    parts: Arc<Parts>,
+    supervisor: Addr<super::Supervisor>,
+    _watch: DeathWatch,
+}
+
+impl TransactionCoordinator {
+    pub(crate) fn new(parts: Arc<Parts>, discarded_below: EpochId, watch: DeathWatch) -> Self {
+        let supervisor = watch.supervisor.clone();
+        Self { arriving: BTreeMap::new(), discarded_below, parts, supervisor, _watch: watch }
+    }
+
+    fn arrive(&mut self, epoch: EpochId, take_in: impl FnOnce(&mut Arriving)) {
+        if epoch < self.discarded_below {
+            return;
+        }
+        let arriving = self.arriving.entry(epoch).or_default();
+        take_in(arriving);
+        if arriving.sealed.is_some()
+            && arriving.entities.is_some()
+            && arriving.connections.is_some()
+            && arriving.mentions.is_some()
+        {
+            self.start(epoch);
+        }
+    }
+
+    fn start(&mut self, epoch: EpochId) {
+        let Some(Arriving {
+            sealed: Some((lane, submissions)),
+            entities: Some(entities),
+            connections: Some(connections),
+            mentions: Some(mentions),
+        }) = self.arriving.remove(&epoch)
+        else {
+            return;
+        };
+        let units = submissions.iter().map(|submission| Arc::clone(&submission.unit)).collect();
+        // A batcher that died and came back in the middle of an epoch cannot happen: its death
+        // discards every epoch that was open. This catches what would break that.
+        let joined = Epoch::join(units, entities, connections, mentions);
+        assert!(joined.is_some(), "epoch {epoch}: a batch lacks rows of a unit that was routed to it");
+        let Some(joined) = joined else { return };
+        if !self.parts.in_flight.claim(epoch, &submissions) {
+            tracing::debug!(epoch, "the epoch's units were routed elsewhere or settled meanwhile");
+            self.supervisor.do_send(super::message::EpochFinished { epoch });
+            return;
+        }
+        CommitTask::new(epoch, lane, submissions, &self.parts, self.supervisor.clone()).spawn(joined);
+    }
+}
+
+impl Actor for TransactionCoordinator {
+    type Context = Context<Self>;
+}
+
+impl Handler<EpochSealed> for TransactionCoordinator {
+    type Result = ();
+
+    fn handle(&mut self, EpochSealed { epoch, lane, submissions }: EpochSealed, _: &mut Context<Self>) {
+        self.arrive(epoch, |arriving| arriving.sealed = Some((lane, submissions)));
+    }
+}
+
+impl<B: TableBatch> Handler<BatchReady<B>> for TransactionCoordinator
+where
+    AnyBatch: From<B>,
+{
+    type Result = ();
+
+    fn handle(&mut self, BatchReady { epoch, batch }: BatchReady<B>, _: &mut Context<Self>) {
+        self.arrive(epoch, |arriving| match AnyBatch::from(batch) {
+            AnyBatch::Entities(batch) => arriving.entities = Some(batch),
+            AnyBatch::Connections(batch) => arriving.connections = Some(batch),
+            AnyBatch::Mentions(batch) => arriving.mentions = Some(batch),
+        });
+    }
+}
+
+impl Handler<Discard> for TransactionCoordinator {
+    type Result = ();
+
+    fn handle(&mut self, Discard { below }: Discard, _: &mut Context<Self>) {
+        self.discarded_below = below;
+        self.arriving = self.arriving.split_off(&below);
+    }
+}
+
+impl Handler<Panic> for TransactionCoordinator {
+    type Result = ();
+
+    fn handle(&mut self, Panic(kind): Panic, _: &mut Context<Self>) {
+        panic!("{kind:?} dies on request");
+    }
+}

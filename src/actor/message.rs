@@ -1,0 +1,120 @@
+//! Every message of the engine, with its sender and its receiver.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::coordinator::TransactionCoordinator;
+use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
+use crate::engine::{ActorKind, EpochId, Submission};
+use crate::unit::Unit;
+
+/// Handle -> Supervisor: a unit was accepted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Submit(pub(crate) Arc<Submission>);
+
+/// Handle -> Supervisor: seal what is open, whether or not a lane is free.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Flush;
+
+/// Handle -> Supervisor, Supervisor -> any: die, to test that nothing is lost.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic(pub(crate) ActorKind);
+
+/// Supervisor -> batchers: a unit of an epoch.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct Absorb {
+    pub(crate) epoch: EpochId,
+    pub(crate) unit: Arc<Unit>,
+}
+
+/// Supervisor -> batchers: no more units of this epoch will come; send its batch.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct Seal {
+    pub(crate) epoch: EpochId,
+    pub(crate) to: Addr<TransactionCoordinator>,
+}
+
+/// Supervisor -> batchers, coordinator: forget epochs below this one; their units were routed again.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct Discard {
+    pub(crate) below: EpochId,
+}
+
+/// Supervisor -> coordinator: the units of a sealed epoch.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct EpochSealed {
+    pub(crate) epoch: EpochId,
+    pub(crate) lane: usize,
+    pub(crate) submissions: Vec<Arc<Submission>>,
+}
+
+/// Batcher -> coordinator: the batch of one table of a sealed epoch.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct BatchReady<B: TableBatch> {
+    pub(crate) epoch: EpochId,
+    pub(crate) batch: B,
+}
+
+/// What the coordinator takes in, whichever table it is of.
+pub(crate) enum AnyBatch {
+    Entities(EntityBatch),
+    Connections(ConnectionBatch),
+    Mentions(MentionBatch),
+}
+
+impl From<EntityBatch> for AnyBatch {
+    fn from(batch: EntityBatch) -> Self {
+        Self::Entities(batch)
+    }
+}
+
+impl From<ConnectionBatch> for AnyBatch {
+    fn from(batch: ConnectionBatch) -> Self {
+        Self::Connections(batch)
+    }
+}
+
+impl From<MentionBatch> for AnyBatch {
+    fn from(batch: MentionBatch) -> Self {
+        Self::Mentions(batch)
+    }
+}
+
+/// Commit task -> Supervisor: every unit of the epoch has its outcome, the lane is free.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct EpochFinished {
+    pub(crate) epoch: EpochId,
+}
+
+/// A child's last breath -> Supervisor: it is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ChildStopped {
+    pub(crate) child: ActorKind,
+    /// Which incarnation, so that the news of an old death does not kill its successor.
+    pub(crate) incarnation: u64,
+}
+
+/// Tells the supervisor when an actor is gone, for whatever reason: it is dropped with the actor,
+/// also when a panic unwinds it. (actix restarts an actor that stops, but not one that panics.)
+pub(crate) struct DeathWatch {
+    pub(crate) supervisor: Addr<super::Supervisor>,
+    pub(crate) child: ActorKind,
+    pub(crate) incarnation: u64,
+}
+
+impl Drop for DeathWatch {
+    fn drop(&mut self) {
+        self.supervisor.do_send(ChildStopped { child: self.child, incarnation: self.incarnation });
+    }
+}

@@ -1,0 +1,39 @@
+//! Who does what when: thin actors around the pure core.
+//!
+//! ```text
+//!   handle ──Submit──▶ Supervisor ──Absorb──▶ EntityBatcher ─────┐
+//!                          │ ───────Absorb──▶ ConnectionBatcher ─┤ BatchReady
+//!                          │ ───────Absorb──▶ MentionBatcher ────┤
+//!                          │ ───────Seal────▶ (each of them)     ▼
+//!                          └──EpochSealed───────────▶ TransactionCoordinator ──▶ commit task
+//!                          ▲                                                        │
+//!                          └────────────────────EpochFinished───────────────────────┘
+//! ```
+//!
+//! 1. The supervisor routes a unit to the open epoch of a *lane*. Lanes are commit slots: each has
+//!    at most one open epoch and one commit in flight. Units of one restaurant go to one lane as
+//!    long as any of them is unanswered, so that epochs in flight seldom meet on a row.
+//! 2. It sends the unit to the batcher of each table, which absorbs its rows into the epoch's batch.
+//! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
+//!    through the same mailboxes, so no row of the epoch can come after it.
+//! 4. Each batcher answers a seal by sending its batch to the coordinator, which joins the three,
+//!    claims the units, and starts a task that commits them, one after the other in each lane.
+//! 5. The task gives every unit its outcome and tells the supervisor that the lane is free.
+//!
+//! Properties:
+//! - Messages go down the tree; the only one that comes up, `EpochFinished`, never waits. No actor
+//!   awaits another, so there is no cycle of waiting.
+//! - Mailboxes are unbounded (`do_send`), what is in them is bounded by admission: every message
+//!   belongs to a unit that holds room, or to an epoch of such units.
+//! - Actors own no promise: the units are in `InFlight`, the commits run in tasks of their own. An
+//!   actor that dies loses only work, and the supervisor routes the unclaimed units again, under
+//!   new epoch numbers; what is left of the old ones is discarded.
+
+mod batcher;
+mod commit_task;
+mod coordinator;
+mod message;
+mod supervisor;
+
+pub(crate) use message::{Flush, Panic, Submit};
+pub(crate) use supervisor::{Parts, Supervisor};

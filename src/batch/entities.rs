@@ -1,0 +1,289 @@
+//! From names of entities to rows: ids, final values, lock order.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::{EntityBatch, Epoch};
+use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
+use crate::record::{EntityFacts, EntityKey, EntityName, Merge, Table};
+use crate::unit::{Row, TypedUse};
+
+/// An entity as the database has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredEntity {
+    pub(crate) id: Uuid,
+    pub(crate) key: EntityKey,
+    /// Not read for an entity that is merely referenced.
+    pub(crate) facts: Option<EntityFacts<Uuid>>,
+}
+
+/// One entity of the epoch. Several names may lead to it: its key, and its id.
+#[derive(Debug)]
+struct Node {
+    key: EntityKey,
+    id: Uuid,
+    /// What the database says; nothing for a row that is not there, or is merely referenced.
+    stored: Option<EntityFacts<Uuid>>,
+    exists: bool,
+    /// The names (slots) that lead here and say something.
+    said_by: Vec<u32>,
+    disposition: Disposition,
+}
+
+/// What to do with the entities of an epoch. Fed with what the database answers, it says what to
+/// write; it ends as the map from names to ids.
+#[derive(Debug)]
+pub(crate) struct EntityPlan {
+    nodes: Vec<Node>,
+    node_of_slot: Vec<u32>,
+    /// Nodes in the order of their keys: the global lock order of the table.
+    order: Vec<u32>,
+}
+
+impl EntityPlan {
+    /// Resolves the names of an epoch. `by_key` and `by_id` are what the database has; a name that
+    /// it does not have gets a new id if it is a key. Otherwise the answer is the rejection of
+    /// every unit that names an id that is not there, or uses one as what it is not.
+    pub(crate) fn resolve(
+        epoch: &Epoch,
+        mut by_key: HashMap<u32, StoredEntity>,
+        mut by_id: HashMap<Uuid, StoredEntity>,
+    ) -> Result<Self, Vec<(usize, Rejection)>> {
+        let batch = &epoch.entities;
+        let rejected = rejections(epoch, &by_id);
+        if !rejected.is_empty() {
+            return Err(rejected);
+        }
+        let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
+        let mut node_of_id = HashMap::new();
+        // Keys first, so that ids that turn out to be one of them find their node.
+        for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
+            if let EntityName::Key(key) = name {
+                let stored = by_key.remove(&slot);
+                let node = plan.push(key.clone(), stored, slot, facts.is_empty());
+                node_of_id.insert(plan.nodes[node as usize].id, node);
+            }
+        }
+        for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
+            let EntityName::Id(id) = name else { continue };
+            let stored = by_id.remove(id).expect("ids that are not there were rejected above");
+            if let Some(&node) = node_of_id.get(id) {
+                plan.node_of_slot[slot as usize] = node;
+                let node = &mut plan.nodes[node as usize];
+                node.stored = node.stored.take().or(stored.facts);
+                if !facts.is_empty() {
+                    node.said_by.push(slot);
+                }
+            } else {
+                plan.push(stored.key.clone(), Some(stored), slot, facts.is_empty());
+            }
+        }
+        plan.order = (0..plan.nodes.len() as u32).collect();
+        plan.order.sort_unstable_by(|left, right| plan.nodes[*left as usize].key.cmp(&plan.nodes[*right as usize].key));
+        Ok(plan)
+    }
+
+    fn push(&mut self, key: EntityKey, stored: Option<StoredEntity>, slot: u32, merely_referenced: bool) -> u32 {
+        let node = self.nodes.len() as u32;
+        self.node_of_slot[slot as usize] = node;
+        let exists = stored.is_some();
+        let id = stored.as_ref().map_or_else(Uuid::now_v7, |stored| stored.id);
+        self.nodes.push(Node {
+            key,
+            id,
+            exists,
+            stored: stored.and_then(|stored| stored.facts),
+            said_by: if merely_referenced { Vec::new() } else { vec![slot] },
+            disposition: if exists { Disposition::Unchanged } else { Disposition::Inserted },
+        });
+        node
+    }
+
+    /// The id behind a name of the epoch.
+    pub(crate) fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
+        let slot = batch.slot_of(name).expect("every name that a row uses is a row of its unit");
+        self.nodes[self.node_of_slot[slot] as usize].id
+    }
+
+    /// The row as it must become: what is stored joined with what is said.
+    fn wanted(&self, batch: &EntityBatch, node: &Node) -> EntityFacts<Uuid> {
+        // What this transaction inserted itself may hold an id that a race made obsolete: start anew.
+        let stored = node.stored.as_ref().filter(|_| node.exists);
+        let mut wanted = stored.cloned().unwrap_or_default();
+        for slot in &node.said_by {
+            let said = &batch.rows()[*slot as usize].1;
+            wanted.merge(EntityFacts {
+                aliases: said.aliases.clone(),
+                restaurant_attributes: said.restaurant_attributes.iter().map(|name| self.id_of(batch, name)).collect(),
+                place: said.place.clone(),
+            });
+        }
+        // An entity named by its id did not know its name when its aliases were given.
+        wanted.aliases.remove::<str>(&node.key.name);
+        wanted
+    }
+
+    /// Rows to insert, or to lock because they will change, in lock order.
+    pub(crate) fn to_insert_or_lock(&self, batch: &EntityBatch) -> Vec<EntityWrite> {
+        self.order
+            .iter()
+            .filter_map(|&index| {
+                let node = &self.nodes[index as usize];
+                if node.exists && node.said_by.is_empty() {
+                    return None;
+                }
+                let wanted = self.wanted(batch, node);
+                (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
+            })
+            .collect()
+    }
+
+    /// Takes in what "insert or lock" did: the ids that were inserted. The answer is the keys whose
+    /// rows are there and locked, to be read once more; an error if a row that was there is gone.
+    pub(crate) fn inserted_or_locked(
+        &mut self,
+        writes: &[EntityWrite],
+        inserted: &[Uuid],
+    ) -> Result<Vec<EntityKey>, VanishedRow> {
+        let inserted: HashSet<&Uuid> = inserted.iter().collect();
+        let mut locked = Vec::new();
+        for write in writes {
+            let node = &mut self.nodes[write.node as usize];
+            match (inserted.contains(&write.id), node.exists) {
+                (true, false) => node.stored = Some(write.facts.clone()),
+                (true, true) => return Err(VanishedRow),
+                (false, _) => locked.push(node.key.clone()),
+            }
+        }
+        Ok(locked)
+    }
+
+    /// Takes in rows as they stand under lock.
+    pub(crate) fn read_under_lock(&mut self, rows: Vec<StoredEntity>) {
+        let mut by_key: HashMap<EntityKey, StoredEntity> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        for node in &mut self.nodes {
+            if let Some(row) = by_key.remove(&node.key) {
+                node.id = row.id;
+                node.exists = true;
+                node.stored = row.facts;
+                node.disposition = Disposition::Unchanged;
+            }
+        }
+        debug_assert!(by_key.is_empty(), "only keys of this epoch are read under lock");
+    }
+
+    /// Rows under lock (or inserted by this very transaction) that must still change, in lock
+    /// order.
+    pub(crate) fn to_update(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> Vec<EntityWrite> {
+        let mut updates = Vec::new();
+        for write in writes {
+            let node = &self.nodes[write.node as usize];
+            let wanted = self.wanted(batch, node);
+            if node.stored.as_ref() != Some(&wanted) {
+                updates.push(EntityWrite::new(write.node, node, wanted.clone()));
+                let node = &mut self.nodes[write.node as usize];
+                node.stored = Some(wanted);
+                if node.exists {
+                    node.disposition = Disposition::Updated;
+                }
+            }
+        }
+        updates
+    }
+
+    /// What became of each slot.
+    pub(crate) fn committed(&self) -> Vec<CommittedRow> {
+        self.node_of_slot
+            .iter()
+            .map(|node| {
+                let node = &self.nodes[*node as usize];
+                CommittedRow { id: node.id, disposition: node.disposition }
+            })
+            .collect()
+    }
+
+    /// The disposition of each row of the database that the epoch named.
+    pub(crate) fn dispositions(&self) -> impl Iterator<Item = Disposition> {
+        self.nodes.iter().map(|node| node.disposition)
+    }
+}
+
+/// A row that was there when it was looked up is gone: somebody deleted it. Look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VanishedRow;
+
+/// One row to write.
+#[derive(Debug, Clone)]
+pub(crate) struct EntityWrite {
+    /// The plan's node.
+    node: u32,
+    pub(crate) id: Uuid,
+    pub(crate) key: EntityKey,
+    pub(crate) facts: EntityFacts<Uuid>,
+    /// Whether the row was there when it was looked up.
+    pub(crate) exists: bool,
+}
+
+impl EntityWrite {
+    fn new(index: u32, node: &Node, facts: EntityFacts<Uuid>) -> Self {
+        Self { node: index, id: node.id, key: node.key.clone(), facts, exists: node.exists }
+    }
+}
+
+/// The rejection of every unit that names an id that is not there, or uses one as what it is not.
+fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize, Rejection)> {
+    let mut rejected = Vec::new();
+    for (index, unit) in epoch.units().iter().enumerate() {
+        let missing = unit.entities.iter().enumerate().find_map(|(row, (name, _))| match name {
+            EntityName::Id(id) if !by_id.contains_key(id) => Some((row, *id)),
+            EntityName::Id(_) | EntityName::Key(_) => None,
+        });
+        if let Some((row, id)) = missing {
+            rejected.push((index, Rejection::missing(Table::Entities, row, id)));
+            continue;
+        }
+        let wrong = unit.typed_uses.iter().find_map(|used| {
+            let EntityName::Id(id) = &unit.entities[used.entity as usize].0 else { return None };
+            let found = by_id.get(id)?.key.entity_type;
+            (found != used.expected).then(|| Rejection::wrong_type(*id, *used, found))
+        });
+        rejected.extend(wrong.map(|rejection| (index, rejection)));
+    }
+    rejected
+}
+
+impl Rejection {
+    /// The unit names a row by an id that does not exist.
+    pub(crate) fn missing(table: Table, row: usize, id: Uuid) -> Self {
+        let column = match table {
+            Table::Entities => "entity_id",
+            Table::Connections => "connection_id",
+            Table::Mentions => "mention_id",
+        };
+        Self {
+            reason: RejectReason::MissingRow { table, id },
+            sqlstate: "23503".to_owned(),
+            table: Some(table.as_str().to_owned()),
+            column: Some(column.to_owned()),
+            constraint: None,
+            row: Some(Row { table, index: row }),
+            message: format!("no row of {table} has the id {id}"),
+            detail: None,
+        }
+    }
+
+    fn wrong_type(id: Uuid, used: TypedUse, found: crate::record::EntityType) -> Self {
+        let TypedUse { expected, row, field, .. } = used;
+        Self {
+            reason: RejectReason::WrongEntityType { id, field, expected, found },
+            sqlstate: "23514".to_owned(),
+            table: Some(row.table.as_str().to_owned()),
+            column: Some(field.as_str().to_owned()),
+            constraint: None,
+            row: Some(row),
+            message: format!("{field} must be a {expected}, entity {id} is a {found}"),
+            detail: None,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The units that one transaction commits, with their rows coalesced.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Batch;
+use crate::outcome::{Committed, CommittedRow};
+use crate::record::{ConnectionFacts, ConnectionName, EntityFacts, EntityName, Mention, MentionName, Table};
+use crate::unit::Unit;
+
+/// Coalesced entities.
+pub(crate) type EntityBatch = Batch<EntityName, EntityFacts<EntityName>>;
+/// Coalesced connections.
+pub(crate) type ConnectionBatch = Batch<ConnectionName, ConnectionFacts<EntityName>>;
+/// Coalesced mentions.
+pub(crate) type MentionBatch = Batch<MentionName, Arc<Mention>>;
+
+/// The batch of one table: what a batcher actor is generic over.
+pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
+    /// Which table.
+    const TABLE: Table;
+
+    /// Adds the unit's rows of this table.
+    fn absorb_unit(&mut self, unit: &Unit);
+}
+
+impl TableBatch for EntityBatch {
+    const TABLE: Table = Table::Entities;
+
+    fn absorb_unit(&mut self, unit: &Unit) {
+        for (name, facts) in &unit.entities {
+            self.absorb(name, facts.clone());
+        }
+    }
+}
+
+impl TableBatch for ConnectionBatch {
+    const TABLE: Table = Table::Connections;
+
+    fn absorb_unit(&mut self, unit: &Unit) {
+        for (name, facts) in &unit.connections {
+            self.absorb(name, facts.clone());
+        }
+    }
+}
+
+impl TableBatch for MentionBatch {
+    const TABLE: Table = Table::Mentions;
+
+    fn absorb_unit(&mut self, unit: &Unit) {
+        for (name, mention) in &unit.mentions {
+            self.absorb(name, Arc::clone(mention));
+        }
+    }
+}
+
+/// A sealed group of units with the three batches of their rows. Every batch absorbed the units in
+/// the order of `units`.
+#[derive(Debug)]
+pub(crate) struct Epoch {
+    units: Vec<Arc<Unit>>,
+    pub(crate) entities: EntityBatch,
+    pub(crate) connections: ConnectionBatch,
+    pub(crate) mentions: MentionBatch,
+}
+
+impl Epoch {
+    /// Coalesces units from scratch, as batchers do bit by bit; for the parts of an epoch that has
+    /// to be split.
+    pub(crate) fn from_units(units: Vec<Arc<Unit>>) -> Self {
+        let mut epoch = Self {
+            units: Vec::new(),
+            entities: EntityBatch::default(),
+            connections: ConnectionBatch::default(),
+            mentions: MentionBatch::default(),
+        };
+        for unit in &units {
+            epoch.entities.absorb_unit(unit);
+            epoch.connections.absorb_unit(unit);
+            epoch.mentions.absorb_unit(unit);
+        }
+        epoch.units = units;
+        epoch
+    }
+
+    /// Joins what three batchers made of the same units. Nothing if a batch lacks rows, which
+    /// would mean that a batcher lost some.
+    pub(crate) fn join(
+        units: Vec<Arc<Unit>>,
+        entities: EntityBatch,
+        connections: ConnectionBatch,
+        mentions: MentionBatch,
+    ) -> Option<Self> {
+        let epoch = Self { units, entities, connections, mentions };
+        let whole = [Table::Entities, Table::Connections, Table::Mentions].into_iter().all(|table| {
+            let expected: usize = epoch.units.iter().map(|unit| rows_of(unit, table)).sum();
+            expected == epoch.slots(table).len()
+        });
+        whole.then_some(epoch)
+    }
+
+    /// The units, in the order in which the batches absorbed them.
+    pub(crate) fn units(&self) -> &[Arc<Unit>] {
+        &self.units
+    }
+
+    /// Rows as received, of one table.
+    pub(crate) fn received(&self, table: Table) -> usize {
+        self.slots(table).len()
+    }
+
+    /// For each unit the slots of its rows of one table.
+    pub(crate) fn slots_by_unit(&self, table: Table) -> impl Iterator<Item = &[u32]> {
+        let slots = self.slots(table);
+        self.ranges(table).map(move |range| &slots[range])
+    }
+
+    /// What became of each unit, from what became of each slot.
+    pub(crate) fn committed(
+        &self,
+        entities: &[CommittedRow],
+        connections: &[CommittedRow],
+        mentions: &[CommittedRow],
+    ) -> Vec<Committed> {
+        let pick = |slots: &[u32], rows: &[CommittedRow]| slots.iter().map(|slot| rows[*slot as usize]).collect();
+        self.slots_by_unit(Table::Entities)
+            .zip(self.slots_by_unit(Table::Connections))
+            .zip(self.slots_by_unit(Table::Mentions))
+            .zip(&self.units)
+            .map(|(((entity_slots, connection_slots), mention_slots), unit)| Committed {
+                entities: pick(entity_slots, entities),
+                connections: pick(connection_slots, connections),
+                mentions: pick(mention_slots, mentions),
+                temp_ids: unit.temp_ids.clone(),
+                nonce: unit.nonce,
+            })
+            .collect()
+    }
+
+    fn slots(&self, table: Table) -> &[u32] {
+        match table {
+            Table::Entities => self.entities.slots(),
+            Table::Connections => self.connections.slots(),
+            Table::Mentions => self.mentions.slots(),
+        }
+    }
+
+    fn ranges(&self, table: Table) -> impl Iterator<Item = Range<usize>> {
+        self.units.iter().scan(0, move |end, unit| {
+            let start = *end;
+            *end += rows_of(unit, table);
+            Some(start..*end)
+        })
+    }
+}
+
+fn rows_of(unit: &Unit, table: Table) -> usize {
+    match table {
+        Table::Entities => unit.entities.len(),
+        Table::Connections => unit.connections.len(),
+        Table::Mentions => unit.mentions.len(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Units that were accepted and have no outcome yet: the engine's memory of its promises.
+//!
+//! It stands outside all actors, so that none of them can take a unit with it when it dies. A
+//! unit's way through it: accepted, routed to an epoch (perhaps again to another, when an actor
+//! died), claimed by the transaction that commits that epoch, settled.
+//!
+//! Invariants:
+//! - A unit is settled exactly once: the sender of its outcome is taken out under a lock.
+//! - A unit is claimed by one epoch only: routing and claiming exclude each other.
+//! - Room is given back when a unit is settled, never earlier.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use futures::channel::oneshot;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::stats::Counters;
+use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::unit::{Unit, UnitOfWork};
+
+/// The number of an epoch; 0 is none.
+pub(crate) type EpochId = u64;
+
+/// A unit that was accepted.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) number: u64,
+    pub(crate) unit: Arc<Unit>,
+    pub(crate) accepted_at: Instant,
+    pub(crate) span: tracing::Span,
+    /// Set while a commit of the unit is on its way and its answer is not known.
+    pub(crate) commit_under_way: AtomicBool,
+    epoch: AtomicU64,
+    claimed: AtomicBool,
+    answer: Mutex<Option<Answer>>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    sender: oneshot::Sender<Outcome>,
+    room: Room,
+}
+
+/// Room that a unit takes up until it is settled.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) rows: OwnedSemaphorePermit,
+    pub(crate) bytes: OwnedSemaphorePermit,
+}
+
+impl Submission {
+    /// The epoch that it was routed to last; 0 before the first.
+    pub(crate) fn epoch(&self) -> EpochId {
+        self.epoch.load(Ordering::Acquire)
+    }
+}
+
+/// All units without an outcome.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    state: Mutex<State>,
+    /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
+    closed: RwLock<bool>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    units: BTreeMap<u64, Arc<Submission>>,
+    next: u64,
+    /// Who waits until every unit below a number is settled.
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
+}
+
+impl InFlight {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        let state = Mutex::new(State { next: 1, ..State::default() });
+        Self { state, closed: RwLock::new(false), counters }
+    }
+
+    /// A poisoned lock means that a thread panicked while it held it; every change below leaves
+    /// the state whole at every step, so the state is good.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a valid unit in; gives it back if no more are accepted.
+    #[allow(clippy::result_large_err)]
+    pub(crate) fn accept(
+        &self,
+        unit: UnitOfWork,
+        room: Room,
+    ) -> Result<(Arc<Submission>, oneshot::Receiver<Outcome>), UnitOfWork> {
+        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Err(unit);
+        }
+        let unit = Arc::new(unit.prepare());
+        let (sender, receiver) = oneshot::channel();
+        self.counters.accepted(room.rows.num_permits(), room.bytes.num_permits());
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        let submission = Arc::new(Submission {
+            number,
+            span: tracing::debug_span!("unit", number, rows = unit.rows()),
+            unit,
+            accepted_at: Instant::now(),
+            commit_under_way: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            claimed: AtomicBool::new(false),
+            answer: Mutex::new(Some(Answer { sender, room })),
+        });
+        state.units.insert(number, Arc::clone(&submission));
+        Ok((submission, receiver))
+    }
+
+    /// Accepts no more units.
+    pub(crate) fn close(&self) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Notes that a unit belongs to an epoch now; false if a transaction claimed it already.
+    pub(crate) fn route(&self, submission: &Submission, epoch: EpochId) -> bool {
+        let _state = self.state();
+        if submission.claimed.load(Ordering::Acquire) {
+            return false;
+        }
+        submission.epoch.store(epoch, Ordering::Release);
+        true
+    }
+
+    /// Claims all units of an epoch for its transaction; false, and nothing claimed, if one of
+    /// them was routed elsewhere or is settled.
+    pub(crate) fn claim(&self, epoch: EpochId, submissions: &[Arc<Submission>]) -> bool {
+        let state = self.state();
+        let ours = submissions.iter().all(|submission| {
+            submission.epoch.load(Ordering::Acquire) == epoch
+                && !submission.claimed.load(Ordering::Acquire)
+                && state.units.contains_key(&submission.number)
+        });
+        if ours {
+            for submission in submissions {
+                submission.claimed.store(true, Ordering::Release);
+            }
+        }
+        ours
+    }
+
+    /// Units that no transaction has claimed, oldest first: what has to be routed again when an
+    /// actor died.
+    pub(crate) fn unclaimed(&self) -> Vec<Arc<Submission>> {
+        let state = self.state();
+        state.units.values().filter(|unit| !unit.claimed.load(Ordering::Acquire)).cloned().collect()
+    }
+
+    /// Units that no epoch has: their way to the supervisor was cut short by its death.
+    pub(crate) fn unrouted(&self) -> Vec<Arc<Submission>> {
+        self.state().units.values().filter(|unit| unit.epoch() == 0).cloned().collect()
+    }
+
+    /// Gives a unit its outcome, unless it has one.
+    pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) {
+        let answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Answer { sender, room }) = answer else { return };
+        self.counters.settled(&outcome, submission.accepted_at.elapsed(), &room);
+        tracing::debug!(parent: &submission.span, outcome = outcome.as_str(), "unit settled");
+        // The receipt may have been dropped: then nobody wants to know.
+        let _ = sender.send(outcome);
+        drop(room);
+        let mut state = self.state();
+        state.units.remove(&submission.number);
+        let oldest = state.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        if state.waiting.iter().any(|(number, _)| *number <= oldest) {
+            let (done, waiting) =
+                std::mem::take(&mut state.waiting).into_iter().partition(|(number, _)| *number <= oldest);
+            state.waiting = waiting;
+            drop(state);
+            let done: Vec<(u64, oneshot::Sender<()>)> = done;
+            for (_, waiter) in done {
+                // Who no longer waits need not be told.
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Resolves when every unit that was accepted before this call is settled.
+    pub(crate) fn settled_so_far(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if state.units.is_empty() {
+            // The receiver is right here.
+            let _ = sender.send(());
+        } else {
+            let next = state.next;
+            state.waiting.push((next, sender));
+        }
+        receiver
+    }
+
+    /// Gives every unit without an outcome the outcome "unavailable"; gives their numbers.
+    pub(crate) fn abandon(&self, cause: &UnavailableCause) -> Vec<u64> {
+        let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
+        for submission in &left {
+            let commit_under_way = submission.commit_under_way.load(Ordering::Acquire);
+            let outcome = Unavailable { commit_under_way, attempts: 0, cause: cause.clone() };
+            self.settle(submission, Outcome::Unavailable(outcome));
+        }
+        left.iter().map(|submission| submission.number).collect()
+    }
+}

@@ -1,0 +1,276 @@
+//! The handle: what a caller holds.
+//!
+//! An engine runs on a thread of its own: an actix `System` for the actors, and a small runtime
+//! for the connections. So it works the same from every kind of runtime, and shows no actix type.
+
+mod admission;
+mod in_flight;
+mod receipt;
+mod stats;
+mod thread;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use futures::channel::oneshot;
+use metrics::histogram;
+use tokio::sync::TryAcquireError;
+
+use crate::actor::{Flush, Panic, Parts, Submit, Supervisor};
+use crate::config::Config;
+use crate::error::{StartError, SubmitError};
+use crate::outcome::UnavailableCause;
+use crate::record::{Timestamp, truncate};
+use crate::store::{RefreshReport, StoreError};
+use crate::telemetry;
+use crate::unit::UnitOfWork;
+
+use admission::Admission;
+pub(crate) use in_flight::{EpochId, InFlight, Submission};
+pub use receipt::Receipt;
+pub(crate) use stats::Counters;
+pub use stats::{Stats, TableStats};
+use thread::Stop;
+
+/// Writes units of work into PostgreSQL. Cheap to clone, usable from any thread and any runtime.
+///
+/// ```no_run
+/// use graphsink::{Config, Engine, Migrations, Outcome, UnitOfWork};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::builder("postgresql://localhost/evidence").build()?;
+/// Migrations::all().run(&config).await?;
+/// let engine = Engine::start(config).await?;
+///
+/// let mut unit = UnitOfWork::new();
+/// let franklin = unit.restaurant("franklin bbq").handle();
+/// match engine.submit(unit).await?.await {
+///     Outcome::Committed(unit) => println!("{:?}", unit.entity(franklin)),
+///     Outcome::Rejected(why) => println!("refused: {why}"),
+///     Outcome::Unavailable(why) => println!("submit it again: {why}"),
+/// }
+/// engine.shutdown(std::time::Duration::from_secs(30)).await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// When the last clone is dropped without a [`shutdown`](Self::shutdown), the engine commits what
+/// it accepted and ends in the background, as far as the process lives that long.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    config: Config,
+    admission: Admission,
+    parts: Arc<Parts>,
+    supervisor: SupervisorAddress,
+    stop: Mutex<Option<oneshot::Sender<Stop>>>,
+    /// Resolves when the engine's thread is done.
+    done: futures::future::Shared<futures::future::BoxFuture<'static, ()>>,
+}
+
+/// The address of the current supervisor; another one after a death.
+type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
+
+/// An actor of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub enum ActorKind {
+    Supervisor,
+    EntityBatcher,
+    ConnectionBatcher,
+    MentionBatcher,
+    TransactionCoordinator,
+}
+
+impl ActorKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::EntityBatcher => "entity_batcher",
+            Self::ConnectionBatcher => "connection_batcher",
+            Self::MentionBatcher => "mention_batcher",
+            Self::TransactionCoordinator => "transaction_coordinator",
+        }
+    }
+}
+
+/// How an engine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline,
+    /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
+    pub abandoned: Vec<u64>,
+    /// The engine's totals.
+    pub stats: Stats,
+}
+
+impl Engine {
+    /// Connects, checks that the database is fit for use, and starts the actors.
+    ///
+    /// # Errors
+    /// When the database cannot be reached within the connect timeout, its encoding is not UTF-8,
+    /// or its tables are missing.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        telemetry::describe();
+        let (started, done) = thread::spawn(config.clone())?;
+        let thread::Started { parts, supervisor, stop } = started
+            .await
+            // The thread ends without an answer only by a panic while it starts.
+            .unwrap_or_else(|_| Err(std::io::Error::other("the engine's thread died while it started").into()))?;
+        let done = futures::FutureExt::shared(futures::FutureExt::boxed(async move {
+            // An error says that the thread is gone, which is what is waited for.
+            let _ = done.await;
+        }));
+        let admission = Admission::new(&config);
+        let stop = Mutex::new(Some(stop));
+        Ok(Self { inner: Arc::new(Inner { config, admission, parts, supervisor, stop, done }) })
+    }
+
+    /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
+    ///
+    /// When this returns a receipt, the unit was accepted: it will get exactly one outcome, whether
+    /// or not somebody waits for it. Dropping the future before that takes the unit back whole.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] for a unit that breaks a rule, [`SubmitError::Closed`] (with the
+    /// unit) after [`drain`](Self::drain) or [`shutdown`](Self::shutdown).
+    pub async fn submit(&self, unit: UnitOfWork) -> Result<Receipt, SubmitError> {
+        self.validate(&unit)?;
+        let start = Instant::now();
+        let Some(room) = self.inner.admission.acquire(unit.rows(), unit.bytes()).await else {
+            return Err(SubmitError::Closed(Box::new(unit)));
+        };
+        histogram!(telemetry::ADMISSION_WAIT_SECONDS).record(start.elapsed());
+        self.accept(unit, room)
+    }
+
+    /// Like [`submit`](Self::submit), but does not wait.
+    ///
+    /// # Errors
+    /// Also [`SubmitError::Full`], with the unit, when there is no room.
+    pub fn try_submit(&self, unit: UnitOfWork) -> Result<Receipt, SubmitError> {
+        self.validate(&unit)?;
+        match self.inner.admission.try_acquire(unit.rows(), unit.bytes()) {
+            Ok(room) => self.accept(unit, room),
+            Err(TryAcquireError::NoPermits) => Err(SubmitError::Full(Box::new(unit))),
+            Err(TryAcquireError::Closed) => Err(SubmitError::Closed(Box::new(unit))),
+        }
+    }
+
+    fn validate(&self, unit: &UnitOfWork) -> Result<(), SubmitError> {
+        unit.validate(self.inner.config.max_unit_rows).map_err(|invalid| {
+            telemetry::invalid(invalid.rule());
+            SubmitError::Invalid(invalid)
+        })
+    }
+
+    fn accept(&self, unit: UnitOfWork, room: in_flight::Room) -> Result<Receipt, SubmitError> {
+        let accepted = self.inner.parts.in_flight.accept(unit, room);
+        let (submission, outcome) = accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
+        let receipt = Receipt::new(submission.number, outcome);
+        // To a supervisor that just died the message is lost, not the unit: its successor looks
+        // for units that no epoch has.
+        self.inner.supervisor().do_send(Submit(submission));
+        Ok(receipt)
+    }
+
+    /// Resolves when every unit that was accepted before has its outcome. Open epochs are sealed
+    /// at once.
+    pub async fn flush(&self) {
+        let settled = self.inner.parts.in_flight.settled_so_far();
+        self.inner.supervisor().do_send(Flush);
+        // An error says that the engine is gone, and with it every unit it had.
+        let _ = settled.await;
+    }
+
+    /// Accepts no more units, also of those who wait in [`submit`](Self::submit), and resolves when
+    /// every accepted unit has its outcome. The engine stays up for [`stats`](Self::stats) and
+    /// [`refresh_activity`](Self::refresh_activity).
+    pub async fn drain(&self) {
+        self.inner.close();
+        self.flush().await;
+    }
+
+    /// Drains until the deadline and ends the engine. Units without an outcome by then are told
+    /// `Unavailable` and named in the report. Calling it again waits for the same end.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.inner.close();
+        let in_flight = &self.inner.parts.in_flight;
+        let drained = self.flush();
+        let clock = self.inner.parts.runtime.spawn(tokio::time::sleep(deadline));
+        // Whichever comes first; the clock runs on the engine's runtime, the caller's may have none.
+        let _ = futures::future::select(std::pin::pin!(drained), clock).await;
+        let abandoned = in_flight.abandon(&UnavailableCause::ShutDown);
+        self.inner.stop(Stop::Now);
+        self.inner.done.clone().await;
+        ShutdownReport { abandoned, stats: self.stats() }
+    }
+
+    /// Brings recent counts, scores and activity levels of all connections to `as_of`, in steps of
+    /// 1,000 connections, each a transaction of its own. Epochs keep the connections that they
+    /// touch up to date by themselves.
+    ///
+    /// # Errors
+    /// When the database cannot be used; what was brought up to date until then stays so.
+    pub async fn refresh_activity(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
+        let store = self.inner.parts.store.clone();
+        let refresh = self.inner.parts.runtime.spawn(async move { store.refresh(truncate(as_of)).await });
+        refresh.await.unwrap_or(Err(StoreError::ShutDown))
+    }
+
+    /// Totals since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.parts.counters.snapshot()
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Makes an actor panic, to test that nothing is lost by it.
+    #[doc(hidden)]
+    pub fn kill_actor(&self, actor: ActorKind) {
+        self.inner.supervisor().do_send(Panic(actor));
+    }
+}
+
+impl Inner {
+    fn supervisor(&self) -> Addr<Supervisor> {
+        self.supervisor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close(&self) {
+        self.parts.in_flight.close();
+        self.admission.close();
+    }
+
+    fn stop(&self, how: Stop) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stop) = stop {
+            // An error says that the thread ended already.
+            let _ = stop.send(how);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+        self.stop(Stop::WhenDrained);
+    }
+}

@@ -1,0 +1,43 @@
+//! The promise of an outcome.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::channel::oneshot;
+
+use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+
+/// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any
+/// runtime, or dropped: the unit takes its course all the same.
+#[derive(Debug)]
+#[must_use = "the outcome is told to whoever awaits the receipt; drop it explicitly if nobody needs to know"]
+pub struct Receipt {
+    number: u64,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Receipt {
+    pub(crate) const fn new(number: u64, outcome: oneshot::Receiver<Outcome>) -> Self {
+        Self { number, outcome }
+    }
+
+    /// The unit's number, ascending in the order of acceptance, unique within the engine.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Future for Receipt {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(context));
+        Poll::Ready(outcome.unwrap_or_else(|_| {
+            // The engine settles every unit before it ends; this is for the day when it does not.
+            let cause = UnavailableCause::EngineFailed;
+            Outcome::Unavailable(Unavailable { commit_under_way: true, attempts: 0, cause })
+        }))
+    }
+}

@@ -1,0 +1,138 @@
+//! The engine's own thread: where the actors live, and what watches over their root.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use actix::Actor;
+use futures::channel::oneshot;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{ActorKind, Counters, InFlight, SupervisorAddress};
+use crate::actor::{Parts, Supervisor};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::outcome::UnavailableCause;
+use crate::store::Store;
+
+/// How an engine is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Everybody was told their outcome.
+    Now,
+    /// Nobody holds the engine any more, but it holds units.
+    WhenDrained,
+}
+
+/// What a started engine consists of.
+pub(super) struct Started {
+    pub(super) parts: Arc<Parts>,
+    pub(super) supervisor: SupervisorAddress,
+    pub(super) stop: oneshot::Sender<Stop>,
+}
+
+type StartResult = Result<Started, StartError>;
+
+/// Starts the thread. The first receiver tells how the start went, the second when the thread ended.
+pub(super) fn spawn(config: Config) -> std::io::Result<(oneshot::Receiver<StartResult>, oneshot::Receiver<()>)> {
+    let (started, on_start) = oneshot::channel();
+    let (done, on_done) = oneshot::channel();
+    std::thread::Builder::new().name("graphsink".to_owned()).spawn(move || {
+        run(&config, started);
+        // Nobody may be waiting.
+        let _ = done.send(());
+    })?;
+    Ok((on_start, on_done))
+}
+
+fn run(config: &Config, started: oneshot::Sender<StartResult>) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.in_flight_commits.min(cores))
+        .thread_name("graphsink-sql")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // The caller may have lost interest in the start.
+            let _ = started.send(Err(error.into()));
+            return;
+        }
+    };
+    let parts = match runtime.block_on(connect(config, runtime.handle().clone())) {
+        Ok(parts) => Arc::new(parts),
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    actix::System::new().block_on(supervise(&parts, started));
+    // Commits that are still under way were given up; their connections close with the runtime.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+}
+
+async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Parts, StartError> {
+    let store = Store::new(config).await?;
+    store.check(&config.schema).await?;
+    store.forget_old_attempts().await?;
+    let counters = Arc::new(Counters::default());
+    Ok(Parts {
+        in_flight: InFlight::new(Arc::clone(&counters)),
+        counters,
+        store,
+        runtime,
+        lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
+        max_batch_rows: config.max_batch_rows,
+        outcome_deadline: config.outcome_deadline,
+        deaths: Mutex::new(VecDeque::new()),
+        next_epoch: AtomicU64::new(1),
+    })
+}
+
+/// Keeps a supervisor alive until the engine is to end.
+async fn supervise(parts: &Arc<Parts>, started: oneshot::Sender<StartResult>) {
+    let give_up = Arc::new(Notify::new());
+    let start = || {
+        let (alive, dead) = tokio::sync::oneshot::channel();
+        (Supervisor::new(Arc::clone(parts), alive, Arc::clone(&give_up)).start(), dead)
+    };
+    let (address, mut dead) = start();
+    let address: SupervisorAddress = Arc::new(RwLock::new(address));
+    let (stop, mut stopped) = oneshot::channel();
+    let handles = Started { parts: Arc::clone(parts), supervisor: Arc::clone(&address), stop };
+    // If the caller lost interest the handles are dropped here, and with them `stop`.
+    let _ = started.send(Ok(handles));
+    let mut draining = false;
+    let mut drained = futures::future::Fuse::terminated();
+    loop {
+        tokio::select! {
+            _ = &mut dead => {
+                if !parts.note_death(ActorKind::Supervisor) {
+                    break fail(parts);
+                }
+                let (successor, death) = start();
+                *address.write().unwrap_or_else(PoisonError::into_inner) = successor;
+                dead = death;
+            }
+            () = give_up.notified() => break fail(parts),
+            how = &mut stopped, if !draining => match how {
+                Ok(Stop::Now) => break,
+                // Without a sender nobody can submit any more either.
+                Ok(Stop::WhenDrained) | Err(_) => {
+                    draining = true;
+                    drained = futures::FutureExt::fuse(parts.in_flight.settled_so_far());
+                }
+            },
+            _ = &mut drained => break,
+        }
+    }
+}
+
+/// Dying and rising for ever helps nobody: every unit is told, and no more are accepted.
+fn fail(parts: &Parts) {
+    tracing::error!("actors died too often, the engine stops");
+    parts.in_flight.close();
+    parts.in_flight.abandon(&UnavailableCause::EngineFailed);
+}

@@ -1,0 +1,87 @@
+//! Whether a commit without an answer took place.
+//!
+//! The first write of every transaction is a row of its own in `graphsink_attempts`. When the
+//! answer to a commit is lost, another connection inserts the same row, marked as a fence:
+//!
+//! 1. The insert waits as long as the lost transaction is still at work.
+//! 2. It finds no row: the transaction is gone, and with the fence's row committed it can never
+//!    commit any more (its own row would violate the key). **Aborted.**
+//! 3. It finds a row that is no fence: **committed.**
+//! 4. It finds a fence: an earlier question got the answer "aborted" and lost it.
+//!
+//! Why not `pg_xact_status`: after a crash the same transaction id is given again, so that the
+//! function may call a transaction committed that never was. Why at all, when the merge rules make
+//! a repeat harmless: because the outcome says what the transaction did (inserted, updated), and a
+//! repeat would find everything unchanged.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Committed,
+    /// It did not commit and never will.
+    Aborted,
+    /// The deadline came first.
+    Unknown,
+}
+
+/// How long one question waits for a lost transaction that is still at work.
+const LOCK_TIMEOUT_MS: u32 = 5000;
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Store {
+    /// Finds out what became of an attempt; asks until there is an answer or the deadline passed.
+    /// At least once, so that a lost answer close to the deadline is still told truthfully.
+    pub(super) async fn fate_of(&self, attempt: Uuid, deadline: Instant) -> Fate {
+        loop {
+            let patience = self.connect_timeout + Duration::from_millis(u64::from(LOCK_TIMEOUT_MS)) * 2;
+            match tokio::time::timeout(patience, self.raise_fence(attempt)).await {
+                Ok(Ok(Some(fate))) => {
+                    tracing::info!(%attempt, ?fate, "the fence told what became of a commit");
+                    return fate;
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::warn!(%attempt, error = %error, "the fence could not be asked"),
+                Err(_) => tracing::warn!(%attempt, "the fence did not answer"),
+            }
+            if Instant::now() >= deadline {
+                return Fate::Unknown;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks once. Nothing: the row came and went in between, ask again.
+    async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
+        let mut connection = self.connection().await?;
+        connection.enter_transaction();
+        connection.batch(&format!("begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
+        let table = format!("{}.graphsink_attempts", connection.schema());
+        let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");
+        let inserted = connection.client().execute(&insert, &[&attempt]).await?;
+        connection.batch("commit").await?;
+        connection.leave_transaction();
+        if inserted == 1 {
+            return Ok(Some(Fate::Aborted));
+        }
+        // A statement of its own: it must see what the insert waited for.
+        let select = format!("select fenced from {table} where attempt = $1");
+        let row = connection.client().query_opt(&select, &[&attempt]).await?;
+        Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
+    }
+
+    /// Deletes rows that no process can still ask for. The running ones delete their own.
+    pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
+        let connection = self.connection().await?;
+        let delete =
+            format!("delete from {}.graphsink_attempts where at < now() - interval '1 day'", connection.schema());
+        connection.batch(&delete).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Creates the tables, and the read indexes as a step of its own.
+//!
+//! `refinery` keeps the history of what ran, one table for each of the two sets, so that the read
+//! indexes can be postponed without holding back later changes of the tables. An advisory lock
+//! makes processes that start at once wait for each other.
+
+use tokio_postgres::{Client, NoTls};
+
+use super::StoreError;
+use super::statement::quote_identifier;
+use crate::config::Config;
+
+mod tables {
+    refinery::embed_migrations!("migrations/tables");
+}
+
+mod read_indexes {
+    refinery::embed_migrations!("migrations/read_indexes");
+}
+
+/// The key of the advisory lock, the ASCII codes of "graphsnk" as a number.
+const LOCK_KEY: i64 = 0x6772_6170_6873_6e6b;
+
+/// Which migrations to run. Running them again does nothing.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use graphsink::{Config, Migrations};
+///
+/// let config = Config::builder("postgresql://localhost/evidence").build()?;
+/// Migrations::tables_only().run(&config).await?;
+/// // .. load history ..
+/// Migrations::all().run(&config).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Migrations {
+    with_read_indexes: bool,
+}
+
+/// What ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationReport {
+    /// Names of the migrations that were run now, in order; empty when all had run before.
+    pub applied: Vec<String>,
+}
+
+impl Migrations {
+    /// The tables and the read indexes.
+    pub const fn all() -> Self {
+        Self { with_read_indexes: true }
+    }
+
+    /// The tables without the read indexes, which cost more than half of the write speed: run
+    /// [`all`](Self::all) later.
+    pub const fn tables_only() -> Self {
+        Self { with_read_indexes: false }
+    }
+
+    /// Creates the schema if need be and runs what has not run yet. Needs the right to create a
+    /// schema and, for the read indexes, the extension `pg_trgm` or the right to create it.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or a migration fails; each migration runs in a
+    /// transaction of its own and leaves nothing when it fails.
+    pub async fn run(self, config: &Config) -> Result<MigrationReport, StoreError> {
+        let (mut client, connection) = config.postgres.connect(NoTls).await?;
+        let connection = async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(error = %StoreError::from(error), "the migrations' connection failed");
+            }
+        };
+        let work = async move {
+            // Released when the connection ends, whatever happens in between.
+            client.execute("select pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+            self.run_locked(&mut client, &config.schema).await
+        };
+        // Both on this task: the caller's runtime need not be one that can spawn.
+        futures::future::join(work, connection).await.0
+    }
+
+    async fn run_locked(self, client: &mut Client, schema: &str) -> Result<MigrationReport, StoreError> {
+        let schema = quote_identifier(schema);
+        client
+            .batch_execute(&format!(
+                "set client_min_messages = warning; create schema if not exists {schema}; set search_path = {schema}"
+            ))
+            .await?;
+        let mut applied = apply(tables::migrations::runner(), "graphsink_schema_history", client).await?;
+        if self.with_read_indexes {
+            let trigram_schema = trigram_schema(client).await?;
+            client.batch_execute(&format!("set search_path = {schema}, {}", quote_identifier(&trigram_schema))).await?;
+            let runner = read_indexes::migrations::runner();
+            applied.extend(apply(runner, "graphsink_read_index_history", client).await?);
+        }
+        Ok(MigrationReport { applied })
+    }
+}
+
+async fn apply(mut runner: refinery::Runner, history: &str, client: &mut Client) -> Result<Vec<String>, StoreError> {
+    runner.set_migration_table_name(history);
+    let report = runner.run_async(client).await.map_err(|error| StoreError::Migration(Box::new(error)))?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// The schema of the extension `pg_trgm`, which is created in `public` unless it is somewhere.
+async fn trigram_schema(client: &Client) -> Result<String, StoreError> {
+    let find = "select n.nspname::text from pg_catalog.pg_extension e
+                join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
+    if let Some(row) = client.query_opt(find, &[]).await? {
+        return Ok(row.get(0));
+    }
+    client.batch_execute("create extension if not exists pg_trgm with schema public").await?;
+    Ok(client.query_one(find, &[]).await?.get(0))
+}

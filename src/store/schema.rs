@@ -1,0 +1,46 @@
+//! Whether a database is fit for the engine.
+
+use super::Store;
+use crate::error::StartError;
+
+impl Store {
+    /// Checks the encoding and that the tables are there; warns where the server does not keep
+    /// what it acknowledges.
+    pub(crate) async fn check(&self, schema: &str) -> Result<(), StartError> {
+        let connection = self.connection().await?;
+        let client = connection.client();
+        let row = client
+            .query_one(
+                "select current_setting('server_encoding'), current_setting('fsync'),
+                        current_setting('synchronous_commit'), current_setting('full_page_writes')",
+                &[],
+            )
+            .await
+            .map_err(super::StoreError::from)?;
+        let encoding: String = row.get(0);
+        if encoding != "UTF8" {
+            return Err(StartError::Encoding { encoding });
+        }
+        for (column, setting) in [(1, "fsync"), (2, "synchronous_commit"), (3, "full_page_writes")] {
+            if row.get::<_, &str>(column) == "off" {
+                tracing::warn!(setting, "is off: the server may lose what it acknowledged when it crashes");
+            }
+        }
+        for table in ["entities", "connections", "mentions", "graphsink_attempts"] {
+            let found: bool = client
+                .query_one(
+                    "select exists (select from pg_catalog.pg_class c
+                                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                                    where n.nspname = $1 and c.relname = $2)",
+                    &[&schema, &table],
+                )
+                .await
+                .map_err(super::StoreError::from)?
+                .get(0);
+            if !found {
+                return Err(StartError::NotMigrated { schema: schema.to_owned(), table });
+            }
+        }
+        Ok(())
+    }
+}

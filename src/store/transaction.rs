@@ -1,0 +1,410 @@
+//! The transaction of an epoch, statement by statement, up to but without its commit.
+//!
+//! 1. `begin`, the attempt's own row, and lookups of entities and of connections named by id: one
+//!    round trip.
+//! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
+//! 3. Changed entities; connections: insert (with final figures) or lock.
+//! 4. Connections that were there: read under lock.
+//! 5. Their known mentions, known threads and recent counts.
+//! 6. New and changed mentions, changed connections.
+//!
+//! Steps 4 and 5 are left out when all connections are new, step 2 when nothing is said of
+//! entities that is not known. Within a step everything is sent before the first answer is awaited.
+//!
+//! Properties:
+//! - Locks are taken in one global order: attempt, entities by key, connections by key; one
+//!   statement takes all locks of a table. Mentions are written only under their connection's lock.
+//! - Every decision on a row that exists is made on what was read *after* its lock was taken.
+//! - Each row gets at most one new version (a lost race for an attribute's id excepted).
+//! - Merge rules live in `record`, and nowhere in SQL.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::TimeDelta;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::columns::{
+    ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, MentionColumns, entity_by_id,
+    entity_by_key, ordinal, stored_connection, stored_mention,
+};
+use super::connection::Connection;
+use super::statement::Statement;
+use crate::batch::{ConnectionPlan, ConnectionWrite, EntityPlan, Epoch, StoredEntity, VanishedRow, top_mention};
+use crate::outcome::{Committed, Disposition, Rejection};
+use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp};
+
+/// Why an attempt ended before its commit.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// These units (by index in the epoch) are refused; nothing was written.
+    Rejected(Vec<(usize, Rejection)>),
+    /// The database failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for AttemptError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for AttemptError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<VanishedRow> for StoreError {
+    fn from(_: VanishedRow) -> Self {
+        Self::VanishedRow
+    }
+}
+
+impl From<VanishedRow> for AttemptError {
+    fn from(_: VanishedRow) -> Self {
+        Self::Store(StoreError::VanishedRow)
+    }
+}
+
+/// What an epoch's transaction did, true once it is committed.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// For each unit of the epoch its rows.
+    pub(crate) units: Vec<Committed>,
+    /// Rows of the database by table and disposition.
+    pub(crate) dispositions: Vec<(Table, Disposition)>,
+}
+
+/// The settings of one transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transaction<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) begin: &'a str,
+    pub(crate) as_of: Timestamp,
+    /// Relative error up to which a stored score counts as up to date.
+    pub(crate) score_tolerance: f64,
+}
+
+impl Transaction<'_> {
+    /// Writes an epoch. Afterwards the transaction waits for its commit, or after an error for its
+    /// rollback.
+    pub(crate) async fn write_epoch(&self, attempt: Uuid, epoch: &Epoch) -> Result<Written, AttemptError> {
+        let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
+        let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
+        let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
+        let columns = EntityColumns::new(&entity_updates);
+        let update = self.execute(Statement::UpdateEntities, columns.update(), entity_updates.len());
+        let (updated, locked) = futures::join!(update, self.insert_or_lock_connections(&connections));
+        updated?;
+        self.write_mentions(&mut connections, locked?).await?;
+
+        let entity_rows = entities.committed();
+        let (connection_rows, mention_rows) = connections.committed();
+        let (of_connections, of_mentions) = connections.dispositions();
+        let dispositions = entities
+            .dispositions()
+            .map(|disposition| (Table::Entities, disposition))
+            .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
+            .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
+            .collect();
+        Ok(Written { units: epoch.committed(&entity_rows, &connection_rows, &mention_rows), dispositions })
+    }
+
+    /// Brings the figures of existing connections up to date; says how many changed.
+    pub(crate) async fn refresh(&self, keys: Vec<ConnectionKey<Uuid>>) -> Result<usize, StoreError> {
+        let mut connections = ConnectionPlan::of_keys(keys);
+        let (begun, locked) =
+            futures::join!(self.connection.batch(self.begin), self.insert_or_lock_connections(&connections));
+        begun?;
+        self.write_mentions(&mut connections, locked?).await?;
+        Ok(connections.dispositions().0.filter(|disposition| *disposition == Disposition::Updated).count())
+    }
+
+    /// Step 1: begins, and asks what is there.
+    async fn look_up(
+        &self,
+        attempt: Uuid,
+        epoch: &Epoch,
+    ) -> Result<(EntityPlan, HashMap<Uuid, ConnectionKey<Uuid>>), AttemptError> {
+        let mut by_key = EntityKeyColumns::default();
+        let mut slots = Vec::new();
+        let mut ids = Vec::new();
+        for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
+            match name {
+                EntityName::Key(key) => {
+                    by_key.push(key, !facts.is_empty());
+                    slots.push((slot, key, !facts.is_empty()));
+                }
+                EntityName::Id(id) => ids.push(*id),
+            }
+        }
+        let connection_ids: Vec<Uuid> = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
+        let settled = &self.connection.settled_attempts;
+        let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
+            self.connection.batch(self.begin),
+            self.execute(Statement::RecordAttempt, vec![&attempt, settled], 1),
+            self.query(Statement::EntitiesByKey, by_key.parameters(), slots.is_empty()),
+            self.query(Statement::EntitiesById, vec![&ids], ids.is_empty()),
+            self.query(Statement::ConnectionKeysById, vec![&connection_ids], connection_ids.is_empty()),
+        );
+        begun?;
+        recorded?;
+        let mut stored_by_key = HashMap::new();
+        for row in rows_by_key? {
+            let (slot, key, said) = slots[ordinal(&row)? as usize];
+            stored_by_key.insert(slot, entity_by_key(&row, key, said)?);
+        }
+        let mut stored_by_id = HashMap::new();
+        for row in rows_by_id? {
+            let stored = entity_by_id(&row)?;
+            stored_by_id.insert(stored.id, stored);
+        }
+        let mut keys_by_id = HashMap::new();
+        for row in connection_rows? {
+            keys_by_id.insert(row.try_get(0)?, connection_key(&row, 1)?);
+        }
+        let rejected = ConnectionPlan::rejections(epoch, &keys_by_id);
+        if !rejected.is_empty() {
+            return Err(AttemptError::Rejected(rejected));
+        }
+        let entities = EntityPlan::resolve(epoch, stored_by_key, stored_by_id).map_err(AttemptError::Rejected)?;
+        Ok((entities, keys_by_id))
+    }
+
+    /// Step 2. The answer is what step 3 must still update.
+    async fn insert_or_lock_entities(
+        &self,
+        epoch: &Epoch,
+        entities: &mut EntityPlan,
+    ) -> Result<Vec<crate::batch::EntityWrite>, AttemptError> {
+        let writes = entities.to_insert_or_lock(&epoch.entities);
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = EntityColumns::new(&writes);
+        let known: Vec<EntityKey> = writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect();
+        let (inserted, read) = futures::join!(
+            self.query(Statement::InsertOrLockEntities, columns.insert(), false),
+            self.entities_by_key(&known),
+        );
+        let inserted = ids(&inserted?)?;
+        let mut stored = read?;
+        // Keys that were not there at the lookup and are now: another writer was faster.
+        let mut raced = entities.inserted_or_locked(&writes, &inserted)?;
+        let known: HashSet<&EntityKey> = known.iter().collect();
+        raced.retain(|key| !known.contains(key));
+        stored.extend(self.entities_by_key(&raced).await?);
+        if stored.len() != known.len() + raced.len() {
+            return Err(VanishedRow.into());
+        }
+        entities.read_under_lock(stored);
+        Ok(entities.to_update(&epoch.entities, &writes))
+    }
+
+    async fn entities_by_key(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
+        let mut columns = EntityKeyColumns::default();
+        for key in keys {
+            columns.push(key, true);
+        }
+        let rows = self.query(Statement::EntitiesByKey, columns.parameters(), keys.is_empty()).await?;
+        let decode = |row| Ok(entity_by_key(row, &keys[ordinal(row)? as usize], true)?);
+        rows.iter().map(decode).collect()
+    }
+
+    /// Step 3, the connections' part. The answer is the connections that were there.
+    async fn insert_or_lock_connections(&self, connections: &ConnectionPlan) -> Result<Vec<u32>, StoreError> {
+        let writes = connections.as_if_new(self.as_of);
+        let columns = ConnectionColumns::new(&writes, connections.connections());
+        let inserted = self.query(Statement::InsertOrLockConnections, columns.insert(), writes.is_empty()).await?;
+        Ok(connections.inserted_or_locked(&ids(&inserted)?)?)
+    }
+
+    /// Steps 4 to 6.
+    async fn write_mentions(&self, connections: &mut ConnectionPlan, locked: Vec<u32>) -> Result<(), StoreError> {
+        let mut recent = HashMap::new();
+        let mut threads: HashMap<u32, HashSet<String>> = HashMap::new();
+        if !locked.is_empty() {
+            self.read_connections(connections, &locked).await?;
+            (recent, threads) = self.read_history(connections, &locked).await?;
+        }
+        let plan = &*connections;
+        let mut changed: Vec<ConnectionWrite<'_>> = locked
+            .iter()
+            .filter_map(|connection| {
+                let recent = recent.get(connection).copied().unwrap_or(0);
+                let known = threads.get(connection).map(|threads| threads.iter().map(String::as_str).collect());
+                plan.advance(*connection, recent, &known.unwrap_or_default(), self.as_of, self.score_tolerance)
+            })
+            .collect();
+        let inserts = MentionColumns::new(plan.mentions_to(Disposition::Inserted), plan.connections());
+        let updates = MentionColumns::new(plan.mentions_to(Disposition::Updated), plan.connections());
+        let insert = self.execute(Statement::InsertMentions, inserts.insert(), inserts.len());
+        let update = self.execute(Statement::UpdateMentions, updates.update(), updates.len());
+        if changed.iter().any(|write| write.reread.any()) {
+            let (inserted, updated) = futures::join!(insert, update);
+            inserted?;
+            updated?;
+            self.reread(&mut changed).await?;
+            let columns = ConnectionColumns::new(&changed, plan.connections());
+            self.execute(Statement::UpdateConnections, columns.update(), changed.len()).await?;
+        } else {
+            let columns = ConnectionColumns::new(&changed, plan.connections());
+            let rewrite = self.execute(Statement::UpdateConnections, columns.update(), changed.len());
+            let (inserted, updated, rewritten) = futures::join!(insert, update, rewrite);
+            inserted?;
+            updated?;
+            rewritten?;
+        }
+        let changed: Vec<u32> = changed.iter().map(|write| write.node).collect();
+        connections.mark_updated(changed);
+        Ok(())
+    }
+
+    /// Step 4.
+    async fn read_connections(&self, connections: &mut ConnectionPlan, locked: &[u32]) -> Result<(), StoreError> {
+        let mut columns = ConnectionKeyColumns::default();
+        for connection in locked {
+            columns.push(&connections.connections()[*connection as usize]);
+        }
+        let rows = self.query(Statement::ReadConnections, columns.parameters(), false).await?;
+        if rows.len() != locked.len() {
+            return Err(VanishedRow.into());
+        }
+        for row in rows {
+            connections.set_stored(locked[ordinal(&row)? as usize], stored_connection(&row)?);
+        }
+        Ok(())
+    }
+
+    /// Step 5: takes in known mentions; the answer is the recent count of each connection that may
+    /// have one, and the known ones of the threads that the epoch names.
+    #[allow(clippy::type_complexity)]
+    async fn read_history(
+        &self,
+        connections: &mut ConnectionPlan,
+        locked: &[u32],
+    ) -> Result<(HashMap<u32, i32>, HashMap<u32, HashSet<String>>), StoreError> {
+        let (mut owners, mut types, mut sources, mut mentions) = (vec![], vec![], vec![], vec![]);
+        let (mut thread_owners, mut thread_ids, mut thread_nodes) = (vec![], vec![], vec![]);
+        let (mut recent_owners, mut recent_nodes) = (vec![], vec![]);
+        for &connection in locked {
+            let stored = connections.stored(connection).expect("it was read in step 4");
+            if stored.metrics.may_have_recent(self.as_of) {
+                recent_owners.push(stored.id);
+                recent_nodes.push(connection);
+            }
+            let mut distinct = HashSet::new();
+            for (index, node) in connections.mentions_of(connection) {
+                owners.push(stored.id);
+                types.push(node.mention.source_type.as_str());
+                sources.push(std::sync::Arc::clone(&node.mention.source_id));
+                mentions.push(index);
+                if distinct.insert(&node.mention.thread_id) {
+                    thread_owners.push(stored.id);
+                    thread_ids.push(node.mention.thread_id.to_string());
+                    thread_nodes.push(connection);
+                }
+            }
+        }
+        let sources: Vec<&str> = sources.iter().map(|source| &**source).collect();
+        let since = self.as_of - TimeDelta::days(RECENT_DAYS);
+        let (known, threads, recent) = futures::join!(
+            self.query(Statement::ReadMentions, vec![&owners, &types, &sources], mentions.is_empty()),
+            self.query(Statement::KnownThreads, vec![&thread_owners, &thread_ids], thread_ids.is_empty()),
+            self.query(Statement::CountRecent, vec![&recent_owners, &since, &self.as_of], recent_owners.is_empty()),
+        );
+        for row in known? {
+            connections.set_stored_mention(mentions[ordinal(&row)? as usize], stored_mention(&row)?);
+        }
+        let mut known_threads: HashMap<u32, HashSet<String>> = HashMap::new();
+        for row in threads? {
+            let index = ordinal(&row)? as usize;
+            known_threads.entry(thread_nodes[index]).or_default().insert(std::mem::take(&mut thread_ids[index]));
+        }
+        let mut recent_counts = HashMap::new();
+        for row in recent? {
+            recent_counts.insert(recent_nodes[ordinal(&row)? as usize], row.try_get(1)?);
+        }
+        Ok((recent_counts, known_threads))
+    }
+
+    /// Reads again what the changes of the epoch could not tell, after its mentions were written.
+    async fn reread(&self, writes: &mut [ConnectionWrite<'_>]) -> Result<(), StoreError> {
+        let pick = |wanted: fn(&RereadNeeded) -> bool| -> (Vec<usize>, Vec<Uuid>) {
+            let picked = writes.iter().enumerate().filter(|(_, write)| wanted(&write.reread));
+            picked.map(|(index, write)| (index, write.id)).unzip()
+        };
+        let (thread_writes, thread_ids) = pick(|reread| reread.threads);
+        let (newest_writes, newest_ids) = pick(|reread| reread.newest);
+        let (top_writes, top_ids) = pick(|reread| reread.top);
+        let (threads, newest, top) = futures::join!(
+            self.query(Statement::RereadThreads, vec![&thread_ids], thread_ids.is_empty()),
+            self.query(Statement::RereadNewest, vec![&newest_ids], newest_ids.is_empty()),
+            self.query(Statement::RereadTop, vec![&top_ids], top_ids.is_empty()),
+        );
+        for row in threads? {
+            writes[thread_writes[ordinal(&row)? as usize]].metrics.source_diversity = row.try_get(1)?;
+        }
+        for row in newest? {
+            writes[newest_writes[ordinal(&row)? as usize]].metrics.last_mentioned_at = row.try_get(1)?;
+        }
+        let mut candidates: HashMap<usize, Vec<_>> = HashMap::new();
+        for row in top? {
+            let stored = stored_mention(&row)?;
+            let write = top_writes[ordinal(&row)? as usize];
+            candidates.entry(write).or_default().push(top_mention(stored.id, stored.mention));
+        }
+        for (write, candidates) in candidates {
+            writes[write].metrics.top_mentions = candidates;
+        }
+        // Ranks, scores and sets the activity level, which depends on all three.
+        for write in writes.iter_mut().filter(|write| write.reread.any()) {
+            write.metrics.set_top(self.as_of);
+        }
+        Ok(())
+    }
+
+    /// Runs a query unless there is nothing to ask.
+    async fn query(
+        &self,
+        statement: Statement,
+        parameters: super::columns::Parameters<'_>,
+        nothing: bool,
+    ) -> Result<Vec<Row>, StoreError> {
+        if nothing {
+            return Ok(Vec::new());
+        }
+        Ok(self.connection.query(statement, &parameters).await?)
+    }
+
+    /// Writes rows unless there are none; each must be there.
+    async fn execute(
+        &self,
+        statement: Statement,
+        parameters: super::columns::Parameters<'_>,
+        rows: usize,
+    ) -> Result<(), StoreError> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let touched = self.connection.execute(statement, &parameters).await?;
+        if touched == rows as u64 { Ok(()) } else { Err(VanishedRow.into()) }
+    }
+}
+
+/// Ids in the first column.
+fn ids(rows: &[Row]) -> Result<Vec<Uuid>, tokio_postgres::Error> {
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// A connection's key in three columns.
+pub(crate) fn connection_key(row: &Row, first: usize) -> Result<ConnectionKey<Uuid>, tokio_postgres::Error> {
+    let dish_attributes: Vec<Uuid> = row.try_get(first + 2)?;
+    Ok(ConnectionKey {
+        restaurant: row.try_get(first)?,
+        dish: row.try_get(first + 1)?,
+        dish_attributes: dish_attributes.into_iter().collect(),
+    })
+}

@@ -1,0 +1,106 @@
+//! Names of metrics and spans: the one place where they stand, each described once with its unit.
+//!
+//! | metric | kind | labels | meaning |
+//! |---|---|---|---|
+//! | `graphsink_units_total` | counter | `outcome` | units by outcome: committed, rejected, unavailable |
+//! | `graphsink_units_invalid_total` | counter | `rule` | units refused before they were accepted |
+//! | `graphsink_rows_total` | counter | `table`, `disposition` | rows of the database by what a commit did to them |
+//! | `graphsink_rows_received_total` | counter | `table` | rows as submitted, of committed transactions |
+//! | `graphsink_rows_coalesced_total` | counter | `table` | rows that coalescing saved |
+//! | `graphsink_batch_rows` | histogram (rows) | `table` | coalesced rows of a committed batch |
+//! | `graphsink_epoch_units` | histogram (units) | | units of a committed transaction |
+//! | `graphsink_epochs_sealed_total` | counter | `reason` | why an epoch was sealed: slot, full, flush |
+//! | `graphsink_commit_seconds` | histogram (seconds) | | a transaction, from its connection to its commit |
+//! | `graphsink_statement_seconds` | histogram (seconds) | `statement` | a statement, from its sending to its last row |
+//! | `graphsink_acknowledgement_seconds` | histogram (seconds) | `outcome` | a unit, from its acceptance to its outcome |
+//! | `graphsink_admission_wait_seconds` | histogram (seconds) | | time that `submit` waited for room |
+//! | `graphsink_rows_in_flight` | gauge (rows) | | rows accepted and not yet answered |
+//! | `graphsink_bytes_in_flight` | gauge (bytes) | | bytes accepted and not yet answered |
+//! | `graphsink_retries_total` | counter | `sqlstate`, `reaction` | failed tries: retry, split, reject |
+//! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
+//! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
+//!
+//! Spans: `unit` (a unit's way, from acceptance), `batch` (a batcher's work on an epoch),
+//! `transaction` (one try; `attempt` is the id in `graphsink_attempts`), `statement` (trace level).
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::outcome::Disposition;
+use crate::record::Table;
+
+pub(crate) const UNITS: &str = "graphsink_units_total";
+pub(crate) const UNITS_INVALID: &str = "graphsink_units_invalid_total";
+pub(crate) const ROWS: &str = "graphsink_rows_total";
+pub(crate) const ROWS_RECEIVED: &str = "graphsink_rows_received_total";
+pub(crate) const ROWS_COALESCED: &str = "graphsink_rows_coalesced_total";
+pub(crate) const BATCH_ROWS: &str = "graphsink_batch_rows";
+pub(crate) const EPOCH_UNITS: &str = "graphsink_epoch_units";
+pub(crate) const EPOCHS_SEALED: &str = "graphsink_epochs_sealed_total";
+pub(crate) const COMMIT_SECONDS: &str = "graphsink_commit_seconds";
+pub(crate) const STATEMENT_SECONDS: &str = "graphsink_statement_seconds";
+pub(crate) const ACKNOWLEDGEMENT_SECONDS: &str = "graphsink_acknowledgement_seconds";
+pub(crate) const ADMISSION_WAIT_SECONDS: &str = "graphsink_admission_wait_seconds";
+pub(crate) const ROWS_IN_FLIGHT: &str = "graphsink_rows_in_flight";
+pub(crate) const BYTES_IN_FLIGHT: &str = "graphsink_bytes_in_flight";
+pub(crate) const RETRIES: &str = "graphsink_retries_total";
+pub(crate) const ACTOR_RESTARTS: &str = "graphsink_actor_restarts_total";
+pub(crate) const POOL_CONNECTIONS: &str = "graphsink_pool_connections";
+
+/// Describes every metric to the recorder that the program installed, and registers the counters
+/// that alerts are made of at zero.
+pub(crate) fn describe() {
+    describe_counter!(UNITS, Unit::Count, "Units by outcome");
+    describe_counter!(UNITS_INVALID, Unit::Count, "Units refused before they were accepted, by rule");
+    describe_counter!(ROWS, Unit::Count, "Rows of the database by table and what a commit did to them");
+    describe_counter!(ROWS_RECEIVED, Unit::Count, "Rows as submitted, of committed transactions");
+    describe_counter!(ROWS_COALESCED, Unit::Count, "Rows that coalescing saved");
+    describe_histogram!(BATCH_ROWS, Unit::Count, "Coalesced rows of a committed batch");
+    describe_histogram!(EPOCH_UNITS, Unit::Count, "Units of a committed transaction");
+    describe_counter!(EPOCHS_SEALED, Unit::Count, "Epochs by the reason of their seal");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "A transaction, from its connection to its commit");
+    describe_histogram!(STATEMENT_SECONDS, Unit::Seconds, "A statement, from its sending to its last row");
+    describe_histogram!(ACKNOWLEDGEMENT_SECONDS, Unit::Seconds, "A unit, from its acceptance to its outcome");
+    describe_histogram!(ADMISSION_WAIT_SECONDS, Unit::Seconds, "Time that submit waited for room");
+    describe_gauge!(ROWS_IN_FLIGHT, Unit::Count, "Rows accepted and not yet answered");
+    describe_gauge!(BYTES_IN_FLIGHT, Unit::Bytes, "Bytes accepted and not yet answered");
+    describe_counter!(RETRIES, Unit::Count, "Failed tries by SQLSTATE and reaction");
+    describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were started again");
+    describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections of the pool");
+    for outcome in ["committed", "rejected", "unavailable"] {
+        counter!(UNITS, "outcome" => outcome).increment(0);
+    }
+    for table in Table::ALL {
+        for disposition in Disposition::ALL {
+            counter!(ROWS, "table" => table.as_str(), "disposition" => disposition.as_str()).increment(0);
+        }
+    }
+}
+
+pub(crate) fn statement_ran(statement: &'static str, took: Duration) {
+    histogram!(STATEMENT_SECONDS, "statement" => statement).record(took);
+    tracing::trace!(statement, seconds = took.as_secs_f64(), "statement ran");
+}
+
+pub(crate) fn retried(sqlstate: Option<&str>, reaction: &'static str) {
+    let sqlstate = sqlstate.unwrap_or("none").to_owned();
+    counter!(RETRIES, "sqlstate" => sqlstate, "reaction" => reaction).increment(1);
+}
+
+pub(crate) fn pool(open: u32, idle: u32) {
+    gauge!(POOL_CONNECTIONS, "state" => "open").set(f64::from(open));
+    gauge!(POOL_CONNECTIONS, "state" => "idle").set(f64::from(idle));
+}
+
+pub(crate) fn sealed(reason: &'static str) {
+    counter!(EPOCHS_SEALED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn actor_restarted(actor: &'static str) {
+    counter!(ACTOR_RESTARTS, "actor" => actor).increment(1);
+}
+
+pub(crate) fn invalid(rule: &'static str) {
+    counter!(UNITS_INVALID, "rule" => rule).increment(1);
+}
