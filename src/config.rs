@@ -80,7 +80,6 @@ impl fmt::Debug for Config {
 
 impl Config {
     /// Starts from the defaults. `database_url` is a libpq connection string or URL.
-    #[must_use]
     pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
         ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
     }

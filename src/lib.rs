@@ -1,22 +1,115 @@
-//! graphsink
+//! graphsink writes an evidence graph (entities, connections, mentions) into PostgreSQL in bulk:
+//! fast, exactly once, always consistent, from inside the process that decides what to write.
+//!
+//! # The model
+//!
+//! A [`UnitOfWork`] is what a caller wants written atomically: entities, connections between them,
+//! mentions on those connections. [`Engine::submit`] takes it and gives a [`Receipt`], a future
+//! that resolves to the unit's one [`Outcome`]: committed (durable and whole, with the id of every
+//! row), rejected (nothing was written, and why) or unavailable (unknown until the deadline;
+//! submitting it again is always safe).
+//!
+//! ```text
+//!   your tasks            the engine's thread                        its runtime for SQL
+//!
+//!   UnitOfWork            Supervisor ─┬▶ EntityBatcher ─────┐
+//!     │ validate                      ├▶ ConnectionBatcher ─┼▶ TransactionCoordinator ─▶ commit task
+//!     │ wait for room        epochs   └▶ MentionBatcher ────┘      batches                 │ pool
+//!     ▼                                                                                    ▼
+//!   submit ── Receipt ◀──────────────────────── Outcome ◀───────────────────────────── PostgreSQL
+//! ```
+//!
+//! Units that arrive while a transaction is under way are committed together by the next one (an
+//! *epoch*): a lone unit goes at once, and under load batches grow by themselves. What one epoch
+//! says of one row is merged before it is sent.
+//!
+//! # What holds
+//!
+//! - **Order, batching, repetition and the number of writers do not matter.** Every merge rule is
+//!   commutative, associative and idempotent, so the same records leave the same database.
+//! - **The figures of a connection equal a `GROUP BY` over its mentions**, at every moment at which
+//!   anybody can look.
+//! - **Every accepted unit gets exactly one outcome, and it is the truth**, also when the answer to
+//!   a commit was lost.
+//! - **A unit that PostgreSQL refuses does not harm its neighbours.**
+//! - **Memory is bounded** by what may be in flight, in rows and in bytes.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use graphsink::{Config, Engine, Mention, Migrations, SourceType, UnitOfWork};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = Config::builder("postgresql://localhost/evidence").build()?;
+//!     Migrations::all().run(&config).await?;
+//!     let engine = Engine::start(config).await?;
+//!
+//!     let mut unit = UnitOfWork::new();
+//!     let franklin = unit.restaurant("franklin bbq").alias("Franklin's").handle();
+//!     let brisket = unit.dish("brisket").handle();
+//!     let connection = unit.connection(franklin, brisket).handle();
+//!     let written_at = "2024-01-10T14:20:00Z".parse()?;
+//!     let mention = Mention::new(SourceType::Comment, "t1_abc", "https://example.org/t1_abc", "austinfood", written_at);
+//!     unit.mention(connection, mention.upvotes(67));
+//!
+//!     let committed = engine.submit(unit).await?.await.into_result()?;
+//!     println!("franklin bbq is {}", committed.entities[0].id);
+//!     engine.shutdown(std::time::Duration::from_secs(30)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Metrics and spans
+//!
+//! The engine reports to whatever recorder of the [`metrics`](https://docs.rs/metrics) crate and
+//! whatever subscriber of [`tracing`](https://docs.rs/tracing) the program installs: see
+//! [`telemetry`] for the table of all names.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `config-file` | `ConfigBuilder::load`: settings from a TOML file and the environment |
+//! | `embedded-server` | `server::EmbeddedServer`: a private PostgreSQL for examples and tests (Unix) |
+//! | `loader` | `loader`: the JSON-lines input format and a generator of sample input |
+
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod actor;
 mod batch;
 mod config;
 mod engine;
 mod error;
+#[cfg(feature = "loader")]
+pub mod loader;
 mod outcome;
 mod record;
 #[cfg(all(feature = "embedded-server", unix))]
 pub mod server;
 mod store;
-mod telemetry;
+pub mod telemetry;
 mod unit;
-pub use config::*;
-pub use engine::{ActorKind, Engine, Receipt, ShutdownReport, Stats, TableStats};
-pub use error::*;
-pub use outcome::*;
-pub use record::*;
+
+pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
+#[doc(hidden)]
+pub use engine::ActorKind;
+pub use engine::{Engine, Receipt, ShutdownReport, Stats, TableStats};
+pub use error::{StartError, SubmitError};
+pub use outcome::{
+    Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,
+};
+pub use record::{
+    ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, Coordinate, CoordinateError,
+    EntityFacts, EntityKey, EntityName, EntityType, Mention, MentionChange, MentionName, Merge, Place, RECENT_DAYS,
+    RereadNeeded, SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention,
+    score, truncate,
+};
 pub use store::{MigrationReport, Migrations, RefreshReport, StoreError};
-pub use unit::*;
+pub use unit::{
+    ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,
+    EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,
+    PlaceObservation, Row, SOURCE_ID_CHARS_MAX, SUBREDDIT_CHARS_MAX, URL_CHARS_MAX, UnitOfWork,
+};

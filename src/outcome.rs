@@ -47,7 +47,7 @@ impl Outcome {
     pub fn into_result(self) -> Result<Committed, NotCommitted> {
         match self {
             Self::Committed(committed) => Ok(committed),
-            Self::Rejected(rejection) => Err(NotCommitted::Rejected(rejection)),
+            Self::Rejected(rejection) => Err(NotCommitted::Rejected(Box::new(rejection))),
             Self::Unavailable(unavailable) => Err(NotCommitted::Unavailable(unavailable)),
         }
     }
@@ -58,7 +58,7 @@ impl Outcome {
 pub enum NotCommitted {
     /// See [`Outcome::Rejected`].
     #[error(transparent)]
-    Rejected(#[from] Rejection),
+    Rejected(Box<Rejection>),
     /// See [`Outcome::Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

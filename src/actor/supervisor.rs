@@ -165,17 +165,11 @@ impl Supervisor {
         let Some(children) = &self.children else { return };
         let affinity = submission.unit.affinity;
         let rows = submission.unit.rows();
-        let lane = match self.affinity.get_mut(&affinity) {
-            Some((lane, units)) => {
-                *units += 1;
-                *lane
-            }
-            None => {
-                let emptiest = (0..self.lanes.len()).min_by_key(|lane| self.lanes[*lane].rows).unwrap_or(0);
-                self.affinity.insert(affinity, (emptiest, 1));
-                emptiest
-            }
-        };
+        let lanes = &self.lanes;
+        let emptiest = || (0..lanes.len()).min_by_key(|lane| lanes[*lane].rows).unwrap_or(0);
+        let (lane, units) = self.affinity.entry(affinity).or_insert_with(|| (emptiest(), 0));
+        *units += 1;
+        let lane = *lane;
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
             epoch: self.parts.new_epoch(),
             submissions: Vec::new(),

@@ -333,7 +333,8 @@ impl ConnectionPlan {
         facts.merge(node.said.clone());
         let (metrics, reread) = stored.metrics.advance(&changes, recent_before, known_threads, as_of);
         let same = changes.is_empty() && facts == stored.facts && metrics.agrees_with(&stored.metrics, score_tolerance);
-        (!same).then(|| ConnectionWrite { node: connection, id: node.id, facts: Cow::Owned(facts), metrics, reread })
+        let facts = Cow::Owned(facts);
+        (!same).then_some(ConnectionWrite { node: connection, id: node.id, facts, metrics, reread })
     }
 
     /// Notes that existing connections get new rows.

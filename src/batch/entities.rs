@@ -175,7 +175,7 @@ impl EntityPlan {
 
     /// Rows under lock (or inserted by this very transaction) that must still change, in lock
     /// order.
-    pub(crate) fn to_update(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> Vec<EntityWrite> {
+    pub(crate) fn settle_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> Vec<EntityWrite> {
         let mut updates = Vec::new();
         for write in writes {
             let node = &self.nodes[write.node as usize];

@@ -98,7 +98,7 @@ pub struct Place {
     pub address: Option<String>,
     /// Google's identifier of the place, unique among restaurants.
     pub google_place_id: Option<String>,
-    /// Any further facts: a JSON object in canonical form ([`canonical`]).
+    /// Any further facts: a JSON object, keys sorted, numbers as `jsonb` keeps them.
     pub metadata: Option<Value>,
     /// When this was observed.
     pub observed_at: Timestamp,
@@ -136,7 +136,7 @@ impl Merge for Place {
 }
 
 /// Puts a JSON value into the form in which two equal values are the same text: keys sorted (also
-/// where another crate turns on serde_json's `preserve_order`) and numbers as `jsonb` gives them back.
+/// where another crate turns on `preserve_order` of `serde_json`) and numbers as `jsonb` gives them back.
 pub(crate) fn canonical(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(canonical),

@@ -1,5 +1,7 @@
 //! What can go wrong with the database, and what follows from it.
 
+use std::sync::Arc;
+
 use tokio_postgres::error::{DbError, SqlState};
 
 /// An error of the database or of the way to it. Its text carries no value and no password.
@@ -9,6 +11,9 @@ pub enum StoreError {
     /// PostgreSQL, or the connection to it, failed.
     #[error("{}", describe(.0))]
     Postgres(#[source] tokio_postgres::Error),
+    /// A new connection could not be made.
+    #[error("cannot connect: {}", describe(.0))]
+    Connect(#[source] Arc<tokio_postgres::Error>),
     /// No connection came about in time.
     #[error("no connection within {0:?}")]
     NoConnection(std::time::Duration),
@@ -55,6 +60,7 @@ impl StoreError {
     pub(crate) fn db(&self) -> Option<&DbError> {
         match self {
             Self::Postgres(error) => error.as_db_error(),
+            Self::Connect(error) => error.as_db_error(),
             _ => None,
         }
     }
@@ -64,10 +70,9 @@ impl StoreError {
             Self::VanishedRow => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
             Self::Migration(_) | Self::ShutDown => ErrorClass::Configuration,
-            Self::Postgres(error) => match error.as_db_error() {
-                Some(error) => classify(error.code()),
-                None => ErrorClass::Reconnect,
-            },
+            Self::Postgres(_) | Self::Connect(_) => {
+                self.db().map_or(ErrorClass::Reconnect, |error| classify(error.code()))
+            }
         }
     }
 }

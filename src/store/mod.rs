@@ -15,10 +15,11 @@ mod schema;
 mod statement;
 mod transaction;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bb8::{Pool, PooledConnection, RunError};
+use tokio::sync::Notify;
 
 use crate::config::{AsOf, Config};
 use crate::telemetry;
@@ -34,6 +35,7 @@ pub(crate) use transaction::Written;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pool: Pool<ConnectionManager>,
+    failures: ConnectFailures,
     begin: Arc<str>,
     as_of: AsOf,
     statement_timeout: Duration,
@@ -45,6 +47,7 @@ impl Store {
     pub(crate) async fn new(config: &Config) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let manager = ConnectionManager::new(config.postgres.clone(), schema);
+        let failures = ConnectFailures::default();
         let pool = Pool::builder()
             // One for each commit slot, one to resolve a lost commit, one for refreshes.
             .max_size(config.in_flight_commits as u32 + 2)
@@ -54,11 +57,12 @@ impl Store {
             .test_on_check_out(false)
             // The engine retries itself, and knows which errors deserve it.
             .retry_connection(false)
-            .error_sink(Box::new(LogErrors))
+            .error_sink(Box::new(failures.clone()))
             .build(manager)
             .await?;
         Ok(Self {
             pool,
+            failures,
             begin: statement::begin(config.statement_timeout.as_millis(), config.lock_timeout.as_millis()).into(),
             as_of: config.as_of,
             statement_timeout: config.statement_timeout,
@@ -67,27 +71,49 @@ impl Store {
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
-        let connection = self.pool.get().await.map_err(|error| match error {
-            RunError::User(error) => StoreError::Postgres(error),
-            RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
-        });
+        let connection = tokio::select! {
+            connection = self.pool.get() => connection.map_err(|error| match error {
+                RunError::User(error) => StoreError::Postgres(error),
+                RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
+            }),
+            error = self.failures.next() => Err(StoreError::Connect(error)),
+        };
         let state = self.pool.state();
         telemetry::pool(state.connections, state.idle_connections);
         connection
     }
 }
 
-/// Connections fail in the background of the pool too.
-#[derive(Debug, Clone, Copy)]
-struct LogErrors;
+/// Why connections do not come about. The pool itself would say "timed out" and keep the reason:
+/// whoever waits for a connection hears it from here, at once.
+#[derive(Debug, Clone, Default)]
+struct ConnectFailures {
+    last: Arc<Mutex<Option<Arc<tokio_postgres::Error>>>>,
+    happened: Arc<Notify>,
+}
 
-impl bb8::ErrorSink<tokio_postgres::Error> for LogErrors {
+impl ConnectFailures {
+    /// The next failure from now on.
+    async fn next(&self) -> Arc<tokio_postgres::Error> {
+        loop {
+            self.happened.notified().await;
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(error) = last {
+                return error;
+            }
+        }
+    }
+}
+
+impl bb8::ErrorSink<tokio_postgres::Error> for ConnectFailures {
     fn sink(&self, error: tokio_postgres::Error) {
-        let error = StoreError::from(error);
-        tracing::warn!(error = %error, "a connection of the pool failed");
+        let error = Arc::new(error);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&error));
+        tracing::warn!(error = %StoreError::Connect(error), "a connection of the pool failed");
+        self.happened.notify_waiters();
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<tokio_postgres::Error>> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 }

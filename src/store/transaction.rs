@@ -200,7 +200,7 @@ impl Transaction<'_> {
             return Err(VanishedRow.into());
         }
         entities.read_under_lock(stored);
-        Ok(entities.to_update(&epoch.entities, &writes))
+        Ok(entities.settle_updates(&epoch.entities, &writes))
     }
 
     async fn entities_by_key(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
@@ -238,12 +238,12 @@ impl Transaction<'_> {
                 plan.advance(*connection, recent, &known.unwrap_or_default(), self.as_of, self.score_tolerance)
             })
             .collect();
-        let inserts = MentionColumns::new(plan.mentions_to(Disposition::Inserted), plan.connections());
-        let updates = MentionColumns::new(plan.mentions_to(Disposition::Updated), plan.connections());
-        let insert = self.execute(Statement::InsertMentions, inserts.insert(), inserts.len());
-        let update = self.execute(Statement::UpdateMentions, updates.update(), updates.len());
+        let new_mentions = MentionColumns::new(plan.mentions_to(Disposition::Inserted), plan.connections());
+        let newer_mentions = MentionColumns::new(plan.mentions_to(Disposition::Updated), plan.connections());
+        let inserting = self.execute(Statement::InsertMentions, new_mentions.insert(), new_mentions.len());
+        let updating = self.execute(Statement::UpdateMentions, newer_mentions.update(), newer_mentions.len());
         if changed.iter().any(|write| write.reread.any()) {
-            let (inserted, updated) = futures::join!(insert, update);
+            let (inserted, updated) = futures::join!(inserting, updating);
             inserted?;
             updated?;
             self.reread(&mut changed).await?;
@@ -251,8 +251,8 @@ impl Transaction<'_> {
             self.execute(Statement::UpdateConnections, columns.update(), changed.len()).await?;
         } else {
             let columns = ConnectionColumns::new(&changed, plan.connections());
-            let rewrite = self.execute(Statement::UpdateConnections, columns.update(), changed.len());
-            let (inserted, updated, rewritten) = futures::join!(insert, update, rewrite);
+            let rewriting = self.execute(Statement::UpdateConnections, columns.update(), changed.len());
+            let (inserted, updated, rewritten) = futures::join!(inserting, updating, rewriting);
             inserted?;
             updated?;
             rewritten?;

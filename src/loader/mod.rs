@@ -1,0 +1,62 @@
+//! The loader's input: JSON lines in, units of work out.
+//!
+//! [`Line`] is one line of the format, [`Units`] reads any number of inputs and puts the lines that
+//! share a unit together, [`Sample`] writes such lines. Everything here is plain and synchronous: a
+//! program hands the units to an engine in its own way, as `examples/ingest.rs` does.
+//!
+//! # The format
+//!
+//! One JSON object a line, UTF-8:
+//!
+//! ```json
+//! {"temp_id": "m1", "unit": "t3_xyz",
+//!  "restaurant": {"normalized_name": "franklin bbq", "original_text": "Franklin's", "temp_id": "r1",
+//!                 "place": {"latitude": 30.27, "longitude": -97.73, "address": "900 E 11th St",
+//!                           "google_place_id": "ChIJ", "metadata": {}, "observed_at": "2024-01-11T00:00:00Z"}},
+//!  "restaurant_attributes": ["patio"],
+//!  "dish_or_category": {"normalized_name": "brisket", "original_text": "the brisket", "temp_id": "d1"},
+//!  "dish_attributes": [{"attribute": "smoky", "type": "descriptive"}],
+//!  "categories": ["bbq"],
+//!  "is_menu_item": true, "general_praise": false,
+//!  "source": {"type": "comment", "id": "t1_abc", "thread_id": "t3_xyz", "url": "https://example.org/t1_abc",
+//!             "subreddit": "austinfood", "author": "someone", "excerpt": "the brisket", "upvotes": 67,
+//!             "created_at": "2024-01-10T14:20:00Z", "observed_at": "2024-01-11T00:00:00Z"}}
+//! ```
+//!
+//! - Required are `restaurant.normalized_name` and `source.type`, `id`, `url`, `subreddit` and
+//!   `created_at`. Everything else may be absent. `null` and absent mean the same, also within a
+//!   list: `["patio", null]` is `["patio"]`.
+//! - Unknown fields and blank lines are ignored. A known field of the wrong type, or one that occurs
+//!   twice in an object, makes the line a bad line. So does invalid UTF-8.
+//! - Times are RFC 3339 with an offset. Beyond microseconds they are cut; second 60 is the next
+//!   second, as in PostgreSQL.
+//! - `upvotes` is a 32-bit integer, written as one: `1.0` and `1e2` are none.
+//! - Defaults: no `original_text`, no alias; `thread_id` is the source's own id; `excerpt` is empty;
+//!   `upvotes` 0; `observed_at` is `created_at`; the place's `observed_at` is the source's;
+//!   `is_menu_item` true.
+//!
+//! # What a line becomes
+//!
+//! The restaurant (its `original_text` an alias), its attributes, the dish (alias likewise), the dish
+//! attributes, the categories (entities of the type `dish_or_category`), the connection and the
+//! mention. A line without a dish (or whose dish has no `normalized_name`) writes its entities only.
+//! Three labels appear in [`Committed::temp_ids`](crate::Committed::temp_ids): the restaurant's, the
+//! dish's, and the line's own for the mention. Of two rows of a unit with one label the later counts.
+//!
+//! # What becomes a unit
+//!
+//! Each line is a unit, unless lines carry the same `"unit"` and follow each other in one input:
+//! then they are one, written whole or not at all. Blank lines do not come between. **A bad line makes
+//! its unit bad as a whole**: part of it cannot be what the author of the input meant to be atomic.
+//! A line too broken to tell its unit belongs to the unit of the lines around it, when those on both
+//! sides are of the same one; otherwise it stands alone.
+
+mod format;
+mod reader;
+mod sample;
+
+pub use format::{Added, Line, LineError, LineReason};
+pub use reader::{
+    Input, InputUnit, LINE_BYTES_MAX, Origin, Progress, ReadError, SourceLine, UNIT_BYTES_MAX, UNIT_ROWS_MAX, Units,
+};
+pub use sample::Sample;
