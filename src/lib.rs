@@ -113,3 +113,8 @@ pub use unit::{
     EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,
     PlaceObservation, Row, SOURCE_ID_CHARS_MAX, SUBREDDIT_CHARS_MAX, URL_CHARS_MAX, UnitOfWork,
 };
+
+/// The README's example, compiled with the documentation's own.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -53,3 +53,35 @@ impl<K: Eq + Hash + Clone, V: Merge> Batch<K, V> {
         self.index.get(name).map(|slot| *slot as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::SortedSet;
+
+    proptest! {
+        /// Coalescing loses nothing and invents nothing: each name's row is the union of what was
+        /// said under it, and each absorbed row's slot leads to its name.
+        #[test]
+        fn a_name_occurs_once_and_holds_all_that_was_said(rows in prop::collection::vec((0_u8..6, 0_u8..20), 0..60)) {
+            let mut batch: Batch<u8, SortedSet<u8>> = Batch::default();
+            let mut model: BTreeMap<u8, SortedSet<u8>> = BTreeMap::new();
+            for (name, said) in &rows {
+                batch.absorb(name, [*said].into_iter().collect());
+                model.entry(*name).or_default().insert(*said);
+            }
+            let coalesced: BTreeMap<u8, SortedSet<u8>> = batch.rows().iter().cloned().collect();
+            prop_assert_eq!(coalesced.len(), batch.rows().len());
+            prop_assert_eq!(coalesced, model);
+            prop_assert_eq!(batch.slots().len(), rows.len());
+            for ((name, _), slot) in rows.iter().zip(batch.slots()) {
+                prop_assert_eq!(batch.rows()[*slot as usize].0, *name);
+                prop_assert_eq!(batch.slot_of(name), Some(*slot as usize));
+            }
+        }
+    }
+}

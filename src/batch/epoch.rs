@@ -161,3 +161,55 @@ fn rows_of(unit: &Unit, table: Table) -> usize {
         Table::Mentions => unit.mentions.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Disposition;
+    use crate::record::SourceType;
+    use crate::unit::UnitOfWork;
+    use uuid::Uuid;
+
+    fn unit(restaurant: &str, mentions: &[&str]) -> Arc<Unit> {
+        let mut unit = UnitOfWork::new();
+        let restaurant = unit.restaurant(restaurant).handle();
+        let dish = unit.dish("pie").handle();
+        let connection = unit.connection(restaurant, dish).handle();
+        for mention in mentions {
+            let written_at = "2024-01-01T00:00:00Z".parse().unwrap();
+            unit.mention(connection, Mention::new(SourceType::Post, *mention, "u", "s", written_at));
+        }
+        Arc::new(unit.prepare())
+    }
+
+    #[test]
+    fn every_row_of_every_unit_finds_its_outcome_again() {
+        let epoch = Epoch::from_units(vec![unit("a", &["1", "2"]), unit("b", &["3"]), unit("a", &["2"])]);
+        let rows = |count| {
+            let row = |index| CommittedRow { id: Uuid::from_u128(index), disposition: Disposition::Inserted };
+            (0..count).map(row).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (epoch.entities.rows().len(), epoch.connections.rows().len(), epoch.mentions.rows().len()),
+            (3, 2, 3)
+        );
+        let committed = epoch.committed(&rows(3), &rows(2), &rows(3));
+        let ids = |rows: &[CommittedRow]| rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>();
+        let entities: Vec<_> = committed.iter().map(|unit| ids(&unit.entities)).collect();
+        let mentions: Vec<_> = committed.iter().map(|unit| ids(&unit.mentions)).collect();
+        assert_eq!(entities, [[0, 1], [2, 1], [0, 1]], "a and pie are shared");
+        assert_eq!(mentions, [vec![0, 1], vec![2], vec![1]], "the mention 2 is one row");
+        assert_eq!(ids(&committed[2].connections), [0]);
+    }
+
+    #[test]
+    fn a_batch_that_lacks_rows_is_not_joined() {
+        let units = vec![unit("a", &["1"]), unit("b", &["2"])];
+        let Epoch { units, entities, connections, .. } = Epoch::from_units(units);
+        let mut mentions = MentionBatch::default();
+        mentions.absorb_unit(&units[0]);
+        assert!(Epoch::join(units.clone(), entities, connections, mentions).is_none());
+        let Epoch { entities, connections, mentions, .. } = Epoch::from_units(units.clone());
+        assert!(Epoch::join(units, entities, connections, mentions).is_some());
+    }
+}

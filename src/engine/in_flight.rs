@@ -212,3 +212,80 @@ impl InFlight {
         left.iter().map(|submission| submission.number).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn accept(in_flight: &InFlight) -> (Arc<Submission>, oneshot::Receiver<Outcome>) {
+        let mut unit = UnitOfWork::new();
+        unit.dish("pie");
+        in_flight.accept(unit, room()).unwrap()
+    }
+
+    fn room() -> Room {
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
+        Room { rows: permit(), bytes: permit() }
+    }
+
+    fn unavailable() -> Outcome {
+        let cause = UnavailableCause::ShutDown;
+        Outcome::Unavailable(Unavailable { commit_under_way: false, attempts: 0, cause })
+    }
+
+    #[test]
+    fn a_unit_is_claimed_by_the_epoch_that_it_was_routed_to_last() {
+        let in_flight = InFlight::new(Arc::default());
+        let (first, _) = accept(&in_flight);
+        let (second, _) = accept(&in_flight);
+        assert_eq!(in_flight.unrouted().len(), 2);
+        assert!(in_flight.route(&first, 1) && in_flight.route(&second, 1));
+        assert!(in_flight.route(&first, 2), "an actor died: routed again");
+        let epoch = [first, second];
+        assert!(!in_flight.claim(1, &epoch), "one of its units belongs to another epoch");
+        assert_eq!(in_flight.unclaimed().len(), 2, "and then none of them is claimed");
+        assert!(in_flight.claim(2, &epoch[..1]));
+        assert!(!in_flight.claim(2, &epoch[..1]), "once only");
+        assert!(!in_flight.route(&epoch[0], 3), "its transaction is under way");
+        assert_eq!(in_flight.unclaimed().len(), 1);
+    }
+
+    #[test]
+    fn a_unit_is_settled_once_and_gives_its_room_back_then() {
+        let in_flight = InFlight::new(Arc::default());
+        let (submission, receiver) = accept(&in_flight);
+        assert_eq!(in_flight.counters.snapshot().rows_in_flight, 1);
+        let mut settled = in_flight.settled_so_far();
+        in_flight.settle(&submission, unavailable());
+        in_flight.settle(&submission, unavailable());
+        assert_eq!(in_flight.counters.snapshot().units_unavailable, 1);
+        assert_eq!(in_flight.counters.snapshot().rows_in_flight, 0);
+        assert!(matches!(receiver.now_or_never(), Some(Ok(Outcome::Unavailable(_)))));
+        assert_eq!(settled.try_recv(), Ok(Some(())));
+        assert!(!in_flight.claim(0, &[submission]), "nobody commits what was answered");
+    }
+
+    #[test]
+    fn waiting_ends_when_the_units_of_that_moment_are_settled() {
+        let in_flight = InFlight::new(Arc::default());
+        let (first, _) = accept(&in_flight);
+        let mut settled = in_flight.settled_so_far();
+        let (second, _) = accept(&in_flight);
+        in_flight.settle(&second, unavailable());
+        assert_eq!(settled.try_recv(), Ok(None), "the first is still on its way");
+        in_flight.settle(&first, unavailable());
+        assert_eq!(settled.try_recv(), Ok(Some(())), "the second came later");
+    }
+
+    #[test]
+    fn nothing_is_accepted_after_the_close_and_the_unit_comes_back() {
+        let in_flight = InFlight::new(Arc::default());
+        in_flight.close();
+        let mut unit = UnitOfWork::new();
+        unit.dish("pie");
+        assert_eq!(in_flight.accept(unit, room()).unwrap_err().rows(), 1);
+    }
+}

@@ -1,0 +1,23 @@
+//! The engine against a real PostgreSQL. `DATABASE_URL` names a server to use (its user must be
+//! allowed to create databases); without it the tests start one of their own.
+//!
+//! - `model` is the reference: a naive computation of the whole graph, written from the contract.
+//! - `database` reads the whole logical database and compares it with the model; it also holds the
+//!   statement that compares every metric with a `GROUP BY`.
+//! - `generate` draws records that collide as often as they can.
+//! - `support` is the server, a fresh database for each test, and waiting with patience.
+//!
+//! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
+//! the number of random cases.
+
+mod counters;
+mod database;
+mod generate;
+mod lifecycle;
+mod merge;
+mod model;
+mod outcomes;
+mod refresh;
+mod restarts;
+mod stress;
+mod support;

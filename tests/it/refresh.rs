@@ -1,0 +1,96 @@
+//! `refresh_activity` brings what depends on time up to date.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::database::{self, assert_group_by, assert_same};
+use crate::generate::{self, Space};
+use crate::model::{self, Ids, Record};
+use crate::support::{Database, as_of, commit, seed, within};
+
+fn space() -> Space {
+    Space { restaurants: 12, dishes: 12, attributes: 3, sources: 60, threads: 10, as_of: as_of() }
+}
+
+async fn load(engine: &graphsink::Engine, records: &[Record]) {
+    for records in records.chunks(50) {
+        commit(engine, model::unit(records, &Ids::default())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshing_gives_the_figures_of_the_new_time() {
+    let records = generate::sample(seed("refresh"), space(), 1_500);
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    load(&engine, &records).await;
+    let client = database.client().await;
+    let connections = model::graph(&records, as_of()).connections.len() as u64;
+
+    // Forward by hours (an edge of "recent" passes), by weeks, far, and back.
+    for hours in [1, 24 * 7, 24 * 24, 24 * 500, 0] {
+        let now = as_of() + TimeDelta::hours(hours);
+        let report = within(engine.refresh_activity(now)).await.unwrap();
+        assert!(report.updated <= report.connections && report.connections <= connections, "{report:?}");
+        assert_same(&model::graph(&records, now), &database::read(&client).await);
+        assert_group_by(&client, now).await;
+        let again = within(engine.refresh_activity(now)).await.unwrap();
+        assert_eq!(again.updated, 0, "nothing is left to do");
+    }
+    database.assert_no_deadlocks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshing_does_not_touch_what_it_need_not() {
+    let records = generate::sample(seed("refresh, versions"), space(), 600);
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    load(&engine, &records).await;
+    let client = database.client().await;
+    within(engine.refresh_activity(as_of())).await.unwrap();
+    let versions = "select string_agg(xmin::text, ',' order by connection_id) from connections";
+    let before: String = client.query_one(versions, &[]).await.unwrap().get(0);
+    within(engine.refresh_activity(as_of())).await.unwrap();
+    let after: String = client.query_one(versions, &[]).await.unwrap().get(0);
+    assert_eq!(before, after);
+}
+
+/// Writers whose clock stands still and a refresh to the same time: nobody is wrong at any moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refreshing_while_others_write_harms_nobody() {
+    let seed = seed("refresh under load");
+    let records = generate::sample(seed, space(), 3_000);
+    let later = as_of() + TimeDelta::days(20);
+    let database = Database::migrated().await;
+    let old = database.engine().await;
+    load(&old, &records[..1_000]).await;
+
+    let config = database.config().as_of(graphsink::AsOf::Fixed(later)).max_batch_rows(100).build().unwrap();
+    let writer = graphsink::Engine::start(config).await.unwrap();
+    let writing = tokio::spawn({
+        let (writer, records) = (writer.clone(), records.clone());
+        async move {
+            let mut receipts = Vec::new();
+            for records in records[1_000..].chunks(5) {
+                receipts.push(writer.submit(model::unit(records, &Ids::default())).await.unwrap());
+            }
+            for receipt in receipts {
+                assert!(within(receipt).await.committed().is_some());
+            }
+        }
+    });
+    let mut refreshes = 0;
+    while !writing.is_finished() {
+        within(old.refresh_activity(later)).await.unwrap();
+        refreshes += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    within(writing).await.unwrap();
+    assert!(refreshes > 0);
+    within(old.refresh_activity(later)).await.unwrap();
+    let client = database.client().await;
+    assert_same(&model::graph(&records, later), &database::read(&client).await);
+    assert_group_by(&client, later).await;
+    database.assert_no_deadlocks().await;
+}

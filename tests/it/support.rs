@@ -1,0 +1,208 @@
+//! One server for all tests of this binary, a fresh database for each test.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use graphsink::server::EmbeddedServer;
+use graphsink::{AsOf, Committed, Config, ConfigBuilder, Engine, Migrations, Outcome, Timestamp, UnitOfWork};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// How long a test waits for something that must come.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The `as_of` of most tests: two days after a clock change in New York, where the databases of
+/// the tests live, so that a "30 days" that counts calendar days is an hour off.
+pub(crate) fn as_of() -> Timestamp {
+    "2024-03-12T12:00:00Z".parse().unwrap()
+}
+
+/// The server of `DATABASE_URL`, or one of our own. Statics are not dropped; our own server is
+/// stopped by its guardian when this process ends.
+enum Server {
+    External(Box<tokio_postgres::Config>),
+    Embedded(Box<EmbeddedServer>),
+}
+
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+
+async fn server() -> &'static Server {
+    SERVER
+        .get_or_init(|| async {
+            if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
+                return Server::External(Box::new(url.parse().expect("DATABASE_URL is a connection string")));
+            }
+            let server = EmbeddedServer::temporary().await;
+            Server::Embedded(Box::new(server.expect("PostgreSQL 14 or newer is needed for these tests")))
+        })
+        .await
+}
+
+/// A database of its own for one test.
+pub(crate) struct Database {
+    pub url: String,
+    pub name: String,
+    schema: Option<String>,
+    server: &'static Server,
+}
+
+impl Database {
+    /// An empty database, with everything set otherwise than most people have it: what the engine
+    /// writes must not depend on locale, time zone or date style.
+    pub(crate) async fn empty() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let server = server().await;
+        let admin = connect(&url(server, "postgres")).await;
+        // A locale that sorts "a" < "B" < "é" < "z", as code points do not. Servers without ICU get their own locale.
+        let collated =
+            format!("create database {name} template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'");
+        if admin.batch_execute(&collated).await.is_err() {
+            admin.batch_execute(&format!("create database {name} template template0 encoding 'UTF8'")).await.unwrap();
+        }
+        for (setting, value) in [
+            ("timezone", "America/New_York"),
+            ("datestyle", "SQL, DMY"),
+            ("intervalstyle", "sql_standard"),
+            ("extra_float_digits", "-3"),
+        ] {
+            admin.batch_execute(&format!("alter database {name} set {setting} = '{value}'")).await.unwrap();
+        }
+        Self { url: url(server, &name), name, schema: None, server }
+    }
+
+    /// A database with all tables and indexes.
+    pub(crate) async fn migrated() -> Self {
+        let database = Self::empty().await;
+        Migrations::all().run(&database.config().build().unwrap()).await.unwrap();
+        database
+    }
+
+    /// The same database, looked at through another schema.
+    pub(crate) fn with_schema(mut self, schema: &str) -> Self {
+        self.schema = Some(schema.to_owned());
+        self
+    }
+
+    /// The URL of another database of the same server.
+    pub(crate) fn url_of(&self, name: &str) -> String {
+        url(self.server, name)
+    }
+
+    /// Settings of an engine on this database: fixed `as_of`, otherwise the defaults.
+    pub(crate) fn config(&self) -> ConfigBuilder {
+        let config = Config::builder(&self.url).as_of(AsOf::Fixed(as_of()));
+        match &self.schema {
+            Some(schema) => config.schema(schema),
+            None => config,
+        }
+    }
+
+    /// An engine with the settings of [`config`](Self::config).
+    pub(crate) async fn engine(&self) -> Engine {
+        Engine::start(self.config().build().unwrap()).await.unwrap()
+    }
+
+    /// An engine whose epochs hold a handful of rows, so that a small test has many of them.
+    pub(crate) async fn small_engine(&self, max_batch_rows: usize, in_flight_commits: usize) -> Engine {
+        let config = self.config().max_batch_rows(max_batch_rows).in_flight_commits(in_flight_commits);
+        Engine::start(config.build().unwrap()).await.unwrap()
+    }
+
+    /// A connection that sees the configured schema.
+    pub(crate) async fn client(&self) -> Client {
+        let client = connect(&self.url).await;
+        if let Some(schema) = &self.schema {
+            let quoted = schema.replace('"', "\"\"");
+            client.batch_execute(&format!("set search_path to \"{quoted}\", public")).await.unwrap();
+        }
+        client
+    }
+
+    /// Panics when a transaction of this database, at any time, was the victim of a deadlock.
+    pub(crate) async fn assert_no_deadlocks(&self) {
+        let client = self.client().await;
+        let query = "select deadlocks from pg_stat_database where datname = current_database()";
+        let deadlocks: i64 = client.query_one(query, &[]).await.unwrap().get(0);
+        assert_eq!(deadlocks, 0, "pg_stat_database of {} counts deadlocks", self.name);
+        if let Server::Embedded(server) = self.server {
+            let log = server.read_log().unwrap();
+            assert!(!log.contains("deadlock detected"), "the server's log speaks of a deadlock:\n{}", excerpt(&log));
+        }
+    }
+}
+
+fn excerpt(log: &str) -> String {
+    let mut text = String::new();
+    for line in log.lines().filter(|line| line.contains("deadlock") || line.contains("DETAIL")).take(20) {
+        writeln!(text, "{line}").unwrap();
+    }
+    text
+}
+
+fn url(server: &Server, database: &str) -> String {
+    match server {
+        Server::Embedded(server) => server.url(database),
+        Server::External(config) => {
+            let mut url = String::new();
+            let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+            for host in config.get_hosts() {
+                match host {
+                    tokio_postgres::config::Host::Tcp(host) => write!(url, "host={} ", quoted(host)).unwrap(),
+                    tokio_postgres::config::Host::Unix(path) => {
+                        write!(url, "host={} ", quoted(&path.to_string_lossy())).unwrap();
+                    }
+                }
+            }
+            if let Some(port) = config.get_ports().first() {
+                write!(url, "port={port} ").unwrap();
+            }
+            if let Some(user) = config.get_user() {
+                write!(url, "user={} ", quoted(user)).unwrap();
+            }
+            if let Some(password) = config.get_password() {
+                write!(url, "password={} ", quoted(&String::from_utf8_lossy(password))).unwrap();
+            }
+            write!(url, "dbname={}", quoted(database)).unwrap();
+            url
+        }
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    // Ends with the client; an error of the connection also fails the statement under way.
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}
+
+/// Submits a unit and expects that it becomes durable.
+pub(crate) async fn commit(engine: &Engine, unit: UnitOfWork) -> Committed {
+    match outcome(engine, unit).await {
+        Outcome::Committed(committed) => committed,
+        other => panic!("expected a commit, got {other:?}"),
+    }
+}
+
+/// Submits a unit and waits for its outcome, but not forever.
+pub(crate) async fn outcome(engine: &Engine, unit: UnitOfWork) -> Outcome {
+    let receipt = engine.submit(unit).await.expect("the engine accepts the unit");
+    within(receipt).await
+}
+
+/// Waits, but not forever.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("an answer within a minute")
+}
+
+/// Where a test's random numbers start: `GRAPHSINK_TEST_SEED`, or chance. Printed, so that a
+/// failure can be run again.
+pub(crate) fn seed(test: &str) -> u64 {
+    let seed = match std::env::var("GRAPHSINK_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("GRAPHSINK_TEST_SEED is a number"),
+        Err(_) => rand::random::<u32>().into(),
+    };
+    println!("{test}: GRAPHSINK_TEST_SEED={seed}");
+    seed
+}
