@@ -1,6 +1,7 @@
 //! From names of entities to rows: ids, final values, lock order.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -151,7 +152,7 @@ impl EntityPlan {
         for write in writes {
             let node = &mut self.nodes[write.node as usize];
             match (inserted.contains(&write.id), node.exists) {
-                (true, false) => node.stored = Some(write.facts.clone()),
+                (true, false) => node.stored = Some(without_place_id(&write.facts)),
                 (true, true) => return Err(VanishedRow),
                 (false, _) => locked.push(node.key.clone()),
             }
@@ -173,22 +174,34 @@ impl EntityPlan {
         debug_assert!(by_key.is_empty(), "only keys of this epoch are read under lock");
     }
 
-    /// Rows under lock (or inserted by this very transaction) that must still change, in lock
-    /// order.
-    pub(crate) fn settle_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> Vec<EntityWrite> {
-        let mut updates = Vec::new();
+    /// Rows under lock (or inserted by this very transaction) that must still change.
+    ///
+    /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
+    /// for another one's uncommitted id), taken after all row locks, so they need an order of
+    /// their own. For the same reason rows are inserted without their Google id.
+    pub(crate) fn settle_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
+        let mut updates = EntityUpdates::default();
+        let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {
             let node = &self.nodes[write.node as usize];
             let wanted = self.wanted(batch, node);
-            if node.stored.as_ref() != Some(&wanted) {
-                updates.push(EntityWrite::new(write.node, node, wanted.clone()));
-                let node = &mut self.nodes[write.node as usize];
-                node.stored = Some(wanted);
-                if node.exists {
-                    node.disposition = Disposition::Updated;
-                }
+            if node.stored.as_ref() == Some(&wanted) {
+                continue;
+            }
+            let before = node.stored.as_ref().and_then(google_place_id);
+            if let Some(before) = before.filter(|before| google_place_id(&wanted) != Some(before)) {
+                given_up.push((before.to_owned(), node.id));
+            }
+            updates.writes.push(EntityWrite::new(write.node, node, wanted.clone()));
+            let node = &mut self.nodes[write.node as usize];
+            node.stored = Some(wanted);
+            if node.exists {
+                node.disposition = Disposition::Updated;
             }
         }
+        updates.writes.sort_by(|left, right| google_place_id(&left.facts).cmp(&google_place_id(&right.facts)));
+        let taken: HashSet<&str> = updates.writes.iter().filter_map(|write| google_place_id(&write.facts)).collect();
+        updates.give_up = given_up.iter().filter(|(id, _)| taken.contains(id.as_str())).map(|(_, row)| *row).collect();
         updates
     }
 
@@ -229,6 +242,27 @@ impl EntityWrite {
     fn new(index: u32, node: &Node, facts: EntityFacts<Uuid>) -> Self {
         Self { node: index, id: node.id, key: node.key.clone(), facts, exists: node.exists }
     }
+}
+
+/// What the entities of an epoch still need, once their rows are locked.
+#[derive(Debug, Default)]
+pub(crate) struct EntityUpdates {
+    /// Rows whose Google id another row of the epoch takes: they give it up first.
+    pub(crate) give_up: Vec<Uuid>,
+    /// Rows to update.
+    pub(crate) writes: Vec<EntityWrite>,
+}
+
+fn google_place_id<R>(facts: &EntityFacts<R>) -> Option<&str> {
+    facts.place.as_ref()?.google_place_id.as_deref()
+}
+
+fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {
+    let mut facts = facts.clone();
+    if let Some(place) = facts.place.as_mut().filter(|place| place.google_place_id.is_some()) {
+        Arc::make_mut(place).google_place_id = None;
+    }
+    facts
 }
 
 /// The rejection of every unit that names an id that is not there, or uses one as what it is not.

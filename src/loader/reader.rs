@@ -549,6 +549,7 @@ impl Read for Peeked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
     use std::io::Write as _;
 
     fn line(unit: Option<&str>, id: &str) -> String {
@@ -574,7 +575,7 @@ mod tests {
                     shown += "+";
                 }
                 for error in unit.content.err().unwrap_or_default() {
-                    shown += &format!(" !{}@{}", error.reason.rule(), error.line);
+                    write!(shown, " !{}@{}", error.reason.rule(), error.line).unwrap();
                 }
                 shown
             }

@@ -69,7 +69,6 @@ impl<'a> EntityColumns<'a> {
             &self.latitudes,
             &self.longitudes,
             &self.addresses,
-            &self.google_place_ids,
             &self.metadata,
             &self.observed_at,
         ]

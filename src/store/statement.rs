@@ -22,6 +22,7 @@ pub(crate) enum Statement {
     EntitiesById,
     ConnectionKeysById,
     InsertOrLockEntities,
+    GiveUpPlaceIds,
     UpdateEntities,
     InsertOrLockConnections,
     ReadConnections,
@@ -39,12 +40,13 @@ pub(crate) enum Statement {
 
 impl Statement {
     /// All statements, in the order of the enum.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::RecordAttempt,
         Self::EntitiesByKey,
         Self::EntitiesById,
         Self::ConnectionKeysById,
         Self::InsertOrLockEntities,
+        Self::GiveUpPlaceIds,
         Self::UpdateEntities,
         Self::InsertOrLockConnections,
         Self::ReadConnections,
@@ -68,6 +70,7 @@ impl Statement {
             Self::EntitiesById => "entities_by_id",
             Self::ConnectionKeysById => "connection_keys_by_id",
             Self::InsertOrLockEntities => "insert_or_lock_entities",
+            Self::GiveUpPlaceIds => "give_up_place_ids",
             Self::UpdateEntities => "update_entities",
             Self::InsertOrLockConnections => "insert_or_lock_connections",
             Self::ReadConnections => "read_connections",
@@ -125,19 +128,24 @@ impl Statement {
                  from unnest($1::uuid[]) as k(id)
                  join {schema}.connections c on c.connection_id = k.id"
             }
+            // Without google_place_id: it is a lock of its own, taken in step 3 and in its own order.
             Self::InsertOrLockEntities => {
                 "insert into {schema}.entities as e (entity_id, type, name, aliases, restaurant_attributes, latitude,
-                        longitude, address, google_place_id, restaurant_metadata, place_observed_at)
+                        longitude, address, restaurant_metadata, place_observed_at)
                  select k.id, k.type::{schema}.entity_type, k.name, k.aliases::text[], k.attributes::uuid[],
                         k.latitude::numeric / 100000000, k.longitude::numeric / 100000000, k.address,
-                        k.google_place_id, k.metadata::jsonb, k.observed_at
+                        k.metadata::jsonb, k.observed_at
                  from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-                             $8::text[], $9::text[], $10::text[], $11::timestamptz[]) with ordinality
-                      as k(id, type, name, aliases, attributes, latitude, longitude, address, google_place_id,
-                           metadata, observed_at, ord)
+                             $8::text[], $9::text[], $10::timestamptz[]) with ordinality
+                      as k(id, type, name, aliases, attributes, latitude, longitude, address, metadata, observed_at,
+                           ord)
                  order by k.ord
                  on conflict (name, type) do update set last_updated = e.last_updated where false
                  returning entity_id"
+            }
+            Self::GiveUpPlaceIds => {
+                "update {schema}.entities e set google_place_id = null
+                 from unnest($1::uuid[]) as k(id) where e.entity_id = k.id"
             }
             Self::UpdateEntities => {
                 "update {schema}.entities e
@@ -274,7 +282,8 @@ impl Statement {
         match self {
             Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY],
             Self::EntitiesByKey => vec![Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
-            Self::EntitiesById
+            Self::GiveUpPlaceIds
+            | Self::EntitiesById
             | Self::ConnectionKeysById
             | Self::RereadThreads
             | Self::RereadNewest
@@ -289,7 +298,6 @@ impl Statement {
                 Type::TEXT_ARRAY,
                 Type::INT8_ARRAY,
                 Type::INT8_ARRAY,
-                Type::TEXT_ARRAY,
                 Type::TEXT_ARRAY,
                 Type::TEXT_ARRAY,
                 Type::TIMESTAMPTZ_ARRAY,

@@ -12,10 +12,11 @@
 //! entities that is not known. Within a step everything is sent before the first answer is awaited.
 //!
 //! Properties:
-//! - Locks are taken in one global order: attempt, entities by key, connections by key; one
-//!   statement takes all locks of a table. Mentions are written only under their connection's lock.
+//! - Locks are taken in one global order: attempt, entities by key, Google ids, connections by key;
+//!   one statement takes all locks of a table. Mentions are written only under their connection's lock.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
-//! - Each row gets at most one new version (a lost race for an attribute's id excepted).
+//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and
+//!   the loser of a race for an attribute's id.
 //! - Merge rules live in `record`, and nowhere in SQL.
 
 use std::collections::{HashMap, HashSet};
@@ -31,7 +32,9 @@ use super::columns::{
 };
 use super::connection::Connection;
 use super::statement::Statement;
-use crate::batch::{ConnectionPlan, ConnectionWrite, EntityPlan, Epoch, StoredEntity, VanishedRow, top_mention};
+use crate::batch::{
+    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, StoredEntity, VanishedRow, top_mention,
+};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp};
 
@@ -94,9 +97,14 @@ impl Transaction<'_> {
         let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
         let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
-        let columns = EntityColumns::new(&entity_updates);
-        let update = self.execute(Statement::UpdateEntities, columns.update(), entity_updates.len());
-        let (updated, locked) = futures::join!(update, self.insert_or_lock_connections(&connections));
+        let EntityUpdates { give_up, writes } = entity_updates;
+        let columns = EntityColumns::new(&writes);
+        let (given_up, updated, locked) = futures::join!(
+            self.execute(Statement::GiveUpPlaceIds, vec![&give_up], give_up.len()),
+            self.execute(Statement::UpdateEntities, columns.update(), writes.len()),
+            self.insert_or_lock_connections(&connections),
+        );
+        given_up?;
         updated?;
         self.write_mentions(&mut connections, locked?).await?;
 
@@ -178,10 +186,10 @@ impl Transaction<'_> {
         &self,
         epoch: &Epoch,
         entities: &mut EntityPlan,
-    ) -> Result<Vec<crate::batch::EntityWrite>, AttemptError> {
+    ) -> Result<EntityUpdates, AttemptError> {
         let writes = entities.to_insert_or_lock(&epoch.entities);
         if writes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(EntityUpdates::default());
         }
         let columns = EntityColumns::new(&writes);
         let known: Vec<EntityKey> = writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect();

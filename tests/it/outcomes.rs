@@ -438,6 +438,33 @@ async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neigh
     assert_eq!(committed, 1);
 }
 
+/// The id goes from the one restaurant to the other; nobody else is involved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_id_may_move_from_one_restaurant_to_another_within_a_unit() {
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    let observed = |hours, google: Option<&str>| PlaceObservation {
+        google_place_id: google.map(str::to_owned),
+        ..PlaceObservation::new(as_of() + TimeDelta::hours(hours))
+    };
+    let mut unit = UnitOfWork::new();
+    unit.restaurant("m").place(observed(0, Some("g")));
+    commit(&engine, unit).await;
+    // Names on either side of the holder's, known and new, so that each order of writing occurs.
+    let mut holder = "m";
+    for (hours, next) in (1..).zip(["a", "z", "a", "z", "m", "a", "n"]) {
+        let mut unit = UnitOfWork::new();
+        unit.restaurant(holder).place(observed(hours, None));
+        unit.restaurant(next).place(observed(hours, Some("g")));
+        commit(&engine, unit).await;
+        holder = next;
+    }
+    let client = database.client().await;
+    let query = "select name from entities where google_place_id = 'g'";
+    let name: String = client.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(name, "n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_refuses_by_itself_is_named_and_spares_the_neighbours() {
     let database = Database::migrated().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use graphsink::{Mention, SourceType, UnitOfWork};
 
 use crate::database::{self, assert_group_by, assert_same};
 use crate::generate::{self, Space};
@@ -39,6 +40,54 @@ async fn refreshing_gives_the_figures_of_the_new_time() {
         assert_eq!(again.updated, 0, "nothing is left to do");
     }
     database.assert_no_deadlocks().await;
+}
+
+/// More connections than one step holds, and the last of them as up to date as the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn refreshing_walks_over_all_connections_in_steps() {
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    let created_at = as_of() - TimeDelta::days(1);
+    for restaurant in 0..25 {
+        let mut unit = UnitOfWork::new();
+        let restaurant = unit.restaurant(format!("restaurant {restaurant}")).handle();
+        for dish in 0..100 {
+            let dish = unit.dish(format!("dish {dish}")).handle();
+            let connection = unit.connection(restaurant, dish).handle();
+            unit.mention(connection, Mention::new(SourceType::Post, "t1", "https://example.org", "food", created_at));
+        }
+        commit(&engine, unit).await;
+    }
+    // Somebody works with one of the last connections: a refresh that held all locks until its end
+    // would make the first wait as well.
+    let later = as_of() + TimeDelta::days(40);
+    let blocker = database.client().await;
+    let last = "select connection_id from connections
+                order by restaurant_id desc, dish_or_category_id desc, dish_attributes desc limit 1";
+    blocker
+        .batch_execute(&format!("begin; select 1 from connections where connection_id = ({last}) for update"))
+        .await
+        .unwrap();
+    let refreshing = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.refresh_activity(later).await }
+    });
+    let client = database.client().await;
+    let refreshed = async || -> i64 {
+        let query = "select count(*) from connections where activity_level = 'normal'";
+        client.query_one(query, &[]).await.unwrap().get(0)
+    };
+    let first_steps = async {
+        while refreshed().await < 1_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(first_steps).await;
+    assert!(refreshed().await < 2_500 && !refreshing.is_finished());
+    blocker.batch_execute("rollback").await.unwrap();
+    let report = within(refreshing).await.unwrap().unwrap();
+    assert_eq!((report.connections, report.updated), (2_500, 2_500));
+    assert_group_by(&client, later).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use graphsink::{Outcome, PlaceObservation, UnitOfWork};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -171,4 +173,65 @@ async fn two_engines_on_a_handful_of_rows_never_deadlock() {
         producers: 16,
     };
     load.run("stress, tiny").await;
+}
+
+/// Restaurants that several names claim to be, under way at once: one name gets each id, the units
+/// that say otherwise are rejected whole, all others commit, and nobody waits in a circle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contended_place_ids_go_to_one_restaurant_each_without_deadlocks() {
+    let seed = seed("stress, place ids");
+    let database = Database::migrated().await;
+    let mut engines = Vec::new();
+    for _ in 0..2 {
+        engines.push(database.small_engine(60, 3).await);
+    }
+    let producers: Vec<_> = (0..12)
+        .map(|producer: usize| {
+            let engine = engines[producer % 2].clone();
+            let mut random = StdRng::seed_from_u64(seed + producer as u64);
+            tokio::spawn(async move {
+                let mut rejected = Vec::new();
+                let mut receipts = Vec::new();
+                for number in 0..60 {
+                    let mut unit = UnitOfWork::new();
+                    for _ in 0..2 {
+                        let number = random.random_range(0..40);
+                        let name = format!("restaurant {number}");
+                        // Now and then the id of another restaurant.
+                        let owner = if random.random_bool(0.1) { random.random_range(0..40) } else { number };
+                        let id = format!("place of {owner}");
+                        let observed_at = as_of() + TimeDelta::seconds(random.random_range(0..1_000_000));
+                        unit.restaurant(name).place(PlaceObservation::new(observed_at).google_place_id(id));
+                    }
+                    let label = format!("unit {producer} {number}");
+                    unit.dish(label.as_str());
+                    receipts.push((label, engine.submit(unit).await.unwrap()));
+                }
+                for (label, receipt) in receipts {
+                    match within(receipt).await {
+                        Outcome::Committed(_) => {}
+                        Outcome::Rejected(rejection) => {
+                            assert_eq!(rejection.constraint.as_deref(), Some("entities_google_place_id_key"));
+                            rejected.push(label);
+                        }
+                        Outcome::Unavailable(unavailable) => panic!("{label}: {unavailable}"),
+                    }
+                }
+                rejected
+            })
+        })
+        .collect();
+    let mut rejected = Vec::new();
+    for producer in producers {
+        rejected.extend(within(producer).await.unwrap());
+    }
+    let client = database.client().await;
+    let written: i64 =
+        client.query_one("select count(*) from entities where type = 'dish_or_category'", &[]).await.unwrap().get(0);
+    assert_eq!(written as usize, 12 * 60 - rejected.len(), "each unit is there or rejected");
+    let query = "select count(*) from entities where name = any($1)";
+    let traces: i64 = client.query_one(query, &[&rejected]).await.unwrap().get(0);
+    assert_eq!(traces, 0, "nothing of a rejected unit is written");
+    assert!(!rejected.is_empty() && rejected.len() < 360, "{} of 720 units were rejected", rejected.len());
+    database.assert_no_deadlocks().await;
 }

@@ -1,0 +1,171 @@
+//! The main job: loads JSON lines into the evidence graph, and says what became of them.
+//!
+//! `cargo run --release --example ingest -- --help` says it all. The files beside this one:
+//! `args` (the command line), `database` (where the graph is), `feed` (from the reader to the
+//! engine), `tally` (what became of the units), `progress` and `summary` (what a person sees).
+
+#[path = "ingest/args.rs"]
+mod args;
+#[path = "ingest/database.rs"]
+mod database;
+#[path = "ingest/feed.rs"]
+mod feed;
+#[path = "ingest/progress.rs"]
+mod progress;
+#[path = "ingest/stop.rs"]
+mod stop;
+#[path = "ingest/summary.rs"]
+mod summary;
+#[path = "ingest/tally.rs"]
+mod tally;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use graphsink::loader::{Input, Sample, Units};
+use graphsink::{AsOf, Config, Engine, Migrations};
+
+use args::{Args, Source};
+use database::Database;
+use feed::Feed;
+use progress::Watch;
+use stop::Stop;
+use summary::Summary;
+use tally::Rejects;
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+/// How long the engine may take to close its connections once every unit has its outcome.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // clap would exit with 2, which here means that units were rejected.
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let failed = error.use_stderr();
+            // Nothing can be said where neither output takes anything.
+            let _ = error.print();
+            return ExitCode::from(u8::from(failed));
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(io::stderr)
+        .init();
+    match run(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", with_causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<ExitCode, AnyError> {
+    if let Some(path) = &args.write_sample {
+        write_sample(args.sample(), path)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stop = Stop::on_signals()?;
+    let source = args.source();
+    // Whatever can be wrong with files is told before anything is started or written.
+    source.check()?;
+    let rejects = args.rejects.as_deref().map(Rejects::create).transpose()?;
+    let mut database = Database::open(&args).await?;
+    let code = if args.psql {
+        stop.ignore();
+        database.run_psql()?
+    } else {
+        let summary = load(&args, source, rejects, &database, &stop).await?;
+        if args.json {
+            println!("{}", serde_json::to_string(&summary)?);
+        } else {
+            summary.print(&database)?;
+        }
+        ExitCode::from(summary.exit_status())
+    };
+    database.close().await?;
+    Ok(code)
+}
+
+async fn load(
+    args: &Args,
+    source: Source,
+    rejects: Option<Rejects>,
+    database: &Database,
+    stop: &Stop,
+) -> Result<Summary, AnyError> {
+    let as_of = args.as_of.unwrap_or_else(|| source.as_of());
+    let mut config = Config::builder(database.url()).schema(&args.schema).as_of(AsOf::Fixed(as_of));
+    if let Some(rows) = args.max_batch_rows {
+        config = config.max_batch_rows(rows);
+    }
+    if let Some(commits) = args.in_flight_commits {
+        config = config.in_flight_commits(commits);
+    }
+    let config = config.build()?;
+    let migrations = if args.skip_read_indexes { Migrations::tables_only() } else { Migrations::all() };
+    migrations.run(&config).await?;
+    let engine = Engine::start(config.clone()).await?;
+
+    let extent = source.extent();
+    let units = Units::new(source.open()).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
+    let watch = Watch::start(engine.clone(), units.progress(), extent);
+    let feed = Feed { engine: &engine, producers: args.producers.get(), rejects, stop };
+    let outcome = feed.run(units).await;
+    watch.end().await;
+    let stats = engine.stats();
+    engine.shutdown(SHUTDOWN).await;
+    let strongest = database.strongest(&args.schema).await;
+    Ok(Summary::new(outcome, &stats, as_of, &args.schema, strongest))
+}
+
+fn write_sample(sample: Sample, path: &Path) -> Result<(), AnyError> {
+    let raw: Box<dyn Write> = if path.as_os_str() == "-" {
+        Box::new(io::stdout())
+    } else {
+        Box::new(File::create(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?)
+    };
+    let mut file = BufWriter::new(raw);
+    for line in sample {
+        writeln!(file, "{line}")?;
+    }
+    file.flush()?;
+    Ok(())
+}
+
+/// An error with everything that caused it, on one line.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        // Some errors repeat their cause in their own words.
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Source {
+    fn open(self) -> Vec<Input> {
+        match self {
+            Self::Inputs(paths) => paths.into_iter().map(Input::from_arg).collect(),
+            Self::Sample { seed, lines } => {
+                vec![Input::Reader {
+                    name: "sample".to_owned(),
+                    reader: Box::new(Sample::new(seed, lines).into_reader()),
+                }]
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use clap::Parser;
+use graphsink::loader::Sample;
+use graphsink::{Timestamp, truncate};
+
+use crate::AnyError;
+use crate::progress::Extent;
+
+/// Loads mentions of dishes at restaurants (JSON lines) into an evidence graph in PostgreSQL.
+///
+/// Without options it loads the repository's sample, 2,000 lines, into a PostgreSQL server of its own. Running it again,
+/// with the same or other input, is always safe: what is known already stays as it is.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ingest",
+    after_long_help = "Output: progress on standard error, the summary on standard output.\n\n\
+        Exit status: 0 when every line was committed; 2 when some were rejected; 1 when the run failed, was stopped \
+        before the end of its input, or had units whose outcome is unknown because the database could not be used (run \
+        it again).\n\n\
+        Ctrl-C (or SIGTERM) stops reading, finishes what is in flight and reports; a second one quits at once. No unit is \
+        ever written in part.\n\n\
+        Lines: one JSON object each; see the documentation of `graphsink::loader`. Lines that follow each other with the \
+        same \"unit\" are written whole or not at all; a bad line among them rejects them all."
+)]
+pub(crate) struct Args {
+    /// A file of lines, `-` for standard input; may be repeated. gzip and zstd are recognized by their content.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Vec<PathBuf>,
+
+    /// Loads a generated sample of this many lines [default: 2000, unless --input is given].
+    #[arg(long, value_name = "LINES", conflicts_with = "input")]
+    pub(crate) sample: Option<u64>,
+
+    /// Seed of the sample; the same seed and length are the same lines everywhere.
+    #[arg(long, value_name = "N", default_value_t = Sample::SEED)]
+    pub(crate) seed: u64,
+
+    /// Writes the sample to FILE (`-` for standard output) instead of loading anything.
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    pub(crate) write_sample: Option<PathBuf>,
+
+    /// The database, as a libpq connection string or URL. Default: an embedded server.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
+
+    /// The schema that holds the tables; created when missing.
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    pub(crate) schema: String,
+
+    /// Where the embedded server keeps its data between runs [default: graphsink-ingest in cargo's target directory].
+    #[arg(long, value_name = "DIR", conflicts_with = "database_url")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// The time that recent counts, scores and activity refer to [default: the start of the run; for a sample, 2025-06-01,
+    /// the time that it is made for].
+    #[arg(long, value_name = "RFC3339", value_parser = parse_time)]
+    pub(crate) as_of: Option<Timestamp>,
+
+    /// Tasks that submit units at the same time.
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub(crate) producers: NonZeroUsize,
+
+    /// Rows at which a transaction is full [default: the engine's].
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) max_batch_rows: Option<usize>,
+
+    /// Transactions at the same time [default: the engine's].
+    #[arg(long, value_name = "N")]
+    pub(crate) in_flight_commits: Option<usize>,
+
+    /// Writes a JSON line for each rejected unit: input, line, reason and record (a unit of several lines: also all lines
+    /// and records).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rejects: Option<PathBuf>,
+
+    /// Prints the summary as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Leaves out the indexes that only readers need; a later run without this option builds them.
+    #[arg(long)]
+    pub(crate) skip_read_indexes: bool,
+
+    /// Loads nothing, but opens psql on the database; an embedded server runs as long as psql does.
+    #[arg(long, conflicts_with_all = ["input", "sample", "write_sample", "rejects", "json"])]
+    pub(crate) psql: bool,
+}
+
+/// What is loaded.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Files, `-` for standard input.
+    Inputs(Vec<PathBuf>),
+    /// The sample of this seed and length.
+    Sample { seed: u64, lines: u64 },
+}
+
+impl Args {
+    /// The sample that the options describe.
+    pub(crate) fn sample(&self) -> Sample {
+        Sample::new(self.seed, self.sample_lines())
+    }
+
+    /// What the options ask to load.
+    pub(crate) fn source(&self) -> Source {
+        if self.input.is_empty() {
+            Source::Sample { seed: self.seed, lines: self.sample_lines() }
+        } else {
+            Source::Inputs(self.input.clone())
+        }
+    }
+
+    fn sample_lines(&self) -> u64 {
+        self.sample.unwrap_or(Sample::LINES)
+    }
+}
+
+impl Source {
+    /// The time that counts and scores refer to, unless an option says otherwise.
+    pub(crate) fn as_of(&self) -> Timestamp {
+        match self {
+            Self::Inputs(_) => truncate(Utc::now()),
+            Self::Sample { .. } => Sample::as_of(),
+        }
+    }
+
+    /// Whether every file can be opened.
+    pub(crate) fn check(&self) -> Result<(), AnyError> {
+        if let Self::Inputs(paths) = self {
+            for path in paths.iter().filter(|path| path.as_os_str() != "-") {
+                let opened = File::open(path).and_then(|file| file.metadata());
+                let metadata = opened.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+                if metadata.is_dir() {
+                    return Err(format!("{} is a directory", path.display()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How much there is to read, where that is known.
+    pub(crate) fn extent(&self) -> Extent {
+        match self {
+            Self::Sample { lines, .. } => Extent::Lines(*lines),
+            Self::Inputs(paths) => {
+                let size =
+                    |path: &PathBuf| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|file| file.len());
+                paths.iter().map(size).sum::<Option<u64>>().map_or(Extent::Unknown, Extent::Bytes)
+            }
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| truncate(time.to_utc()))
+        .map_err(|error| format!("{error}; expected a time such as 2024-01-10T14:20:00Z"))
+}

@@ -1,0 +1,62 @@
+//! Ctrl-C: once to stop in good order, twice to quit.
+
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Whether the user wants the run to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    asked: watch::Receiver<bool>,
+    ignored: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// Listens to SIGINT and SIGTERM from now on.
+    pub(crate) fn on_signals() -> io::Result<Self> {
+        let (sender, asked) = watch::channel(false);
+        let ignored = Arc::new(AtomicBool::new(false));
+        let stop = Self { asked, ignored: Arc::clone(&ignored) };
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if ignored.load(Ordering::Relaxed) {
+                    continue;
+                }
+                if sender.send_replace(true) {
+                    eprintln!("quitting at once: units in flight are in the database whole or not at all");
+                    // An embedded server stops with its owner, also like this.
+                    process::exit(1);
+                }
+                eprintln!("stopping: finishing what is in flight (Ctrl-C again quits at once)");
+            }
+        });
+        Ok(stop)
+    }
+
+    /// Leaves Ctrl-C to a program that runs in the foreground.
+    pub(crate) fn ignore(&self) {
+        self.ignored.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the user asked.
+    pub(crate) fn is_asked(&self) -> bool {
+        *self.asked.borrow()
+    }
+
+    /// Waits until the user asks.
+    pub(crate) async fn asked(&mut self) {
+        if self.asked.wait_for(|asked| *asked).await.is_err() {
+            // The listener is gone with the runtime; nobody can ask any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}

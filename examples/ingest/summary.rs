@@ -1,0 +1,286 @@
+//! What the run did, for a person or as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use graphsink::{Stats, TableStats, Timestamp};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::AnyError;
+use crate::database::{Database, Strong};
+use crate::feed::{End, Fed};
+use crate::tally::Reason;
+
+/// The summary. With `--json` its fields are a contract.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    /// Lines read, blank ones apart.
+    lines: u64,
+    units: u64,
+    committed: u64,
+    rejected: u64,
+    unavailable: u64,
+    /// From the first submit to the last outcome.
+    seconds: f64,
+    /// Mentions of committed units, the repeated ones too.
+    mentions_per_second: f64,
+    rows_per_second: f64,
+    /// Whether the input was read to its end.
+    complete: bool,
+    error: Option<String>,
+    as_of: Timestamp,
+    schema: String,
+    entities: Rows,
+    connections: Rows,
+    mentions: Rows,
+    transactions: u64,
+    rows_per_transaction_mean: f64,
+    rows_per_transaction_max: u64,
+    /// Transactions that failed and were tried again, split, or ended in a rejection.
+    failed_attempts: u64,
+    actor_restarts: u64,
+    acknowledgement_ms: Latency,
+    rejected_by_reason: BTreeMap<String, Reason>,
+    first_unavailable: Option<String>,
+    strongest: Vec<Strong>,
+}
+
+/// What became of one table's rows.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Rows {
+    received: u64,
+    inserted: u64,
+    updated: u64,
+    unchanged: u64,
+    /// Received together with another version of the same row, and written once.
+    coalesced: u64,
+}
+
+/// From a unit's acceptance to its outcome, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Latency {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Rows {
+    fn new(stats: &TableStats) -> Self {
+        let TableStats { received, inserted, updated, unchanged, .. } = *stats;
+        Self { received, inserted, updated, unchanged, coalesced: stats.coalesced() }
+    }
+}
+
+impl Latency {
+    fn new(micros: &Histogram<u64>) -> Self {
+        let at = |quantile| if micros.is_empty() { 0.0 } else { micros.value_at_quantile(quantile) as f64 / 1e3 };
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+impl Summary {
+    pub(crate) fn new(
+        fed: Fed,
+        stats: &Stats,
+        as_of: Timestamp,
+        schema: &str,
+        strongest: Result<Vec<Strong>, AnyError>,
+    ) -> Self {
+        let Fed { tally, end } = fed;
+        let (complete, mut error) = match end {
+            End::Exhausted => (true, None),
+            End::Stopped => (false, None),
+            End::Unreadable(error) => (false, Some(crate::with_causes(&error))),
+            End::Failed(error) => (false, Some(crate::with_causes(&*error))),
+        };
+        let strongest = strongest.unwrap_or_else(|failure| {
+            let failure = format!("the strongest connections cannot be read: {}", crate::with_causes(&*failure));
+            error.get_or_insert(failure);
+            Vec::new()
+        });
+        let seconds = tally.elapsed().as_secs_f64();
+        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let rows = stats.entities.received + stats.connections.received + stats.mentions.received;
+        Self {
+            lines: tally.lines,
+            units: tally.units,
+            committed: tally.committed,
+            rejected: tally.rejected,
+            unavailable: tally.unavailable,
+            seconds,
+            mentions_per_second: per_second(stats.mentions.received),
+            rows_per_second: per_second(rows),
+            complete,
+            error,
+            as_of,
+            schema: schema.to_owned(),
+            entities: Rows::new(&stats.entities),
+            connections: Rows::new(&stats.connections),
+            mentions: Rows::new(&stats.mentions),
+            transactions: stats.epochs,
+            rows_per_transaction_mean: if stats.epochs > 0 { rows as f64 / stats.epochs as f64 } else { 0.0 },
+            rows_per_transaction_max: stats.epoch_rows_max,
+            failed_attempts: stats.failed_attempts,
+            actor_restarts: stats.actor_restarts,
+            acknowledgement_ms: Latency::new(&tally.latency),
+            rejected_by_reason: tally.reasons,
+            first_unavailable: tally.first_unavailable,
+            strongest,
+        }
+    }
+
+    /// 0 when every line was committed, 2 when some were rejected, 1 when the run failed.
+    pub(crate) fn exit_status(&self) -> u8 {
+        if self.error.is_some() || !self.complete || self.unavailable > 0 {
+            1
+        } else if self.rejected > 0 {
+            2
+        } else {
+            0
+        }
+    }
+
+    /// Prints it for a person.
+    pub(crate) fn print(&self, database: &Database) -> Result<(), AnyError> {
+        let mut text = String::new();
+        writeln!(
+            text,
+            "\n{} lines, {} units in {}: {} committed, {} rejected, {} unavailable",
+            grouped(self.lines),
+            grouped(self.units),
+            duration(self.seconds),
+            grouped(self.committed),
+            grouped(self.rejected),
+            grouped(self.unavailable),
+        )?;
+        if let Some(error) = &self.error {
+            writeln!(text, "The run failed: {error}")?;
+        } else if !self.complete {
+            writeln!(
+                text,
+                "Stopped before the end of the input. Run it again to load the rest; what is known stays as it is."
+            )?;
+        }
+        if let Some(first) = &self.first_unavailable {
+            writeln!(text, "Some outcomes are unknown, the first one {first}. Running it again is safe.")?;
+        }
+        writeln!(text, "\n{}", self.rows_table())?;
+        writeln!(text, "\n{}", self.figures())?;
+        if !self.rejected_by_reason.is_empty() {
+            writeln!(text, "\nRejected\n{}", self.rejected_table())?;
+        }
+        if !self.strongest.is_empty() {
+            writeln!(text, "\nThe ten strongest connections, by upvotes\n{}", self.strongest_table())?;
+        }
+        writeln!(text, "\nTo look at it: {}", database.psql_hint()?)?;
+        print!("{text}");
+        Ok(())
+    }
+
+    fn rows_table(&self) -> Table {
+        let mut table = table(&["", "received", "inserted", "updated", "unchanged", "coalesced"], &[1, 2, 3, 4, 5]);
+        let tables = [("entities", self.entities), ("connections", self.connections), ("mentions", self.mentions)];
+        for (name, rows) in tables {
+            let counts = [rows.received, rows.inserted, rows.updated, rows.unchanged, rows.coalesced];
+            table.add_row(std::iter::once(name.to_owned()).chain(counts.map(grouped)));
+        }
+        table
+    }
+
+    fn figures(&self) -> Table {
+        let Latency { p50, p90, p99, max } = self.acknowledgement_ms;
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.add_row([
+            "Throughput",
+            &format!(
+                "{} mentions/s, {} rows/s",
+                grouped(self.mentions_per_second as u64),
+                grouped(self.rows_per_second as u64)
+            ),
+        ]);
+        table.add_row([
+            "Transactions",
+            &format!(
+                "{}, of {} rows on average and {} at most; {} failed attempts",
+                grouped(self.transactions),
+                grouped(self.rows_per_transaction_mean.round() as u64),
+                grouped(self.rows_per_transaction_max),
+                grouped(self.failed_attempts)
+            ),
+        ]);
+        table.add_row([
+            "Acknowledgement",
+            &format!("half within {p50:.1} ms, 90% {p90:.1} ms, 99% {p99:.1} ms, all {max:.1} ms"),
+        ]);
+        table.add_row(["As of", &self.as_of.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)]);
+        table
+    }
+
+    fn rejected_table(&self) -> Table {
+        let mut table = table(&["reason", "units", "the first one"], &[1]);
+        for (rule, reason) in &self.rejected_by_reason {
+            table.add_row([rule.clone(), grouped(reason.units), reason.first.clone()]);
+        }
+        table
+    }
+
+    fn strongest_table(&self) -> Table {
+        let mut table =
+            table(&["restaurant", "dish", "upvotes", "mentions", "threads", "best score", "activity"], &[2, 3, 4, 5]);
+        for strong in &self.strongest {
+            let dish = if strong.dish_attributes.is_empty() {
+                strong.dish.clone()
+            } else {
+                format!("{} ({})", strong.dish, strong.dish_attributes.join(", "))
+            };
+            table.add_row([
+                strong.restaurant.clone(),
+                dish,
+                signed(strong.total_upvotes),
+                grouped(u64::from(strong.mentions.unsigned_abs())),
+                grouped(u64::from(strong.threads.unsigned_abs())),
+                strong.best_score.map_or_else(String::new, |score| format!("{score:.1}")),
+                strong.activity_level.clone(),
+            ]);
+        }
+        table
+    }
+}
+
+fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A number with its thousands set apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn signed(number: i64) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", grouped(number.unsigned_abs()))
+}
+
+fn duration(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+}
