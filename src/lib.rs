@@ -83,20 +83,22 @@ mod batch;
 mod config;
 mod engine;
 mod error;
+mod in_flight;
 #[cfg(feature = "loader")]
 pub mod loader;
 mod outcome;
 mod record;
 #[cfg(all(feature = "embedded-server", unix))]
 pub mod server;
+mod stats;
 mod store;
 pub mod telemetry;
 mod unit;
 
-pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
 #[doc(hidden)]
-pub use engine::ActorKind;
-pub use engine::{Engine, Receipt, ShutdownReport, Stats, TableStats};
+pub use actor::ActorKind;
+pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
+pub use engine::{Engine, Receipt, ShutdownReport};
 pub use error::{StartError, SubmitError};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,
@@ -107,6 +109,7 @@ pub use record::{
     RereadNeeded, SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention,
     score, truncate,
 };
+pub use stats::{Stats, TableStats};
 pub use store::{MigrationReport, Migrations, RefreshReport, StoreError};
 pub use unit::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,

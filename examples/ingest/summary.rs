@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use graphsink::{Stats, TableStats, Timestamp};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -254,6 +254,8 @@ impl Summary {
 fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // Lines around the header and the whole are enough.
+    table.remove_style(TableComponent::HorizontalLines);
     table.set_header(header);
     for column in right {
         if let Some(column) = table.column_mut(*column) {

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use super::coordinator::TransactionCoordinator;
 use super::message::{Absorb, AnyBatch, BatchReady, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
-use crate::engine::EpochId;
+use crate::in_flight::EpochId;
 
 /// Coalesces entities.
 pub(crate) type EntityBatcher = Batcher<EntityBatch>;

@@ -9,9 +9,9 @@ use actix::Addr;
 use futures::FutureExt;
 
 use super::message::EpochFinished;
-use super::supervisor::{Parts, Supervisor};
+use super::supervisor::{Shared, Supervisor};
 use crate::batch::Epoch;
-use crate::engine::{EpochId, Submission};
+use crate::in_flight::{EpochId, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::store::{EpochObserver, Written};
@@ -21,7 +21,7 @@ pub(super) struct CommitTask {
     epoch: EpochId,
     lane: usize,
     submissions: Vec<Arc<Submission>>,
-    parts: Arc<Parts>,
+    shared: Arc<Shared>,
     supervisor: Addr<Supervisor>,
 }
 
@@ -30,23 +30,23 @@ impl CommitTask {
         epoch: EpochId,
         lane: usize,
         submissions: Vec<Arc<Submission>>,
-        parts: &Arc<Parts>,
+        shared: &Arc<Shared>,
         supervisor: Addr<Supervisor>,
     ) -> Self {
-        Self { epoch, lane, submissions, parts: Arc::clone(parts), supervisor }
+        Self { epoch, lane, submissions, shared: Arc::clone(shared), supervisor }
     }
 
     /// Runs on the runtime of the connections, whichever thread this is called on.
     pub(super) fn spawn(self, epoch: Epoch) {
-        let runtime = self.parts.runtime.clone();
+        let runtime = self.shared.runtime.clone();
         runtime.spawn(self.run(epoch));
     }
 
     async fn run(mut self, epoch: Epoch) {
-        let lane = Arc::clone(&self.parts.lanes[self.lane]);
+        let lane = Arc::clone(&self.shared.lanes[self.lane]);
         // Fair: epochs of a lane commit in the order in which they were sealed.
         let _turn = lane.acquire_owned().await;
-        let store = self.parts.store.clone();
+        let store = self.shared.store.clone();
         let deadline = self.deadline();
         let commit = AssertUnwindSafe(store.commit(epoch, deadline, &mut self)).catch_unwind().await;
         if commit.is_err() {
@@ -57,7 +57,7 @@ impl CommitTask {
                 let commit_under_way = submission.commit_under_way.load(Ordering::Acquire);
                 let cause = UnavailableCause::EngineFailed;
                 let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts: 1, cause });
-                self.parts.in_flight.settle(submission, outcome);
+                self.shared.in_flight.settle(submission, outcome);
             }
         }
         self.supervisor.do_send(EpochFinished { epoch: self.epoch });
@@ -67,7 +67,7 @@ impl CommitTask {
     /// all the same.
     fn deadline(&self) -> Instant {
         let oldest = self.submissions.iter().map(|submission| submission.accepted_at).min();
-        oldest.unwrap_or_else(Instant::now) + self.parts.outcome_deadline
+        oldest.unwrap_or_else(Instant::now) + self.shared.outcome_deadline
     }
 }
 
@@ -82,14 +82,14 @@ impl EpochObserver for CommitTask {
         let received = Table::ALL.map(|table| (table, epoch.received(table)));
         let units = epoch.units().len();
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
-        self.parts.counters.epoch_committed(units, received, &written.dispositions, took);
+        self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
     }
 
     fn failed(&mut self) {
-        self.parts.counters.attempt_failed();
+        self.shared.counters.attempt_failed();
     }
 
     fn settled(&mut self, unit: usize, outcome: Outcome) {
-        self.parts.in_flight.settle(&self.submissions[unit], outcome);
+        self.shared.in_flight.settle(&self.submissions[unit], outcome);
     }
 }

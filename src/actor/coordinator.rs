@@ -7,9 +7,9 @@ use actix::prelude::*;
 
 use super::commit_task::CommitTask;
 use super::message::{AnyBatch, BatchReady, DeathWatch, Discard, EpochSealed, Panic};
-use super::supervisor::Parts;
+use super::supervisor::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
-use crate::engine::{EpochId, Submission};
+use crate::in_flight::{EpochId, Submission};
 
 /// What has arrived of an epoch. It is whole when nothing is missing.
 #[derive(Default)]
@@ -25,15 +25,15 @@ pub(crate) struct TransactionCoordinator {
     arriving: BTreeMap<EpochId, Arriving>,
     /// Epochs below this were discarded; what still comes of them is dropped.
     discarded_below: EpochId,
-    parts: Arc<Parts>,
+    shared: Arc<Shared>,
     supervisor: Addr<super::Supervisor>,
     _watch: DeathWatch,
 }
 
 impl TransactionCoordinator {
-    pub(crate) fn new(parts: Arc<Parts>, discarded_below: EpochId, watch: DeathWatch) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, discarded_below: EpochId, watch: DeathWatch) -> Self {
         let supervisor = watch.supervisor.clone();
-        Self { arriving: BTreeMap::new(), discarded_below, parts, supervisor, _watch: watch }
+        Self { arriving: BTreeMap::new(), discarded_below, shared, supervisor, _watch: watch }
     }
 
     fn arrive(&mut self, epoch: EpochId, take_in: impl FnOnce(&mut Arriving)) {
@@ -67,12 +67,12 @@ impl TransactionCoordinator {
         let joined = Epoch::join(units, entities, connections, mentions);
         assert!(joined.is_some(), "epoch {epoch}: a batch lacks rows of a unit that was routed to it");
         let Some(joined) = joined else { return };
-        if !self.parts.in_flight.claim(epoch, &submissions) {
+        if !self.shared.in_flight.claim(epoch, &submissions) {
             tracing::debug!(epoch, "the epoch's units were routed elsewhere or settled meanwhile");
             self.supervisor.do_send(super::message::EpochFinished { epoch });
             return;
         }
-        CommitTask::new(epoch, lane, submissions, &self.parts, self.supervisor.clone()).spawn(joined);
+        CommitTask::new(epoch, lane, submissions, &self.shared, self.supervisor.clone()).spawn(joined);
     }
 }
 

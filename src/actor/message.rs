@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
+use super::ActorKind;
 use super::coordinator::TransactionCoordinator;
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
-use crate::engine::{ActorKind, EpochId, Submission};
+use crate::in_flight::{EpochId, Submission};
 use crate::unit::Unit;
 
 /// Handle -> Supervisor: a unit was accepted.

@@ -36,4 +36,28 @@ mod message;
 mod supervisor;
 
 pub(crate) use message::{Flush, Panic, Submit};
-pub(crate) use supervisor::{Parts, Supervisor};
+pub(crate) use supervisor::{Shared, Supervisor};
+
+/// An actor of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub enum ActorKind {
+    Supervisor,
+    EntityBatcher,
+    ConnectionBatcher,
+    MentionBatcher,
+    TransactionCoordinator,
+}
+
+impl ActorKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::EntityBatcher => "entity_batcher",
+            Self::ConnectionBatcher => "connection_batcher",
+            Self::MentionBatcher => "mention_batcher",
+            Self::TransactionCoordinator => "transaction_coordinator",
+        }
+    }
+}

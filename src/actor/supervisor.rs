@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::Semaphore;
 
+use super::ActorKind;
 use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::message::{
     Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
-use crate::engine::{ActorKind, Counters, EpochId, InFlight, Submission};
+use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::stats::Counters;
 use crate::store::Store;
 use crate::telemetry;
 
@@ -27,7 +29,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 
 /// What outlives every actor, and all of them share.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Shared {
     pub(crate) in_flight: InFlight,
     pub(crate) counters: Arc<Counters>,
     pub(crate) store: Store,
@@ -43,7 +45,7 @@ pub(crate) struct Parts {
     pub(crate) next_epoch: std::sync::atomic::AtomicU64,
 }
 
-impl Parts {
+impl Shared {
     /// Notes the death of an actor; false if there were too many.
     pub(crate) fn note_death(&self, actor: ActorKind) -> bool {
         tracing::error!(actor = actor.as_str(), "an actor died and is started again");
@@ -113,7 +115,7 @@ struct Children {
 
 /// See the module's documentation, and `actor/mod.rs` for the protocol.
 pub(crate) struct Supervisor {
-    parts: Arc<Parts>,
+    shared: Arc<Shared>,
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
     /// Where units of a restaurant are on their way, and how many.
@@ -130,13 +132,13 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(
-        parts: Arc<Parts>,
+        shared: Arc<Shared>,
         alive: tokio::sync::oneshot::Sender<()>,
         give_up: Arc<tokio::sync::Notify>,
     ) -> Self {
-        let lanes = parts.lanes.iter().map(|_| Lane::default()).collect();
+        let lanes = shared.lanes.iter().map(|_| Lane::default()).collect();
         Self {
-            parts,
+            shared,
             lanes,
             sealed: BTreeMap::new(),
             affinity: HashMap::new(),
@@ -155,9 +157,9 @@ impl Supervisor {
     }
 
     fn start_coordinator(&mut self, context: &Context<Self>) -> Addr<TransactionCoordinator> {
-        let next = self.parts.next_epoch.load(std::sync::atomic::Ordering::Relaxed);
+        let next = self.shared.next_epoch.load(std::sync::atomic::Ordering::Relaxed);
         let watch = self.watch(ActorKind::TransactionCoordinator, context);
-        TransactionCoordinator::new(Arc::clone(&self.parts), next, watch).start()
+        TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
     }
 
     /// Routes a unit to a lane and its rows to the batchers.
@@ -171,12 +173,12 @@ impl Supervisor {
         *units += 1;
         let lane = *lane;
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
-            epoch: self.parts.new_epoch(),
+            epoch: self.shared.new_epoch(),
             submissions: Vec::new(),
             rows: 0,
         });
         let epoch = open.epoch;
-        if !self.parts.in_flight.route(&submission, epoch) {
+        if !self.shared.in_flight.route(&submission, epoch) {
             forget(&mut self.affinity, affinity);
             return;
         }
@@ -193,7 +195,7 @@ impl Supervisor {
         }
         open.rows += rows;
         open.submissions.push(submission);
-        let full = open.rows >= self.parts.max_batch_rows;
+        let full = open.rows >= self.shared.max_batch_rows;
         self.lanes[lane].rows += rows;
         if full {
             self.seal(lane, SealReason::Full);
@@ -228,12 +230,12 @@ impl Supervisor {
     /// numbers. What the batchers and the coordinator still hold of it is discarded.
     fn route_again(&mut self) {
         let Some(children) = &self.children else { return };
-        let below = self.parts.new_epoch();
+        let below = self.shared.new_epoch();
         children.entities.do_send(Discard { below });
         children.connections.do_send(Discard { below });
         children.mentions.do_send(Discard { below });
         children.coordinator.do_send(Discard { below });
-        let unclaimed = self.parts.in_flight.unclaimed();
+        let unclaimed = self.shared.in_flight.unclaimed();
         let epochs: std::collections::HashSet<EpochId> =
             unclaimed.iter().map(|submission| submission.epoch()).collect();
         // Epochs whose units were claimed are being committed; their tasks will report them.
@@ -288,7 +290,7 @@ impl Actor for Supervisor {
         // What a supervisor before this one left behind, and what was on its way to it.
         self.route_again();
         context.run_interval(SWEEP, |supervisor, _| {
-            for submission in supervisor.parts.in_flight.unrouted() {
+            for submission in supervisor.shared.in_flight.unrouted() {
                 supervisor.route(submission);
             }
         });
@@ -333,7 +335,7 @@ impl Handler<ChildStopped> for Supervisor {
         if self.current.get(&child) != Some(&incarnation) {
             return;
         }
-        if !self.parts.note_death(child) {
+        if !self.shared.note_death(child) {
             self.give_up.notify_one();
             return;
         }

@@ -179,7 +179,7 @@ impl EntityPlan {
     /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
     /// for another one's uncommitted id), taken after all row locks, so they need an order of
     /// their own. For the same reason rows are inserted without their Google id.
-    pub(crate) fn settle_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
+    pub(crate) fn remaining_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {

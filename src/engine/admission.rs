@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::in_flight::Room;
 use crate::config::Config;
+use crate::in_flight::Room;
 
 #[derive(Debug)]
 pub(crate) struct Admission {

@@ -4,9 +4,7 @@
 //! for the connections. So it works the same from every kind of runtime, and shows no actix type.
 
 mod admission;
-mod in_flight;
 mod receipt;
-mod stats;
 mod thread;
 
 use std::fmt;
@@ -18,20 +16,19 @@ use futures::channel::oneshot;
 use metrics::histogram;
 use tokio::sync::TryAcquireError;
 
-use crate::actor::{Flush, Panic, Parts, Submit, Supervisor};
+use crate::actor::{ActorKind, Flush, Panic, Shared, Submit, Supervisor};
 use crate::config::Config;
 use crate::error::{StartError, SubmitError};
+use crate::in_flight::Room;
 use crate::outcome::UnavailableCause;
 use crate::record::{Timestamp, truncate};
+use crate::stats::Stats;
 use crate::store::{RefreshReport, StoreError};
 use crate::telemetry;
 use crate::unit::UnitOfWork;
 
 use admission::Admission;
-pub(crate) use in_flight::{EpochId, InFlight, Submission};
 pub use receipt::Receipt;
-pub(crate) use stats::Counters;
-pub use stats::{Stats, TableStats};
 use thread::Stop;
 
 /// Writes units of work into PostgreSQL. Cheap to clone, usable from any thread and any runtime.
@@ -72,7 +69,7 @@ impl fmt::Debug for Engine {
 struct Inner {
     config: Config,
     admission: Admission,
-    parts: Arc<Parts>,
+    shared: Arc<Shared>,
     supervisor: SupervisorAddress,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     /// Resolves when the engine's thread is done.
@@ -81,30 +78,6 @@ struct Inner {
 
 /// The address of the current supervisor; another one after a death.
 type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
-
-/// An actor of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub enum ActorKind {
-    Supervisor,
-    EntityBatcher,
-    ConnectionBatcher,
-    MentionBatcher,
-    TransactionCoordinator,
-}
-
-impl ActorKind {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Supervisor => "supervisor",
-            Self::EntityBatcher => "entity_batcher",
-            Self::ConnectionBatcher => "connection_batcher",
-            Self::MentionBatcher => "mention_batcher",
-            Self::TransactionCoordinator => "transaction_coordinator",
-        }
-    }
-}
 
 /// How an engine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +98,7 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         telemetry::describe();
         let (started, done) = thread::spawn(config.clone())?;
-        let thread::Started { parts, supervisor, stop } = started
+        let thread::Started { shared, supervisor, stop } = started
             .await
             // The thread ends without an answer only by a panic while it starts.
             .unwrap_or_else(|_| Err(std::io::Error::other("the engine's thread died while it started").into()))?;
@@ -135,7 +108,7 @@ impl Engine {
         }));
         let admission = Admission::new(&config);
         let stop = Mutex::new(Some(stop));
-        Ok(Self { inner: Arc::new(Inner { config, admission, parts, supervisor, stop, done }) })
+        Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, done }) })
     }
 
     /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
@@ -176,8 +149,8 @@ impl Engine {
         })
     }
 
-    fn accept(&self, unit: UnitOfWork, room: in_flight::Room) -> Result<Receipt, SubmitError> {
-        let accepted = self.inner.parts.in_flight.accept(unit, room);
+    fn accept(&self, unit: UnitOfWork, room: Room) -> Result<Receipt, SubmitError> {
+        let accepted = self.inner.shared.in_flight.accept(unit, room);
         let (submission, outcome) = accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
         let receipt = Receipt::new(submission.number, outcome);
         // To a supervisor that just died the message is lost, not the unit: its successor looks
@@ -189,7 +162,7 @@ impl Engine {
     /// Resolves when every unit that was accepted before has its outcome. Open epochs are sealed
     /// at once.
     pub async fn flush(&self) {
-        let settled = self.inner.parts.in_flight.settled_so_far();
+        let settled = self.inner.shared.in_flight.settled_so_far();
         self.inner.supervisor().do_send(Flush);
         // An error says that the engine is gone, and with it every unit it had.
         let _ = settled.await;
@@ -207,9 +180,9 @@ impl Engine {
     /// `Unavailable` and named in the report. Calling it again waits for the same end.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.inner.close();
-        let in_flight = &self.inner.parts.in_flight;
+        let in_flight = &self.inner.shared.in_flight;
         let drained = self.flush();
-        let clock = self.inner.parts.runtime.spawn(tokio::time::sleep(deadline));
+        let clock = self.inner.shared.runtime.spawn(tokio::time::sleep(deadline));
         // Whichever comes first; the clock runs on the engine's runtime, the caller's may have none.
         let _ = futures::future::select(std::pin::pin!(drained), clock).await;
         let abandoned = in_flight.abandon(&UnavailableCause::ShutDown);
@@ -225,15 +198,15 @@ impl Engine {
     /// # Errors
     /// When the database cannot be used; what was brought up to date until then stays so.
     pub async fn refresh_activity(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
-        let store = self.inner.parts.store.clone();
-        let refresh = self.inner.parts.runtime.spawn(async move { store.refresh(truncate(as_of)).await });
+        let store = self.inner.shared.store.clone();
+        let refresh = self.inner.shared.runtime.spawn(async move { store.refresh(truncate(as_of)).await });
         refresh.await.unwrap_or(Err(StoreError::ShutDown))
     }
 
     /// Totals since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.parts.counters.snapshot()
+        self.inner.shared.counters.snapshot()
     }
 
     /// The settings.
@@ -255,7 +228,7 @@ impl Inner {
     }
 
     fn close(&self) {
-        self.parts.in_flight.close();
+        self.shared.in_flight.close();
         self.admission.close();
     }
 

@@ -9,11 +9,13 @@ use actix::Actor;
 use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{ActorKind, Counters, InFlight, SupervisorAddress};
-use crate::actor::{Parts, Supervisor};
+use super::SupervisorAddress;
+use crate::actor::{ActorKind, Shared, Supervisor};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::in_flight::InFlight;
 use crate::outcome::UnavailableCause;
+use crate::stats::Counters;
 use crate::store::Store;
 
 /// How an engine is to end.
@@ -27,7 +29,7 @@ pub(super) enum Stop {
 
 /// What a started engine consists of.
 pub(super) struct Started {
-    pub(super) parts: Arc<Parts>,
+    pub(super) shared: Arc<Shared>,
     pub(super) supervisor: SupervisorAddress,
     pub(super) stop: oneshot::Sender<Stop>,
 }
@@ -61,24 +63,24 @@ fn run(config: &Config, started: oneshot::Sender<StartResult>) {
             return;
         }
     };
-    let parts = match runtime.block_on(connect(config, runtime.handle().clone())) {
-        Ok(parts) => Arc::new(parts),
+    let shared = match runtime.block_on(connect(config, runtime.handle().clone())) {
+        Ok(shared) => Arc::new(shared),
         Err(error) => {
             let _ = started.send(Err(error));
             return;
         }
     };
-    actix::System::new().block_on(supervise(&parts, started));
+    actix::System::new().block_on(supervise(&shared, started));
     // Commits that are still under way were given up; their connections close with the runtime.
     runtime.shutdown_timeout(Duration::from_millis(500));
 }
 
-async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Parts, StartError> {
+async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {
     let store = Store::new(config).await?;
     store.check(&config.schema).await?;
     store.forget_old_attempts().await?;
     let counters = Arc::new(Counters::default());
-    Ok(Parts {
+    Ok(Shared {
         in_flight: InFlight::new(Arc::clone(&counters)),
         counters,
         store,
@@ -92,16 +94,16 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Par
 }
 
 /// Keeps a supervisor alive until the engine is to end.
-async fn supervise(parts: &Arc<Parts>, started: oneshot::Sender<StartResult>) {
+async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) {
     let give_up = Arc::new(Notify::new());
     let start = || {
         let (alive, dead) = tokio::sync::oneshot::channel();
-        (Supervisor::new(Arc::clone(parts), alive, Arc::clone(&give_up)).start(), dead)
+        (Supervisor::new(Arc::clone(shared), alive, Arc::clone(&give_up)).start(), dead)
     };
     let (address, mut dead) = start();
     let address: SupervisorAddress = Arc::new(RwLock::new(address));
     let (stop, mut stopped) = oneshot::channel();
-    let handles = Started { parts: Arc::clone(parts), supervisor: Arc::clone(&address), stop };
+    let handles = Started { shared: Arc::clone(shared), supervisor: Arc::clone(&address), stop };
     // If the caller lost interest the handles are dropped here, and with them `stop`.
     let _ = started.send(Ok(handles));
     let mut draining = false;
@@ -109,20 +111,20 @@ async fn supervise(parts: &Arc<Parts>, started: oneshot::Sender<StartResult>) {
     loop {
         tokio::select! {
             _ = &mut dead => {
-                if !parts.note_death(ActorKind::Supervisor) {
-                    break fail(parts);
+                if !shared.note_death(ActorKind::Supervisor) {
+                    break fail(shared);
                 }
                 let (successor, death) = start();
                 *address.write().unwrap_or_else(PoisonError::into_inner) = successor;
                 dead = death;
             }
-            () = give_up.notified() => break fail(parts),
+            () = give_up.notified() => break fail(shared),
             how = &mut stopped, if !draining => match how {
                 Ok(Stop::Now) => break,
                 // Without a sender nobody can submit any more either.
                 Ok(Stop::WhenDrained) | Err(_) => {
                     draining = true;
-                    drained = futures::FutureExt::fuse(parts.in_flight.settled_so_far());
+                    drained = futures::FutureExt::fuse(shared.in_flight.settled_so_far());
                 }
             },
             _ = &mut drained => break,
@@ -131,8 +133,8 @@ async fn supervise(parts: &Arc<Parts>, started: oneshot::Sender<StartResult>) {
 }
 
 /// Dying and rising for ever helps nobody: every unit is told, and no more are accepted.
-fn fail(parts: &Parts) {
+fn fail(shared: &Shared) {
     tracing::error!("actors died too often, the engine stops");
-    parts.in_flight.close();
-    parts.in_flight.abandon(&UnavailableCause::EngineFailed);
+    shared.in_flight.close();
+    shared.in_flight.abandon(&UnavailableCause::EngineFailed);
 }

@@ -4,6 +4,7 @@
 //! to try again and what to split, [`transaction`] writes one epoch, [`fence`] finds out whether a
 //! commit without an answer took place, [`statement`] holds all SQL.
 
+mod check;
 mod columns;
 mod commit;
 mod connection;
@@ -11,7 +12,6 @@ mod error;
 mod fence;
 mod migrate;
 mod refresh;
-mod schema;
 mod statement;
 mod transaction;
 

@@ -208,7 +208,7 @@ impl Transaction<'_> {
             return Err(VanishedRow.into());
         }
         entities.read_under_lock(stored);
-        Ok(entities.settle_updates(&epoch.entities, &writes))
+        Ok(entities.remaining_updates(&epoch.entities, &writes))
     }
 
     async fn entities_by_key(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {

@@ -135,6 +135,8 @@ fn metadata() -> impl Strategy<Value = Value> {
         json!({"a": 1.5}),
         json!({"a": 10_000_001}),
         json!({"a": 1e16}),
+        json!({"a": -5.843_334_799_490_125e17}),
+        json!({"a": 1e300}),
         json!({"a": 0.1}),
         json!({"a": 1.0}),
         json!({"a": 1}),

@@ -5,6 +5,7 @@
 //! - `database` reads the whole logical database and compares it with the model; it also holds the
 //!   statement that compares every metric with a `GROUP BY`.
 //! - `generate` draws records that collide as often as they can.
+//! - `loader` reads the loader's format for the model, on its own.
 //! - `support` is the server, a fresh database for each test, and waiting with patience.
 //!
 //! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
@@ -14,6 +15,7 @@ mod counters;
 mod database;
 mod generate;
 mod lifecycle;
+mod loader;
 mod merge;
 mod model;
 mod outcomes;

@@ -206,9 +206,12 @@ pub(crate) fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, a
         graph.mentions.insert(key, winner.row());
     }
 
+    let mut by_connection: HashMap<&ConnectionKey, Vec<_>> = HashMap::new();
+    for (key, row) in &graph.mentions {
+        by_connection.entry(&key.connection).or_default().push((key.source_type, key.source_id.as_str(), row));
+    }
     for (key, row) in &mut graph.connections {
-        let own = graph.mentions.iter().filter(|(mention, _)| mention.connection == *key);
-        row.metrics = metrics(own.map(|(key, row)| (key.source_type, key.source_id.as_str(), row)), as_of);
+        row.metrics = metrics(by_connection.remove(key).into_iter().flatten(), as_of);
     }
     graph
 }
@@ -347,11 +350,11 @@ fn canonical(value: &Value) -> String {
             format!("{{{}}}", members.join(","))
         }
         Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
-        // jsonb keeps decimals: no negative zero, and digits where JSON would write an exponent.
+        // jsonb keeps decimals: no negative zero, and all digits of large whole numbers.
         Value::Number(number) if number.as_f64() == Some(0.0) && number.is_f64() => "0.0".to_owned(),
-        Value::Number(number) if number.to_string().contains('e') => {
-            let digits: Value = serde_json::from_str(&format!("{}", number.as_f64().expect("a float"))).expect("JSON");
-            digits.to_string()
+        Value::Number(number) if number.as_f64().is_some_and(|float| float.abs() >= 1e16) => {
+            let digits = if number.is_f64() { format!("{:.0}", number.as_f64().unwrap()) } else { number.to_string() };
+            digits.parse::<Value>().expect("JSON").to_string()
         }
         other => other.to_string(),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use serde::Serialize;
 
-use super::in_flight::Room;
+use crate::in_flight::Room;
 use crate::outcome::{Disposition, Outcome};
 use crate::record::Table;
 use crate::telemetry;
@@ -90,7 +90,7 @@ fn add(total: &AtomicU64, more: u64) {
 }
 
 impl Counters {
-    pub(super) fn accepted(&self, rows: usize, bytes: usize) {
+    pub(crate) fn accepted(&self, rows: usize, bytes: usize) {
         add(&self.submitted, 1);
         let rows = self.rows_in_flight.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
         let bytes = self.bytes_in_flight.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
@@ -98,7 +98,7 @@ impl Counters {
         gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
     }
 
-    pub(super) fn settled(&self, outcome: &Outcome, took: Duration, room: &Room) {
+    pub(crate) fn settled(&self, outcome: &Outcome, took: Duration, room: &Room) {
         match outcome {
             Outcome::Committed(_) => add(&self.committed, 1),
             Outcome::Rejected(_) => add(&self.rejected, 1),
@@ -154,7 +154,7 @@ impl Counters {
         telemetry::actor_restarted(actor);
     }
 
-    pub(super) fn snapshot(&self) -> Stats {
+    pub(crate) fn snapshot(&self) -> Stats {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let table = |table: Table| {
             let totals = &self.tables[table as usize];

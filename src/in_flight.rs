@@ -17,8 +17,8 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::stats::Counters;
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::stats::Counters;
 use crate::unit::{Unit, UnitOfWork};
 
 /// The number of an epoch; 0 is none.
