@@ -229,9 +229,15 @@ impl ConfigBuilder {
                 "must be at least max_unit_rows, or the largest unit never gets in",
             ));
         }
+        if max_rows_in_flight > ROWS_IN_FLIGHT_MAX {
+            return Err(error("max_rows_in_flight", "must be at most 2^24"));
+        }
         let max_bytes_in_flight = at_least("max_bytes_in_flight", self.max_bytes_in_flight.unwrap_or(64 << 20), 1)?;
-        if max_rows_in_flight > u32::MAX as usize || max_bytes_in_flight > u32::MAX as usize {
-            return Err(error("max_rows_in_flight", "rows and bytes in flight must each be below 2^32"));
+        if max_bytes_in_flight > BYTES_IN_FLIGHT_MAX {
+            return Err(error("max_bytes_in_flight", "must be at most 512 MiB"));
+        }
+        if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
+            return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold"));
         }
         let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
         if in_flight_commits > 64 {
@@ -239,6 +245,7 @@ impl ConfigBuilder {
         }
         let connect_timeout = seconds("connect_timeout", self.connect_timeout_seconds, 5.0)?;
         postgres.connect_timeout(connect_timeout);
+        notice_dead_peers(&mut postgres);
         if postgres.get_application_name().is_none() {
             postgres.application_name("graphsink");
         }
@@ -288,6 +295,32 @@ fn kind(kind: &figment::error::Kind) -> String {
         Kind::UnknownField(field, _) => format!("unknown setting {field}"),
         Kind::Message(message) => format!(" {message}"),
         _ => String::new(),
+    }
+}
+
+/// Far more than any epoch should have.
+const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
+/// All that is in flight may end up in one message to the server, which holds 1 GiB at most.
+const BYTES_IN_FLIGHT_MAX: usize = 512 << 20;
+
+/// Whether a time can be the engine's "now": it and the 30 days before it can be stored.
+pub(crate) fn is_possible_as_of(as_of: Timestamp) -> bool {
+    /// 4713-01-01 BC, comfortably after PostgreSQL's earliest time.
+    const EARLIEST_SECONDS: i64 = -210_831_897_600;
+    as_of.timestamp() >= EARLIEST_SECONDS
+}
+
+/// A server that is gone without a word is noticed in half a minute instead of two hours, unless
+/// the connection string says otherwise.
+fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {
+    const TWO_HOURS: Duration = Duration::from_hours(2);
+    if postgres.get_keepalives_idle() == TWO_HOURS {
+        postgres.keepalives_idle(Duration::from_secs(15));
+        postgres.keepalives_interval(Duration::from_secs(5));
+        postgres.keepalives_retries(3);
+    }
+    if postgres.get_tcp_user_timeout().is_none() {
+        postgres.tcp_user_timeout(Duration::from_secs(20));
     }
 }
 

@@ -47,6 +47,12 @@ pub enum StartError {
         /// The first table that is missing.
         table: &'static str,
     },
+    /// The server is older than PostgreSQL 14.
+    #[error("the server is PostgreSQL {version}, graphsink needs 14 or newer")]
+    ServerTooOld {
+        /// Its major version.
+        version: i32,
+    },
     /// The database's encoding is not UTF-8.
     #[error("the database is encoded in {encoding}, graphsink needs UTF8")]
     Encoding {

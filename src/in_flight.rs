@@ -10,7 +10,7 @@
 //! - Room is given back when a unit is settled, never earlier.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
-use crate::stats::Counters;
+use crate::stats::{Counters, OutcomeKind};
 use crate::unit::{Unit, UnitOfWork};
 
 /// The number of an epoch; 0 is none.
@@ -32,7 +32,9 @@ pub(crate) struct Submission {
     pub(crate) accepted_at: Instant,
     pub(crate) span: tracing::Span,
     /// Set while a commit of the unit is on its way and its answer is not known.
-    pub(crate) commit_under_way: AtomicBool,
+    commit_under_way: AtomicBool,
+    /// Transactions that tried to commit it.
+    pub(crate) attempts: AtomicU32,
     epoch: AtomicU64,
     claimed: AtomicBool,
     answer: Mutex<Option<Answer>>,
@@ -55,6 +57,16 @@ impl Submission {
     /// The epoch that it was routed to last; 0 before the first.
     pub(crate) fn epoch(&self) -> EpochId {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether a commit of it was sent whose answer is not known.
+    pub(crate) fn is_commit_under_way(&self) -> bool {
+        self.commit_under_way.load(Ordering::Acquire)
+    }
+
+    /// Notes that the commit did not happen.
+    pub(crate) fn commit_failed(&self) {
+        self.commit_under_way.store(false, Ordering::Release);
     }
 }
 
@@ -110,6 +122,7 @@ impl InFlight {
             unit,
             accepted_at: Instant::now(),
             commit_under_way: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
             epoch: AtomicU64::new(0),
             claimed: AtomicBool::new(false),
             answer: Mutex::new(Some(Answer { sender, room })),
@@ -162,29 +175,64 @@ impl InFlight {
         self.state().units.values().filter(|unit| unit.epoch() == 0).cloned().collect()
     }
 
-    /// Gives a unit its outcome, unless it has one.
-    pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) {
-        let answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Answer { sender, room }) = answer else { return };
-        self.counters.settled(&outcome, submission.accepted_at.elapsed(), &room);
-        tracing::debug!(parent: &submission.span, outcome = outcome.as_str(), "unit settled");
+    /// Notes that a commit of these units is about to be sent; false, and nothing noted, if one of
+    /// them has its outcome already: it was given up, and must not be committed behind the back of
+    /// whoever was told so.
+    pub(crate) fn begin_commit<'a>(submissions: impl Iterator<Item = &'a Arc<Submission>> + Clone) -> bool {
+        for submission in submissions.clone() {
+            let answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner);
+            if answer.is_none() {
+                drop(answer);
+                for submission in submissions {
+                    submission.commit_under_way.store(false, Ordering::Release);
+                }
+                return false;
+            }
+            // Under the lock: whoever gives up this unit reads the flag under the same lock.
+            submission.commit_under_way.store(true, Ordering::Release);
+        }
+        true
+    }
+
+    /// Gives a unit its outcome, unless it has one; says whether it did.
+    pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) -> bool {
+        self.settle_with(submission, |_| outcome)
+    }
+
+    /// `outcome` is made under the unit's lock, from whether a commit of it is under way.
+    fn settle_with(&self, submission: &Submission, outcome: impl FnOnce(bool) -> Outcome) -> bool {
+        let mut answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Answer { sender, room }) = answer.take() else { return false };
+        let outcome = outcome(submission.commit_under_way.load(Ordering::Acquire));
+        drop(answer);
+        let waiters = self.remove(submission.number);
+        // Metrics and spans are the program's code, which may panic: everything else comes first.
+        let kind = OutcomeKind::of(&outcome);
+        let permits = (room.rows.num_permits(), room.bytes.num_permits());
         // The receipt may have been dropped: then nobody wants to know.
         let _ = sender.send(outcome);
         drop(room);
-        let mut state = self.state();
-        state.units.remove(&submission.number);
-        let oldest = state.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
-        if state.waiting.iter().any(|(number, _)| *number <= oldest) {
-            let (done, waiting) =
-                std::mem::take(&mut state.waiting).into_iter().partition(|(number, _)| *number <= oldest);
-            state.waiting = waiting;
-            drop(state);
-            let done: Vec<(u64, oneshot::Sender<()>)> = done;
-            for (_, waiter) in done {
-                // Who no longer waits need not be told.
-                let _ = waiter.send(());
-            }
+        for waiter in waiters {
+            // Who no longer waits need not be told.
+            let _ = waiter.send(());
         }
+        self.counters.settled(kind, submission.accepted_at.elapsed(), permits);
+        tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
+        true
+    }
+
+    /// Forgets a unit; gives who waited for nothing but it.
+    fn remove(&self, number: u64) -> Vec<oneshot::Sender<()>> {
+        let mut state = self.state();
+        state.units.remove(&number);
+        let oldest = state.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        if state.waiting.iter().all(|(number, _)| *number > oldest) {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        let (done, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(number, _)| *number <= oldest);
+        state.waiting = waiting;
+        done.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
     /// Resolves when every unit that was accepted before this call is settled.
@@ -195,6 +243,7 @@ impl InFlight {
             // The receiver is right here.
             let _ = sender.send(());
         } else {
+            state.waiting.retain(|(_, waiter)| !waiter.is_canceled());
             let next = state.next;
             state.waiting.push((next, sender));
         }
@@ -204,12 +253,13 @@ impl InFlight {
     /// Gives every unit without an outcome the outcome "unavailable"; gives their numbers.
     pub(crate) fn abandon(&self, cause: &UnavailableCause) -> Vec<u64> {
         let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
-        for submission in &left {
-            let commit_under_way = submission.commit_under_way.load(Ordering::Acquire);
-            let outcome = Unavailable { commit_under_way, attempts: 0, cause: cause.clone() };
-            self.settle(submission, Outcome::Unavailable(outcome));
-        }
-        left.iter().map(|submission| submission.number).collect()
+        let abandon = |submission: &&Arc<Submission>| {
+            self.settle_with(submission, |commit_under_way| {
+                let attempts = submission.attempts.load(Ordering::Relaxed);
+                Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
+            })
+        };
+        left.iter().filter(abandon).map(|submission| submission.number).collect()
     }
 }
 
@@ -259,8 +309,8 @@ mod tests {
         let (submission, receiver) = accept(&in_flight);
         assert_eq!(in_flight.counters.snapshot().rows_in_flight, 1);
         let mut settled = in_flight.settled_so_far();
-        in_flight.settle(&submission, unavailable());
-        in_flight.settle(&submission, unavailable());
+        assert!(in_flight.settle(&submission, unavailable()));
+        assert!(!in_flight.settle(&submission, unavailable()));
         assert_eq!(in_flight.counters.snapshot().units_unavailable, 1);
         assert_eq!(in_flight.counters.snapshot().rows_in_flight, 0);
         assert!(matches!(receiver.now_or_never(), Some(Ok(Outcome::Unavailable(_)))));
@@ -278,6 +328,33 @@ mod tests {
         assert_eq!(settled.try_recv(), Ok(None), "the first is still on its way");
         in_flight.settle(&first, unavailable());
         assert_eq!(settled.try_recv(), Ok(Some(())), "the second came later");
+    }
+
+    #[test]
+    fn a_unit_that_was_given_up_is_not_committed_any_more() {
+        let in_flight = InFlight::new(Arc::default());
+        let (kept, _) = accept(&in_flight);
+        let (given_up, _) = accept(&in_flight);
+        in_flight.settle(&given_up, unavailable());
+        assert!(!InFlight::begin_commit([&kept, &given_up].into_iter()));
+        assert!(!kept.is_commit_under_way(), "nothing of it was sent");
+        assert!(InFlight::begin_commit([&kept].into_iter()));
+        assert_eq!(in_flight.abandon(&UnavailableCause::ShutDown), [kept.number]);
+        assert!(in_flight.abandon(&UnavailableCause::ShutDown).is_empty());
+    }
+
+    #[test]
+    fn giving_up_says_whether_a_commit_is_under_way() {
+        let in_flight = InFlight::new(Arc::default());
+        let (sent, of_sent) = accept(&in_flight);
+        let (_, of_other) = accept(&in_flight);
+        assert!(InFlight::begin_commit([&sent].into_iter()));
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        let under_way = |outcome: oneshot::Receiver<Outcome>| match outcome.now_or_never() {
+            Some(Ok(Outcome::Unavailable(unavailable))) => unavailable.commit_under_way,
+            other => panic!("{other:?}"),
+        };
+        assert!(under_way(of_sent) && !under_way(of_other));
     }
 
     #[test]

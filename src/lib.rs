@@ -114,7 +114,7 @@ pub use store::{MigrationReport, Migrations, RefreshReport, StoreError};
 pub use unit::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,
     EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,
-    PlaceObservation, Row, SOURCE_ID_CHARS_MAX, SUBREDDIT_CHARS_MAX, URL_CHARS_MAX, UnitOfWork,
+    PlaceObservation, Row, SOURCE_ID_CHARS_MAX, SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX, UnitOfWork,
 };
 
 /// The README's example, compiled with the documentation's own.

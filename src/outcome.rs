@@ -35,12 +35,8 @@ impl Outcome {
 
     /// The outcome as a label of metrics.
     #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Committed(_) => "committed",
-            Self::Rejected(_) => "rejected",
-            Self::Unavailable(_) => "unavailable",
-        }
+    pub fn as_str(&self) -> &'static str {
+        crate::stats::OutcomeKind::of(self).as_str()
     }
 
     /// Turns everything but a commit into an error, for `?`.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use serde::Serialize;
 
-use crate::in_flight::Room;
 use crate::outcome::{Disposition, Outcome};
 use crate::record::Table;
 use crate::telemetry;
@@ -63,6 +62,32 @@ impl TableStats {
     }
 }
 
+/// An outcome without what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutcomeKind {
+    Committed,
+    Rejected,
+    Unavailable,
+}
+
+impl OutcomeKind {
+    pub(crate) const fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Committed(_) => Self::Committed,
+            Outcome::Rejected(_) => Self::Rejected,
+            Outcome::Unavailable(_) => Self::Unavailable,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Rejected => "rejected",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// The totals, kept without locks.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -98,13 +123,14 @@ impl Counters {
         gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
     }
 
-    pub(crate) fn settled(&self, outcome: &Outcome, took: Duration, room: &Room) {
+    /// A unit that took up so many rows and bytes has its outcome.
+    pub(crate) fn settled(&self, outcome: OutcomeKind, took: Duration, (rows, bytes): (usize, usize)) {
         match outcome {
-            Outcome::Committed(_) => add(&self.committed, 1),
-            Outcome::Rejected(_) => add(&self.rejected, 1),
-            Outcome::Unavailable(_) => add(&self.unavailable, 1),
+            OutcomeKind::Committed => add(&self.committed, 1),
+            OutcomeKind::Rejected => add(&self.rejected, 1),
+            OutcomeKind::Unavailable => add(&self.unavailable, 1),
         }
-        let (rows, bytes) = (room.rows.num_permits() as u64, room.bytes.num_permits() as u64);
+        let (rows, bytes) = (rows as u64, bytes as u64);
         let rows = self.rows_in_flight.fetch_sub(rows, Ordering::Relaxed) - rows;
         let bytes = self.bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed) - bytes;
         gauge!(telemetry::ROWS_IN_FLIGHT).set(rows as f64);

@@ -9,7 +9,7 @@
 //! | `graphsink_rows_coalesced_total` | counter | `table` | rows that coalescing saved |
 //! | `graphsink_batch_rows` | histogram (rows) | `table` | coalesced rows of a committed batch |
 //! | `graphsink_epoch_units` | histogram (units) | | units of a committed transaction |
-//! | `graphsink_epochs_sealed_total` | counter | `reason` | why an epoch was sealed: slot, full, flush |
+//! | `graphsink_epochs_sealed_total` | counter | `reason` | why an epoch was sealed: `lane_free`, `full`, `flush` |
 //! | `graphsink_commit_seconds` | histogram (seconds) | | a transaction, from its connection to its commit |
 //! | `graphsink_statement_seconds` | histogram (seconds) | `statement` | a statement, from its sending to its last row |
 //! | `graphsink_acknowledgement_seconds` | histogram (seconds) | `outcome` | a unit, from its acceptance to its outcome |
@@ -20,8 +20,10 @@
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
 //! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
 //!
-//! Spans: `unit` (a unit's way, from acceptance), `batch` (a batcher's work on an epoch),
-//! `transaction` (one try; `attempt` is the id in `graphsink_attempts`), `statement` (trace level).
+//! Spans, at level debug: `unit` (a unit's way, from acceptance; its outcome is an event in it), `batch`
+//! (a table's part of an epoch, when it is sealed), `epoch` (a commit task, which follows from the
+//! spans of its units), `transaction` (one try; `attempt` is the id in `graphsink_attempts`), and at
+//! level trace `statement`.
 
 use std::time::Duration;
 
@@ -80,7 +82,6 @@ pub(crate) fn describe() {
 
 pub(crate) fn statement_ran(statement: &'static str, took: Duration) {
     histogram!(STATEMENT_SECONDS, "statement" => statement).record(took);
-    tracing::trace!(statement, seconds = took.as_secs_f64(), "statement ran");
 }
 
 pub(crate) fn retried(sqlstate: Option<&str>, reaction: &'static str) {

@@ -48,8 +48,9 @@ where
     type Result = ();
 
     fn handle(&mut self, Seal { epoch, to }: Seal, _: &mut Context<Self>) {
+        let _span = tracing::debug_span!("batch", epoch, table = B::TABLE.as_str()).entered();
         let batch = self.batches.remove(&epoch).unwrap_or_default();
-        tracing::trace!(epoch, table = B::TABLE.as_str(), "batch sealed");
+        tracing::trace!(rows = batch.len(), "batch sealed");
         to.do_send(BatchReady { epoch, batch });
     }
 }

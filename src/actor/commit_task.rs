@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use futures::FutureExt;
+use tracing::Instrument;
 
 use super::message::EpochFinished;
 use super::supervisor::{Shared, Supervisor};
 use crate::batch::Epoch;
-use crate::in_flight::{EpochId, Submission};
+use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::store::{EpochObserver, Written};
@@ -44,17 +45,25 @@ impl CommitTask {
 
     async fn run(mut self, epoch: Epoch) {
         let lane = Arc::clone(&self.shared.lanes[self.lane]);
-        // Fair: epochs of a lane commit in the order in which they were sealed.
+        // One commit at a time in each lane, roughly in the order of the seals.
         let _turn = lane.acquire_owned().await;
         let store = self.shared.store.clone();
         let deadline = self.deadline();
-        let commit = AssertUnwindSafe(store.commit(epoch, deadline, &mut self)).catch_unwind().await;
+        let span = tracing::debug_span!("epoch", number = self.epoch, lane = self.lane, units = self.submissions.len());
+        if !span.is_disabled() {
+            // Links, not parents: one transaction serves many callers.
+            for submission in &self.submissions {
+                span.follows_from(submission.span.id());
+            }
+        }
+        let commit = store.commit(epoch, deadline, &mut self).instrument(span);
+        let commit = AssertUnwindSafe(commit).catch_unwind().await;
         if commit.is_err() {
             // A bug of ours. The connection was dropped with the transaction in it; only a commit
             // that was on its way may have come through.
             tracing::error!(epoch = self.epoch, "the task that commits an epoch panicked");
             for submission in &self.submissions {
-                let commit_under_way = submission.commit_under_way.load(Ordering::Acquire);
+                let commit_under_way = submission.is_commit_under_way();
                 let cause = UnavailableCause::EngineFailed;
                 let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts: 1, cause });
                 self.shared.in_flight.settle(submission, outcome);
@@ -72,9 +81,19 @@ impl CommitTask {
 }
 
 impl EpochObserver for CommitTask {
-    fn commit_under_way(&mut self, units: &[usize], under_way: bool) {
+    fn attempted(&mut self, units: &[usize]) {
         for unit in units {
-            self.submissions[*unit].commit_under_way.store(under_way, Ordering::Release);
+            self.submissions[*unit].attempts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn begin_commit(&mut self, units: &[usize]) -> bool {
+        InFlight::begin_commit(units.iter().map(|unit| &self.submissions[*unit]))
+    }
+
+    fn commit_failed(&mut self, units: &[usize]) {
+        for unit in units {
+            self.submissions[*unit].commit_failed();
         }
     }
 

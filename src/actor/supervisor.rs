@@ -67,7 +67,7 @@ impl Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SealReason {
     /// Its lane has nothing else to commit.
-    Slot,
+    LaneFree,
     /// It has as many rows as a batch may have.
     Full,
     /// Somebody asked for it.
@@ -77,7 +77,7 @@ enum SealReason {
 impl SealReason {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Slot => "slot",
+            Self::LaneFree => "lane_free",
             Self::Full => "full",
             Self::Flush => "flush",
         }
@@ -207,7 +207,7 @@ impl Supervisor {
     /// Natural batching: while a lane commits, its next epoch grows; once it is free, that goes.
     fn seal_if_free(&mut self, lane: usize) {
         if self.lanes[lane].sealed == 0 {
-            self.seal(lane, SealReason::Slot);
+            self.seal(lane, SealReason::LaneFree);
         }
     }
 

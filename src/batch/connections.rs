@@ -332,7 +332,7 @@ impl ConnectionPlan {
         let mut facts = stored.facts.clone();
         facts.merge(node.said.clone());
         let (metrics, reread) = stored.metrics.advance(&changes, recent_before, known_threads, as_of);
-        let same = changes.is_empty() && facts == stored.facts && metrics.agrees_with(&stored.metrics, score_tolerance);
+        let same = !reread.any() && facts == stored.facts && metrics.agrees_with(&stored.metrics, score_tolerance);
         let facts = Cow::Owned(facts);
         (!same).then_some(ConnectionWrite { node: connection, id: node.id, facts, metrics, reread })
     }

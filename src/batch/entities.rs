@@ -57,21 +57,28 @@ impl EntityPlan {
             return Err(rejected);
         }
         let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
-        let mut node_of_id = HashMap::new();
+        let mut node_of_key = HashMap::new();
+        let has_ids = !by_id.is_empty();
         // Keys first, so that ids that turn out to be one of them find their node.
         for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
             if let EntityName::Key(key) = name {
                 let stored = by_key.remove(&slot);
                 let node = plan.push(key.clone(), stored, slot, facts.is_empty());
-                node_of_id.insert(plan.nodes[node as usize].id, node);
+                if has_ids {
+                    node_of_key.insert(key.clone(), node);
+                }
             }
         }
         for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
             let EntityName::Id(id) = name else { continue };
             let stored = by_id.remove(id).expect("ids that are not there were rejected above");
-            if let Some(&node) = node_of_id.get(id) {
+            // By key: the row may have come about between the two lookups.
+            if let Some(&node) = node_of_key.get(&stored.key) {
                 plan.node_of_slot[slot as usize] = node;
                 let node = &mut plan.nodes[node as usize];
+                node.id = stored.id;
+                node.exists = true;
+                node.disposition = Disposition::Unchanged;
                 node.stored = node.stored.take().or(stored.facts);
                 if !facts.is_empty() {
                     node.said_by.push(slot);
@@ -201,6 +208,11 @@ impl EntityPlan {
         }
         updates.writes.sort_by(|left, right| google_place_id(&left.facts).cmp(&google_place_id(&right.facts)));
         let taken: HashSet<&str> = updates.writes.iter().filter_map(|write| google_place_id(&write.facts)).collect();
+        updates.place_ids = match (given_up.is_empty(), taken.is_empty()) {
+            (false, _) => PlaceIds::GivenUp,
+            (true, false) => PlaceIds::Taken,
+            (true, true) => PlaceIds::Untouched,
+        };
         updates.give_up = given_up.iter().filter(|(id, _)| taken.contains(id.as_str())).map(|(_, row)| *row).collect();
         updates
     }
@@ -244,9 +256,23 @@ impl EntityWrite {
     }
 }
 
+/// What an epoch does to Google ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum PlaceIds {
+    /// Nothing.
+    #[default]
+    Untouched,
+    /// Restaurants without one get one: in the order of the ids, so such epochs get along.
+    Taken,
+    /// Restaurants lose one, perhaps for another. That is a lock too, out of order; such an epoch
+    /// must be alone.
+    GivenUp,
+}
+
 /// What the entities of an epoch still need, once their rows are locked.
 #[derive(Debug, Default)]
 pub(crate) struct EntityUpdates {
+    pub(crate) place_ids: PlaceIds,
     /// Rows whose Google id another row of the epoch takes: they give it up first.
     pub(crate) give_up: Vec<Uuid>,
     /// Rows to update.

@@ -22,6 +22,9 @@ pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
 
     /// Adds the unit's rows of this table.
     fn absorb_unit(&mut self, unit: &Unit);
+
+    /// Coalesced rows.
+    fn len(&self) -> usize;
 }
 
 impl TableBatch for EntityBatch {
@@ -31,6 +34,10 @@ impl TableBatch for EntityBatch {
         for (name, facts) in &unit.entities {
             self.absorb(name, facts.clone());
         }
+    }
+
+    fn len(&self) -> usize {
+        self.rows().len()
     }
 }
 
@@ -42,6 +49,10 @@ impl TableBatch for ConnectionBatch {
             self.absorb(name, facts.clone());
         }
     }
+
+    fn len(&self) -> usize {
+        self.rows().len()
+    }
 }
 
 impl TableBatch for MentionBatch {
@@ -51,6 +62,10 @@ impl TableBatch for MentionBatch {
         for (name, mention) in &unit.mentions {
             self.absorb(name, Arc::clone(mention));
         }
+    }
+
+    fn len(&self) -> usize {
+        self.rows().len()
     }
 }
 

@@ -182,8 +182,9 @@ impl Engine {
         self.inner.close();
         let in_flight = &self.inner.shared.in_flight;
         let drained = self.flush();
-        let clock = self.inner.shared.runtime.spawn(tokio::time::sleep(deadline));
-        // Whichever comes first; the clock runs on the engine's runtime, the caller's may have none.
+        // Whichever comes first. The clock is made and runs on the engine's runtime: the caller's may
+        // have none.
+        let clock = self.inner.shared.runtime.spawn(async move { tokio::time::sleep(deadline).await });
         let _ = futures::future::select(std::pin::pin!(drained), clock).await;
         let abandoned = in_flight.abandon(&UnavailableCause::ShutDown);
         self.inner.stop(Stop::Now);
@@ -200,7 +201,11 @@ impl Engine {
     pub async fn refresh_activity(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
         let store = self.inner.shared.store.clone();
         let refresh = self.inner.shared.runtime.spawn(async move { store.refresh(truncate(as_of)).await });
-        refresh.await.unwrap_or(Err(StoreError::ShutDown))
+        match refresh.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::ShutDown),
+        }
     }
 
     /// Totals since the start.

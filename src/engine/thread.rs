@@ -70,9 +70,20 @@ fn run(config: &Config, started: oneshot::Sender<StartResult>) {
             return;
         }
     };
+    let _last_will = LastWill(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));
     // Commits that are still under way were given up; their connections close with the runtime.
     runtime.shutdown_timeout(Duration::from_millis(500));
+}
+
+/// However the thread ends, no receipt waits for ever.
+struct LastWill(Arc<Shared>);
+
+impl Drop for LastWill {
+    fn drop(&mut self) {
+        self.0.in_flight.close();
+        self.0.in_flight.abandon(&UnavailableCause::EngineFailed);
+    }
 }
 
 async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {

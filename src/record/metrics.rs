@@ -79,7 +79,12 @@ pub fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
 
 /// Whether `time` lies in the `days` days before `as_of`, both ends included.
 fn within(time: Timestamp, as_of: Timestamp, days: i64) -> bool {
-    time <= as_of && time >= as_of - TimeDelta::days(days)
+    time <= as_of && time >= days_before(as_of, days)
+}
+
+/// A time some days before another, or the earliest there is.
+pub(crate) fn days_before(as_of: Timestamp, days: i64) -> Timestamp {
+    as_of.checked_sub_signed(TimeDelta::days(days)).unwrap_or(Timestamp::MIN_UTC)
 }
 
 /// One of a connection's best mentions, as kept in `top_mentions`.
@@ -142,19 +147,10 @@ impl<'a> TopMention<'a> {
                 let days = mention.created_at.timestamp_micros() as f64 / MICROS_PER_DAY;
                 f64::from(mention.upvotes.unsigned_abs()).ln() + days / SCORE_DECAY_DAYS
             };
-            if sign == 0 {
-                Ordering::Equal
-            } else if self.upvotes == other.upvotes {
-                // Equal votes: the times decide, exactly and without floating point.
-                match sign {
-                    1 => other.created_at.cmp(&self.created_at),
-                    _ => self.created_at.cmp(&other.created_at),
-                }
-            } else {
-                match sign {
-                    1 => virtual_age(other).total_cmp(&virtual_age(self)),
-                    _ => virtual_age(self).total_cmp(&virtual_age(other)),
-                }
+            match sign {
+                0 => Ordering::Equal,
+                1 => virtual_age(other).total_cmp(&virtual_age(self)),
+                _ => virtual_age(self).total_cmp(&virtual_age(other)),
             }
         });
         by_score.then_with(|| other.created_at.cmp(&self.created_at)).then_with(|| {
@@ -356,7 +352,7 @@ impl<'a> ConnectionMetrics<'a> {
     /// Whether a mention could be recent at `as_of`; false spares counting them.
     #[must_use]
     pub fn may_have_recent(&self, as_of: Timestamp) -> bool {
-        self.last_mentioned_at.is_some_and(|last| last >= as_of - TimeDelta::days(RECENT_DAYS))
+        self.last_mentioned_at.is_some_and(|last| last >= days_before(as_of, RECENT_DAYS))
     }
 
     /// Whether `self`, freshly computed, says the same as the stored figures. Scores decay with

@@ -16,6 +16,7 @@ mod sorted_set;
 pub use connection::{ConnectionFacts, ConnectionKey, ConnectionName};
 pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
 pub use mention::{Mention, MentionName, SourceType};
+pub(crate) use metrics::days_before;
 pub use metrics::{
     ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,
     TOP_MENTIONS, TopMention, score,
@@ -24,16 +25,17 @@ pub(crate) use place::canonical;
 pub use place::{Coordinate, CoordinateError, Place};
 pub use sorted_set::SortedSet;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 
 /// A UTC time. PostgreSQL keeps microseconds, so every time is cut to microseconds before it is
 /// compared with anything ([`truncate`]).
 pub type Timestamp = DateTime<Utc>;
 
-/// Cuts a time to the microseconds that `timestamptz` keeps.
+/// Cuts a time to the microseconds that `timestamptz` keeps. A leap second becomes the second after
+/// it, which is what is stored.
 #[must_use]
 pub fn truncate(time: Timestamp) -> Timestamp {
-    time.trunc_subsecs(6)
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 /// The three tables, parents before children: the order in which every transaction locks them.

@@ -102,9 +102,23 @@ impl<T: Ord> Merge for SortedSet<T> {
             self.0 = other.0;
             return;
         }
-        for member in other.0 {
-            self.insert(member);
+        if other.0.is_empty() {
+            return;
         }
+        let mut own = std::mem::take(&mut self.0).into_iter().peekable();
+        let mut others = other.0.into_iter().peekable();
+        while let (Some(left), Some(right)) = (own.peek(), others.peek()) {
+            match left.cmp(right) {
+                std::cmp::Ordering::Less => self.0.extend(own.next()),
+                std::cmp::Ordering::Greater => self.0.extend(others.next()),
+                std::cmp::Ordering::Equal => {
+                    self.0.extend(own.next());
+                    others.next();
+                }
+            }
+        }
+        self.0.extend(own);
+        self.0.extend(others);
     }
 }
 

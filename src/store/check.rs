@@ -4,7 +4,7 @@ use super::Store;
 use crate::error::StartError;
 
 impl Store {
-    /// Checks the encoding and that the tables are there; warns where the server does not keep
+    /// Checks version and encoding and that the tables are there; warns where the server does not keep
     /// what it acknowledges.
     pub(crate) async fn check(&self, schema: &str) -> Result<(), StartError> {
         let connection = self.connection().await?;
@@ -12,7 +12,8 @@ impl Store {
         let row = client
             .query_one(
                 "select current_setting('server_encoding'), current_setting('fsync'),
-                        current_setting('synchronous_commit'), current_setting('full_page_writes')",
+                        current_setting('synchronous_commit'), current_setting('full_page_writes'),
+                        current_setting('server_version_num')::int4",
                 &[],
             )
             .await
@@ -20,6 +21,10 @@ impl Store {
         let encoding: String = row.get(0);
         if encoding != "UTF8" {
             return Err(StartError::Encoding { encoding });
+        }
+        let version: i32 = row.get(4);
+        if version < 140_000 {
+            return Err(StartError::ServerTooOld { version: version / 10_000 });
         }
         for (column, setting) in [(1, "fsync"), (2, "synchronous_commit"), (3, "full_page_writes")] {
             if row.get::<_, &str>(column) == "off" {

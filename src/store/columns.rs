@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::StoreError;
 use super::statement::{text_array, uuid_array};
 use crate::batch::{
     ConnectionNode, ConnectionWrite, EntityWrite, MentionNode, StoredConnection, StoredEntity, StoredMention,
@@ -296,8 +297,8 @@ pub(crate) fn entity_by_key(row: &Row, key: &EntityKey, said: bool) -> Result<St
 }
 
 /// Decodes `EntitiesById`.
-pub(crate) fn entity_by_id(row: &Row) -> Result<StoredEntity, tokio_postgres::Error> {
-    let entity_type = EntityType::from_label(row.try_get(10)?).expect("the enum has no other labels");
+pub(crate) fn entity_by_id(row: &Row) -> Result<StoredEntity, StoreError> {
+    let entity_type = EntityType::from_label(row.try_get(10)?).ok_or(StoreError::UnknownLabel("entity_type"))?;
     let name: &str = row.try_get(11)?;
     let key = EntityKey { entity_type, name: name.into() };
     Ok(StoredEntity { id: row.try_get(1)?, key, facts: Some(entity_facts(row)?) })
@@ -331,7 +332,7 @@ fn entity_facts(row: &Row) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {
 }
 
 /// Decodes `ReadConnections`.
-pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, tokio_postgres::Error> {
+pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, StoreError> {
     let categories: Vec<Uuid> = row.try_get(2)?;
     let level: &str = row.try_get(9)?;
     let top: &str = row.try_get(10)?;
@@ -344,7 +345,7 @@ pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, tokio_pos
             source_diversity: row.try_get(6)?,
             recent_mention_count: row.try_get(7)?,
             last_mentioned_at: row.try_get(8)?,
-            activity_level: ActivityLevel::from_label(level).expect("the enum has no other labels"),
+            activity_level: ActivityLevel::from_label(level).ok_or(StoreError::UnknownLabel("activity_level"))?,
             // What another program wrote there and the engine cannot read counts as nothing: the
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_str(top).unwrap_or_default(),
@@ -353,14 +354,14 @@ pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, tokio_pos
 }
 
 /// Decodes a mention from its second column on.
-pub(crate) fn stored_mention(row: &Row) -> Result<StoredMention, tokio_postgres::Error> {
+pub(crate) fn stored_mention(row: &Row) -> Result<StoredMention, StoreError> {
     let source_type: &str = row.try_get(2)?;
     let source_id: &str = row.try_get(3)?;
     let thread_id: &str = row.try_get(4)?;
     Ok(StoredMention {
         id: row.try_get(1)?,
         mention: Mention {
-            source_type: SourceType::from_label(source_type).expect("the enum has no other labels"),
+            source_type: SourceType::from_label(source_type).ok_or(StoreError::UnknownLabel("mention_source"))?,
             source_id: source_id.into(),
             thread_id: thread_id.into(),
             source_url: row.try_get(5)?,

@@ -14,18 +14,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::connection::Connection;
 use super::error::ErrorClass;
 use super::fence::Fate;
 use super::transaction::{AttemptError, Transaction, Written};
 use super::{Store, StoreError};
 use crate::batch::Epoch;
 use crate::config::AsOf;
-use crate::outcome::{Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
+use crate::outcome::{Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::telemetry;
 use crate::unit::{Row, Unit};
@@ -37,14 +39,23 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How often a foreign key violation is tried again before it counts as the unit's own fault: the
 /// check does not wait for a parent row that another transaction is about to commit.
 const FOREIGN_KEY_RETRIES: u32 = 2;
+/// How often an error that nobody knows is tried again before it counts as some unit's fault.
+const UNKNOWN_RETRIES: u32 = 2;
+/// The time for one try, however close the deadline is.
+const LAST_TRY: Duration = Duration::from_secs(5);
 /// A stored score counts as up to date while the clock moved it by less than this part: re-observed
 /// rows that say nothing new then write nothing. It is the decay of about an hour and a half.
 const SCORE_TOLERANCE: f64 = 1e-3;
 
 /// Hears what becomes of the units of an epoch, by their index.
 pub(crate) trait EpochObserver: Send {
-    /// A commit of these units is about to be sent (`true`), or is known not to have happened.
-    fn commit_under_way(&mut self, units: &[usize], under_way: bool);
+    /// A transaction is about to try these units.
+    fn attempted(&mut self, units: &[usize]);
+    /// A commit of these units is about to be sent. False if one of them was given up: then it is
+    /// not sent.
+    fn begin_commit(&mut self, units: &[usize]) -> bool;
+    /// The commit of these units did not happen.
+    fn commit_failed(&mut self, units: &[usize]);
     /// A try failed, was rejected, or must be split.
     fn failed(&mut self);
     /// A transaction committed what `epoch` says.
@@ -66,6 +77,7 @@ struct Tries {
     attempts: u32,
     foreign_key: u32,
     too_long: u32,
+    unknown: u32,
 }
 
 /// How one try ended.
@@ -75,6 +87,8 @@ enum Tried {
     Failed(StoreError),
     /// The deadline came before the fate of a commit was known.
     Unknown(StoreError),
+    /// The engine gave up units of the group while the transaction was at work.
+    GivenUp,
 }
 
 impl Store {
@@ -88,6 +102,7 @@ impl Store {
                 Epoch::from_units(group.units.iter().map(|unit| Arc::clone(&units[*unit])).collect())
             });
             group.tries.attempts += 1;
+            observer.attempted(&group.units);
             match self.try_once(&epoch, &group, deadline, observer).await {
                 Tried::Committed(committed) => {
                     for (unit, committed) in group.units.iter().zip(committed) {
@@ -138,6 +153,9 @@ impl Store {
                     }
                 }
                 Tried::Unknown(error) => give_up(&group, error, true, observer),
+                // Only an engine that ends gives units up, all of them; this tells those, if any,
+                // that its report missed.
+                Tried::GivenUp => give_up(&group, StoreError::ShutDown, false, observer),
             }
         }
     }
@@ -163,10 +181,12 @@ impl Store {
                 Ok(connection) => connection,
                 Err(error) => return Tried::Failed(error),
             };
-            let (begin, as_of) = (Arc::clone(&self.begin), self.as_of.now());
+            let (begin, as_of) = (self.begin(&mut connection), self.as_of.now());
             let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
-            // Several statements, none of which may take longer than the server allows it.
-            let patience = self.statement_timeout * 3;
+            // Several statements, none of which may take longer than the server allows it; close to
+            // the deadline there is time for one more honest try.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = (self.statement_timeout * 3).min(left.max(LAST_TRY));
             let written = tokio::time::timeout(patience, async {
                 connection.prepare().await?;
                 connection.enter_transaction();
@@ -178,19 +198,20 @@ impl Store {
             let written = match written {
                 Ok(written) => written,
                 Err(error) => {
-                    // Without an answer the connection stays "in transaction", and the pool drops it.
-                    let rollback = tokio::time::timeout(self.connect_timeout, connection.batch("rollback"));
-                    if matches!(rollback.await, Ok(Ok(()))) {
-                        connection.leave_transaction();
-                    }
                     return match error {
-                        AttemptError::Rejected(rejected) => Tried::Rejected(rejected),
-                        AttemptError::Store(error) => Tried::Failed(error),
+                        AttemptError::Rejected(rejected) => {
+                            self.roll_back(&mut connection).await;
+                            Tried::Rejected(rejected)
+                        }
+                        AttemptError::Store(error) => Tried::Failed(self.clean_up(&mut connection, error).await),
                     };
                 }
             };
             // Every statement was awaited and was good, so the server cannot answer ROLLBACK here.
-            observer.commit_under_way(&group.units, true);
+            if !observer.begin_commit(&group.units) {
+                // Dropped with its transaction in it, which the server then rolls back.
+                return Tried::GivenUp;
+            }
             let answer = tokio::time::timeout(self.statement_timeout, connection.batch("commit")).await;
             let answer = answer.map_or(Err(StoreError::NoAnswer(self.statement_timeout)), |answer| Ok(answer?));
             match answer {
@@ -201,7 +222,7 @@ impl Store {
                 // An error that leaves the connection alive is the server's word that it aborted.
                 Err(error) if is_definite(&error) => {
                     connection.leave_transaction();
-                    observer.commit_under_way(&group.units, false);
+                    observer.commit_failed(&group.units);
                     return Tried::Failed(error);
                 }
                 Err(error) => {
@@ -210,17 +231,56 @@ impl Store {
                     match self.fate_of(attempt, deadline).await {
                         Fate::Committed => {}
                         Fate::Aborted => {
-                            observer.commit_under_way(&group.units, false);
+                            observer.commit_failed(&group.units);
                             return Tried::Failed(error);
                         }
                         Fate::Unknown => return Tried::Unknown(error),
                     }
                 }
             }
+            let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
+            self.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
             observer.committed(epoch, &written, start.elapsed());
             Tried::Committed(written.units)
         };
         tried.instrument(span).await
+    }
+}
+
+impl Store {
+    /// Ends a transaction that failed; says whether the server confirmed. If it did not, the
+    /// connection stays "in transaction", and the pool drops it.
+    async fn roll_back(&self, connection: &mut Connection) -> bool {
+        let rollback = tokio::time::timeout(self.connect_timeout, connection.batch("rollback")).await;
+        let confirmed = matches!(rollback, Ok(Ok(())));
+        if confirmed {
+            connection.leave_transaction();
+        }
+        confirmed
+    }
+
+    /// Ends a transaction that failed with `error`, and sees whether the connection may be used
+    /// again. The answer is the error, as what it turned out to be.
+    async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
+        match error.class() {
+            ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
+                // The statement may still be at work and hold locks that the next try waits for.
+                connection.cancel();
+                error
+            }
+            // A driver's error without SQLSTATE: if the connection still answers, a value could not
+            // be sent or read, which is some row's fault.
+            ErrorClass::Reconnect if error.sqlstate().is_none() => match error {
+                StoreError::Postgres(error) if self.roll_back(connection).await => StoreError::Value(error),
+                error => error,
+            },
+            // Prepared statements may be what is wrong: not on this connection again.
+            ErrorClass::Reconnect | ErrorClass::Unknown | ErrorClass::Bug => error,
+            _ => {
+                self.roll_back(connection).await;
+                error
+            }
+        }
     }
 }
 
@@ -261,6 +321,10 @@ fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
         ErrorClass::TooLong => {
             tries.too_long += 1;
             if tries.too_long > 1 && units > 1 { Next::Split } else { again }
+        }
+        ErrorClass::Unknown => {
+            tries.unknown += 1;
+            if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
         }
         ErrorClass::Poison if error.sqlstate() == Some("23503") => {
             tries.foreign_key += 1;
@@ -324,7 +388,7 @@ fn blamed_row(error: &StoreError, unit: &Unit) -> Option<Row> {
         "entities" if error.constraint() == Some("entities_google_place_id_key") => {
             let detail = error.detail().unwrap_or_default();
             let holds = |place: &crate::record::Place| {
-                place.google_place_id.as_ref().is_some_and(|id| detail.contains(&format!("=({id}) ")))
+                place.google_place_id.as_ref().is_some_and(|id| detail.contains(&format!("=({id})")))
             };
             let mut entities = unit.entities.iter();
             let index = entities.position(|(_, facts)| facts.place.as_deref().is_some_and(holds))?;

@@ -2,16 +2,31 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
 use futures::future::try_join_all;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row};
+use tracing::Instrument;
 use uuid::Uuid;
 
+use super::StoreError;
 use super::statement::Statement;
 use crate::telemetry;
+
+/// A plan made on an empty table is good for that many rows, whichever index it picked.
+const PLANS_GOOD_FOR_ROWS: u64 = 100;
+/// See [`Connection::plans_are_stale`]. Planning all statements takes a few milliseconds.
+const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
+
+/// A number for the schema, the same in every process (FNV-1a).
+fn place_lock(schema: &str) -> i64 {
+    let hash = schema
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash as i64
+}
 
 /// Makes connections for the pool.
 #[derive(Debug, Clone)]
@@ -36,6 +51,8 @@ impl bb8::ManageConnection for ConnectionManager {
         Ok(Connection {
             client,
             schema: Arc::clone(&self.schema),
+            place_lock: place_lock(&self.schema),
+            planned: None,
             statements: HashMap::new(),
             settled_attempts: Vec::new(),
             in_transaction: false,
@@ -59,6 +76,9 @@ impl bb8::ManageConnection for ConnectionManager {
 pub(crate) struct Connection {
     client: Client,
     schema: Arc<str>,
+    place_lock: i64,
+    /// Rows that this engine had written when this connection's plans were made, and when.
+    planned: Option<(u64, Instant)>,
     statements: HashMap<Statement, tokio_postgres::Statement>,
     /// Attempts of this connection whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
@@ -75,6 +95,23 @@ impl Connection {
     /// The schema as a quoted identifier.
     pub(crate) fn schema(&self) -> &str {
         &self.schema
+    }
+
+    /// The key of the advisory lock for Google ids.
+    pub(crate) const fn place_lock(&self) -> i64 {
+        self.place_lock
+    }
+
+    /// Whether the plans should be made anew: the tables grew to twice their size by what this engine
+    /// wrote, or somebody else had a minute to fill them. If so, they count as new from now on.
+    pub(crate) fn plans_are_stale(&mut self, rows_written: u64) -> bool {
+        let stale = self.planned.is_some_and(|(rows, at)| {
+            rows_written > rows.saturating_mul(2).saturating_add(PLANS_GOOD_FOR_ROWS) || at.elapsed() > PLANS_GOOD_FOR
+        });
+        if stale || self.planned.is_none() {
+            self.planned = Some((rows_written, Instant::now()));
+        }
+        stale
     }
 
     /// The bare client, for statements outside the engine's transactions.
@@ -110,7 +147,22 @@ impl Connection {
 
     /// Sends statements without parameters in one message.
     pub(crate) async fn batch(&self, sql: &str) -> Result<(), Error> {
-        self.client.batch_execute(sql).await
+        let name = match sql {
+            "commit" => "commit",
+            "rollback" => "rollback",
+            _ => "begin",
+        };
+        measured(name, self.client.batch_execute(sql)).await
+    }
+
+    /// Asks the server, in the background and without certainty, to stop what it is doing here.
+    pub(crate) fn cancel(&self) {
+        let token = self.client.cancel_token();
+        tokio::spawn(async move {
+            if let Err(error) = token.cancel_query(NoTls).await {
+                tracing::debug!(error = %StoreError::from(error), "a statement could not be cancelled");
+            }
+        });
     }
 
     /// Runs a prepared statement and reads all its rows.
@@ -119,17 +171,19 @@ impl Connection {
         statement: Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let start = Instant::now();
-        let rows = self.client.query(&self.statements[&statement], parameters).await;
-        telemetry::statement_ran(statement.as_str(), start.elapsed());
-        rows
+        measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
     }
 
     /// Runs a prepared statement and says how many rows it touched.
     pub(crate) async fn execute(&self, statement: Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        let start = Instant::now();
-        let touched = self.client.execute(&self.statements[&statement], parameters).await;
-        telemetry::statement_ran(statement.as_str(), start.elapsed());
-        touched
+        measured(statement.as_str(), self.client.execute(&self.statements[&statement], parameters)).await
     }
+}
+
+/// Runs a statement in a span of its own and takes its time.
+async fn measured<T>(statement: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
+    telemetry::statement_ran(statement, start.elapsed());
+    result
 }

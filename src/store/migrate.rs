@@ -84,16 +84,16 @@ impl Migrations {
     }
 
     async fn run_locked(self, client: &mut Client, schema: &str) -> Result<MigrationReport, StoreError> {
-        let schema = quote_identifier(schema);
-        client
-            .batch_execute(&format!(
-                "set client_min_messages = warning; create schema if not exists {schema}; set search_path = {schema}"
-            ))
-            .await?;
+        let exists = "select exists (select from pg_catalog.pg_namespace where nspname = $1)";
+        let exists: bool = client.query_one(exists, &[&schema]).await?.get(0);
+        let quoted = quote_identifier(schema);
+        // `create schema if not exists` needs the right to create one even where it exists.
+        let create = if exists { String::new() } else { format!("create schema {quoted};") };
+        client.batch_execute(&format!("{create} set search_path = {quoted}")).await?;
         let mut applied = apply(tables::migrations::runner(), "graphsink_schema_history", client).await?;
         if self.with_read_indexes {
-            let trigram_schema = trigram_schema(client).await?;
-            client.batch_execute(&format!("set search_path = {schema}, {}", quote_identifier(&trigram_schema))).await?;
+            let trigram_schema = quote_identifier(&trigram_schema(client, &quoted).await?);
+            client.batch_execute(&format!("set search_path = {quoted}, {trigram_schema}")).await?;
             let runner = read_indexes::migrations::runner();
             applied.extend(apply(runner, "graphsink_read_index_history", client).await?);
         }
@@ -107,13 +107,17 @@ async fn apply(mut runner: refinery::Runner, history: &str, client: &mut Client)
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// The schema of the extension `pg_trgm`, which is created in `public` unless it is somewhere.
-async fn trigram_schema(client: &Client) -> Result<String, StoreError> {
+/// The schema of the extension `pg_trgm`. Unless it is somewhere, it is created in `public`, or in
+/// the engine's own schema (a quoted identifier) where there is no `public`.
+async fn trigram_schema(client: &Client, own: &str) -> Result<String, StoreError> {
     let find = "select n.nspname::text from pg_catalog.pg_extension e
                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
     if let Some(row) = client.query_opt(find, &[]).await? {
         return Ok(row.get(0));
     }
-    client.batch_execute("create extension if not exists pg_trgm with schema public").await?;
+    let public = "select exists (select from pg_catalog.pg_namespace where nspname = 'public')";
+    let public: bool = client.query_one(public, &[]).await?.get(0);
+    let schema = if public { "public" } else { own };
+    client.batch_execute(&format!("create extension if not exists pg_trgm with schema {schema}")).await?;
     Ok(client.query_one(find, &[]).await?.get(0))
 }

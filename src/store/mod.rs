@@ -15,17 +15,18 @@ mod refresh;
 mod statement;
 mod transaction;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bb8::{Pool, PooledConnection, RunError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{AsOf, Config};
 use crate::telemetry;
 
 pub(crate) use commit::EpochObserver;
-use connection::ConnectionManager;
+use connection::{Connection, ConnectionManager};
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
@@ -37,6 +38,10 @@ pub(crate) struct Store {
     pool: Pool<ConnectionManager>,
     failures: ConnectFailures,
     begin: Arc<str>,
+    /// Rows inserted so far, for the age of plans.
+    rows_written: Arc<AtomicU64>,
+    /// One refresh at a time: commits need the connections.
+    refreshing: Arc<Semaphore>,
     as_of: AsOf,
     statement_timeout: Duration,
     connect_timeout: Duration,
@@ -64,10 +69,20 @@ impl Store {
             pool,
             failures,
             begin: statement::begin(config.statement_timeout.as_millis(), config.lock_timeout.as_millis()).into(),
+            rows_written: Arc::default(),
+            refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,
             statement_timeout: config.statement_timeout,
             connect_timeout: config.connect_timeout,
         })
+    }
+
+    /// What opens a transaction on this connection.
+    fn begin(&self, connection: &mut Connection) -> Arc<str> {
+        if connection.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
+            return format!("discard plans; {}", self.begin).into();
+        }
+        Arc::clone(&self.begin)
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {

@@ -3,15 +3,14 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::statement::Statement;
-use super::transaction::{Transaction, connection_key};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
+use crate::config::is_possible_as_of;
 use crate::record::{ConnectionKey, SortedSet, Timestamp};
-use crate::store::statement::uuid_array;
 
 /// Connections of one step, which is one transaction: few enough to hold their locks for some
 /// tens of milliseconds only.
-const STEP: usize = 1000;
+const STEP: i64 = 1000;
 /// How often a step is tried again after a passing error.
 const TRIES: u32 = 10;
 
@@ -27,6 +26,10 @@ pub struct RefreshReport {
 impl Store {
     /// Walks over all connections in lock order, a bounded number of them in each transaction.
     pub(crate) async fn refresh(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
+        if !is_possible_as_of(as_of) {
+            return Err(StoreError::ImpossibleTime);
+        }
+        let _turn = self.refreshing.acquire().await;
         let mut report = RefreshReport::default();
         let mut after =
             ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::nil(), dish_attributes: SortedSet::default() };
@@ -58,20 +61,19 @@ impl Store {
         as_of: Timestamp,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut connection = self.connection().await?;
-        connection.prepare().await?;
-        let attributes = uuid_array(&after.dish_attributes);
-        let rows = connection
-            .query(Statement::ConnectionsAfter, &[&after.restaurant, &after.dish, &attributes, &(STEP as i64)])
-            .await?;
-        let keys = rows.iter().map(|row| connection_key(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() {
-            return Ok((keys, 0));
-        }
-        connection.enter_transaction();
-        let transaction = Transaction { connection: &connection, begin: &self.begin, as_of, score_tolerance: 0.0 };
-        let result = transaction.refresh(keys.clone()).await;
-        connection.batch(if result.is_ok() { "commit" } else { "rollback" }).await?;
+        let begin = self.begin(&mut connection);
+        let patience = self.statement_timeout * 3;
+        let step = async {
+            connection.prepare().await?;
+            connection.enter_transaction();
+            let transaction = Transaction { connection: &connection, begin: &begin, as_of, score_tolerance: 0.0 };
+            let step = transaction.refresh(after, STEP).await?;
+            connection.batch("commit").await?;
+            Ok(step)
+        };
+        // After an error the connection stays "in transaction", and the pool drops it.
+        let step = tokio::time::timeout(patience, step).await.unwrap_or(Err(StoreError::NoAnswer(patience)))?;
         connection.leave_transaction();
-        Ok((keys, result?))
+        Ok(step)
     }
 }

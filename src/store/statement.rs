@@ -1,4 +1,4 @@
-//! The SQL of the engine's transaction: the only file with data-manipulating SQL.
+//! The SQL of the engine's transaction. (The fence has its own few lines, in `fence.rs`.)
 //!
 //! Every statement takes whole columns as arrays, so its text, its plan and its number of round
 //! trips do not depend on how many rows an epoch has. Values are parameters without exception; the
@@ -22,6 +22,8 @@ pub(crate) enum Statement {
     EntitiesById,
     ConnectionKeysById,
     InsertOrLockEntities,
+    LockPlaceIds,
+    LockPlaceIdsAlone,
     GiveUpPlaceIds,
     UpdateEntities,
     InsertOrLockConnections,
@@ -40,12 +42,14 @@ pub(crate) enum Statement {
 
 impl Statement {
     /// All statements, in the order of the enum.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::RecordAttempt,
         Self::EntitiesByKey,
         Self::EntitiesById,
         Self::ConnectionKeysById,
         Self::InsertOrLockEntities,
+        Self::LockPlaceIds,
+        Self::LockPlaceIdsAlone,
         Self::GiveUpPlaceIds,
         Self::UpdateEntities,
         Self::InsertOrLockConnections,
@@ -70,6 +74,8 @@ impl Statement {
             Self::EntitiesById => "entities_by_id",
             Self::ConnectionKeysById => "connection_keys_by_id",
             Self::InsertOrLockEntities => "insert_or_lock_entities",
+            Self::LockPlaceIds => "lock_place_ids",
+            Self::LockPlaceIdsAlone => "lock_place_ids_alone",
             Self::GiveUpPlaceIds => "give_up_place_ids",
             Self::UpdateEntities => "update_entities",
             Self::InsertOrLockConnections => "insert_or_lock_connections",
@@ -101,7 +107,8 @@ impl Statement {
                 "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2))
                  insert into {schema}.graphsink_attempts (attempt) values ($1)"
             }
-            // Facts are read only where the epoch says something of the entity ($3).
+            // Facts are read only where the epoch says something of the entity ($3). The type is
+            // compared as text so that no index on it can be chosen: the name is what selects.
             Self::EntitiesByKey => {
                 "select k.ord, e.entity_id,
                         case when k.said then e.aliases end,
@@ -113,7 +120,7 @@ impl Statement {
                         case when k.said then e.restaurant_metadata end,
                         case when k.said then e.place_observed_at end
                  from unnest($1::text[], $2::text[], $3::bool[]) with ordinality as k(type, name, said, ord)
-                 join {schema}.entities e on e.name = k.name and e.type = k.type::{schema}.entity_type"
+                 join {schema}.entities e on e.name = k.name and e.type::text = k.type"
             }
             Self::EntitiesById => {
                 "select e.entity_id, e.entity_id, e.aliases, e.restaurant_attributes,
@@ -143,6 +150,8 @@ impl Statement {
                  on conflict (name, type) do update set last_updated = e.last_updated where false
                  returning entity_id"
             }
+            Self::LockPlaceIds => "select pg_catalog.pg_advisory_xact_lock_shared($1)",
+            Self::LockPlaceIdsAlone => "select pg_catalog.pg_advisory_xact_lock($1)",
             Self::GiveUpPlaceIds => {
                 "update {schema}.entities e set google_place_id = null
                  from unnest($1::uuid[]) as k(id) where e.entity_id = k.id"
@@ -281,6 +290,7 @@ impl Statement {
     pub(crate) fn parameter_types(self) -> Vec<Type> {
         match self {
             Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY],
+            Self::LockPlaceIds | Self::LockPlaceIdsAlone => vec![Type::INT8],
             Self::EntitiesByKey => vec![Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
             Self::GiveUpPlaceIds
             | Self::EntitiesById
@@ -377,16 +387,21 @@ impl Statement {
 /// What opens every transaction. The settings hold for this transaction alone (`set local`), so
 /// that a pooler between engine and server does not matter.
 ///
-/// Plans are pinned: every statement is a loop over the rows of an epoch with one index lookup
-/// each, whatever the statistics say. Without this the planner, on tables without fresh
-/// statistics, looks names up through a trigram GIN index (bitmap scans are all that GIN can do)
-/// or builds a hash table over a whole table.
+/// The shape of the plans is pinned: every statement is a loop over the rows of an epoch with one
+/// index lookup each, whatever the statistics say. Without this the planner, on tables without
+/// fresh statistics, looks names up through a trigram GIN index (bitmap scans are all that GIN can
+/// do) or builds a hash table over a whole table. Which B-tree is used is left to the planner; on a
+/// table that is next to empty it may pick a wrong one, so plans are made anew as the tables grow
+/// (`Connection::plans_are_stale`).
 pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128) -> String {
     format!(
         "begin isolation level read committed read write;
          set local statement_timeout = {statement_timeout_ms};
          set local lock_timeout = {lock_timeout_ms};
          set local plan_cache_mode = force_generic_plan;
+         set local enable_nestloop = on;
+         set local enable_indexscan = on;
+         set local enable_indexonlyscan = on;
          set local enable_seqscan = off;
          set local enable_bitmapscan = off;
          set local enable_hashjoin = off;

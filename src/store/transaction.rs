@@ -21,7 +21,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::TimeDelta;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -31,12 +30,12 @@ use super::columns::{
     entity_by_key, ordinal, stored_connection, stored_mention,
 };
 use super::connection::Connection;
-use super::statement::Statement;
+use super::statement::{Statement, uuid_array};
 use crate::batch::{
-    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, StoredEntity, VanishedRow, top_mention,
+    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, PlaceIds, StoredEntity, VanishedRow, top_mention,
 };
 use crate::outcome::{Committed, Disposition, Rejection};
-use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp};
+use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before};
 
 /// Why an attempt ended before its commit.
 #[derive(Debug)]
@@ -97,13 +96,15 @@ impl Transaction<'_> {
         let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
         let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
-        let EntityUpdates { give_up, writes } = entity_updates;
+        let EntityUpdates { place_ids, give_up, writes } = entity_updates;
         let columns = EntityColumns::new(&writes);
-        let (given_up, updated, locked) = futures::join!(
+        let (waited, given_up, updated, locked) = futures::join!(
+            self.lock_place_ids(place_ids),
             self.execute(Statement::GiveUpPlaceIds, vec![&give_up], give_up.len()),
             self.execute(Statement::UpdateEntities, columns.update(), writes.len()),
             self.insert_or_lock_connections(&connections),
         );
+        waited?;
         given_up?;
         updated?;
         self.write_mentions(&mut connections, locked?).await?;
@@ -120,14 +121,25 @@ impl Transaction<'_> {
         Ok(Written { units: epoch.committed(&entity_rows, &connection_rows, &mention_rows), dispositions })
     }
 
-    /// Brings the figures of existing connections up to date; says how many changed.
-    pub(crate) async fn refresh(&self, keys: Vec<ConnectionKey<Uuid>>) -> Result<usize, StoreError> {
-        let mut connections = ConnectionPlan::of_keys(keys);
-        let (begun, locked) =
-            futures::join!(self.connection.batch(self.begin), self.insert_or_lock_connections(&connections));
+    /// Brings the figures of the next connections up to date, in lock order; gives their keys, and
+    /// how many changed.
+    pub(crate) async fn refresh(
+        &self,
+        after: &ConnectionKey<Uuid>,
+        limit: i64,
+    ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
+        let attributes = uuid_array(&after.dish_attributes);
+        let (begun, rows) = futures::join!(
+            self.connection.batch(self.begin),
+            self.query(Statement::ConnectionsAfter, vec![&after.restaurant, &after.dish, &attributes, &limit], false),
+        );
         begun?;
-        self.write_mentions(&mut connections, locked?).await?;
-        Ok(connections.dispositions().0.filter(|disposition| *disposition == Disposition::Updated).count())
+        let keys = rows?.iter().map(|row| connection_key(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        let mut connections = ConnectionPlan::of_keys(keys.clone());
+        let locked = self.insert_or_lock_connections(&connections).await?;
+        self.write_mentions(&mut connections, locked).await?;
+        let updated = connections.dispositions().0.filter(|disposition| *disposition == Disposition::Updated).count();
+        Ok((keys, updated))
     }
 
     /// Step 1: begins, and asks what is there.
@@ -209,6 +221,16 @@ impl Transaction<'_> {
         }
         entities.read_under_lock(stored);
         Ok(entities.remaining_updates(&epoch.entities, &writes))
+    }
+
+    /// Google ids are locks beyond all row locks: see [`PlaceIds`].
+    async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), StoreError> {
+        let statement = match place_ids {
+            PlaceIds::Untouched => return Ok(()),
+            PlaceIds::Taken => Statement::LockPlaceIds,
+            PlaceIds::GivenUp => Statement::LockPlaceIdsAlone,
+        };
+        self.query(statement, vec![&self.connection.place_lock()], false).await.map(drop)
     }
 
     async fn entities_by_key(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
@@ -317,7 +339,7 @@ impl Transaction<'_> {
             }
         }
         let sources: Vec<&str> = sources.iter().map(|source| &**source).collect();
-        let since = self.as_of - TimeDelta::days(RECENT_DAYS);
+        let since = days_before(self.as_of, RECENT_DAYS);
         let (known, threads, recent) = futures::join!(
             self.query(Statement::ReadMentions, vec![&owners, &types, &sources], mentions.is_empty()),
             self.query(Statement::KnownThreads, vec![&thread_owners, &thread_ids], thread_ids.is_empty()),
@@ -408,7 +430,7 @@ fn ids(rows: &[Row]) -> Result<Vec<Uuid>, tokio_postgres::Error> {
 }
 
 /// A connection's key in three columns.
-pub(crate) fn connection_key(row: &Row, first: usize) -> Result<ConnectionKey<Uuid>, tokio_postgres::Error> {
+fn connection_key(row: &Row, first: usize) -> Result<ConnectionKey<Uuid>, tokio_postgres::Error> {
     let dish_attributes: Vec<Uuid> = row.try_get(first + 2)?;
     Ok(ConnectionKey {
         restaurant: row.try_get(first)?,

@@ -60,6 +60,8 @@ pub(super) struct ConnectionDraft {
     pub(super) name: ConnectionDraftName,
     pub(super) categories: Vec<OwnRow>,
     pub(super) is_menu_item: bool,
+    /// A dish attribute was added to a connection named by its id, which is an error.
+    pub(super) attribute_on_id: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -325,7 +327,7 @@ impl UnitOfWork {
     }
 
     fn push_connection(&mut self, name: ConnectionDraftName, is_menu_item: bool) -> u32 {
-        self.connections.push(ConnectionDraft { name, categories: Vec::new(), is_menu_item });
+        self.connections.push(ConnectionDraft { name, categories: Vec::new(), is_menu_item, attribute_on_id: false });
         self.connections.len() as u32 - 1
     }
 
@@ -420,13 +422,15 @@ impl ConnectionBuilder<'_> {
         &mut self.unit.connections[self.index as usize]
     }
 
-    /// Adds a dish attribute, part of the connection's key. On a connection that is named by its
-    /// id the key is settled: the attribute is ignored.
+    /// Adds a dish attribute, part of the connection's key. A connection that is named by its id
+    /// has its key for good: the unit is then invalid.
     #[allow(clippy::return_self_not_must_use)]
     pub fn dish_attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
         let attribute = self.unit.own_entity(attribute.into());
-        if let ConnectionDraftName::Key { dish_attributes, .. } = &mut self.draft().name {
-            dish_attributes.push(attribute);
+        let draft = self.draft();
+        match &mut draft.name {
+            ConnectionDraftName::Key { dish_attributes, .. } => dish_attributes.push(attribute),
+            ConnectionDraftName::Id(_) => draft.attribute_on_id = true,
         }
         self
     }

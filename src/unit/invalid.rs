@@ -84,6 +84,20 @@ pub enum InvalidUnit {
         /// `Config::max_unit_rows`.
         limit: usize,
     },
+    /// The unit is too large to be sent.
+    #[error("the unit has {bytes} bytes, the limit is {limit}: split it")]
+    TooManyBytes {
+        /// Bytes in memory, roughly.
+        bytes: usize,
+        /// [`UNIT_BYTES_MAX`](super::UNIT_BYTES_MAX).
+        limit: usize,
+    },
+    /// A dish attribute was added to a connection that is named by its id: its key is settled.
+    #[error("{row}: a connection that exists has its dish attributes for good")]
+    DishAttributeOnExistingConnection {
+        /// The connection.
+        row: Row,
+    },
     /// An entity's name is empty or blank.
     #[error("{row}: the name is blank")]
     BlankName {
@@ -235,8 +249,9 @@ impl InvalidUnit {
     #[must_use]
     pub const fn row(&self) -> Option<Row> {
         match self {
-            Self::NoRows | Self::TooManyRows { .. } => None,
-            Self::BlankName { row }
+            Self::NoRows | Self::TooManyRows { .. } | Self::TooManyBytes { .. } => None,
+            Self::DishAttributeOnExistingConnection { row }
+            | Self::BlankName { row }
             | Self::BlankAlias { row }
             | Self::EmptyText { row, .. }
             | Self::TextTooLong { row, .. }
@@ -263,6 +278,8 @@ impl InvalidUnit {
         match self {
             Self::NoRows => "no_rows",
             Self::TooManyRows { .. } => "too_many_rows",
+            Self::TooManyBytes { .. } => "too_many_bytes",
+            Self::DishAttributeOnExistingConnection { .. } => "dish_attribute_on_existing_connection",
             Self::BlankName { .. } => "blank_name",
             Self::BlankAlias { .. } => "blank_alias",
             Self::EmptyText { .. } => "empty_text",

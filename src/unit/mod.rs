@@ -19,7 +19,7 @@ pub use invalid::{Field, InvalidUnit};
 pub(crate) use prepared::{TypedUse, Unit};
 pub use validate::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,
-    SUBREDDIT_CHARS_MAX, URL_CHARS_MAX,
+    SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX,
 };
 
 use crate::record::Table;

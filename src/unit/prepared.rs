@@ -45,22 +45,40 @@ pub(crate) struct TypedUse {
 impl UnitOfWork {
     /// Memory that the unit holds while it is in flight, in bytes, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        /// Structs, map entries and allocator overhead of one row; measured with the ingest example.
+        /// Structs, map entries and allocator overhead of one row.
         const ROW_OVERHEAD: usize = 256;
+        /// A name that a row refers to, and one text of a list.
+        const REFERENCE_OVERHEAD: usize = 48;
         let entities = self.entities.iter().map(|entity| {
             let name = if let EntityName::Key(key) = &entity.name { key.name.len() } else { 0 };
             let aliases: usize = entity.aliases.iter().map(|alias| alias.len()).sum();
             let places = entity.places.iter().map(|place| {
                 let metadata = place.metadata.as_ref().map_or(0, |value| value.to_string().len());
-                place.address.as_ref().map_or(0, String::len) + metadata
+                let texts = [&place.address, &place.google_place_id];
+                texts.into_iter().flatten().map(String::len).sum::<usize>() + metadata
             });
-            name + aliases + places.sum::<usize>()
+            let references = (entity.aliases.len() + entity.attributes.len()) * REFERENCE_OVERHEAD;
+            name + aliases + places.sum::<usize>() + references
         });
         let mentions = self.mentions.iter().map(|draft| {
             let mention = &draft.mention;
-            mention.source_id.len() + mention.source_url.len() + mention.content_excerpt.len()
+            mention.source_id.len()
+                + mention.thread_id.len()
+                + mention.source_url.len()
+                + mention.subreddit.len()
+                + mention.content_excerpt.len()
+                + mention.author.as_ref().map_or(0, String::len)
         });
-        self.rows() * ROW_OVERHEAD + entities.sum::<usize>() + mentions.sum::<usize>()
+        let connections = self.connections.iter().map(|connection| {
+            let attributes = match &connection.name {
+                ConnectionDraftName::Key { dish_attributes, .. } => dish_attributes.len(),
+                ConnectionDraftName::Id(_) => 0,
+            };
+            (attributes + connection.categories.len()) * REFERENCE_OVERHEAD
+        });
+        let labels: usize = self.temp_ids.iter().map(|(label, _)| label.len() + REFERENCE_OVERHEAD).sum();
+        let texts = entities.sum::<usize>() + connections.sum::<usize>() + mentions.sum::<usize>();
+        self.rows() * ROW_OVERHEAD + texts + labels
     }
 
     /// Turns a unit that passed [`validate`](Self::validate) into what the engine works with.

@@ -23,6 +23,8 @@ pub const SUBREDDIT_CHARS_MAX: usize = 100;
 pub const AUTHOR_CHARS_MAX: usize = 255;
 /// Dish attributes of one connection: the unique index holds no more.
 pub const DISH_ATTRIBUTES_MAX: usize = 100;
+/// Bytes of a unit in memory: far below what one message to PostgreSQL can carry (1 GiB).
+pub const UNIT_BYTES_MAX: usize = 256 << 20;
 /// Depth of nesting in metadata; the object itself is the first level.
 pub const METADATA_DEPTH_MAX: usize = 64;
 
@@ -39,6 +41,10 @@ impl UnitOfWork {
         }
         if self.rows() > max_unit_rows {
             return Err(InvalidUnit::TooManyRows { rows: self.rows(), limit: max_unit_rows });
+        }
+        let bytes = self.bytes();
+        if bytes > UNIT_BYTES_MAX {
+            return Err(InvalidUnit::TooManyBytes { bytes, limit: UNIT_BYTES_MAX });
         }
         for (index, entity) in self.entities.iter().enumerate() {
             self.check_entity(entity, Row { table: Table::Entities, index })?;
@@ -95,6 +101,9 @@ impl UnitOfWork {
                 let (count, limit) = (distinct.len(), DISH_ATTRIBUTES_MAX);
                 return Err(InvalidUnit::TooManyDishAttributes { row, count, limit });
             }
+        }
+        if connection.attribute_on_id {
+            return Err(InvalidUnit::DishAttributeOnExistingConnection { row });
         }
         for category in &connection.categories {
             self.check_type(*category, EntityType::DishOrCategory, row, Field::Categories)?;
