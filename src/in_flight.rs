@@ -205,10 +205,9 @@ impl InFlight {
         let Some(Answer { sender, room }) = answer.take() else { return false };
         let outcome = outcome(submission.commit_under_way.load(Ordering::Acquire));
         drop(answer);
-        let waiters = self.remove(submission.number);
-        // Metrics and spans are the program's code, which may panic: everything else comes first.
         let kind = OutcomeKind::of(&outcome);
-        let permits = (room.rows.num_permits(), room.bytes.num_permits());
+        self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()));
+        let waiters = self.remove(submission.number);
         // The receipt may have been dropped: then nobody wants to know.
         let _ = sender.send(outcome);
         drop(room);
@@ -216,7 +215,8 @@ impl InFlight {
             // Who no longer waits need not be told.
             let _ = waiter.send(());
         }
-        self.counters.settled(kind, submission.accepted_at.elapsed(), permits);
+        // The program's code, which may panic: everything that others wait for is done.
+        self.counters.report_settled(kind, submission.accepted_at.elapsed());
         tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
         true
     }

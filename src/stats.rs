@@ -124,17 +124,21 @@ impl Counters {
     }
 
     /// A unit that took up so many rows and bytes has its outcome.
-    pub(crate) fn settled(&self, outcome: OutcomeKind, took: Duration, (rows, bytes): (usize, usize)) {
+    pub(crate) fn settled(&self, outcome: OutcomeKind, (rows, bytes): (usize, usize)) {
         match outcome {
             OutcomeKind::Committed => add(&self.committed, 1),
             OutcomeKind::Rejected => add(&self.rejected, 1),
             OutcomeKind::Unavailable => add(&self.unavailable, 1),
         }
-        let (rows, bytes) = (rows as u64, bytes as u64);
-        let rows = self.rows_in_flight.fetch_sub(rows, Ordering::Relaxed) - rows;
-        let bytes = self.bytes_in_flight.fetch_sub(bytes, Ordering::Relaxed) - bytes;
-        gauge!(telemetry::ROWS_IN_FLIGHT).set(rows as f64);
-        gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
+        self.rows_in_flight.fetch_sub(rows as u64, Ordering::Relaxed);
+        self.bytes_in_flight.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Tells the program's recorder of a unit's outcome. Apart from [`settled`](Self::settled),
+    /// because a recorder is the program's code, and may panic.
+    pub(crate) fn report_settled(&self, outcome: OutcomeKind, took: Duration) {
+        gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
+        gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
         counter!(telemetry::UNITS, "outcome" => outcome.as_str()).increment(1);
         histogram!(telemetry::ACKNOWLEDGEMENT_SECONDS, "outcome" => outcome.as_str()).record(took);
     }
