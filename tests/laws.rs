@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use generate::Space;
-use model::{MentionSpec, Time};
+use model::{MentionSpec, PlaceSpec, Time};
 
 fn as_of() -> Time {
     "2024-03-12T12:00:00Z".parse().unwrap()
@@ -110,6 +110,14 @@ fn observation() -> impl Strategy<Value = Arc<Mention>> {
     )
 }
 
+fn place_spec() -> impl Strategy<Value = PlaceSpec> {
+    generate::place(Space::tiny(as_of()))
+}
+
+fn mention_spec() -> impl Strategy<Value = MentionSpec> {
+    generate::mention(Space::tiny(as_of()))
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -141,6 +149,25 @@ proptest! {
     #[test]
     fn observations_that_tie_are_equal(a in observation(), b in observation()) {
         prop_assert_eq!(a.precedence(&b).is_eq(), a == b, "the order of precedence is total");
+    }
+
+    #[test]
+    fn places_win_as_in_the_model(a in place_spec(), b in place_spec()) {
+        let place = |spec: &PlaceSpec| Place {
+            location: spec.location.map(|(latitude, longitude)| {
+                (Coordinate::from_units(latitude), Coordinate::from_units(longitude))
+            }),
+            address: spec.address.clone(),
+            google_place_id: spec.google_place_id.clone(),
+            metadata: spec.metadata.clone(),
+            observed_at: spec.observed_at,
+        };
+        prop_assert_eq!(place(&a).precedence(&place(&b)), a.precedence().cmp(&b.precedence()));
+    }
+
+    #[test]
+    fn mentions_win_as_in_the_model(a in mention_spec(), b in mention_spec()) {
+        prop_assert_eq!(a.mention().precedence(&b.mention()), a.precedence().cmp(&b.precedence()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 -- The indexes that readers want. They cost more than half of the write speed, so whoever loads
 -- history can load first and run this set afterwards (`Migrations::tables_only`).
 --
--- The index on mentions (connection_id) is mentions_connection_id_created_at_idx of the first set.
+-- The index on mentions (connection_id) is mentions_key of the first set, which begins with it.
 
 create index entities_type_idx on entities (type);
 create index entities_type_restaurant_quality_score_idx on entities (type, restaurant_quality_score desc);

@@ -98,9 +98,16 @@ create table mentions (
 
 -- Not read indexes: the write path needs them so that an epoch never reads a connection's whole
 -- history. The first answers "how many in the last 30 days" and "which is the newest", the second
--- "is this thread new". The first also serves as the read index on (connection_id).
-create index mentions_connection_id_created_at_idx on mentions (connection_id, created_at);
-create index mentions_connection_id_thread_id_idx on mentions (connection_id, thread_id);
+-- "does the connection have this thread".
+--
+-- Both are on expressions, to keep plans apart: no other index can serve the conditions that
+-- store/statement.rs writes for each of them, so that the planner has no choice, and can make no
+-- wrong one on tables without statistics. The first is on a one-to-one image of the id, the second
+-- on a hash of both columns, which is also half the size. Readers find a connection's mentions by
+-- mentions_key.
+create index mentions_of_connection_by_time_idx on mentions (uuid_send(connection_id), created_at);
+create index mentions_of_connection_by_thread_idx
+    on mentions (hashtextextended(thread_id, uuid_hash_extended(connection_id, 0)));
 
 -- One row for each transaction whose fate may still be asked for: see store/fence.rs.
 create table graphsink_attempts (

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -266,6 +266,40 @@ impl<'a> MentionColumns<'a> {
             &self.upvotes,
             &self.created_at,
             &self.observed_at,
+        ]
+    }
+
+    /// The types of [`row`](Self::row), for binary `copy`. An enum travels as its label.
+    pub(crate) const COPY_TYPES: [Type; 12] = [
+        Type::UUID,
+        Type::UUID,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::INT4,
+        Type::TIMESTAMPTZ,
+        Type::TIMESTAMPTZ,
+    ];
+
+    /// One row, for binary `copy`.
+    pub(crate) fn row(&self, row: usize) -> [&(dyn ToSql + Sync); 12] {
+        [
+            &self.ids[row],
+            &self.connections[row],
+            &self.source_types[row],
+            &self.source_ids[row],
+            &self.thread_ids[row],
+            &self.source_urls[row],
+            &self.subreddits[row],
+            &self.excerpts[row],
+            &self.authors[row],
+            &self.upvotes[row],
+            &self.created_at[row],
+            &self.observed_at[row],
         ]
     }
 

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
 use futures::future::try_join_all;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::columns::MentionColumns;
 use super::statement::Statement;
 use crate::telemetry;
 
@@ -172,6 +174,21 @@ impl Connection {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
+    }
+
+    /// Copies mentions in; says how many.
+    pub(crate) async fn copy_mentions(&self, mentions: &MentionColumns<'_>) -> Result<u64, Error> {
+        let statement = Statement::CopyMentions;
+        measured(statement.as_str(), async {
+            let sink = self.client.copy_in(&self.statements[&statement]).await?;
+            let writer = BinaryCopyInWriter::new(sink, &MentionColumns::COPY_TYPES);
+            let mut writer = std::pin::pin!(writer);
+            for row in 0..mentions.len() {
+                writer.as_mut().write(&mentions.row(row)).await?;
+            }
+            writer.finish().await
+        })
+        .await
     }
 
     /// Runs a prepared statement and says how many rows it touched.

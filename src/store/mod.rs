@@ -11,6 +11,8 @@ mod connection;
 mod error;
 mod fence;
 mod migrate;
+#[cfg(all(test, unix, feature = "embedded-server"))]
+mod plans;
 mod refresh;
 mod statement;
 mod transaction;

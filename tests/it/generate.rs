@@ -83,7 +83,7 @@ pub(crate) fn record(space: Space) -> impl Strategy<Value = Record> {
 }
 
 fn entity(space: Space) -> impl Strategy<Value = EntitySpec> {
-    let restaurant = (restaurants(space), vec(attributes(space), 0..3), option::of(place_parts(space))).prop_map(
+    let restaurant = (restaurants(space), vec(attributes(space), 0..3), option::of(place(space))).prop_map(
         |(name, attributes, place)| {
             // Google's ids are unique among restaurants, so each has its own.
             let place = place.map(|mut place| {
@@ -107,7 +107,7 @@ fn entity(space: Space) -> impl Strategy<Value = EntitySpec> {
     })
 }
 
-fn place_parts(space: Space) -> impl Strategy<Value = PlaceSpec> {
+pub(crate) fn place(space: Space) -> impl Strategy<Value = PlaceSpec> {
     let location = option::of(select(vec![
         (3_027_000_000, -9_773_000_000),
         (3_027_000_001, -9_773_000_000),
@@ -117,7 +117,7 @@ fn place_parts(space: Space) -> impl Strategy<Value = PlaceSpec> {
     ]));
     let address = option::of(select(vec!["900 E 11th St", "Ärger \"quoted\" \\ \t", ""]).prop_map(str::to_owned));
     let google_place_id = option::of(select(vec!["g1", "g2"]).prop_map(str::to_owned));
-    (location, address, google_place_id, option::of(metadata()), 0_i64..3).prop_map(
+    (location, address, google_place_id, option::of(metadata()), 0_i64..2).prop_map(
         move |(location, address, google_place_id, metadata, hours)| PlaceSpec {
             location,
             address,

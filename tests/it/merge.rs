@@ -1,14 +1,18 @@
 //! The central promise: the same set of records leaves the same database, whatever the order, the
 //! batching, the number of engines and the number of repetitions.
 
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use graphsink::SourceType;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::database::{self, check_group_by, differences, report};
 use crate::generate::{self, Space};
-use crate::model::{self, Ids, Record};
-use crate::support::{Database, PATIENCE, as_of, seed};
+use crate::model::{self, ConnectionKey, Ids, MentionSpec, Record};
+use crate::support::{Database, PATIENCE, as_of, commit, seed};
 
 /// One way to say a set of records.
 #[derive(Debug, Clone)]
@@ -96,4 +100,68 @@ fn any_order_any_split_and_any_repetition_leave_the_graph_of_the_model() {
         panic!("{failure}");
     }
     runtime.block_on(database.assert_no_deadlocks());
+}
+
+/// A name, and the votes and the age in days of each mention by its number.
+type Case = (&'static str, fn(usize) -> (i32, usize));
+
+/// A connection with more mentions than are kept as the best, of which one after the other falls:
+/// each time the best are read again from the rows, by the very order of the contract.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_best_mentions_are_found_again_when_the_best_falls() {
+    let day = |days: usize| TimeDelta::days(days as i64);
+    let cases: [Case; 4] = [
+        ("no votes, so that times decide", |number| (0, number)),
+        ("nothing but the source id decides", |_| (7, 3)),
+        ("negative votes, of which older ones weigh less", |number| (-7, number)),
+        ("votes against age", |number| (1 << number, 80 * number)),
+    ];
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    let client = database.client().await;
+    let mut records = Vec::new();
+    for (dish, kind) in cases {
+        let connection =
+            ConnectionKey { restaurant: "r".to_owned(), dish: dish.to_owned(), dish_attributes: BTreeSet::new() };
+        let mention = |number: usize| {
+            let (upvotes, age) = kind(number);
+            // By code point "B2" < "a1" < "é0"; in most locales "a" < "B".
+            let source_id = ["é", "a", "B", "-"][number % 4].to_owned() + &number.to_string();
+            MentionSpec {
+                connection: connection.clone(),
+                connection_by_id: false,
+                source_type: if number.is_multiple_of(3) { SourceType::Post } else { SourceType::Comment },
+                source_id,
+                thread_id: "t".to_owned(),
+                source_url: "https://example.org".to_owned(),
+                subreddit: "food".to_owned(),
+                content_excerpt: String::new(),
+                author: None,
+                upvotes,
+                created_at: as_of() - day(age),
+                observed_at: as_of(),
+            }
+        };
+        let mentions: Vec<MentionSpec> = (0..16).map(mention).collect();
+        let said: Vec<Record> = mentions.iter().cloned().map(Record::Mention).collect();
+        commit(&engine, model::unit(&said, &Ids::default())).await;
+        records.extend(said);
+        for fall in 1..12 {
+            let graph = model::graph(&records, as_of());
+            let best = &graph.connections[&connection].metrics.top_mentions[fall % 5];
+            let mut fallen = mentions
+                .iter()
+                .find(|mention| (&mention.source_id, mention.source_type) == (&best.source_id, best.source_type))
+                .unwrap()
+                .clone();
+            fallen.upvotes = -1_000_000;
+            fallen.observed_at = as_of() + day(fall);
+            let said = [Record::Mention(fallen)];
+            commit(&engine, model::unit(&said, &Ids::default())).await;
+            records.extend(said);
+            let mut wrong = differences(&model::graph(&records, as_of()), &database::read(&client).await);
+            wrong.extend(check_group_by(&client, as_of()).await);
+            assert!(wrong.is_empty(), "{dish}, fall {fall}: {}", report("not what the model says", &wrong));
+        }
+    }
 }

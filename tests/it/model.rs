@@ -191,7 +191,7 @@ pub(crate) fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, a
     for (key, row) in &mut graph.entities {
         row.aliases.sort();
         row.aliases.dedup();
-        let newest = places.get(key).into_iter().flatten().max_by_key(|place| (place.observed_at, place.serialized()));
+        let newest = places.get(key).into_iter().flatten().max_by_key(|place| place.precedence());
         row.place = newest.map(|place| place.row());
     }
 
@@ -294,6 +294,11 @@ impl ConnectionKey {
 }
 
 impl PlaceSpec {
+    /// The newest; at equal times the greater serialized value.
+    pub(crate) fn precedence(&self) -> impl Ord + use<> {
+        (self.observed_at, self.serialized())
+    }
+
     /// The value as one canonical JSON text: keys sorted, coordinates as text with eight decimals.
     fn serialized(&self) -> String {
         let text = |text: &Option<String>| text.as_ref().map_or("null".to_owned(), |text| quoted(text));
@@ -371,7 +376,7 @@ impl MentionSpec {
 
     /// The newest `observed_at`, then the higher upvotes, then the greater excerpt; then the other
     /// columns, so that nothing is left to chance.
-    fn precedence(&self) -> impl Ord + '_ {
+    pub(crate) fn precedence(&self) -> impl Ord + '_ {
         (
             (self.observed_at, self.upvotes, &self.content_excerpt),
             (self.created_at, &self.thread_id, &self.source_url, &self.subreddit, &self.author),

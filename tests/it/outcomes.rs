@@ -503,6 +503,75 @@ async fn what_the_database_refuses_by_itself_is_named_and_spares_the_neighbours(
     assert_group_by(&client, as_of()).await;
 }
 
+/// Refusals of every kind within one batch, each at its own unit, first and last among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_all_kinds_in_one_batch_spare_their_neighbours() {
+    let database = Database::migrated().await;
+    let client = database.client().await;
+    client
+        .batch_execute("alter table mentions add constraint no_spam check (content_excerpt <> 'spam')")
+        .await
+        .unwrap();
+    let engine = database.small_engine(10_000, 1).await;
+    let mut unit = small_unit("holder", "t0");
+    unit.restaurant("holder").place(PlaceObservation::new(as_of()).google_place_id("taken"));
+    let holder = commit(&engine, unit).await;
+    let (dish, connection) = (holder.entities[1].id, holder.connections[0].id);
+
+    // The row that all units change is held, so that they gather in few batches.
+    client.batch_execute("begin; update connections set last_updated = now()").await.unwrap();
+    let missing = Uuid::now_v7();
+    let mut receipts = Vec::new();
+    for number in 0..60 {
+        let mut unit = small_unit(&format!("restaurant {number}"), "t1");
+        unit.mention(connection, mention(&format!("t{number}"), 1));
+        match number % 12 {
+            0 => {
+                unit.existing_connection(missing);
+            }
+            1 => {
+                unit.existing_entity(missing);
+            }
+            3 => {
+                unit.connection(dish, dish);
+            }
+            6 => {
+                unit.restaurant("thief").place(PlaceObservation::new(as_of()).google_place_id("taken"));
+            }
+            11 => {
+                unit.mention(connection, mention("spam", 1).excerpt("spam"));
+            }
+            _ => {}
+        }
+        receipts.push(engine.submit(unit).await.unwrap());
+    }
+    client.batch_execute("commit").await.unwrap();
+    for (number, receipt) in receipts.into_iter().enumerate() {
+        let outcome = within(receipt).await;
+        let expected = match number % 12 {
+            0 => RejectReason::MissingRow { table: Table::Connections, id: missing },
+            1 => RejectReason::MissingRow { table: Table::Entities, id: missing },
+            3 => RejectReason::WrongEntityType {
+                id: dish,
+                field: Field::Restaurant,
+                expected: Restaurant,
+                found: DishOrCategory,
+            },
+            6 | 11 => RejectReason::Database,
+            _ => {
+                assert!(outcome.committed().is_some(), "unit {number} is a neighbour: {outcome:?}");
+                continue;
+            }
+        };
+        assert_eq!(rejection(outcome).reason, expected, "unit {number}");
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.units_committed, stats.units_rejected), (1 + 35, 25));
+    assert_eq!(count(&client, "entities where type = 'restaurant'").await, 1 + 35);
+    assert_eq!(count(&client, "mentions").await, 1 + 35 * 2);
+    assert_group_by(&client, as_of()).await;
+}
+
 // ---- not accepted ------------------------------------------------------------------------------
 
 const FIRST_ENTITY: Row = Row { table: Table::Entities, index: 0 };

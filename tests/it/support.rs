@@ -49,10 +49,11 @@ pub(crate) struct Database {
 
 impl Database {
     /// An empty database, with everything set otherwise than most people have it: what the engine
-    /// writes must not depend on locale, time zone or date style.
+    /// writes must not depend on locale, time zone or date style. On a server of `DATABASE_URL` it
+    /// stays behind, to be looked at.
     pub(crate) async fn empty() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let name = format!("it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("graphsink_it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let server = server().await;
         let admin = connect(&url(server, "postgres")).await;
         // A locale that sorts "a" < "B" < "é" < "z", as code points do not. Servers without ICU get their own locale.

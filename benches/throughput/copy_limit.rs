@@ -1,0 +1,205 @@
+//! The limit: binary COPY into the same tables, keys and foreign keys on, of rows that are already
+//! coalesced, have their ids and final figures, and lie in memory in PostgreSQL's format.
+//!
+//! Nothing that must ask the database anything can be faster, and the client does nothing but send.
+//! Rows come in the order of their first occurrence, as a stream brings them: sorted by key the
+//! indexes would grow at one end, which only somebody who knows the future can have.
+//!
+//! One transaction a table. Over two connections: both load entities; when both are done each
+//! loads the connections, then the mentions, of its own half of the restaurants.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, SinkExt};
+use tokio_postgres::types::{IsNull, ToSql, Type};
+use tokio_postgres::{Client, CopyInSink};
+
+use crate::contestant::{Contestant, Measured, Result};
+use crate::database::Database;
+use crate::rows::{Connection, Entities, Entity};
+use crate::workload::{Record, Workload};
+use ::graphsink::EntityType;
+use uuid::Uuid;
+
+const COPY_ENTITIES: &str =
+    "copy entities (entity_id, type, name, aliases, restaurant_attributes) from stdin (format binary)";
+const COPY_CONNECTIONS: &str = "copy connections (connection_id, restaurant_id, dish_or_category_id, dish_attributes,
+    categories, is_menu_item, mention_count, total_upvotes, source_diversity, recent_mention_count, last_mentioned_at,
+    activity_level, top_mentions) from stdin (format binary)";
+const COPY_MENTIONS: &str = "copy mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url,
+    subreddit, content_excerpt, author, upvotes, created_at, observed_at) from stdin (format binary)";
+/// Bytes in one message; libpq's psql sends 8 KiB, larger pieces cost less.
+const PIECE: usize = 64 << 10;
+
+/// Binary COPY over so many connections.
+#[derive(Debug)]
+pub(crate) struct CopyLimit {
+    pub(crate) connections: usize,
+}
+
+impl Contestant for CopyLimit {
+    fn name(&self) -> &'static str {
+        if self.connections == 1 { "copy_limit" } else { "copy_limit_2" }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections
+    }
+
+    fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>> {
+        self.load(database, workload).boxed()
+    }
+}
+
+impl CopyLimit {
+    async fn load(&self, database: &Database, workload: &Workload) -> Result<Measured> {
+        let parts = Parts::encode(workload, self.connections);
+        let mut clients = Vec::new();
+        for _ in 0..self.connections {
+            clients.push(database.connect().await?);
+        }
+        let start = Instant::now();
+        let entities = clients.iter().zip(&parts.entities).map(|(client, data)| copy(client, COPY_ENTITIES, data));
+        try_join_all(entities).await?;
+        let rest = clients.iter().zip(&parts.connections).zip(&parts.mentions);
+        try_join_all(rest.map(|((client, connections), mentions)| async move {
+            copy(client, COPY_CONNECTIONS, connections).await?;
+            copy(client, COPY_MENTIONS, mentions).await
+        }))
+        .await?;
+        Ok(Measured::new(start.elapsed()))
+    }
+}
+
+async fn copy(client: &Client, sql: &str, data: &Bytes) -> Result<()> {
+    let sink: CopyInSink<Bytes> = client.copy_in(sql).await?;
+    let mut sink = std::pin::pin!(sink);
+    let mut left = data.clone();
+    while !left.is_empty() {
+        let piece = left.split_to(left.len().min(PIECE));
+        sink.feed(piece).await?;
+    }
+    sink.finish().await?;
+    Ok(())
+}
+
+/// What each connection sends, of each table.
+struct Parts {
+    entities: Vec<Bytes>,
+    connections: Vec<Bytes>,
+    mentions: Vec<Bytes>,
+}
+
+impl Parts {
+    fn encode(workload: &Workload, parts: usize) -> Self {
+        let entities = Entities::of(&workload.records);
+        let connections = crate::rows::connections(&workload.records, &entities, workload.as_of);
+        let new = || (0..parts).map(|_| Rows::default()).collect::<Vec<_>>();
+        let (mut of_entities, mut of_connections, mut of_mentions) = (new(), new(), new());
+        for (index, entity) in entities.rows.iter().enumerate() {
+            encode_entity(&mut of_entities[index % parts], entity, &entities);
+        }
+        let mut mentions: Vec<Vec<(Uuid, Uuid, &Record)>> = vec![Vec::new(); parts];
+        for connection in &connections {
+            // The low bits of a version 7 id are random.
+            let part = connection.restaurant.as_u128() as usize % parts;
+            encode_connection(&mut of_connections[part], connection);
+            mentions[part].extend(connection.mentions.iter().map(|(id, record)| (*id, connection.id, *record)));
+        }
+        for (part, mut mentions) in mentions.into_iter().enumerate() {
+            // Ids were given in the order of the records.
+            mentions.sort_unstable_by_key(|(id, ..)| *id);
+            for (id, connection, record) in mentions {
+                encode_mention(&mut of_mentions[part], id, connection, record);
+            }
+        }
+        let finish = |rows: Vec<Rows>| rows.into_iter().map(Rows::finish).collect();
+        Self { entities: finish(of_entities), connections: finish(of_connections), mentions: finish(of_mentions) }
+    }
+}
+
+fn encode_entity(rows: &mut Rows, entity: &Entity, entities: &Entities) {
+    let aliases: Vec<&str> = entity.aliases.iter().map(|alias| &**alias).collect();
+    let attributes = entities.ids(EntityType::RestaurantAttribute, &entity.attributes);
+    rows.row(5);
+    rows.field(&entity.id, &Type::UUID);
+    rows.field(&entity.key.0.as_str(), &Type::TEXT);
+    rows.field(&&*entity.key.1, &Type::TEXT);
+    rows.field(&aliases, &Type::TEXT_ARRAY);
+    rows.field(&attributes, &Type::UUID_ARRAY);
+}
+
+fn encode_connection(rows: &mut Rows, connection: &Connection<'_>) {
+    let metrics = &connection.metrics;
+    let categories: Vec<Uuid> = connection.categories.iter().copied().collect();
+    let top = serde_json::to_value(&metrics.top_mentions).expect("texts, numbers and times are always JSON");
+    rows.row(13);
+    rows.field(&connection.id, &Type::UUID);
+    rows.field(&connection.restaurant, &Type::UUID);
+    rows.field(&connection.dish, &Type::UUID);
+    rows.field(&connection.dish_attributes, &Type::UUID_ARRAY);
+    rows.field(&categories, &Type::UUID_ARRAY);
+    rows.field(&true, &Type::BOOL);
+    rows.field(&metrics.mention_count, &Type::INT4);
+    rows.field(&metrics.total_upvotes, &Type::INT8);
+    rows.field(&metrics.source_diversity, &Type::INT4);
+    rows.field(&metrics.recent_mention_count, &Type::INT4);
+    rows.field(&metrics.last_mentioned_at, &Type::TIMESTAMPTZ);
+    rows.field(&metrics.activity_level.as_str(), &Type::TEXT);
+    rows.field(&top, &Type::JSONB);
+}
+
+fn encode_mention(rows: &mut Rows, id: Uuid, connection: Uuid, record: &Record) {
+    let mention = &record.mention;
+    rows.row(12);
+    rows.field(&id, &Type::UUID);
+    rows.field(&connection, &Type::UUID);
+    rows.field(&mention.source_type.as_str(), &Type::TEXT);
+    rows.field(&&*mention.source_id, &Type::TEXT);
+    rows.field(&&*mention.thread_id, &Type::TEXT);
+    rows.field(&mention.source_url, &Type::TEXT);
+    rows.field(&mention.subreddit, &Type::TEXT);
+    rows.field(&mention.content_excerpt, &Type::TEXT);
+    rows.field(&mention.author, &Type::TEXT);
+    rows.field(&mention.upvotes, &Type::INT4);
+    rows.field(&mention.created_at, &Type::TIMESTAMPTZ);
+    rows.field(&mention.observed_at, &Type::TIMESTAMPTZ);
+}
+
+/// Rows in PostgreSQL's binary COPY format. An enum's binary form is its label.
+struct Rows(BytesMut);
+
+impl Default for Rows {
+    fn default() -> Self {
+        let mut bytes = BytesMut::new();
+        bytes.put_slice(b"PGCOPY\n\xff\r\n\0");
+        bytes.put_i64(0);
+        Self(bytes)
+    }
+}
+
+impl Rows {
+    fn row(&mut self, fields: i16) {
+        self.0.put_i16(fields);
+    }
+
+    fn field(&mut self, value: &(dyn ToSql + Sync), of_type: &Type) {
+        let at = self.0.len();
+        self.0.put_i32(-1);
+        match value.to_sql_checked(of_type, &mut self.0).expect("the value fits the type that is named beside it") {
+            IsNull::Yes => {}
+            IsNull::No => {
+                let length = (self.0.len() - at - 4) as i32;
+                self.0[at..at + 4].copy_from_slice(&length.to_be_bytes());
+            }
+        }
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.0.put_i16(-1);
+        self.0.freeze()
+    }
+}

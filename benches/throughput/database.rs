@@ -1,0 +1,144 @@
+//! The server of the bench, fresh tables for each measurement, and whether what was written is right.
+
+use std::time::Duration;
+
+use ::graphsink::server::EmbeddedServer;
+use ::graphsink::{Config, ConfigBuilder, Migrations};
+use tokio_postgres::{Client, NoTls};
+
+use crate::contestant::{Figures, Result};
+use crate::rows::Entities;
+use crate::workload::Workload;
+
+/// Not `public`, so that dropping it leaves the extension alone.
+const SCHEMA: &str = "bench";
+
+/// Which indexes the tables have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tables {
+    /// Keys, foreign keys and what the engine's write path needs.
+    Lean,
+    /// The read indexes as well.
+    Full,
+}
+
+impl Tables {
+    pub(crate) const BOTH: [Self; 2] = [Self::Lean, Self::Full];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lean => "lean",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// A durable server of its own: fsync on, defaults otherwise but for what `ServerBuilder` says.
+#[derive(Debug)]
+pub(crate) struct Database {
+    server: EmbeddedServer,
+}
+
+impl Database {
+    pub(crate) async fn start(settings: &[(String, String)], log: Option<&std::path::Path>) -> Result<Self> {
+        let mut server = EmbeddedServer::builder();
+        for (name, value) in settings {
+            server = server.setting(name, value);
+        }
+        if let Some(log) = log {
+            server = server.log_to(log);
+        }
+        Ok(Self { server: server.start().await? })
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        self.server.version()
+    }
+
+    /// Settings of an engine on the bench's tables, all else as it comes.
+    pub(crate) fn config(&self) -> ConfigBuilder {
+        Config::builder(self.server.url("postgres")).schema(SCHEMA)
+    }
+
+    /// A session whose plans are pinned as the engine pins its own (index lookups, whatever the
+    /// statistics say): on tables that were empty a moment ago nobody else would get good ones.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let (client, connection) = tokio_postgres::connect(&self.server.url("postgres"), NoTls).await?;
+        tokio::spawn(async move {
+            // Statements of the client report the same error.
+            drop(connection.await);
+        });
+        client
+            .batch_execute(&format!(
+                "set search_path = {SCHEMA}, public; set plan_cache_mode = force_generic_plan; set jit = off;
+                 set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off;
+                 set enable_mergejoin = off"
+            ))
+            .await?;
+        Ok(client)
+    }
+
+    /// Empty tables, and nothing left to write of what was there before.
+    pub(crate) async fn reset(&self, tables: Tables) -> Result<()> {
+        let client = self.connect().await?;
+        client
+            .batch_execute(&format!("set client_min_messages = warning; drop schema if exists {SCHEMA} cascade"))
+            .await?;
+        let migrations = match tables {
+            Tables::Lean => Migrations::tables_only(),
+            Tables::Full => Migrations::all(),
+        };
+        migrations.run(&self.config().build()?).await?;
+        client.batch_execute("checkpoint").await?;
+        // What the kernel still has to do for the checkpoint is over soon.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }
+
+    /// An error unless the tables hold exactly the first `sample` records of the workload.
+    pub(crate) async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
+        let records = &workload.records[..sample];
+        let entities = Entities::of(records);
+        let connections = crate::rows::connections(records, &entities, workload.as_of);
+        let expected = (entities.rows.len() as i64, connections.len() as i64, records.len() as i64);
+        let client = self.connect().await?;
+        let free = "set enable_seqscan = on; set enable_hashjoin = on; set plan_cache_mode = force_custom_plan";
+        client.batch_execute(free).await?;
+        let count = "select (select count(*) from entities), (select count(*) from connections),
+                            (select count(*) from mentions)";
+        let row = client.query_one(count, &[]).await?;
+        let found = (row.get(0), row.get(1), row.get(2));
+        if found != expected {
+            return Err(format!("entities, connections, mentions should be {expected:?} and are {found:?}").into());
+        }
+        let all = figures == Figures::All;
+        let row = client.query_one(WRONG, &[&all, &workload.as_of]).await?;
+        let (wrong, facts): (i64, i64) = (row.get(0), row.get(1));
+        let attributes: usize = entities.rows.iter().map(|row| row.aliases.len() + row.attributes.len()).sum();
+        let categories: usize = connections.iter().map(|row| row.categories.len() + row.dish_attributes.len()).sum();
+        if wrong != 0 {
+            return Err(format!("the figures of {wrong} connections differ from their mentions").into());
+        }
+        if facts != (attributes + categories) as i64 {
+            return Err(format!("{facts} aliases, attributes and categories, not {}", attributes + categories).into());
+        }
+        Ok(())
+    }
+}
+
+/// How many connections are wrong, and how many elements all sets have.
+const WRONG: &str = "
+    select (select count(*) from connections c left join (
+        select connection_id, count(*) as mentions, sum(upvotes) as upvotes, count(distinct thread_id) as threads,
+               count(*) filter (where created_at between $2::timestamptz - interval '30 days' and $2::timestamptz) as recent,
+               max(created_at) as newest,
+               (array_agg(mention_id order by upvotes * exp(extract(epoch from created_at - $2::timestamptz)::float8 / 5184000) desc,
+                                              created_at desc, source_id))[1:5] as best
+        from mentions group by connection_id) m using (connection_id)
+    where c.mention_count is distinct from m.mentions or c.total_upvotes is distinct from m.upvotes
+       or $1 and (c.source_diversity is distinct from m.threads or c.recent_mention_count is distinct from m.recent
+                  or c.last_mentioned_at is distinct from m.newest
+                  or m.best is distinct from (select array_agg((t.value ->> 'mention_id')::uuid order by t.ordinality)
+                                              from jsonb_array_elements(c.top_mentions) with ordinality as t))),
+    (select sum(cardinality(aliases) + cardinality(restaurant_attributes)) from entities)::bigint
+    + (select sum(cardinality(categories) + cardinality(dish_attributes)) from connections)::bigint";

@@ -1,0 +1,94 @@
+//! What a lone unit waits for its acknowledgement, beside a hand-written transaction that sends
+//! all its statements at once. Both take turns, on the same tables.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::graphsink::{Engine, Outcome};
+
+use crate::contestant::Result;
+use crate::database::{Database, Tables};
+use crate::per_unit::UnitWriter;
+use crate::workload::{Record, Workload};
+
+/// Two ways to acknowledge one kind of unit.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    pub(crate) tables: Tables,
+    pub(crate) unit: &'static str,
+    /// Ascending.
+    pub(crate) engine: Vec<Duration>,
+    /// Ascending.
+    pub(crate) by_hand: Vec<Duration>,
+}
+
+impl Latencies {
+    /// The time that a share of the acknowledgements did not exceed.
+    pub(crate) fn quantile(times: &[Duration], share: f64) -> Duration {
+        times[((times.len() - 1) as f64 * share).round() as usize]
+    }
+}
+
+/// Acknowledgements one at a time: `rounds` units of new rows, and as many new mentions on
+/// connections that have some.
+pub(crate) async fn measure(
+    database: &Database,
+    tables: Tables,
+    workload: &Workload,
+    rounds: usize,
+) -> Result<Vec<Latencies>> {
+    database.reset(tables).await?;
+    let engine = Engine::start(database.config().build()?).await?;
+    let hand = UnitWriter::new(database.connect().await?, true).await?;
+    // Something to stand among, and time for both to warm up.
+    let warm_up = &workload.records[..workload.records.len().min(rounds)];
+    for record in warm_up {
+        submit(&engine, record).await?;
+        hand.write(&relabelled(record, "warm"), workload.as_of).await?;
+    }
+    let mut both = Vec::new();
+    for (unit, new_rows) in [("all rows new", true), ("mention on an existing connection", false)] {
+        let (mut of_engine, mut by_hand) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let record = &workload.records[round % warm_up.len()];
+            let (ours, theirs) = if new_rows {
+                (renamed(record, &format!("engine {round}")), renamed(record, &format!("hand {round}")))
+            } else {
+                (relabelled(record, &format!("engine_{round}")), relabelled(record, &format!("hand_{round}")))
+            };
+            of_engine.push(submit(&engine, &ours).await?);
+            let start = Instant::now();
+            hand.write(&theirs, workload.as_of).await?;
+            by_hand.push(start.elapsed());
+        }
+        of_engine.sort_unstable();
+        by_hand.sort_unstable();
+        both.push(Latencies { tables, unit, engine: of_engine, by_hand });
+    }
+    engine.shutdown(Duration::from_secs(60)).await;
+    Ok(both)
+}
+
+async fn submit(engine: &Engine, record: &Record) -> Result<Duration> {
+    let unit = record.unit();
+    let start = Instant::now();
+    match engine.submit(unit).await?.await {
+        Outcome::Committed(_) => Ok(start.elapsed()),
+        other => Err(format!("a lone unit was not committed: {other:?}").into()),
+    }
+}
+
+/// The same connection, another mention.
+fn relabelled(record: &Record, label: &str) -> Record {
+    let mut record = record.clone();
+    record.mention.source_id = format!("{}_{label}", record.mention.source_id).into();
+    record
+}
+
+/// Nothing that is there: another restaurant, dish and mention.
+fn renamed(record: &Record, label: &str) -> Record {
+    let mut record = relabelled(record, label);
+    record.restaurant = Arc::from(format!("{} {label}", record.restaurant));
+    record.dish = Arc::from(format!("{} {label}", record.dish));
+    record
+}

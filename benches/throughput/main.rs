@@ -1,0 +1,175 @@
+//! Mentions per second and idle latency: the engine beside what users write by hand, and beside
+//! the limit that PostgreSQL sets.
+//!
+//! ```text
+//! cargo bench --bench throughput -- [--quick] [--json FILE] [--rounds N] [--mentions N]
+//! ```
+//!
+//! One run measures all contestants on one server of its own (durable: fsync on, keys and foreign
+//! keys on) with one generated workload. Each measurement starts with fresh tables and a
+//! checkpoint. Rounds interleave the contestants, so that noise hits all alike; medians count, and
+//! only ratios within a run mean anything. Nothing here asserts a time; what each contestant left
+//! in the tables is checked, and wrong tables end the bench.
+//!
+//! A contestant is a module with a [`Contestant`] in it, and a line in [`contestants`].
+
+mod contestant;
+mod copy_limit;
+mod cpu;
+mod database;
+mod graphsink;
+mod latency;
+mod per_unit;
+mod report;
+mod rows;
+mod statements;
+mod unnest;
+mod workload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use contestant::{Contestant, Result};
+use database::{Database, Tables};
+use report::Report;
+use workload::Workload;
+
+/// Measures how fast mentions are written, beside alternatives and the limit.
+#[derive(Debug, Parser)]
+#[command(name = "throughput")]
+struct Arguments {
+    /// One round of a small workload, for CI: under a minute
+    #[arg(long)]
+    quick: bool,
+    /// Writes the medians as `{contestant: {lean, full}}`, in mentions per second
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measurements of each contestant [default: 5, quick: 1]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Mentions of the workload [default: 60000, quick: 10000]
+    #[arg(long)]
+    mentions: Option<usize>,
+    /// Lone units of each kind for the latency [default: 400, quick: 100; 0: no latency]
+    #[arg(long)]
+    latency_units: Option<usize>,
+    /// Only these contestants (repeatable)
+    #[arg(long, value_name = "CONTESTANT")]
+    only: Vec<String>,
+    /// Only tables without (lean) or with (full) read indexes
+    #[arg(long, value_name = "lean|full")]
+    tables: Option<String>,
+    /// Tells the engine's seconds by statement; costs some speed
+    #[arg(long)]
+    statements: bool,
+    /// A setting of the server, NAME=VALUE (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    setting: Vec<String>,
+    /// Where the server logs to
+    #[arg(long, value_name = "FILE")]
+    server_log: Option<PathBuf>,
+    /// `cargo bench` says this to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Who takes part, in the order of each round.
+fn contestants() -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(copy_limit::CopyLimit { connections: 1 }),
+        Box::new(copy_limit::CopyLimit { connections: 2 }),
+        Box::new(graphsink::Graphsink { in_flight_commits: None }),
+        Box::new(graphsink::Graphsink { in_flight_commits: Some(1) }),
+        Box::new(unnest::Unnest { batch: 1_000 }),
+        Box::new(unnest::Unnest { batch: 5_000 }),
+        Box::new(per_unit::PerUnit { pipelined: false }),
+        Box::new(per_unit::PerUnit { pipelined: true }),
+    ]
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    // Plain sessions and the producers; the engine brings its own threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name(cpu::PRODUCERS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&arguments))
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let (rounds, mentions, latency_units) = if arguments.quick { (1, 10_000, 100) } else { (5, 60_000, 400) };
+    let rounds = arguments.rounds.unwrap_or(rounds);
+    let mentions = arguments.mentions.unwrap_or(mentions).max(1);
+    let latency_units = arguments.latency_units.unwrap_or(latency_units);
+    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    let contestants: Vec<_> = contestants().into_iter().filter(|contestant| wanted(contestant.name())).collect();
+    let of_arguments = |tables: &Tables| arguments.tables.as_ref().is_none_or(|only| only == tables.as_str());
+    let both: Vec<Tables> = Tables::BOTH.into_iter().filter(of_arguments).collect();
+    let statements = arguments.statements.then(statements::install).transpose()?;
+
+    let workload = Arc::new(Workload::generate(mentions, now()));
+    let database = Database::start(&settings(&arguments.setting)?, arguments.server_log.as_deref()).await?;
+    println!("{}", report::circumstances(database.version()));
+    println!("{}", shape(&workload));
+    let mut report = Report::default();
+    for round in 1..=rounds {
+        for contestant in &contestants {
+            for &tables in &both {
+                database.reset(tables).await?;
+                let mut measured = contestant.run(&database, &workload).await?;
+                if let Some(statements) = &statements {
+                    measured.notes.extend(statements::since_last(statements));
+                }
+                let sample = contestant.sample(mentions);
+                database.check(&workload, sample, contestant.figures()).await.map_err(|error| {
+                    format!("{} on {} tables left them wrong: {error}", contestant.name(), tables.as_str())
+                })?;
+                let speed = sample as f64 / measured.took.as_secs_f64();
+                println!("round {round}: {:<20} {} {speed:>9.0}/s", contestant.name(), tables.as_str());
+                report.add(contestant.name(), contestant.connections(), tables, speed, measured.notes);
+            }
+        }
+    }
+    if latency_units > 0 {
+        for &tables in &both {
+            report.add_latencies(latency::measure(&database, tables, &workload, latency_units).await?);
+        }
+    }
+    report.print();
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, format!("{:#}\n", report.json()))?;
+    }
+    Ok(())
+}
+
+/// In microseconds, as PostgreSQL stores it.
+fn now() -> ::graphsink::Timestamp {
+    ::graphsink::truncate(chrono::Utc::now())
+}
+
+fn settings(arguments: &[String]) -> Result<Vec<(String, String)>> {
+    let parse = |setting: &String| {
+        let (name, value) = setting.split_once('=').ok_or_else(|| format!("--setting {setting}: no NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    arguments.iter().map(parse).collect()
+}
+
+/// The workload in one line.
+fn shape(workload: &Workload) -> String {
+    let entities = rows::Entities::of(&workload.records);
+    let connections = rows::connections(&workload.records, &entities, workload.as_of);
+    let single = connections.iter().filter(|row| row.mentions.len() == 1).count();
+    let most = connections.iter().map(|row| row.mentions.len()).max().unwrap_or(0);
+    format!(
+        "{} mentions, {} connections ({}% of them with one mention, at most {most}), {} entities",
+        workload.records.len(),
+        connections.len(),
+        single * 100 / connections.len().max(1),
+        entities.rows.len(),
+    )
+}

@@ -1,0 +1,128 @@
+//! Records to rows of the three tables, coalesced in memory: what the COPY limit is given for
+//! free, and what a hand-written pipeline does for each of its batches.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ::graphsink::{ConnectionMetrics, EntityType, Timestamp};
+use uuid::Uuid;
+
+use crate::workload::Record;
+
+/// An entity's key.
+pub(crate) type Key = (EntityType, Arc<str>);
+
+/// Entities by key, in the order of their first occurrence.
+#[derive(Debug, Default)]
+pub(crate) struct Entities {
+    pub(crate) rows: Vec<Entity>,
+    index: HashMap<Key, usize>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entity {
+    pub(crate) id: Uuid,
+    pub(crate) key: Key,
+    pub(crate) aliases: BTreeSet<Arc<str>>,
+    /// Names of restaurant attributes.
+    pub(crate) attributes: BTreeSet<Arc<str>>,
+}
+
+impl Entities {
+    pub(crate) fn of(records: &[Record]) -> Self {
+        let mut entities = Self::default();
+        for record in records {
+            for attribute in &record.restaurant_attributes {
+                entities.row(EntityType::RestaurantAttribute, attribute);
+            }
+            let restaurant = entities.row(EntityType::Restaurant, &record.restaurant);
+            if !restaurant.aliases.contains(&record.alias) {
+                restaurant.aliases.insert(Arc::clone(&record.alias));
+            }
+            restaurant.attributes.extend(record.restaurant_attributes.iter().cloned());
+            entities.row(EntityType::DishOrCategory, &record.dish);
+            for attribute in &record.dish_attributes {
+                entities.row(EntityType::DishAttribute, attribute);
+            }
+            for category in &record.categories {
+                entities.row(EntityType::DishOrCategory, category);
+            }
+        }
+        entities
+    }
+
+    fn row(&mut self, entity_type: EntityType, name: &Arc<str>) -> &mut Entity {
+        let key = (entity_type, Arc::clone(name));
+        let index = *self.index.entry(key).or_insert_with_key(|key| {
+            let (aliases, attributes) = (BTreeSet::new(), BTreeSet::new());
+            self.rows.push(Entity { id: Uuid::now_v7(), key: key.clone(), aliases, attributes });
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+
+    /// The id that a key has here.
+    pub(crate) fn id(&self, entity_type: EntityType, name: &Arc<str>) -> Uuid {
+        self.rows[self.index[&(entity_type, Arc::clone(name))]].id
+    }
+
+    /// The ids of some keys of one type, as a sorted set.
+    pub(crate) fn ids<'a>(&self, entity_type: EntityType, names: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Uuid> {
+        let ids: BTreeSet<Uuid> = names.into_iter().map(|name| self.id(entity_type, name)).collect();
+        ids.into_iter().collect()
+    }
+}
+
+/// A connection with the figures of its mentions among the records.
+#[derive(Debug)]
+pub(crate) struct Connection<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) restaurant: Uuid,
+    pub(crate) dish: Uuid,
+    pub(crate) dish_attributes: Vec<Uuid>,
+    pub(crate) categories: BTreeSet<Uuid>,
+    pub(crate) metrics: ConnectionMetrics<'a>,
+    /// Its mentions: their ids, and which records they are.
+    pub(crate) mentions: Vec<(Uuid, &'a Record)>,
+}
+
+/// Connections in the order of their first occurrence. No two records are the same mention.
+pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of: Timestamp) -> Vec<Connection<'a>> {
+    let mut rows: Vec<Connection<'a>> = Vec::new();
+    let mut index: HashMap<(Uuid, Uuid, Vec<Uuid>), usize> = HashMap::new();
+    for record in records {
+        let restaurant = entities.id(EntityType::Restaurant, &record.restaurant);
+        let dish = entities.id(EntityType::DishOrCategory, &record.dish);
+        let dish_attributes = entities.ids(EntityType::DishAttribute, &record.dish_attributes);
+        let index = *index.entry((restaurant, dish, dish_attributes)).or_insert_with_key(|key| {
+            rows.push(Connection {
+                id: Uuid::now_v7(),
+                restaurant,
+                dish,
+                dish_attributes: key.2.clone(),
+                categories: BTreeSet::new(),
+                metrics: ConnectionMetrics::empty(),
+                mentions: Vec::new(),
+            });
+            rows.len() - 1
+        });
+        rows[index].categories.extend(entities.ids(EntityType::DishOrCategory, &record.categories));
+        rows[index].mentions.push((Uuid::now_v7(), record));
+    }
+    for row in &mut rows {
+        let mentions = row.mentions.iter().map(|(id, record)| (*id, &record.mention));
+        row.metrics = ConnectionMetrics::from_mentions(mentions, as_of);
+    }
+    rows
+}
+
+/// The best mentions as the column's text.
+pub(crate) fn top_mentions(metrics: &ConnectionMetrics<'_>) -> String {
+    serde_json::to_string(&metrics.top_mentions).expect("texts, numbers and times are always JSON")
+}
+
+/// Ids as the text of a `uuid[]`.
+pub(crate) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a Uuid>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(Uuid::to_string).collect();
+    format!("{{{}}}", ids.join(","))
+}

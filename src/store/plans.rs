@@ -1,0 +1,110 @@
+//! Reads the plans of the engine's statements, on a real server: the test behind "the cost of an
+//! epoch does not grow with the tables".
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use uuid::Uuid;
+
+use super::statement::{Statement, begin, quote_identifier};
+use super::{Migrations, Store};
+use crate::config::Config;
+use crate::server::EmbeddedServer;
+
+/// The one index that may serve each statement, among all the read indexes.
+fn expected() -> BTreeMap<&'static str, (Statement, &'static str)> {
+    [
+        (Statement::EntitiesByKey, "entities_name_type_key"),
+        (Statement::EntitiesById, "entities_pkey"),
+        (Statement::ConnectionKeysById, "connections_pkey"),
+        (Statement::GiveUpPlaceIds, "entities_pkey"),
+        (Statement::UpdateEntities, "entities_pkey"),
+        (Statement::ReadConnections, "connections_key"),
+        (Statement::ReadMentions, "mentions_key"),
+        (Statement::KnownThreads, "mentions_of_connection_by_thread_idx"),
+        (Statement::CountRecent, "mentions_of_connection_by_time_idx"),
+        (Statement::UpdateMentions, "mentions_pkey"),
+        (Statement::RereadThreads, "mentions_key"),
+        (Statement::RereadNewest, "mentions_of_connection_by_time_idx"),
+        (Statement::RereadTop, "mentions_key"),
+        (Statement::UpdateConnections, "connections_pkey"),
+        (Statement::ConnectionsAfter, "connections_key"),
+    ]
+    .into_iter()
+    .map(|(statement, index)| (statement.as_str(), (statement, index)))
+    .collect()
+}
+
+/// The plan that the engine's transaction would use.
+async fn plan(client: &Client, statement: Statement, schema: &str) -> String {
+    let types: Vec<String> = statement.parameter_types().iter().map(|kind| kind.name().to_owned()).collect();
+    let nulls = vec!["null"; types.len()].join(", ");
+    let sql = format!(
+        "{}; prepare p({}) as {}; explain (costs off) execute p({nulls}); rollback; deallocate p",
+        begin(30_000, 10_000),
+        types.join(", "),
+        statement.text(schema),
+    );
+    let messages = client.simple_query(&sql).await.unwrap();
+    let lines = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+async fn check_plans(client: &Client, schema: &str, state: &str) {
+    for (name, (statement, index)) in expected() {
+        let plan = plan(client, statement, schema).await;
+        let scans: Vec<&str> = plan.lines().filter(|line| line.contains(" using ")).collect();
+        assert!(
+            !scans.is_empty() && scans.iter().all(|scan| scan.contains(&format!(" {index} "))),
+            "{state}: {name} should use {index}:\n{plan}"
+        );
+        // The type of an entity, and what a hash cannot tell, are looked at in the row.
+        let known = |line: &&str| line.contains("type)::text") || line.contains("DISTINCT");
+        let filters = plan.lines().filter(|line| line.contains("Filter:") && !known(line));
+        assert_eq!(filters.count(), 0, "{state}: {name} looks at rows that it does not want:\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statistics() {
+    let given = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+    let server = if given.is_none() { Some(EmbeddedServer::temporary().await.unwrap()) } else { None };
+    let url = given.unwrap_or_else(|| server.as_ref().unwrap().url("postgres"));
+    let schema = format!("plans_{}", Uuid::now_v7().simple());
+    let config = Config::builder(&url).schema(&schema).build().unwrap();
+    Migrations::all().run(&config).await.unwrap();
+    Store::new(&config).await.unwrap().check(&schema).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let quoted = quote_identifier(&schema);
+    let tables = ["entities", "connections", "mentions"];
+    for table in tables {
+        client.batch_execute(&format!("alter table {quoted}.{table} set (autovacuum_enabled = off)")).await.unwrap();
+    }
+    check_plans(&client, &quoted, "empty").await;
+    // One hot restaurant, one hot connection with half of the mentions, everything of today.
+    let fill = "set search_path = {schema};
+        insert into entities (entity_id, name, type)
+            select gen_random_uuid(), 'e' || i, (array['restaurant', 'dish_or_category'])[1 + i % 2]::entity_type
+            from generate_series({from}, {to}) i;
+        insert into connections (connection_id, restaurant_id, dish_or_category_id, is_menu_item)
+            select gen_random_uuid(), (select entity_id from entities where type = 'restaurant' order by name limit 1),
+                   entity_id, true
+            from entities where type = 'dish_or_category' on conflict do nothing;
+        insert into mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit,
+                              created_at, observed_at)
+            select gen_random_uuid(),
+                   case when i % 2 = 0 then (select connection_id from connections order by 1 limit 1)
+                        else (select connection_id from connections order by connection_id desc limit 1) end,
+                   'post', 's' || i, 't' || i % 10, 'u', 'r', now(), now()
+            from generate_series({from}, {to}) i";
+    for (from, to) in [(1, 60), (61, 600), (601, 6000)] {
+        let fill = fill.replace("{schema}", &quoted).replace("{from}", &from.to_string());
+        client.batch_execute(&fill.replace("{to}", &to.to_string())).await.unwrap();
+        check_plans(&client, &quoted, &format!("{to} rows")).await;
+    }
+    client.batch_execute(&format!("drop schema {quoted} cascade")).await.unwrap();
+}
