@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::env;
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -45,8 +46,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub(crate) write_sample: Option<PathBuf>,
 
-    /// The database, as a libpq connection string or URL. Default: an embedded server.
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    /// The database, as a libpq connection string or URL [default: the environment's `DATABASE_URL`, unless --data-dir is
+    /// given; without that an embedded server].
+    #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
 
     /// The schema that holds the tables; created when missing.
@@ -114,6 +116,12 @@ impl Args {
         } else {
             Source::Inputs(self.input.clone())
         }
+    }
+
+    /// The database that the options or the environment name.
+    pub(crate) fn database_url(&self) -> Option<String> {
+        let from_environment = || env::var("DATABASE_URL").ok().filter(|_| self.data_dir.is_none());
+        self.database_url.clone().or_else(from_environment).filter(|url| !url.is_empty())
     }
 
     fn sample_lines(&self) -> u64 {

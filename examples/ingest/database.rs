@@ -16,6 +16,8 @@ use crate::args::Args;
 
 /// The embedded server's database.
 const DATABASE: &str = "graphsink";
+/// The schema that psql looks into by itself.
+const PUBLIC: &str = "public";
 /// Connections that the summary shows.
 const STRONGEST: i64 = 10;
 
@@ -23,6 +25,7 @@ const STRONGEST: i64 = 10;
 #[derive(Debug)]
 pub(crate) struct Database {
     url: String,
+    schema: String,
     embedded: Option<EmbeddedServer>,
     /// Options to repeat for the same database.
     options: String,
@@ -44,19 +47,25 @@ pub(crate) struct Strong {
 impl Database {
     /// Starts the embedded server, unless the options name a database.
     pub(crate) async fn open(args: &Args) -> Result<Self, AnyError> {
-        if let Some(url) = args.database_url.as_ref().filter(|url| !url.is_empty()) {
-            let database = Self { url: url.clone(), embedded: None, options: String::new() };
+        let mut options = String::new();
+        if args.schema != PUBLIC {
+            options = format!(" --schema {}", shell_word(&args.schema));
+        }
+        let schema = args.schema.clone();
+        if let Some(url) = args.database_url() {
+            let database = Self { url, schema, embedded: None, options };
             eprintln!("database: {}", database.place()?);
             return Ok(database);
         }
-        let (server, options) = start(args).await?;
+        let (server, directory) = start(args).await?;
+        options += &directory;
         eprintln!("database: PostgreSQL {} in {}", server.version(), server.directory().display());
         match server.create_database(DATABASE).await {
             Ok(()) => {}
             Err(ServerError::Sql { source }) if source.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Self { url: server.url(DATABASE), embedded: Some(server), options })
+        Ok(Self { url: server.url(DATABASE), schema, embedded: Some(server), options })
     }
 
     /// Stops the embedded server; its data stay.
@@ -95,6 +104,12 @@ impl Database {
         if let Some(password) = config.get_password() {
             // Other users can read a program's arguments, but not its environment.
             psql.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());
+        }
+        if self.schema != PUBLIC {
+            // The server's option parser splits at blanks, unless a backslash stands before them.
+            let quoted = format!("\"{}\"", self.schema.replace('"', "\"\""));
+            let path = quoted.replace('\\', "\\\\").replace(' ', "\\ ");
+            psql.env("PGOPTIONS", format!("-c search_path={path},public"));
         }
         let status = psql.status().map_err(|error| format!("psql cannot be run: {error}"))?;
         Ok(ExitCode::from(status.code().map_or(1, |code| code as u8)))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use graphsink::{Stats, TableStats, Timestamp};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -12,6 +12,11 @@ use crate::AnyError;
 use crate::database::{Database, Strong};
 use crate::feed::{End, Fed};
 use crate::tally::Reason;
+
+/// A line below the header and no other.
+const HEADER_LINE: &str = "     ──            ";
+/// Characters of a line where no terminal says how many it has.
+const WIDTH: u16 = 120;
 
 /// The summary. With `--json` its fields are a contract.
 #[derive(Debug, Serialize)]
@@ -253,9 +258,10 @@ impl Summary {
 
 fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    // Lines around the header and the whole are enough.
-    table.remove_style(TableComponent::HorizontalLines);
+    table.load_preset(HEADER_LINE).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(WIDTH);
+    }
     table.set_header(header);
     for column in right {
         if let Some(column) = table.column_mut(*column) {

@@ -118,7 +118,7 @@ impl Tally {
         let line = rejection.row.and_then(|row| origin.line_of(row));
         let mut rule = format!("sqlstate_{}", rejection.sqlstate);
         if let Some(constraint) = &rejection.constraint {
-            rule = format!("{rule} {constraint}");
+            rule = format!("{rule}:{constraint}");
         }
         self.reject(origin, &rule, line, &rejection.to_string(), rejects)
     }

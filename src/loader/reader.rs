@@ -192,6 +192,8 @@ pub struct Units {
     progress: Arc<Progress>,
     keep_records: bool,
     unit_rows_max: usize,
+    /// The line that was read last.
+    record: Vec<u8>,
 }
 
 struct OpenInput {
@@ -214,6 +216,7 @@ impl Units {
             progress: Arc::default(),
             keep_records: true,
             unit_rows_max: UNIT_ROWS_MAX,
+            record: Vec::new(),
         }
     }
 
@@ -251,8 +254,8 @@ impl Units {
                 None => false,
             };
         };
-        let mut record = Vec::new();
-        match read_line(&mut open.lines, &mut record) {
+        self.record.clear();
+        match read_line(&mut open.lines, &mut self.record) {
             Ok(None) => {
                 self.close_group();
                 self.open = None;
@@ -260,9 +263,12 @@ impl Units {
             Ok(Some(fits)) => {
                 open.number += 1;
                 let number = open.number;
-                let line =
-                    if fits { Line::parse(&record) } else { Err(LineReason::LineTooLong { limit: LINE_BYTES_MAX }) };
-                self.absorb(number, record, line);
+                let line = if fits {
+                    Line::parse(&self.record)
+                } else {
+                    Err(LineReason::LineTooLong { limit: LINE_BYTES_MAX })
+                };
+                self.absorb(number, line);
             }
             Err(source) => {
                 let (input, line) = (Arc::clone(&open.name), open.number);
@@ -282,7 +288,7 @@ impl Units {
     }
 
     /// Takes one line into the group that it belongs to, or ends the group.
-    fn absorb(&mut self, number: u64, record: Vec<u8>, line: Result<Option<Line>, LineReason>) {
+    fn absorb(&mut self, number: u64, line: Result<Option<Line>, LineReason>) {
         let line = match line {
             Ok(None) => return,
             Ok(Some(line)) => Ok(line),
@@ -291,10 +297,10 @@ impl Units {
         self.progress.lines.fetch_add(1, Ordering::Relaxed);
         let named = match &line {
             Ok(line) => line.unit().map(str::to_owned),
-            Err(_) => unit_of_bad_line(&record),
+            Err(_) => unit_of_bad_line(&self.record),
         };
-        let bytes = record.len();
-        let record = if self.keep_records { record } else { Vec::new() };
+        let bytes = self.record.len();
+        let record = if self.keep_records { self.record.clone() } else { Vec::new() };
         let unread = UnreadLine { number, record, bytes, line };
         match (named, &mut self.group) {
             (Some(id), Some(group)) if *group.id == *id => group.absorb(unread),

@@ -136,6 +136,19 @@ impl<'a> TopMention<'a> {
         }
     }
 
+    /// The same without a copy of its texts.
+    fn borrowed(&self) -> TopMention<'_> {
+        TopMention {
+            mention_id: self.mention_id,
+            score: self.score,
+            upvotes: self.upvotes,
+            content_excerpt: Cow::Borrowed(&self.content_excerpt),
+            source_url: Cow::Borrowed(&self.source_url),
+            created_at: self.created_at,
+            source: self.source.as_ref().map(|(id, source_type)| (Cow::Borrowed(&**id), *source_type)),
+        }
+    }
+
     /// The order by score, which does not depend on `as_of`: all scores decay at one rate, so
     /// `ln |upvotes| + created_at / 60 days` orders mentions of one sign. Ties: the later
     /// `created_at`, then the smaller source id (then post before comment), if both are known.
@@ -270,13 +283,14 @@ impl<'a> ConnectionMetrics<'a> {
     /// the second part of the answer says so, the figures lack what must be read again.
     #[must_use]
     pub fn advance(
-        &self,
+        &'a self,
         changes: &[MentionChange<'a>],
         recent_before: i32,
         known_threads: &HashSet<&str>,
         as_of: Timestamp,
     ) -> (Self, RereadNeeded) {
-        let mut after = self.clone();
+        let top_mentions = self.top_mentions.iter().map(TopMention::borrowed).collect();
+        let mut after = ConnectionMetrics { top_mentions, ..*self };
         let mut reread = RereadNeeded::default();
         let mut new_threads = HashSet::new();
         let recent = |mention: &Mention| i32::from(within(mention.created_at, as_of, RECENT_DAYS));
