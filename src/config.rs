@@ -139,7 +139,8 @@ impl ConfigBuilder {
 
     /// Rows (as received, of all tables) at which an epoch is sealed even though no commit slot is
     /// free. Default: 6,000. Smaller: more transactions, less memory. Larger: up to a sixth faster
-    /// when history is loaded (32,768), at the price of memory, and each retry repeats more. An epoch exceeds it by at most one unit.
+    /// when history is loaded (32,768), at the price of memory, and each retry repeats more. An
+    /// epoch exceeds it by at most one unit.
     pub fn max_batch_rows(mut self, rows: usize) -> Self {
         self.max_batch_rows = Some(rows);
         self
@@ -151,8 +152,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows accepted and not yet answered at which `submit` waits. Default: 65,536: two
-    /// epochs of the largest size in flight, and several more that wait or fill. Memory follows this setting.
+    /// Rows accepted and not yet answered at which `submit` waits. Default: 65,536, which
+    /// is several epochs that wait or fill behind those that commit. Memory follows this setting.
     pub fn max_rows_in_flight(mut self, rows: usize) -> Self {
         self.max_rows_in_flight = Some(rows);
         self

@@ -16,7 +16,7 @@ use crate::workload::Workload;
 /// Tasks that submit.
 const PRODUCERS: usize = 4;
 /// Longer than any run takes.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The engine with so many commits in flight.
 #[derive(Debug)]

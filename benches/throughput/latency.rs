@@ -65,7 +65,7 @@ pub(crate) async fn measure(
         by_hand.sort_unstable();
         both.push(Latencies { tables, unit, engine: of_engine, by_hand });
     }
-    engine.shutdown(Duration::from_secs(60)).await;
+    engine.shutdown(Duration::from_mins(1)).await;
     Ok(both)
 }
 

@@ -92,7 +92,7 @@ impl BatchWriter {
         let (types, names): (Vec<&str>, Vec<&str>) = words.iter().copied().unzip();
         let new_words: Parameters<'_, 3> = [&new_ids, &types, &names];
         let keys: Parameters<'_, 2> = [&types, &names];
-        let (_, _, rows) = futures::try_join!(
+        let ((), _, rows) = futures::try_join!(
             self.client.batch_execute("begin"),
             self.client.execute(&self.words, &new_words),
             self.client.query(&self.ids, &keys),
@@ -102,7 +102,8 @@ impl BatchWriter {
     }
 
     async fn upsert_restaurants<'a>(&self, batch: &'a [Record], ids: &Ids<'a>) -> Result<Ids<'a>> {
-        let mut rows: std::collections::BTreeMap<&str, (BTreeSet<&str>, BTreeSet<Uuid>)> = Default::default();
+        let mut rows: std::collections::BTreeMap<&str, (BTreeSet<&str>, BTreeSet<Uuid>)> =
+            std::collections::BTreeMap::default();
         for record in batch {
             let (aliases, attributes) = rows.entry(&record.restaurant).or_default();
             aliases.insert(&record.alias);

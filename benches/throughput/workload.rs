@@ -7,7 +7,7 @@
 //! four fifths of them with this one only, 90 bytes of excerpt, 90 of URL. No mention occurs twice: what
 //! re-observations cost is another bench.
 //!
-//! The random numbers are SplitMix64, written out: the same seed gives the same workload on every
+//! The random numbers are `SplitMix64`, written out: the same seed gives the same workload on every
 //! machine and with every version of every crate. Ages are relative to `as_of`.
 
 use std::sync::Arc;
@@ -227,7 +227,7 @@ impl Zipf {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// `SplitMix64` (Steele, Lea and Flood, 2014).
 struct Random(u64);
 
 impl Random {

@@ -427,7 +427,7 @@ mod tests {
         let at = day(19_000.0);
         assert!((score(100, at, day(19_060.0)) - 100.0 / std::f64::consts::E).abs() < 1e-9);
         assert!((score(-3, at, at) + 3.0).abs() < 1e-12);
-        assert_eq!(score(1, Utc.with_ymd_and_hms(9999, 1, 1, 0, 0, 0).unwrap(), at), f64::MAX);
+        assert!(score(1, Utc.with_ymd_and_hms(9999, 1, 1, 0, 0, 0).unwrap(), at) >= f64::MAX);
         assert!(score(-1, Utc.with_ymd_and_hms(1, 1, 1, 0, 0, 0).unwrap(), at).is_sign_positive());
     }
 
