@@ -267,6 +267,24 @@ impl ConfigBuilder {
     }
 }
 
+/// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
+/// environment.
+#[cfg(feature = "config-file")]
+const SETTINGS: [&str; 12] = [
+    "database_url",
+    "schema",
+    "max_batch_rows",
+    "max_unit_rows",
+    "max_rows_in_flight",
+    "max_bytes_in_flight",
+    "in_flight_commits",
+    "outcome_deadline_seconds",
+    "statement_timeout_seconds",
+    "lock_timeout_seconds",
+    "connect_timeout_seconds",
+    "as_of",
+];
+
 #[cfg(feature = "config-file")]
 impl ConfigBuilder {
     /// Reads settings from a TOML file (where one is named) and then from the environment:
@@ -280,7 +298,8 @@ impl ConfigBuilder {
         if let Ok(url) = std::env::var("DATABASE_URL") {
             figment = figment.merge(Serialized::default("database_url", url));
         }
-        figment.merge(Env::prefixed("GRAPHSINK_").ignore(&["pg_bin"])).extract().map_err(|error| ConfigError {
+        // Only what is a setting: programs and tests have variables of their own with this prefix.
+        figment.merge(Env::prefixed("GRAPHSINK_").only(&SETTINGS)).extract().map_err(|error| ConfigError {
             setting: "file or environment",
             // Only the place and the kind: the value may be a connection string.
             reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
@@ -355,6 +374,35 @@ mod tests {
         assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
         assert!(build().build().is_ok());
+    }
+
+    #[test]
+    #[cfg(feature = "config-file")]
+    fn settings_are_read_from_a_file_and_unknown_ones_refused_without_a_word_of_their_values() {
+        let file = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            ConfigBuilder::load(Some(file.path()))
+        };
+        let text = "database_url = 'postgresql://user:s3cret@localhost/db'\nschema = 'evidence'\n\
+            max_batch_rows = 77\noutcome_deadline_seconds = 1.5\nas_of = '2024-01-10T14:20:00Z'";
+        let config = file(text).unwrap().database_url("postgresql://localhost/db").build().unwrap();
+        assert_eq!((config.schema(), config.max_batch_rows), ("evidence", 77));
+        assert_eq!(config.outcome_deadline, Duration::from_millis(1500));
+        assert_eq!(config.as_of, AsOf::Fixed("2024-01-10T14:20:00Z".parse().unwrap()));
+        for wrong in ["max_batch_row = 1", "max_batch_rows = 's3cret'", "database_url = ['s3cret']"] {
+            let error = file(wrong).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        // Every setting is known by its name.
+        for setting in SETTINGS {
+            let value = match setting {
+                "database_url" | "schema" => "'x'",
+                "as_of" => "'2024-01-10T14:20:00Z'",
+                _ => "1",
+            };
+            assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");
+        }
     }
 
     #[test]
