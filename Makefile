@@ -24,7 +24,7 @@ postgres: ## install PostgreSQL through the system's package manager, if there i
 	@sh .ci/install-postgres
 
 bench: postgres ## run the benches
-	$(CARGO) bench --locked --all-features -- $(ARGS)
+	$(CARGO) bench --locked -- $(ARGS)
 
 lint: ## check the format, lint, and build the documentation, warnings denied
 	$(CARGO) fmt --check

@@ -54,6 +54,7 @@ pub struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) as_of: AsOf,
+    pub(crate) dead_letters: bool,
 }
 
 /// Not derived: a connection string carries a password.
@@ -74,6 +75,7 @@ impl fmt::Debug for Config {
             .field("lock_timeout", &self.lock_timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("as_of", &self.as_of)
+            .field("dead_letters", &self.dead_letters)
             .finish()
     }
 }
@@ -115,6 +117,7 @@ pub struct ConfigBuilder {
     lock_timeout_seconds: Option<f64>,
     connect_timeout_seconds: Option<f64>,
     as_of: Option<Timestamp>,
+    dead_letters: Option<bool>,
 }
 
 /// Not derived: a connection string carries a password.
@@ -208,6 +211,15 @@ impl ConfigBuilder {
         self
     }
 
+    /// Whether a unit that the database rejects is kept, with the reason, in the table
+    /// `graphsink_dead_letters`, before its outcome is told:
+    /// [`Engine::resubmit_dead_letters`](crate::Engine::resubmit_dead_letters) submits what is there
+    /// again. Costs one more transaction for each rejection. Default: false.
+    pub fn dead_letters(mut self, keep: bool) -> Self {
+        self.dead_letters = Some(keep);
+        self
+    }
+
     /// Checks every value and how they fit together.
     pub fn build(self) -> Result<Config, ConfigError> {
         let error = |setting, reason: &str| ConfigError { setting, reason: reason.to_owned() };
@@ -263,6 +275,7 @@ impl ConfigBuilder {
             lock_timeout: seconds("lock_timeout", self.lock_timeout_seconds, 10.0)?,
             connect_timeout,
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
+            dead_letters: self.dead_letters.unwrap_or(false),
         })
     }
 }
@@ -270,7 +283,7 @@ impl ConfigBuilder {
 /// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
 /// environment.
 #[cfg(feature = "config-file")]
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "database_url",
     "schema",
     "max_batch_rows",
@@ -283,6 +296,7 @@ const SETTINGS: [&str; 12] = [
     "lock_timeout_seconds",
     "connect_timeout_seconds",
     "as_of",
+    "dead_letters",
 ];
 
 #[cfg(feature = "config-file")]
@@ -399,6 +413,7 @@ mod tests {
             let value = match setting {
                 "database_url" | "schema" => "'x'",
                 "as_of" => "'2024-01-10T14:20:00Z'",
+                "dead_letters" => "true",
                 _ => "1",
             };
             assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");

@@ -83,6 +83,7 @@ mod batch;
 mod config;
 mod engine;
 mod error;
+mod failpoint;
 mod in_flight;
 #[cfg(feature = "loader")]
 pub mod loader;
@@ -98,7 +99,7 @@ mod unit;
 #[doc(hidden)]
 pub use actor::ActorKind;
 pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
-pub use engine::{Engine, Receipt, ShutdownReport};
+pub use engine::{Engine, Receipt, ResubmitReport, ShutdownReport};
 pub use error::{StartError, SubmitError};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,

@@ -193,6 +193,9 @@ pub struct Rejection {
     pub message: String,
     /// The server's detail. It may quote values of the row.
     pub detail: Option<String>,
+    /// The unit's row in `graphsink_dead_letters`, if it was kept there: see
+    /// [`ConfigBuilder::dead_letters`](crate::ConfigBuilder::dead_letters).
+    pub dead_letter: Option<Uuid>,
 }
 
 impl fmt::Display for Rejection {

@@ -1,6 +1,6 @@
 //! Running totals of an engine: for a snapshot at any time, and for the program's metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -35,6 +35,12 @@ pub struct Stats {
     pub failed_attempts: u64,
     /// Actors that died and were started again.
     pub actor_restarts: u64,
+    /// How often the database as a whole could not be used, so that everybody had to wait.
+    pub circuit_openings: u64,
+    /// Whether that is so now.
+    pub circuit_open: bool,
+    /// Rejected units that were kept in `graphsink_dead_letters`.
+    pub dead_letters: u64,
     /// Rows accepted and not yet answered, now.
     pub rows_in_flight: u64,
     /// Bytes accepted and not yet answered, now.
@@ -100,6 +106,9 @@ pub(crate) struct Counters {
     epoch_rows_max: AtomicU64,
     failed_attempts: AtomicU64,
     actor_restarts: AtomicU64,
+    circuit_openings: AtomicU64,
+    circuit_open: AtomicBool,
+    dead_letters: AtomicU64,
     rows_in_flight: AtomicU64,
     bytes_in_flight: AtomicU64,
 }
@@ -184,6 +193,22 @@ impl Counters {
         telemetry::actor_restarted(actor);
     }
 
+    pub(crate) fn circuit_opened(&self, sqlstate: Option<&str>) {
+        add(&self.circuit_openings, 1);
+        self.circuit_open.store(true, Ordering::Relaxed);
+        telemetry::circuit_opened(sqlstate);
+    }
+
+    pub(crate) fn circuit_closed(&self) {
+        self.circuit_open.store(false, Ordering::Relaxed);
+        telemetry::circuit_closed();
+    }
+
+    pub(crate) fn dead_letters_kept(&self, units: usize) {
+        add(&self.dead_letters, units as u64);
+        telemetry::dead_letters_kept(units);
+    }
+
     pub(crate) fn snapshot(&self) -> Stats {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let table = |table: Table| {
@@ -207,6 +232,9 @@ impl Counters {
             epoch_rows_max: get(&self.epoch_rows_max),
             failed_attempts: get(&self.failed_attempts),
             actor_restarts: get(&self.actor_restarts),
+            circuit_openings: get(&self.circuit_openings),
+            circuit_open: self.circuit_open.load(Ordering::Relaxed),
+            dead_letters: get(&self.dead_letters),
             rows_in_flight: get(&self.rows_in_flight),
             bytes_in_flight: get(&self.bytes_in_flight),
         }

@@ -17,6 +17,9 @@
 //! | `graphsink_rows_in_flight` | gauge (rows) | | rows accepted and not yet answered |
 //! | `graphsink_bytes_in_flight` | gauge (bytes) | | bytes accepted and not yet answered |
 //! | `graphsink_retries_total` | counter | `sqlstate`, `reaction` | failed tries: retry, split, reject |
+//! | `graphsink_circuit_open` | gauge (0 or 1) | | whether the database as a whole cannot be used |
+//! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often that began |
+//! | `graphsink_dead_letters_total` | counter | | rejected units that were kept |
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
 //! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
 //!
@@ -47,6 +50,9 @@ pub(crate) const ADMISSION_WAIT_SECONDS: &str = "graphsink_admission_wait_second
 pub(crate) const ROWS_IN_FLIGHT: &str = "graphsink_rows_in_flight";
 pub(crate) const BYTES_IN_FLIGHT: &str = "graphsink_bytes_in_flight";
 pub(crate) const RETRIES: &str = "graphsink_retries_total";
+pub(crate) const CIRCUIT_OPEN: &str = "graphsink_circuit_open";
+pub(crate) const CIRCUIT_OPENINGS: &str = "graphsink_circuit_openings_total";
+pub(crate) const DEAD_LETTERS: &str = "graphsink_dead_letters_total";
 pub(crate) const ACTOR_RESTARTS: &str = "graphsink_actor_restarts_total";
 pub(crate) const POOL_CONNECTIONS: &str = "graphsink_pool_connections";
 
@@ -68,8 +74,12 @@ pub(crate) fn describe() {
     describe_gauge!(ROWS_IN_FLIGHT, Unit::Count, "Rows accepted and not yet answered");
     describe_gauge!(BYTES_IN_FLIGHT, Unit::Bytes, "Bytes accepted and not yet answered");
     describe_counter!(RETRIES, Unit::Count, "Failed tries by SQLSTATE and reaction");
+    describe_gauge!(CIRCUIT_OPEN, Unit::Count, "1 while the database as a whole cannot be used, else 0");
+    describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the database as a whole could not be used");
+    describe_counter!(DEAD_LETTERS, Unit::Count, "Rejected units that were kept");
     describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were started again");
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections of the pool");
+    gauge!(CIRCUIT_OPEN).set(0.0);
     for outcome in ["committed", "rejected", "unavailable"] {
         counter!(UNITS, "outcome" => outcome).increment(0);
     }
@@ -87,6 +97,20 @@ pub(crate) fn statement_ran(statement: &'static str, took: Duration) {
 pub(crate) fn retried(sqlstate: Option<&str>, reaction: &'static str) {
     let sqlstate = sqlstate.unwrap_or("none").to_owned();
     counter!(RETRIES, "sqlstate" => sqlstate, "reaction" => reaction).increment(1);
+}
+
+pub(crate) fn circuit_opened(sqlstate: Option<&str>) {
+    gauge!(CIRCUIT_OPEN).set(1.0);
+    let sqlstate = sqlstate.unwrap_or("none").to_owned();
+    counter!(CIRCUIT_OPENINGS, "sqlstate" => sqlstate).increment(1);
+}
+
+pub(crate) fn circuit_closed() {
+    gauge!(CIRCUIT_OPEN).set(0.0);
+}
+
+pub(crate) fn dead_letters_kept(units: usize) {
+    counter!(DEAD_LETTERS).increment(units as u64);
 }
 
 pub(crate) fn pool(open: u32, idle: u32) {

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use super::coordinator::TransactionCoordinator;
 use super::message::{Absorb, AnyBatch, BatchReady, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
+use crate::failpoint::failpoint;
 use crate::in_flight::EpochId;
 
 /// Coalesces entities.
@@ -36,7 +37,9 @@ impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
     type Result = ();
 
     fn handle(&mut self, Absorb { epoch, unit }: Absorb, _: &mut Context<Self>) {
+        failpoint("batcher::absorb");
         self.batches.entry(epoch).or_default().absorb_unit(&unit);
+        failpoint("batcher::absorbed");
     }
 }
 
@@ -50,6 +53,7 @@ where
     fn handle(&mut self, Seal { epoch, to }: Seal, _: &mut Context<Self>) {
         let _span = tracing::debug_span!("batch", epoch, table = B::TABLE.as_str()).entered();
         let batch = self.batches.remove(&epoch).unwrap_or_default();
+        failpoint("batcher::seal");
         tracing::trace!(rows = batch.len(), "batch sealed");
         to.do_send(BatchReady { epoch, batch });
     }
@@ -59,6 +63,7 @@ impl<B: TableBatch> Handler<Discard> for Batcher<B> {
     type Result = ();
 
     fn handle(&mut self, Discard { below }: Discard, _: &mut Context<Self>) {
+        failpoint("batcher::discard");
         self.batches = self.batches.split_off(&below);
     }
 }

@@ -44,6 +44,16 @@ impl CommitTask {
     }
 
     async fn run(mut self, epoch: Epoch) {
+        // Here and not in the coordinator: what is claimed is in a task that tells its outcome.
+        if self.shared.in_flight.claim(self.epoch, &self.submissions) {
+            self.commit(epoch).await;
+        } else {
+            tracing::debug!(epoch = self.epoch, "the epoch's units were routed elsewhere or settled meanwhile");
+        }
+        self.supervisor.do_send(EpochFinished { epoch: self.epoch });
+    }
+
+    async fn commit(&mut self, epoch: Epoch) {
         let lane = Arc::clone(&self.shared.lanes[self.lane]);
         // One commit at a time in each lane, roughly in the order of the seals.
         let _turn = lane.acquire_owned().await;
@@ -56,7 +66,7 @@ impl CommitTask {
                 span.follows_from(submission.span.id());
             }
         }
-        let commit = store.commit(epoch, deadline, &mut self).instrument(span);
+        let commit = store.commit(epoch, deadline, self).instrument(span);
         let commit = AssertUnwindSafe(commit).catch_unwind().await;
         if commit.is_err() {
             // A bug of ours. The connection was dropped with the transaction in it; only a commit
@@ -69,7 +79,6 @@ impl CommitTask {
                 self.shared.in_flight.settle(submission, outcome);
             }
         }
-        self.supervisor.do_send(EpochFinished { epoch: self.epoch });
     }
 
     /// The deadline of the unit that waits longest. An epoch whose turn comes late is tried once
@@ -106,6 +115,10 @@ impl EpochObserver for CommitTask {
 
     fn failed(&mut self) {
         self.shared.counters.attempt_failed();
+    }
+
+    fn kept_dead_letters(&mut self, units: usize) {
+        self.shared.counters.dead_letters_kept(units);
     }
 
     fn settled(&mut self, unit: usize, outcome: Outcome) {

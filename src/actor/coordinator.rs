@@ -9,6 +9,7 @@ use super::commit_task::CommitTask;
 use super::message::{AnyBatch, BatchReady, DeathWatch, Discard, EpochSealed, Panic};
 use super::supervisor::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
+use crate::failpoint::failpoint;
 use crate::in_flight::{EpochId, Submission};
 
 /// What has arrived of an epoch. It is whole when nothing is missing.
@@ -42,6 +43,7 @@ impl TransactionCoordinator {
         }
         let arriving = self.arriving.entry(epoch).or_default();
         take_in(arriving);
+        failpoint("coordinator::arrive");
         if arriving.sealed.is_some()
             && arriving.entities.is_some()
             && arriving.connections.is_some()
@@ -67,11 +69,7 @@ impl TransactionCoordinator {
         let joined = Epoch::join(units, entities, connections, mentions);
         assert!(joined.is_some(), "epoch {epoch}: a batch lacks rows of a unit that was routed to it");
         let Some(joined) = joined else { return };
-        if !self.shared.in_flight.claim(epoch, &submissions) {
-            tracing::debug!(epoch, "the epoch's units were routed elsewhere or settled meanwhile");
-            self.supervisor.do_send(super::message::EpochFinished { epoch });
-            return;
-        }
+        failpoint("coordinator::start");
         CommitTask::new(epoch, lane, submissions, &self.shared, self.supervisor.clone()).spawn(joined);
     }
 }

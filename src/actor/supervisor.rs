@@ -13,6 +13,7 @@ use super::coordinator::TransactionCoordinator;
 use super::message::{
     Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
+use crate::failpoint::failpoint;
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::stats::Counters;
 use crate::store::Store;
@@ -182,11 +183,13 @@ impl Supervisor {
             forget(&mut self.affinity, affinity);
             return;
         }
+        failpoint("supervisor::route");
         let absorb = Absorb { epoch, unit: Arc::clone(&submission.unit) };
         // A batcher that a unit has no rows for need not hear of it.
         if !absorb.unit.entities.is_empty() {
             children.entities.do_send(absorb.clone());
         }
+        failpoint("supervisor::absorb");
         if !absorb.unit.connections.is_empty() {
             children.connections.do_send(absorb.clone());
         }
@@ -216,6 +219,7 @@ impl Supervisor {
         let Some(OpenEpoch { epoch, submissions, rows }) = self.lanes[lane].open.take() else { return };
         let seal = Seal { epoch, to: children.coordinator.clone() };
         children.entities.do_send(seal.clone());
+        failpoint("supervisor::seal");
         children.connections.do_send(seal.clone());
         children.mentions.do_send(seal);
         tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
@@ -223,6 +227,7 @@ impl Supervisor {
         let affinities = submissions.iter().map(|submission| submission.unit.affinity).collect();
         self.sealed.insert(epoch, Sealed { lane, rows, affinities });
         self.lanes[lane].sealed += 1;
+        failpoint("supervisor::sealed");
         children.coordinator.do_send(EpochSealed { epoch, lane, submissions });
     }
 
@@ -235,6 +240,7 @@ impl Supervisor {
         children.connections.do_send(Discard { below });
         children.mentions.do_send(Discard { below });
         children.coordinator.do_send(Discard { below });
+        failpoint("supervisor::route_again");
         let unclaimed = self.shared.in_flight.unclaimed();
         let epochs: std::collections::HashSet<EpochId> =
             unclaimed.iter().map(|submission| submission.epoch()).collect();
@@ -258,6 +264,7 @@ impl Supervisor {
 
     /// Takes an epoch off its lane.
     fn finish(&mut self, epoch: EpochId) -> Option<usize> {
+        failpoint("supervisor::finish");
         let Sealed { lane, rows, affinities } = self.sealed.remove(&epoch)?;
         for affinity in affinities {
             forget(&mut self.affinity, affinity);

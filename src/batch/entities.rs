@@ -330,6 +330,7 @@ impl Rejection {
             row: Some(Row { table, index: row }),
             message: format!("no row of {table} has the id {id}"),
             detail: None,
+            dead_letter: None,
         }
     }
 
@@ -344,6 +345,7 @@ impl Rejection {
             row: Some(row),
             message: format!("{field} must be a {expected}, entity {id} is a {found}"),
             detail: None,
+            dead_letter: None,
         }
     }
 }

@@ -87,10 +87,10 @@ impl Drop for LastWill {
 }
 
 async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {
-    let store = Store::new(config).await?;
-    store.check(&config.schema).await?;
-    store.forget_old_attempts().await?;
     let counters = Arc::new(Counters::default());
+    let store = Store::new(config, &counters).await?;
+    store.check(config).await?;
+    store.forget_old_attempts().await?;
     Ok(Shared {
         in_flight: InFlight::new(Arc::clone(&counters)),
         counters,

@@ -1,12 +1,13 @@
 //! Whether a database is fit for the engine.
 
 use super::Store;
+use crate::config::Config;
 use crate::error::StartError;
 
 impl Store {
     /// Checks version and encoding and that the tables are there; warns where the server does not keep
     /// what it acknowledges.
-    pub(crate) async fn check(&self, schema: &str) -> Result<(), StartError> {
+    pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let connection = self.connection().await?;
         let client = connection.client();
         let row = client
@@ -31,19 +32,20 @@ impl Store {
                 tracing::warn!(setting, "is off: the server may lose what it acknowledged when it crashes");
             }
         }
-        for table in ["entities", "connections", "mentions", "graphsink_attempts"] {
+        let dead_letters = config.dead_letters.then_some("graphsink_dead_letters");
+        for table in ["entities", "connections", "mentions", "graphsink_attempts"].into_iter().chain(dead_letters) {
             let found: bool = client
                 .query_one(
                     "select exists (select from pg_catalog.pg_class c
                                     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                                     where n.nspname = $1 and c.relname = $2)",
-                    &[&schema, &table],
+                    &[&config.schema, &table],
                 )
                 .await
                 .map_err(super::StoreError::from)?
                 .get(0);
             if !found {
-                return Err(StartError::NotMigrated { schema: schema.to_owned(), table });
+                return Err(StartError::NotMigrated { schema: config.schema.clone(), table });
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
@@ -58,6 +59,8 @@ impl bb8::ManageConnection for ConnectionManager {
             statements: HashMap::new(),
             settled_attempts: Vec::new(),
             in_transaction: false,
+            opened: Instant::now(),
+            last_answer: AtomicU64::new(0),
         })
     }
 
@@ -85,6 +88,9 @@ pub(crate) struct Connection {
     /// Attempts of this connection whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
     in_transaction: bool,
+    opened: Instant,
+    /// When a statement was last answered, in microseconds since `opened`.
+    last_answer: AtomicU64,
 }
 
 impl std::fmt::Debug for Connection {
@@ -154,7 +160,7 @@ impl Connection {
             "rollback" => "rollback",
             _ => "begin",
         };
-        measured(name, self.client.batch_execute(sql)).await
+        self.measured(name, self.client.batch_execute(sql)).await
     }
 
     /// Asks the server, in the background and without certainty, to stop what it is doing here.
@@ -173,13 +179,13 @@ impl Connection {
         statement: Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
+        self.measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
     }
 
     /// Copies mentions in; says how many.
     pub(crate) async fn copy_mentions(&self, mentions: &MentionColumns<'_>) -> Result<u64, Error> {
         let statement = Statement::CopyMentions;
-        measured(statement.as_str(), async {
+        self.measured(statement.as_str(), async {
             let sink = self.client.copy_in(&self.statements[&statement]).await?;
             let writer = BinaryCopyInWriter::new(sink, &MentionColumns::COPY_TYPES);
             let mut writer = std::pin::pin!(writer);
@@ -193,14 +199,43 @@ impl Connection {
 
     /// Runs a prepared statement and says how many rows it touched.
     pub(crate) async fn execute(&self, statement: Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        measured(statement.as_str(), self.client.execute(&self.statements[&statement], parameters)).await
+        self.measured(statement.as_str(), self.client.execute(&self.statements[&statement], parameters)).await
     }
-}
 
-/// Runs a statement in a span of its own and takes its time.
-async fn measured<T>(statement: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let start = Instant::now();
-    let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
-    telemetry::statement_ran(statement, start.elapsed());
-    result
+    /// Runs `work`, statements on this connection, as long as the server goes on answering: no longer
+    /// than `silence` without an answer, and no longer than `limit` in all.
+    pub(crate) async fn while_answering<T, E: From<StoreError>>(
+        &self,
+        silence: Duration,
+        limit: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let start = Instant::now();
+        let mut heard = start;
+        let mut work = std::pin::pin!(work);
+        loop {
+            let until = (heard + silence).min(start + limit);
+            if let Ok(result) = tokio::time::timeout_at(until.into(), work.as_mut()).await {
+                return result;
+            }
+            let last_answer = self.opened + Duration::from_micros(self.last_answer.load(Ordering::Relaxed));
+            if last_answer <= heard || until == start + limit {
+                return Err(StoreError::NoAnswer(start.elapsed()).into());
+            }
+            heard = last_answer;
+        }
+    }
+
+    /// Runs a statement in a span of its own and takes its time.
+    async fn measured<T>(
+        &self,
+        statement: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
+        self.last_answer.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
+        telemetry::statement_ran(statement, start.elapsed());
+        result
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::DbError;
 
 /// An error of the database or of the way to it. Its text, also in `Debug`, carries no value of a
 /// row and no password; for that reason the driver's error is not given as its source.
@@ -16,6 +16,10 @@ pub enum StoreError {
     /// A new connection could not be made.
     #[error("cannot connect: {}", describe(.0))]
     Connect(Arc<tokio_postgres::Error>),
+    /// A session could not be made fit for a transaction: its statements could not be prepared, or
+    /// no transaction could be begun. That is never the fault of a unit.
+    #[error("cannot begin: {}", describe(.0))]
+    Begin(tokio_postgres::Error),
     /// A value could not be sent, or one in the database could not be read.
     #[error("a value could not be sent to PostgreSQL or read from it")]
     Value(tokio_postgres::Error),
@@ -34,6 +38,9 @@ pub enum StoreError {
     /// A row that was just seen is gone: another program deletes rows.
     #[error("a row vanished while it was being used")]
     VanishedRow,
+    /// The engine's own code panicked while it wrote; nothing of it was committed.
+    #[error("the engine panicked while it wrote")]
+    Panicked,
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
@@ -76,7 +83,7 @@ impl StoreError {
 
     pub(crate) fn db(&self) -> Option<&DbError> {
         match self {
-            Self::Postgres(error) => error.as_db_error(),
+            Self::Postgres(error) | Self::Begin(error) => error.as_db_error(),
             Self::Connect(error) => error.as_db_error(),
             _ => None,
         }
@@ -88,9 +95,30 @@ impl StoreError {
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
             Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime => ErrorClass::Configuration,
             Self::Value(_) | Self::UnknownLabel(_) => ErrorClass::Poison,
-            Self::Postgres(_) | Self::Connect(_) => {
-                self.db().map_or(ErrorClass::Reconnect, |error| classify(error.code()))
+            Self::Panicked => ErrorClass::Unknown,
+            Self::Postgres(_) => self.class_of_code(),
+            // On a standby `begin .. read write` is 0A000, elsewhere a doubtful code: no unit is to blame.
+            Self::Connect(_) | Self::Begin(_) => match self.class_of_code() {
+                ErrorClass::Poison | ErrorClass::Unknown | ErrorClass::TooLong => ErrorClass::Reconnect,
+                class => class,
+            },
+        }
+    }
+
+    fn class_of_code(&self) -> ErrorClass {
+        self.db().map_or(ErrorClass::Reconnect, |error| classify(error.code().code()))
+    }
+
+    /// Whether the database as a whole cannot be used, for this epoch and for any other: nobody can
+    /// connect, the set-up is broken, a resource is used up, or the server takes no writes.
+    pub(crate) fn is_systemic(&self) -> bool {
+        match self.class() {
+            ErrorClass::Resource | ErrorClass::Configuration => true,
+            ErrorClass::Reconnect => {
+                matches!(self, Self::Connect(_) | Self::NoConnection(_) | Self::Begin(_))
+                    || matches!(self.sqlstate(), Some("25006" | "53300" | "57P03"))
             }
+            _ => false,
         }
     }
 }
@@ -116,55 +144,59 @@ pub(crate) enum ErrorClass {
     Bug,
 }
 
-/// What follows from a SQLSTATE.
+/// What follows from a SQLSTATE, or from all that begin with the same characters; the longest match
+/// counts. What matches nothing is [`Unknown`](ErrorClass::Unknown).
 ///
 /// Source: PostgreSQL's appendix "Error Codes", its chapter "Serialization Failure Handling", and
 /// Npgsql's `PostgresException.IsTransient`; the differences are argued in ARCHITECTURE.md.
-pub(crate) fn classify(code: &SqlState) -> ErrorClass {
-    match code.code() {
-        // serialization failure, deadlock, lock timeout, idle and transaction timeouts, object in use
-        "40001" | "40P01" | "55P03" | "25P03" | "25P04" | "57P05" | "55006" | "55000" => ErrorClass::Transient,
-        // query cancelled: our own statement timeout, or somebody's pg_cancel_backend
-        "57014" => ErrorClass::TooLong,
-        // admin shutdown, crash shutdown, cannot connect now, too many connections, read-only,
-        // unknown prepared statement, a pooler's own errors
-        "57P01" | "57P02" | "57P03" | "53300" | "25006" | "26000" | "08P01" => ErrorClass::Reconnect,
-        code if code.starts_with("08") => ErrorClass::Reconnect,
-        // disk full, out of memory, configuration limit, I/O error, system error
-        code if code.starts_with("53") || code.starts_with("58") => ErrorClass::Resource,
-        // cardinality violation (a key twice in one statement), statement in a failed transaction,
-        // wrong protocol use
-        "21000" | "25P02" | "42P02" => ErrorClass::Bug,
-        code if code.starts_with("07") => ErrorClass::Bug,
-        // data exceptions, constraints, program limits, errors of triggers and of functions
-        code if code.starts_with("22")
-            || code.starts_with("23")
-            || code.starts_with("44")
-            || code.starts_with("54")
-            || code.starts_with("38")
-            || code.starts_with("39")
-            || code.starts_with("2F")
-            || code.starts_with("27")
-            || code == "40002"
-            || code.starts_with("P0")
-            || code == "428C9" =>
-        {
-            ErrorClass::Poison
-        }
-        // wrong password, missing database, schema, table, column, privilege, wrong types
-        code if code.starts_with("28")
-            || code.starts_with("3D")
-            || code.starts_with("3F")
-            || code.starts_with("42") =>
-        {
-            ErrorClass::Configuration
-        }
-        // corruption
-        "XX001" | "XX002" => ErrorClass::Configuration,
-        // 0A000 (a cached plan whose result type changed, or a feature that a trigger lacks), XX000
-        // (extensions raise it for passing trouble), and whatever comes in future
-        _ => ErrorClass::Unknown,
-    }
+#[rustfmt::skip]
+const CLASSES: &[(&str, ErrorClass)] = &[
+    ("07", ErrorClass::Bug),              // dynamic SQL error: wrong use of the protocol
+    ("08", ErrorClass::Reconnect),        // connection exceptions; 08P01 is how poolers report all of theirs
+    ("21000", ErrorClass::Bug),           // cardinality violation: a key twice in one statement
+    ("22", ErrorClass::Poison),           // data exceptions
+    ("23", ErrorClass::Poison),           // constraints
+    ("25006", ErrorClass::Reconnect),     // read-only: a standby, or a primary that became one
+    ("25P02", ErrorClass::Bug),           // statement in a failed transaction
+    ("25P03", ErrorClass::Transient),     // idle in transaction for too long
+    ("25P04", ErrorClass::Transient),     // transaction timeout
+    ("26000", ErrorClass::Reconnect),     // unknown prepared statement: the session is not the one that it was
+    ("27", ErrorClass::Poison),           // triggered data change
+    ("28", ErrorClass::Configuration),    // wrong user or password
+    ("2F", ErrorClass::Poison),           // error in an SQL function
+    ("38", ErrorClass::Poison),           // error in a function, external
+    ("39", ErrorClass::Poison),           // error in a function, its call
+    ("3D", ErrorClass::Configuration),    // no such database
+    ("3F", ErrorClass::Configuration),    // no such schema
+    ("40001", ErrorClass::Transient),     // serialization failure
+    ("40002", ErrorClass::Poison),        // integrity violation at the end of the transaction
+    ("40P01", ErrorClass::Transient),     // deadlock
+    ("42", ErrorClass::Configuration),    // no such table, column or privilege; wrong types
+    ("428C9", ErrorClass::Poison),        // a generated column was written
+    ("42P02", ErrorClass::Bug),           // no such parameter
+    ("44", ErrorClass::Poison),           // check option of a view
+    ("53", ErrorClass::Resource),         // disk full, out of memory, a limit of the configuration
+    ("53300", ErrorClass::Reconnect),     // too many connections
+    ("54", ErrorClass::Poison),           // program limits: a row too big for an index
+    ("55000", ErrorClass::Transient),     // object not in prerequisite state
+    ("55006", ErrorClass::Transient),     // object in use
+    ("55P03", ErrorClass::Transient),     // lock timeout
+    ("57014", ErrorClass::TooLong),       // cancelled: our own statement timeout, or somebody's pg_cancel_backend
+    ("57P01", ErrorClass::Reconnect),     // shutdown by the administrator
+    ("57P02", ErrorClass::Reconnect),     // shutdown by a crash
+    ("57P03", ErrorClass::Reconnect),     // cannot connect now
+    ("57P05", ErrorClass::Transient),     // idle session timeout
+    ("58", ErrorClass::Resource),         // I/O and other system errors
+    ("P0", ErrorClass::Poison),           // raised by a trigger
+    ("XX001", ErrorClass::Configuration), // corrupt data
+    ("XX002", ErrorClass::Configuration), // corrupt index
+    // Unknown on purpose: 0A000 (a cached plan whose result type changed, or a feature that a trigger
+    // lacks), XX000 (extensions raise it for passing trouble), and whatever comes in future.
+];
+
+fn classify(code: &str) -> ErrorClass {
+    let matching = CLASSES.iter().filter(|(prefix, _)| code.starts_with(prefix));
+    matching.max_by_key(|(prefix, _)| prefix.len()).map_or(ErrorClass::Unknown, |(_, class)| *class)
 }
 
 #[cfg(test)]
@@ -187,8 +219,20 @@ mod tests {
             (&["21000", "25P02", "42P02"], ErrorClass::Bug),
         ] {
             for code in codes {
-                assert_eq!(classify(&SqlState::from_code(code)), class, "{code}");
+                assert_eq!(classify(code), class, "{code}");
             }
         }
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_says_nothing_twice() {
+        assert!(CLASSES.is_sorted_by(|left, right| left.0 < right.0));
+    }
+
+    #[test]
+    fn what_stands_in_everybodys_way_is_systemic() {
+        let lonely = [StoreError::NoAnswer(std::time::Duration::ZERO), StoreError::VanishedRow, StoreError::Panicked];
+        assert!(lonely.iter().all(|error| !error.is_systemic()));
+        assert!(StoreError::NoConnection(std::time::Duration::ZERO).is_systemic());
     }
 }

@@ -14,6 +14,7 @@
 //! a repeat harmless: because the outcome says what the transaction did (inserted, updated), and a
 //! repeat would find everything unchanged.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -40,15 +41,21 @@ impl Store {
     /// At least once, so that a lost answer close to the deadline is still told truthfully.
     pub(super) async fn fate_of(&self, attempt: Uuid, deadline: Instant) -> Fate {
         loop {
+            let Ok(permit) = self.circuit.enter(deadline).await else { return Fate::Unknown };
             let patience = self.connect_timeout + Duration::from_millis(u64::from(LOCK_TIMEOUT_MS)) * 2;
-            match tokio::time::timeout(patience, self.raise_fence(attempt)).await {
-                Ok(Ok(Some(fate))) => {
-                    tracing::info!(%attempt, ?fate, "the fence told what became of a commit");
-                    return fate;
+            let asked = tokio::time::timeout(patience, self.raise_fence(attempt)).await;
+            match asked.unwrap_or(Err(StoreError::NoAnswer(patience))) {
+                Ok(fate) => {
+                    permit.report(None);
+                    if let Some(fate) = fate {
+                        tracing::info!(%attempt, ?fate, "the fence told what became of a commit");
+                        return fate;
+                    }
                 }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => tracing::warn!(%attempt, error = %error, "the fence could not be asked"),
-                Err(_) => tracing::warn!(%attempt, "the fence did not answer"),
+                Err(error) => {
+                    tracing::warn!(%attempt, error = %error, "the fence could not be asked");
+                    permit.report(Some(&Arc::new(error)));
+                }
             }
             if Instant::now() >= deadline {
                 return Fate::Unknown;
@@ -61,7 +68,8 @@ impl Store {
     async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
         let mut connection = self.connection().await?;
         connection.enter_transaction();
-        connection.batch(&format!("begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
+        let begin = format!("begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS}");
+        connection.batch(&begin).await.map_err(StoreError::Begin)?;
         let table = format!("{}.graphsink_attempts", connection.schema());
         let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");
         let inserted = connection.client().execute(&insert, &[&attempt]).await?;

@@ -2,12 +2,16 @@
 //!
 //! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] decides what
 //! to try again and what to split, [`transaction`] writes one epoch, [`fence`] finds out whether a
-//! commit without an answer took place, [`statement`] holds all SQL.
+//! commit without an answer took place, [`circuit`] stops the line while nobody can write,
+//! [`dead_letter`] keeps what was refused, [`statement`] holds all SQL.
 
+mod backoff;
 mod check;
+mod circuit;
 mod columns;
 mod commit;
 mod connection;
+mod dead_letter;
 mod error;
 mod fence;
 mod migrate;
@@ -25,10 +29,13 @@ use bb8::{Pool, PooledConnection, RunError};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{AsOf, Config};
+use crate::stats::Counters;
 use crate::telemetry;
 
+use circuit::Circuit;
 pub(crate) use commit::EpochObserver;
 use connection::{Connection, ConnectionManager};
+pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
@@ -39,19 +46,25 @@ pub(crate) use transaction::Written;
 pub(crate) struct Store {
     pool: Pool<ConnectionManager>,
     failures: ConnectFailures,
+    circuit: Arc<Circuit>,
     begin: Arc<str>,
     /// Rows inserted so far, for the age of plans.
     rows_written: Arc<AtomicU64>,
     /// One refresh at a time: commits need the connections.
     refreshing: Arc<Semaphore>,
     as_of: AsOf,
+    /// Whether refused units are kept in the database.
+    dead_letters: bool,
     statement_timeout: Duration,
     connect_timeout: Duration,
 }
 
+/// What a statement may take beyond its `statement_timeout` before the server counts as silent.
+const NETWORK: Duration = Duration::from_secs(1);
+
 impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
-    pub(crate) async fn new(config: &Config) -> Result<Self, StoreError> {
+    pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let manager = ConnectionManager::new(config.postgres.clone(), schema);
         let failures = ConnectFailures::default();
@@ -70,13 +83,20 @@ impl Store {
         Ok(Self {
             pool,
             failures,
+            circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             begin: statement::begin(config.statement_timeout.as_millis(), config.lock_timeout.as_millis()).into(),
             rows_written: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,
+            dead_letters: config.dead_letters,
             statement_timeout: config.statement_timeout,
             connect_timeout: config.connect_timeout,
         })
+    }
+
+    /// How long the server may keep silent: every statement ends at its timeout.
+    fn silence(&self) -> Duration {
+        self.statement_timeout + NETWORK
     }
 
     /// What opens a transaction on this connection.

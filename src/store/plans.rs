@@ -2,6 +2,7 @@
 //! epoch does not grow with the tables".
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
@@ -76,7 +77,7 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
     let schema = format!("plans_{}", Uuid::now_v7().simple());
     let config = Config::builder(&url).schema(&schema).build().unwrap();
     Migrations::all().run(&config).await.unwrap();
-    Store::new(&config).await.unwrap().check(&schema).await.unwrap();
+    Store::new(&config, &Arc::default()).await.unwrap().check(&config).await.unwrap();
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     let quoted = quote_identifier(&schema);

@@ -137,7 +137,7 @@ impl Transaction<'_> {
             self.connection.batch(self.begin),
             self.query(Statement::ConnectionsAfter, vec![&after.restaurant, &after.dish, &attributes, &limit], false),
         );
-        begun?;
+        begun.map_err(StoreError::Begin)?;
         let keys = rows?.iter().map(|row| connection_key(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let mut connections = ConnectionPlan::of_keys(keys.clone());
         let locked = self.insert_or_lock_connections(&connections).await?;
@@ -173,7 +173,7 @@ impl Transaction<'_> {
             self.query(Statement::EntitiesById, vec![&ids], ids.is_empty()),
             self.query(Statement::ConnectionKeysById, vec![&connection_ids], connection_ids.is_empty()),
         );
-        begun?;
+        begun.map_err(StoreError::Begin)?;
         recorded?;
         let mut stored_by_key = HashMap::new();
         for row in rows_by_key? {

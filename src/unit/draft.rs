@@ -321,6 +321,11 @@ impl UnitOfWork {
         handle
     }
 
+    /// Says more of an entity of this unit.
+    pub(super) fn again(&mut self, entity: EntityHandle) -> EntityBuilder<'_> {
+        EntityBuilder { unit: self, index: entity.index }
+    }
+
     fn push_entity(&mut self, name: EntityName) -> u32 {
         self.entities.push(EntityDraft { name, aliases: Vec::new(), attributes: Vec::new(), places: Vec::new() });
         self.entities.len() as u32 - 1

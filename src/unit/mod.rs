@@ -6,11 +6,13 @@
 //!
 //! Not here: whether an id exists, which only the database knows.
 
+mod document;
 mod draft;
 mod invalid;
 mod prepared;
 mod validate;
 
+pub(crate) use document::UnitDocument;
 pub use draft::{
     ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,
     PlaceObservation, UnitOfWork,

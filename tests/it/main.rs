@@ -13,6 +13,7 @@
 
 mod counters;
 mod database;
+mod dead_letters;
 mod generate;
 mod lifecycle;
 mod loader;

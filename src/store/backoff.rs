@@ -1,0 +1,31 @@
+//! The pause between two tries.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// The first pause; it doubles with each further try.
+const FIRST: Duration = Duration::from_millis(10);
+/// The longest pause. A server that is down for a minute is asked about 125 times, by the whole engine.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// An exponential pause with full jitter: writers that failed together do not come back together.
+pub(super) fn backoff(attempts: u32) -> Duration {
+    let ceiling = FIRST.saturating_mul(1 << attempts.min(16)).min(LONGEST);
+    // The last four bytes of a version 7 id are random.
+    let random = Uuid::now_v7().as_u128() as u32;
+    ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_are_bounded_and_differ() {
+        let pauses: Vec<Duration> = (0..200).map(|_| backoff(30)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST));
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+        assert!((0..200).all(|_| backoff(1) <= FIRST * 2));
+    }
+}

@@ -1,0 +1,207 @@
+//! Stops the line while the database as a whole cannot be used.
+//!
+//! An error of one transaction is that transaction's affair. An error that says that *nobody* can
+//! write (the server is down, a privilege is missing, the disk is full: see
+//! [`StoreError::is_systemic`]) opens the circuit: from then on one transaction at a time tries, with
+//! growing pauses, and all others wait for what comes of it, without a connection. The first that
+//! gets through closes the circuit, and everybody goes on.
+//!
+//! Properties:
+//! - While it is open the server is asked once a second or so, by the whole engine.
+//! - Nobody is refused for it, and nothing is given up early: who waits here waits until its own
+//!   deadline. Admission holds callers back meanwhile, so that memory stays bounded.
+//! - A probe that is dropped half-way lets the next one try.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::StoreError;
+use super::backoff::backoff;
+use crate::stats::Counters;
+
+#[derive(Debug)]
+pub(super) struct Circuit {
+    open: Mutex<Option<Open>>,
+    changed: Notify,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    cause: Arc<StoreError>,
+    failures: u32,
+    next_probe: Instant,
+    probing: bool,
+}
+
+/// The right to try. Say what came of it with [`report`](Self::report).
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Permit<'a> {
+    circuit: &'a Circuit,
+    is_probe: bool,
+}
+
+impl Circuit {
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        Self { open: Mutex::new(None), changed: Notify::new(), counters }
+    }
+
+    /// Every change below leaves the state whole at every step.
+    fn state(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the right to try. At the deadline the answer is what stands in the way.
+    pub(super) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
+        loop {
+            // Before the state is looked at, so that no change goes unheard.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let until = {
+                let mut state = self.state();
+                let Some(open) = state.as_mut() else { return Ok(Permit { circuit: self, is_probe: false }) };
+                let now = Instant::now();
+                if !open.probing && now >= open.next_probe {
+                    open.probing = true;
+                    return Ok(Permit { circuit: self, is_probe: true });
+                }
+                if now >= deadline {
+                    return Err(Arc::clone(&open.cause));
+                }
+                if open.probing { deadline } else { deadline.min(open.next_probe) }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+        }
+    }
+
+    fn close(&self) {
+        if let Some(open) = self.state().take() {
+            let seconds = open.since.elapsed().as_secs_f64();
+            tracing::info!(seconds, failures = open.failures, "the database can be used again");
+            self.counters.circuit_closed();
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn keep_open(&self, cause: &Arc<StoreError>, probed: bool) {
+        let mut state = self.state();
+        let open = state.get_or_insert_with(|| {
+            tracing::error!(error = %cause, "the database cannot be used: one transaction at a time will try");
+            self.counters.circuit_opened(cause.sqlstate());
+            let now = Instant::now();
+            Open { since: now, cause: Arc::clone(cause), failures: 0, next_probe: now, probing: false }
+        });
+        open.cause = Arc::clone(cause);
+        // Those that were at work when it opened fail one after the other; that says nothing new.
+        if probed || open.failures == 0 {
+            open.failures += 1;
+            open.next_probe = Instant::now() + backoff(open.failures);
+        }
+        if probed {
+            open.probing = false;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+impl Permit<'_> {
+    /// Says what came of the try: nothing, or an error.
+    pub(super) fn report(mut self, error: Option<&Arc<StoreError>>) {
+        let is_probe = std::mem::take(&mut self.is_probe);
+        match error {
+            Some(error) if error.is_systemic() => self.circuit.keep_open(error, is_probe),
+            // A lost connection or a stalled server proves nothing, in one direction or the other.
+            Some(error) if error.class() == super::error::ErrorClass::Reconnect => {
+                self.is_probe = is_probe;
+            }
+            // Also an error of the unit's own: it got as far as that.
+            Some(_) if is_probe => self.circuit.close(),
+            Some(_) => {}
+            None => self.circuit.close(),
+        }
+    }
+}
+
+/// A try that came to no end says nothing; the next one is due after a pause.
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.is_probe {
+            if let Some(open) = self.circuit.state().as_mut() {
+                open.probing = false;
+                open.failures += 1;
+                open.next_probe = Instant::now() + backoff(open.failures);
+            }
+            self.circuit.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn down() -> Arc<StoreError> {
+        Arc::new(StoreError::NoConnection(Duration::ZERO))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[tokio::test]
+    async fn one_probes_and_the_others_wait_for_what_comes_of_it() {
+        let circuit = Arc::new(Circuit::new(Arc::default()));
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        let probe = circuit.enter(soon()).await.unwrap();
+        assert!(probe.is_probe);
+        let waiting = {
+            let circuit = Arc::clone(&circuit);
+            tokio::spawn(async move { circuit.enter(soon()).await.map(|permit| permit.is_probe) })
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished(), "a second one must not try beside the probe");
+        probe.report(None);
+        assert!(!waiting.await.unwrap().unwrap(), "the circuit is closed: no probe any more");
+    }
+
+    #[tokio::test]
+    async fn a_failed_or_dropped_probe_lets_the_next_one_try() {
+        let circuit = Circuit::new(Arc::default());
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        drop(circuit.enter(soon()).await.unwrap());
+        let lost = Arc::new(StoreError::NoAnswer(Duration::ZERO));
+        circuit.enter(soon()).await.unwrap().report(Some(&lost));
+        assert!(circuit.enter(soon()).await.unwrap().is_probe, "none of these got through");
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_the_cause_at_its_deadline() {
+        let circuit = Circuit::new(Arc::default());
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        let _probe = circuit.enter(soon()).await.unwrap();
+        let cause = circuit.enter(Instant::now() + Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(*cause, StoreError::NoConnection(_)));
+    }
+
+    #[tokio::test]
+    async fn errors_of_one_transaction_stop_nobody_and_prove_that_the_database_works() {
+        let circuit = Circuit::new(Arc::default());
+        let own = Arc::new(StoreError::VanishedRow);
+        circuit.enter(soon()).await.unwrap().report(Some(&own));
+        assert!(!circuit.enter(soon()).await.unwrap().is_probe);
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        circuit.enter(soon()).await.unwrap().report(Some(&own));
+        assert!(!circuit.enter(soon()).await.unwrap().is_probe);
+    }
+}

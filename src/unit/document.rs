@@ -1,0 +1,364 @@
+//! A unit as a JSON document: how dead letters keep it.
+//!
+//! ```json
+//! {"entities":    [{"type": "restaurant", "name": "franklin bbq", "aliases": ["Franklin's"], "restaurant_attributes": [1],
+//!                   "place": {"latitude": 30.27, "longitude": -97.73, "address": "..", "google_place_id": "..",
+//!                             "metadata": {}, "observed_at": "2024-01-10T14:20:00Z"}},
+//!                  {"type": "restaurant_attribute", "name": "patio"},
+//!                  {"id": "0190b5c6-..."}],
+//!  "connections": [{"restaurant": 0, "dish": 2, "dish_attributes": [], "categories": [], "is_menu_item": true}],
+//!  "mentions":    [{"connection": 0, "source_type": "comment", "source_id": "t1_abc", ..}]}
+//! ```
+//!
+//! Rows refer to others by their position. Absent fields are empty. The same unit gives the same
+//! document, also after it was read back from `jsonb`; labels (`temp_id`) are left out.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::prepared::Unit;
+use super::{EntityHandle, PlaceObservation, UnitOfWork};
+use crate::record::{
+    ConnectionFacts, ConnectionName, EntityFacts, EntityName, EntityType, Mention, Place, SortedSet, SourceType,
+    Timestamp,
+};
+
+/// The namespace of the ids of dead letters, a random one.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d1b_2ac0_54f7_4b0e_9d3c_8f10_22e6_a7b4);
+
+/// A unit, to be written as JSON.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UnitDocument {
+    entities: Vec<EntityDocument>,
+    #[serde(default)]
+    connections: Vec<ConnectionDocument>,
+    #[serde(default)]
+    mentions: Vec<MentionDocument>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntityDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
+    entity_type: Option<EntityType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restaurant_attributes: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<PlaceDocument>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlaceDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latitude: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    longitude: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    google_place_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<Value>,
+    observed_at: Timestamp,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectionDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restaurant: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dish: Option<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dish_attributes: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<usize>,
+    is_menu_item: bool,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MentionDocument {
+    connection: usize,
+    source_type: SourceType,
+    source_id: Arc<str>,
+    thread_id: Arc<str>,
+    source_url: String,
+    subreddit: String,
+    #[serde(default)]
+    content_excerpt: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    upvotes: i32,
+    created_at: Timestamp,
+    observed_at: Timestamp,
+}
+
+/// Why a document is no unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DocumentError {
+    #[error("entity {0} has neither an id alone nor a type and a name alone")]
+    EntityName(usize),
+    #[error("connection {0} has neither an id alone nor a restaurant and a dish")]
+    ConnectionName(usize),
+    #[error("a row refers to row {0}, which does not exist")]
+    Reference(usize),
+}
+
+/// Where each name stands first.
+fn positions<N: Hash + Eq>(names: impl Iterator<Item = N>) -> HashMap<N, usize> {
+    let mut positions = HashMap::new();
+    for (index, name) in names.enumerate() {
+        positions.entry(name).or_insert(index);
+    }
+    positions
+}
+
+impl Unit {
+    /// The unit as a document.
+    pub(crate) fn document(&self) -> UnitDocument {
+        let entities = positions(self.entities.iter().map(|(name, _)| name));
+        let connections = positions(self.connections.iter().map(|(name, _)| name));
+        let all = |names: &SortedSet<EntityName>| names.iter().map(|name| entities[name]).collect();
+        UnitDocument {
+            entities: self.entities.iter().map(|(name, facts)| entity_document(name, facts, all)).collect(),
+            connections: self
+                .connections
+                .iter()
+                .map(|(name, ConnectionFacts { categories, is_menu_item })| {
+                    let key = match name {
+                        ConnectionName::Key(key) => Some(key),
+                        ConnectionName::Id(_) => None,
+                    };
+                    ConnectionDocument {
+                        id: name.id(),
+                        restaurant: key.map(|key| entities[&key.restaurant]),
+                        dish: key.map(|key| entities[&key.dish]),
+                        dish_attributes: key.map(|key| all(&key.dish_attributes)).unwrap_or_default(),
+                        categories: all(categories),
+                        is_menu_item: *is_menu_item,
+                    }
+                })
+                .collect(),
+            mentions: self
+                .mentions
+                .iter()
+                .map(|(name, mention)| mention_document(connections[&name.connection], mention))
+                .collect(),
+        }
+    }
+}
+
+fn entity_document(
+    name: &EntityName,
+    facts: &EntityFacts<EntityName>,
+    all: impl Fn(&SortedSet<EntityName>) -> Vec<usize>,
+) -> EntityDocument {
+    let (id, key) = match name {
+        EntityName::Key(key) => (None, Some(key)),
+        EntityName::Id(id) => (Some(*id), None),
+    };
+    EntityDocument {
+        id,
+        entity_type: key.map(|key| key.entity_type),
+        name: key.map(|key| Arc::clone(&key.name)),
+        aliases: facts.aliases.iter().cloned().collect(),
+        restaurant_attributes: all(&facts.restaurant_attributes),
+        place: facts.place.as_deref().map(place_document),
+    }
+}
+
+fn place_document(place: &Place) -> PlaceDocument {
+    // The decimal that a person would write: it reads back as the same coordinate.
+    let degrees = |units: i64| units as f64 / 1e8;
+    PlaceDocument {
+        latitude: place.location.map(|(latitude, _)| degrees(latitude.units())),
+        longitude: place.location.map(|(_, longitude)| degrees(longitude.units())),
+        address: place.address.clone(),
+        google_place_id: place.google_place_id.clone(),
+        metadata: place.metadata.clone(),
+        observed_at: place.observed_at,
+    }
+}
+
+fn mention_document(connection: usize, mention: &Mention) -> MentionDocument {
+    MentionDocument {
+        connection,
+        source_type: mention.source_type,
+        source_id: Arc::clone(&mention.source_id),
+        thread_id: Arc::clone(&mention.thread_id),
+        source_url: mention.source_url.clone(),
+        subreddit: mention.subreddit.clone(),
+        content_excerpt: mention.content_excerpt.clone(),
+        author: mention.author.clone(),
+        upvotes: mention.upvotes,
+        created_at: mention.created_at,
+        observed_at: mention.observed_at,
+    }
+}
+
+impl UnitDocument {
+    /// The document as text, and an id that is the same for the same text.
+    pub(crate) fn text_and_id(&self) -> Result<(String, Uuid), serde_json::Error> {
+        let text = serde_json::to_string(self)?;
+        let id = Uuid::new_v5(&NAMESPACE, text.as_bytes());
+        Ok((text, id))
+    }
+
+    /// The unit again. It is not validated.
+    pub(crate) fn into_unit(self) -> Result<UnitOfWork, DocumentError> {
+        let mut unit = UnitOfWork::new();
+        let mut handles: Vec<EntityHandle> = Vec::with_capacity(self.entities.len());
+        for (index, entity) in self.entities.iter().enumerate() {
+            handles.push(match (entity.id, entity.entity_type, &entity.name) {
+                (Some(id), None, None) => unit.existing_entity(id).handle(),
+                (None, Some(entity_type), Some(name)) => unit.entity(entity_type, Arc::clone(name)).handle(),
+                _ => return Err(DocumentError::EntityName(index)),
+            });
+        }
+        let handle = |index: usize| handles.get(index).copied().ok_or(DocumentError::Reference(index));
+        for (entity, own) in self.entities.into_iter().zip(&handles) {
+            let mut builder = unit.again(*own);
+            for alias in entity.aliases {
+                builder = builder.alias(alias);
+            }
+            for attribute in entity.restaurant_attributes {
+                builder = builder.attribute(handle(attribute)?);
+            }
+            if let Some(place) = entity.place {
+                builder.place(place.into_observation());
+            }
+        }
+        let mut connections = Vec::with_capacity(self.connections.len());
+        for (index, connection) in self.connections.into_iter().enumerate() {
+            let mut builder = match (connection.id, connection.restaurant, connection.dish) {
+                (Some(id), None, None) => unit.existing_connection(id),
+                (None, Some(restaurant), Some(dish)) => unit.connection(handle(restaurant)?, handle(dish)?),
+                _ => return Err(DocumentError::ConnectionName(index)),
+            };
+            for attribute in connection.dish_attributes {
+                builder = builder.dish_attribute(handle(attribute)?);
+            }
+            for category in connection.categories {
+                builder = builder.category(handle(category)?);
+            }
+            connections.push(builder.menu_item(connection.is_menu_item).handle());
+        }
+        for mention in self.mentions {
+            let connection =
+                *connections.get(mention.connection).ok_or(DocumentError::Reference(mention.connection))?;
+            unit.mention(connection, mention.into_mention());
+        }
+        Ok(unit)
+    }
+}
+
+impl PlaceDocument {
+    fn into_observation(self) -> PlaceObservation {
+        PlaceObservation {
+            latitude: self.latitude,
+            longitude: self.longitude,
+            address: self.address,
+            google_place_id: self.google_place_id,
+            metadata: self.metadata,
+            observed_at: self.observed_at,
+        }
+    }
+}
+
+impl MentionDocument {
+    fn into_mention(self) -> Mention {
+        Mention {
+            source_type: self.source_type,
+            source_id: self.source_id,
+            thread_id: self.thread_id,
+            source_url: self.source_url,
+            subreddit: self.subreddit,
+            content_excerpt: self.content_excerpt,
+            author: self.author,
+            upvotes: self.upvotes,
+            created_at: self.created_at,
+            observed_at: self.observed_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    /// Everything that a unit can say.
+    fn unit() -> UnitOfWork {
+        let mut unit = UnitOfWork::new();
+        let patio = unit.restaurant_attribute("patio").handle();
+        let place = PlaceObservation::new(at("2024-01-10T14:20:00.123456Z"))
+            .location(-30.123_456_78, 179.999_999_99)
+            .address("900 E 11th St")
+            .google_place_id("g1")
+            .metadata(json!({"z": 1e300, "a": [0.1, -0.0, 18_446_744_073_709_551_615_u64], "é\u{1F600}": null}));
+        let known = Uuid::from_u128(7);
+        let restaurant = unit.restaurant("Franklin").alias("b").alias("a").attribute(patio).attribute(known);
+        let restaurant = restaurant.place(place).temp_id("r1").handle();
+        let dish = unit.dish("brisket").handle();
+        let smoky = unit.dish_attribute("smoky").handle();
+        let connection = unit.connection(restaurant, dish).dish_attribute(smoky).category(Uuid::from_u128(9));
+        let connection = connection.menu_item(false).handle();
+        let mention =
+            Mention::new(SourceType::Comment, "t1", "https://example.org", "food", at("2024-01-10T14:20:00Z"));
+        unit.mention(connection, mention.clone().thread("t3").excerpt("so \"good\"").author("me").upvotes(-3));
+        unit.mention(Uuid::from_u128(11), mention);
+        unit
+    }
+
+    #[test]
+    fn a_unit_comes_back_from_its_document_as_it_was() {
+        let unit = unit();
+        unit.validate(100).unwrap();
+        let prepared = unit.prepare();
+        let (text, id) = prepared.document().text_and_id().unwrap();
+        // Through a value, whose keys are sorted, as `jsonb` does.
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let read: UnitDocument = serde_json::from_value(value).unwrap();
+        let again = read.into_unit().unwrap();
+        again.validate(100).unwrap();
+        let again = again.prepare();
+        assert_eq!(again.entities, prepared.entities);
+        assert_eq!(again.connections, prepared.connections);
+        assert_eq!(again.mentions, prepared.mentions);
+        assert_eq!(again.document().text_and_id().unwrap(), (text, id));
+    }
+
+    #[test]
+    fn a_document_that_somebody_broke_is_refused() {
+        let refused = |value: Value| serde_json::from_value::<UnitDocument>(value).unwrap().into_unit().unwrap_err();
+        assert_eq!(refused(json!({"entities": [{"name": "x"}]})), DocumentError::EntityName(0));
+        let both = json!({"entities": [{"id": Uuid::nil(), "type": "restaurant", "name": "x"}]});
+        assert_eq!(refused(both), DocumentError::EntityName(0));
+        let dangling = json!({"entities": [{"type": "restaurant", "name": "x", "restaurant_attributes": [1]}]});
+        assert_eq!(refused(dangling), DocumentError::Reference(1));
+        let headless = json!({"entities": [], "connections": [{"restaurant": 0, "is_menu_item": true}]});
+        assert_eq!(refused(headless), DocumentError::ConnectionName(0));
+        assert!(serde_json::from_value::<UnitDocument>(json!({"entities": [], "unknown": 1})).is_err());
+    }
+}

@@ -1,0 +1,231 @@
+//! The engine's own code panics, at every place where something could be half done: see
+//! `src/failpoint.rs`. A program of its own, because failpoints are the same for the whole process.
+//!
+//! `GRAPHSINK_TEST_SEED` runs a test again as it failed.
+
+#[allow(dead_code)]
+#[path = "../it/database.rs"]
+mod database;
+#[allow(dead_code)]
+#[path = "../it/generate.rs"]
+mod generate;
+#[allow(dead_code)]
+#[path = "../it/model.rs"]
+mod model;
+#[allow(dead_code)]
+#[path = "../it/support.rs"]
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use fail::FailScenario;
+use graphsink::{ActorKind, Engine, Outcome, SubmitError};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::database::{assert_group_by, assert_same};
+use crate::generate::Space;
+use crate::model::{Ids, Record};
+use crate::support::{Database, as_of, seed, within};
+
+/// Where actors panic, between any two steps of a handler.
+const IN_ACTORS: [&str; 12] = [
+    "supervisor::route",
+    "supervisor::absorb",
+    "supervisor::seal",
+    "supervisor::sealed",
+    "supervisor::finish",
+    "supervisor::route_again",
+    "batcher::absorb",
+    "batcher::absorbed",
+    "batcher::seal",
+    "batcher::discard",
+    "coordinator::arrive",
+    "coordinator::start",
+];
+
+/// Where the task that commits an epoch panics.
+const IN_COMMITS: [&str; 3] = ["store::write", "store::written", "store::committed"];
+
+/// One test at a time, with all failpoints off at its start and at its end.
+struct Scenario {
+    _failpoints: FailScenario<'static>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scenario {
+    async fn begin() -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        static HOOK: Once = Once::new();
+        let turn = TURN.lock().await;
+        HOOK.call_once(count_panics);
+        Self { _failpoints: FailScenario::setup(), _turn: turn }
+    }
+}
+
+/// Panics of failpoints, which are counted instead of printed.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let provoked = panic.payload_as_str().is_some_and(|text| text.starts_with("failpoint "));
+        if provoked {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+        } else {
+            print(panic);
+        }
+    }));
+}
+
+fn records(seed: u64, count: usize) -> Arc<[Record]> {
+    let space = Space { restaurants: 6, dishes: 6, attributes: 3, sources: 60, threads: 9, as_of: as_of() };
+    generate::sample(seed, space, count).into()
+}
+
+/// Submits all records in small units from several tasks; gives the outcomes.
+async fn load(engine: &Engine, records: &Arc<[Record]>) -> Vec<Outcome> {
+    let producers: Vec<_> = (0..4)
+        .map(|producer| {
+            let (engine, records) = (engine.clone(), Arc::clone(records));
+            tokio::spawn(async move {
+                let mut receipts = Vec::new();
+                for unit in records.chunks(4).skip(producer).step_by(4) {
+                    receipts.push(engine.submit(model::unit(unit, &Ids::default())).await.unwrap());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let mut outcomes = Vec::new();
+                for receipt in receipts {
+                    outcomes.push(within(receipt).await);
+                }
+                outcomes
+            })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for producer in producers {
+        outcomes.extend(within(producer).await.unwrap());
+    }
+    outcomes
+}
+
+async fn assert_whole(database: &Database, engine: &Engine, records: &Arc<[Record]>) {
+    within(engine.flush()).await;
+    let stats = engine.stats();
+    assert_eq!((stats.rows_in_flight, stats.bytes_in_flight), (0, 0), "{stats:?}");
+    let client = database.client().await;
+    assert_same(&model::graph(records.iter(), as_of()), &database::read(&client).await);
+    assert_group_by(&client, as_of()).await;
+}
+
+/// Runs a load during which one failpoint after the other goes off a few times, each after so many
+/// passes that it hits anywhere.
+async fn panics_lose_and_double_nothing(test: &str, names: &[&str]) {
+    let _scenario = Scenario::begin().await;
+    let seed = seed(test);
+    let mut random = StdRng::seed_from_u64(seed);
+    let database = Database::migrated().await;
+    for name in names {
+        let engine = database.small_engine(60, 3).await;
+        let records = records(random.random(), 240);
+        let panics = PANICS.load(Ordering::Relaxed);
+        if matches!(*name, "supervisor::route_again" | "batcher::discard") {
+            // Passed after a death only: so the first panics come while another is mended.
+            fail::cfg(*name, "2*panic->off").unwrap();
+            engine.kill_actor(ActorKind::MentionBatcher);
+        } else {
+            // Passes before the first panic, and between the first and the second.
+            let (before, between) = (random.random_range(0..12), random.random_range(0..12));
+            fail::cfg(*name, &format!("{before}*off->1*panic->{between}*off->1*panic->off")).unwrap();
+        }
+        let outcomes = load(&engine, &records).await;
+        assert_eq!(outcomes.len(), records.len().div_ceil(4), "{name}: each unit has one outcome");
+        for outcome in outcomes {
+            assert!(outcome.committed().is_some(), "{name}: {outcome:?}");
+        }
+        let panics = PANICS.load(Ordering::Relaxed) - panics;
+        assert!(panics > 0, "{name} never went off: {:?}", engine.stats());
+        fail::remove(*name);
+        let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+        assert_whole(&database, &engine, &records).await;
+        let wipe = "truncate entities, connections, mentions";
+        database.client().await.batch_execute(wipe).await.unwrap();
+    }
+    database.assert_no_deadlocks().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actors_that_panic_within_a_handler_lose_and_double_nothing() {
+    panics_lose_and_double_nothing("panics in actors", &IN_ACTORS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_panic_are_tried_again_or_found_out_at_the_fence() {
+    panics_lose_and_double_nothing("panics in commits", &IN_COMMITS).await;
+}
+
+/// All at once and at random, as often as the engine may die.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn panics_everywhere_lose_and_double_nothing() {
+    let _scenario = Scenario::begin().await;
+    let seed = seed("panics everywhere");
+    let mut random = StdRng::seed_from_u64(seed);
+    let database = Database::migrated().await;
+    let engine = database.small_engine(60, 3).await;
+    let records = records(seed, 2_000);
+    let mut armed: Vec<&str> = IN_ACTORS.iter().chain(&IN_COMMITS).copied().collect();
+    armed.retain(|_| random.random_bool(0.7));
+    for name in &armed {
+        fail::cfg(*name, &format!("{}*off->1*panic->off", random.random_range(0..60))).unwrap();
+    }
+    let outcomes = load(&engine, &records).await;
+    for outcome in &outcomes {
+        assert!(outcome.committed().is_some(), "{armed:?}: {outcome:?}");
+    }
+    println!("{armed:?}: {:?}", engine.stats());
+    assert_whole(&database, &engine, &records).await;
+}
+
+/// A unit that makes the engine panic whenever it is written is told apart from its neighbours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_always_panics_rejects_and_does_not_spin() {
+    let _scenario = Scenario::begin().await;
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    fail::cfg("store::written", "panic").unwrap();
+    let unit = model::unit(&records(1, 4)[..], &Ids::default());
+    let outcome = within(engine.submit(unit).await.unwrap()).await;
+    assert!(matches!(&outcome, Outcome::Rejected(rejection) if rejection.sqlstate == "XX000"), "{outcome:?}");
+    fail::remove("store::written");
+    let records = records(2, 40);
+    assert!(load(&engine, &records).await.iter().all(|outcome| outcome.committed().is_some()));
+    assert_whole(&database, &engine, &records).await;
+}
+
+/// An actor that dies whenever it does anything ends the engine, and everybody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_deaths_ends_in_a_reported_stop() {
+    for name in ["supervisor::route", "batcher::absorbed", "coordinator::arrive"] {
+        let _scenario = Scenario::begin().await;
+        let database = Database::migrated().await;
+        let engine = database.engine().await;
+        fail::cfg(name, "panic").unwrap();
+        let unit = || model::unit(&records(3, 4)[..], &Ids::default());
+        let outcome = within(engine.submit(unit()).await.unwrap()).await;
+        let told = matches!(&outcome, Outcome::Unavailable(unavailable) if !unavailable.commit_under_way);
+        assert!(told, "{name}: {outcome:?}");
+        let closed = engine.submit(unit()).await;
+        assert!(matches!(closed, Err(SubmitError::Closed(_))), "{name}: {closed:?}");
+        let restarts = engine.stats().actor_restarts;
+        assert!((20..40).contains(&restarts), "{name}: {restarts} restarts");
+        let report = within(engine.shutdown(Duration::from_secs(20))).await;
+        assert_eq!(report.abandoned, Vec::<u64>::new(), "{name}: everybody was told before");
+        assert_eq!(engine.stats().actor_restarts, restarts, "{name}: it goes on spinning");
+        let client = database.client().await;
+        let rows: i64 = client.query_one("select count(*) from entities", &[]).await.unwrap().get(0);
+        assert_eq!(rows, 0, "{name}: nothing was written");
+    }
+}
