@@ -70,6 +70,8 @@ fn run(config: &Config, started: oneshot::Sender<StartResult>) {
             return;
         }
     };
+    // Ends with the runtime.
+    runtime.spawn(shared.store.clone().keep_forgetting_attempts());
     let _last_will = LastWill(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));
     // Commits that are still under way were given up; their connections close with the runtime.

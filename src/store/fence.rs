@@ -33,6 +33,8 @@ pub(super) enum Fate {
 
 /// How long one question waits for a lost transaction that is still at work.
 const LOCK_TIMEOUT_MS: u32 = 5000;
+/// How often old rows are deleted.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -84,12 +86,23 @@ impl Store {
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }
 
-    /// Deletes rows that no process can still ask for. The running ones delete their own.
+    /// Deletes rows that no process can still ask for: those of connections that were lost, and
+    /// fences. (Every other row is deleted by the next transaction of its connection.)
     pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
         let connection = self.connection().await?;
         let delete =
             format!("delete from {}.graphsink_attempts where at < now() - interval '1 day'", connection.schema());
         connection.batch(&delete).await?;
         Ok(())
+    }
+
+    /// Does so again and again, for engines that live long.
+    pub(crate) async fn keep_forgetting_attempts(self) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            if let Err(error) = self.forget_old_attempts().await {
+                tracing::debug!(error = %error, "old attempts could not be deleted, next time");
+            }
+        }
     }
 }
