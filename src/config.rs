@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::record::{Timestamp, truncate};
+use crate::tls::{self, Tls};
 
 /// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +44,7 @@ pub struct ConfigError {
 #[derive(Clone)]
 pub struct Config {
     pub(crate) postgres: tokio_postgres::Config,
+    pub(crate) tls: Tls,
     pub(crate) schema: String,
     pub(crate) max_batch_rows: usize,
     pub(crate) max_unit_rows: usize,
@@ -64,6 +66,7 @@ impl fmt::Debug for Config {
             .field("dbname", &self.postgres.get_dbname())
             .field("user", &self.postgres.get_user())
             .field("hosts", &self.postgres.get_hosts())
+            .field("tls", &self.tls)
             .field("schema", &self.schema)
             .field("max_batch_rows", &self.max_batch_rows)
             .field("max_unit_rows", &self.max_unit_rows)
@@ -81,7 +84,33 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Starts from the defaults. `database_url` is a libpq connection string or URL.
+    /// Starts from the defaults. `database_url` is a libpq connection string or URL, whose `sslmode` says whether
+    /// connections are encrypted. With the feature `tls` these are its values:
+    ///
+    /// | `sslmode` | encrypted | the server's certificate |
+    /// |---|---|---|
+    /// | `disable` | no | |
+    /// | `prefer` (default) | if the server offers it | not checked |
+    /// | `require` | yes | chain checked if there is a root certificate |
+    /// | `verify-ca` | yes | chain checked |
+    /// | `verify-full` | yes | chain and host name checked |
+    ///
+    /// `sslrootcert` is the file with the authority's certificate (default: `~/.postgresql/root.crt`), or `system` for the
+    /// authorities that the machine trusts, which needs `verify-full`. `sslcert` and `sslkey` are files with the client's
+    /// own certificate and key. All are in PEM form and read when the settings are built. `channel_binding` and
+    /// `sslnegotiation` mean what they mean to libpq.
+    ///
+    /// Unlike libpq, `allow` is refused, `prefer` does not go on in plain text when a handshake fails, a certificate has to
+    /// have the host among its alternative names, and one that is an authority's is not accepted as a server's. Unix
+    /// sockets are never encrypted. Without the feature, `prefer` connects in plain text, and what asks for more is an error.
+    ///
+    /// ```no_run
+    /// # fn run() -> Result<(), graphsink::ConfigError> {
+    /// let url = "postgresql://app@db.example.org/evidence?sslmode=verify-full&sslrootcert=/etc/ssl/our-ca.crt";
+    /// let config = graphsink::Config::builder(url).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
         ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
     }
@@ -128,7 +157,7 @@ impl fmt::Debug for ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// A libpq connection string or URL. No default.
+    /// A libpq connection string or URL, see [`Config::builder`]. No default.
     pub fn database_url(mut self, database_url: impl Into<String>) -> Self {
         self.database_url = Some(database_url.into());
         self
@@ -224,10 +253,7 @@ impl ConfigBuilder {
     pub fn build(self) -> Result<Config, ConfigError> {
         let error = |setting, reason: &str| ConfigError { setting, reason: reason.to_owned() };
         let url = self.database_url.ok_or_else(|| error("database_url", "is missing"))?;
-        let mut postgres: tokio_postgres::Config = url
-            .parse()
-            // The parser's own message may quote the string, and with it the password.
-            .map_err(|_| error("database_url", "is not a PostgreSQL connection string"))?;
+        let (mut postgres, tls) = tls::parse(&url)?;
         let schema = self.schema.unwrap_or_else(|| "public".to_owned());
         if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
             return Err(error("schema", "must be a name of 1 to 63 bytes"));
@@ -264,6 +290,7 @@ impl ConfigBuilder {
         }
         Ok(Config {
             postgres,
+            tls,
             schema,
             max_batch_rows,
             max_unit_rows,

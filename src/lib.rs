@@ -73,6 +73,7 @@
 //! | `config-file` | `ConfigBuilder::load`: settings from a TOML file and the environment |
 //! | `embedded-server` | `server::EmbeddedServer`: a private PostgreSQL for examples and tests (Unix) |
 //! | `loader` | `loader`: the JSON-lines input format and a generator of sample input |
+//! | `tls` | encrypted connections (rustls): see [`Config::builder`] |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -94,6 +95,7 @@ pub mod server;
 mod stats;
 mod store;
 pub mod telemetry;
+mod tls;
 mod unit;
 
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use bb8_postgres::PostgresConnectionManager;
 use futures::future::try_join_all;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, NoTls, Row};
+use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::StoreError;
 use super::columns::MentionColumns;
 use super::statement::Statement;
 use crate::telemetry;
+use crate::tls::{MakeTls, Tls};
 
 /// A plan made on an empty table is good for that many rows, whichever index it picked.
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
@@ -34,14 +35,15 @@ fn place_lock(schema: &str) -> i64 {
 /// Makes connections for the pool.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionManager {
-    inner: PostgresConnectionManager<NoTls>,
+    inner: PostgresConnectionManager<MakeTls>,
+    tls: Tls,
     schema: Arc<str>,
 }
 
 impl ConnectionManager {
     /// `schema` is a quoted identifier.
-    pub(crate) fn new(config: tokio_postgres::Config, schema: Arc<str>) -> Self {
-        Self { inner: PostgresConnectionManager::new(config, NoTls), schema }
+    pub(crate) fn new(config: tokio_postgres::Config, tls: Tls, schema: Arc<str>) -> Self {
+        Self { inner: PostgresConnectionManager::new(config, tls.make()), tls, schema }
     }
 }
 
@@ -53,6 +55,7 @@ impl bb8::ManageConnection for ConnectionManager {
         let client = self.inner.connect().await?;
         Ok(Connection {
             client,
+            tls: self.tls.clone(),
             schema: Arc::clone(&self.schema),
             place_lock: place_lock(&self.schema),
             planned: None,
@@ -80,6 +83,7 @@ impl bb8::ManageConnection for ConnectionManager {
 /// the connection away instead of handing a half-done transaction to somebody else.
 pub(crate) struct Connection {
     client: Client,
+    tls: Tls,
     schema: Arc<str>,
     place_lock: i64,
     /// Rows that this engine had written when this connection's plans were made, and when.
@@ -166,8 +170,9 @@ impl Connection {
     /// Asks the server, in the background and without certainty, to stop what it is doing here.
     pub(crate) fn cancel(&self) {
         let token = self.client.cancel_token();
+        let tls = self.tls.make();
         tokio::spawn(async move {
-            if let Err(error) = token.cancel_query(NoTls).await {
+            if let Err(error) = token.cancel_query(tls).await {
                 tracing::debug!(error = %StoreError::from(error), "a statement could not be cancelled");
             }
         });
@@ -237,5 +242,59 @@ impl Connection {
         self.last_answer.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
         telemetry::statement_ran(statement, start.elapsed());
         result
+    }
+}
+
+#[cfg(all(test, unix, feature = "embedded-server", feature = "tls"))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use bb8::ManageConnection;
+
+    use super::*;
+    use crate::Config;
+    use crate::server::EmbeddedServer;
+
+    /// With `sslmode=require` the driver refuses to ask in plain text, so that the answer is the proof.
+    #[tokio::test]
+    async fn a_cancel_request_is_encrypted_as_its_connection_is() {
+        let server = EmbeddedServer::temporary().await.unwrap();
+        let data = server.directory().join("data");
+        let owner = fs::metadata(&data).unwrap();
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        for (name, content) in
+            [("server.crt", certificate.cert.pem()), ("server.key", certificate.signing_key.serialize_pem())]
+        {
+            let file = data.join(name);
+            fs::write(&file, content).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let connect = async |parameters: &str| {
+            let config = Config::builder(server.url("postgres") + parameters).build().unwrap();
+            ConnectionManager::new(config.postgres, config.tls, "public".into()).connect().await
+        };
+        let plain = connect("?sslmode=disable").await.unwrap();
+        plain.client.batch_execute("alter system set ssl = on").await.unwrap();
+        plain.client.batch_execute("select pg_reload_conf()").await.unwrap();
+        let connection = loop {
+            // The postmaster reads its files when it gets round to it.
+            match connect("?sslmode=require").await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+            }
+        };
+        let statement = connection.client.batch_execute("select pg_sleep(600)");
+        let ask = async {
+            let running = "select from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()";
+            while plain.client.execute(running, &[]).await.unwrap() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            connection.cancel();
+        };
+        let both = futures::future::join(statement, ask);
+        let (ended, ()) = tokio::time::timeout(Duration::from_mins(1), both).await.expect("it is cancelled");
+        assert_eq!(ended.unwrap_err().code().map(tokio_postgres::error::SqlState::code), Some("57014"));
     }
 }

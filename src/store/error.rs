@@ -14,7 +14,7 @@ pub enum StoreError {
     #[error("{}", describe(.0))]
     Postgres(tokio_postgres::Error),
     /// A new connection could not be made.
-    #[error("cannot connect: {}", describe(.0))]
+    #[error("cannot connect: {}", describe_attempt(.0))]
     Connect(Arc<tokio_postgres::Error>),
     /// A session could not be made fit for a transaction: its statements could not be prepared, or
     /// no transaction could be begun. That is never the fault of a unit.
@@ -60,6 +60,21 @@ fn describe(error: &tokio_postgres::Error) -> String {
         Some(error) => format!("PostgreSQL: {} (SQLSTATE {})", error.message(), error.code().code()),
         None => "the connection to PostgreSQL failed".to_owned(),
     }
+}
+
+/// Before there is a connection no value has been sent, and the driver never quotes a password: it may say everything.
+fn describe_attempt(error: &tokio_postgres::Error) -> String {
+    if error.as_db_error().is_some() {
+        return describe(error);
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 impl From<tokio_postgres::Error> for StoreError {

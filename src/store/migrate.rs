@@ -4,7 +4,9 @@
 //! indexes can be postponed without holding back later changes of the tables. An advisory lock
 //! makes processes that start at once wait for each other.
 
-use tokio_postgres::{Client, NoTls};
+use std::sync::Arc;
+
+use tokio_postgres::Client;
 
 use super::StoreError;
 use super::statement::quote_identifier;
@@ -66,7 +68,8 @@ impl Migrations {
     /// When the database cannot be reached, or a migration fails; each migration runs in a
     /// transaction of its own and leaves nothing when it fails.
     pub async fn run(self, config: &Config) -> Result<MigrationReport, StoreError> {
-        let (mut client, connection) = config.postgres.connect(NoTls).await?;
+        let (mut client, connection) =
+            config.postgres.connect(config.tls.make()).await.map_err(|error| StoreError::Connect(Arc::new(error)))?;
         let connection = async move {
             if let Err(error) = connection.await {
                 tracing::warn!(error = %StoreError::from(error), "the migrations' connection failed");

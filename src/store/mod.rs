@@ -66,7 +66,7 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = ConnectionManager::new(config.postgres.clone(), schema);
+        let manager = ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema);
         let failures = ConnectFailures::default();
         let pool = Pool::builder()
             // One for each commit slot, one to resolve a lost commit, one for refreshes.
@@ -110,7 +110,7 @@ impl Store {
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
         let connection = tokio::select! {
             connection = self.pool.get() => connection.map_err(|error| match error {
-                RunError::User(error) => StoreError::Postgres(error),
+                RunError::User(error) => StoreError::Connect(Arc::new(error)),
                 RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
             }),
             error = self.failures.next() => Err(StoreError::Connect(error)),

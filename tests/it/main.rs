@@ -24,3 +24,4 @@ mod refresh;
 mod restarts;
 mod stress;
 mod support;
+mod tls;
