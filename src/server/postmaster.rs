@@ -95,9 +95,13 @@ impl Postmaster {
         if self.exited()?.is_some() {
             return Ok(());
         }
+        // It forks one child for each client: none may come between the list and the kill.
+        let sent =
+            |signal, pids: &[u32]| process::send(signal, pids).map_err(ServerError::io("run", Path::new("/bin/sh")));
+        sent(Signal::Stop, &[self.process.id()])?;
         let mut pids = process::children(self.process.id());
         pids.push(self.process.id());
-        process::send(signal, &pids).map_err(ServerError::io("run", Path::new("/bin/sh")))?;
+        sent(signal, &pids)?;
         let killed = Instant::now();
         // The next start would refuse to share the memory of a child that lives.
         while self.exited()?.is_none() || pids.iter().any(|pid| process::is_running(*pid)) {

@@ -13,6 +13,8 @@ pub(super) enum Signal {
     Int,
     /// SIGQUIT: an immediate shutdown; the next start recovers.
     Quit,
+    /// SIGSTOP: it stands still and starts nothing.
+    Stop,
     /// SIGKILL.
     Kill,
 }
@@ -22,6 +24,7 @@ impl Signal {
         match self {
             Self::Int => "INT",
             Self::Quit => "QUIT",
+            Self::Stop => "STOP",
             Self::Kill => "KILL",
         }
     }
