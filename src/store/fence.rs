@@ -90,8 +90,11 @@ impl Store {
     /// fences. (Every other row is deleted by the next transaction of its connection.)
     pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
         let connection = self.connection().await?;
-        let delete =
-            format!("delete from {}.graphsink_attempts where at < now() - interval '1 day'", connection.schema());
+        // Says that it writes, as every transaction of the engine does: the default may be otherwise.
+        let delete = format!(
+            "begin read write; delete from {}.graphsink_attempts where at < now() - interval '1 day'; commit",
+            connection.schema()
+        );
         connection.batch(&delete).await?;
         Ok(())
     }

@@ -77,7 +77,11 @@ impl Migrations {
         };
         let work = async move {
             // An index on a large table takes its time, and so does whoever holds the lock.
-            client.batch_execute("set statement_timeout = 0; set lock_timeout = 0").await?;
+            client
+                .batch_execute(
+                    "set statement_timeout = 0; set lock_timeout = 0; set default_transaction_read_only = off",
+                )
+                .await?;
             // Released when the connection ends, whatever happens in between.
             client.execute("select pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
             self.run_locked(&mut client, &config.schema).await
