@@ -6,6 +6,7 @@
 //!   statement that compares every metric with a `GROUP BY`.
 //! - `generate` draws records that collide as often as they can.
 //! - `loader` reads the loader's format for the model, on its own.
+//! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `support` is the server, a fresh database for each test, and waiting with patience.
 //!
 //! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
@@ -22,6 +23,7 @@ mod model;
 mod outcomes;
 mod refresh;
 mod restarts;
+mod server_faults;
 mod stress;
 mod support;
 mod tls;

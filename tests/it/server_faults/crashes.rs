@@ -1,0 +1,120 @@
+//! A server that is killed, restarted, or gone for a while.
+
+use std::time::Duration;
+
+use graphsink::Outcome;
+use graphsink::server::EmbeddedServer;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_postgres::NoTls;
+
+use super::{Storm, assert_at_rest, config, engine, migrated, server};
+use crate::support::{connect, seed, within};
+
+/// Starts the server again while somebody knocks all the time; says how often it was told "in recovery" (57P03).
+async fn restart_and_knock(server: &mut EmbeddedServer, url: &str) -> usize {
+    let knock = async {
+        let mut refused = 0;
+        loop {
+            match tokio_postgres::connect(url, NoTls).await {
+                Ok(_) => return refused,
+                Err(error) => refused += usize::from(error.code().is_some_and(|code| code.code() == "57P03")),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let (restarted, refused) = within(futures::future::join(server.restart(), knock)).await;
+    restarted.unwrap();
+    refused
+}
+
+/// Gives out again the transaction ids that the killed server had given and forgot.
+async fn use_transaction_ids(url: &str) {
+    let client = connect(url).await;
+    let use_one = "do $$ begin for number in 1..300 loop perform pg_current_xact_id(); commit; end loop; end $$";
+    client.batch_execute(use_one).await.unwrap();
+}
+
+/// Whoever asks for the fate of a commit by its transaction id is told lies here: the ids that were lost with the server
+/// are given to others, whose transactions commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_under_a_storm_of_commits_makes_no_outcome_lie() {
+    let seed = seed("server killed");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut server = server(&[]).await;
+    let url = migrated(&server, "killed").await;
+    let engines = [engine(&url).await, engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    let mut refused = 0;
+    for _ in 0..5 {
+        storm.progress(40).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..30_000))).await;
+        server.crash().unwrap();
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
+        refused += restart_and_knock(&mut server, &url).await;
+        use_transaction_ids(&url).await;
+    }
+    storm.progress(40).await;
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    let failed: u64 = engines.iter().map(|engine| engine.stats().failed_attempts).sum();
+    println!("{} units, {failed} failed attempts, {refused} times told to wait for the recovery", ledger.len());
+    assert!(failed > 0, "the server was killed under load");
+    assert!(server.read_log().unwrap().contains("database system was not properly shut down"));
+    assert_at_rest(&engines, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_under_load_are_invisible_to_callers() {
+    let seed = seed("server restarted");
+    let mut server = server(&[]).await;
+    let url = migrated(&server, "restarted").await;
+    let engines = [engine(&url).await, engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    for _ in 0..3 {
+        storm.progress(60).await;
+        server.restart().await.unwrap();
+    }
+    storm.progress(60).await;
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    let stats = engines.each_ref().map(|engine| engine.stats());
+    println!(
+        "{} units, {} failed attempts",
+        ledger.len(),
+        stats.iter().map(|stats| stats.failed_attempts).sum::<u64>()
+    );
+    assert!(server.read_log().unwrap().contains("terminating connection due to administrator command"), "57P01");
+    assert_at_rest(&engines, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_past_the_deadline_is_told_and_what_is_submitted_again_is_there_once() {
+    let seed = seed("server down");
+    let mut server = server(&[]).await;
+    let url = migrated(&server, "down").await;
+    let config = config(&url).max_batch_rows(60).outcome_deadline(Duration::from_millis(700));
+    let engine = graphsink::Engine::start(config.build().unwrap()).await.unwrap();
+    let storm = Storm::start(seed, std::slice::from_ref(&engine));
+    for _ in 0..3 {
+        storm.progress(40).await;
+        server.crash().unwrap();
+        storm.answers(30).await;
+        server.restart().await.unwrap();
+    }
+    storm.progress(40).await;
+    let mut ledger = storm.stop().await;
+    let unavailable = ledger.unavailable();
+    println!("{} of {} units were unavailable", unavailable.len(), ledger.len());
+    assert!(!unavailable.is_empty(), "the server was down for longer than the deadline");
+    assert!(!ledger.outcomes.values().any(|outcome| matches!(outcome, Outcome::Rejected(_))), "nobody is to blame");
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    ledger.resubmit(&engine).await;
+    ledger.check(&client).await;
+    assert_at_rest(&[engine], &client).await;
+}

@@ -1,0 +1,247 @@
+//! The database's set-up is wrong at the start, or changes while the engine runs: passwords, privileges, tables, indexes.
+
+use std::time::Duration;
+
+use graphsink::server::EmbeddedServer;
+use graphsink::{Engine, StartError};
+use tokio_postgres::Client;
+
+use super::sqlstates::{record, unit};
+use super::{Storm, assert_at_rest, config, engine, migrated, server, until, until_so};
+use crate::database::{self, assert_group_by, assert_same};
+use crate::model::{self, Record};
+use crate::support::{Database, as_of, commit, connect, seed, within};
+
+/// The URL of the same database for another role.
+fn url_of_role(server: &EmbeddedServer, database: &str, role: &str, password: &str) -> String {
+    format!("postgresql://{role}:{password}@127.0.0.1:{}/{database}", server.port())
+}
+
+const GRANTS: &str =
+    "grant select, insert, update, delete on entities, connections, mentions, graphsink_attempts to writer";
+
+async fn create_writer(client: &Client) {
+    client.batch_execute("create role writer login password 'right'").await.unwrap();
+    client.batch_execute(GRANTS).await.unwrap();
+}
+
+/// What stands in the way is told at once, with its SQLSTATE, and without the password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_cannot_succeed_says_why() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "setup").await;
+    let client = connect(&url).await;
+    create_writer(&client).await;
+    let start = async |url: String| Engine::start(config(&url).build().unwrap()).await;
+    let said = async |url: String, what: &str| match within(start(url)).await {
+        Err(StartError::Store(error)) => {
+            let text = format!("{error} {error:?}");
+            println!("{what}: {text}");
+            assert!(!text.contains("s3cret") && !text.contains("right"), "{what}: {text}");
+            error.sqlstate().map(str::to_owned)
+        }
+        other => panic!("{what}: expected an error of the store, got {:?}", other.map(|_| "an engine")),
+    };
+    let of = |database: &str, role: &str, password: &str| url_of_role(&server, database, role, password);
+    assert_eq!(said(of("setup", "writer", "s3cret"), "wrong password").await.as_deref(), Some("28P01"));
+    assert_eq!(said(of("setup", "nobody", "s3cret"), "no such role").await.as_deref(), Some("28P01"));
+    assert_eq!(said(of("missing", "writer", "right"), "no such database").await.as_deref(), Some("3D000"));
+    client.batch_execute("revoke all on graphsink_attempts from writer").await.unwrap();
+    assert_eq!(said(of("setup", "writer", "right"), "no privilege").await.as_deref(), Some("42501"));
+    client.batch_execute("alter role writer connection limit 0").await.unwrap();
+    assert_eq!(said(of("setup", "writer", "right"), "no connections").await.as_deref(), Some("53300"));
+    client.batch_execute("alter role writer connection limit -1 nologin").await.unwrap();
+    assert_eq!(said(of("setup", "writer", "right"), "may not log in").await.as_deref(), Some("28000"));
+    client.batch_execute("alter role writer login").await.unwrap();
+    client.batch_execute(GRANTS).await.unwrap();
+
+    client.batch_execute("alter table connections rename to gone").await.unwrap();
+    match within(start(of("setup", "writer", "right"))).await {
+        Err(StartError::NotMigrated { table, .. }) => assert_eq!(table, "connections"),
+        other => panic!("expected NotMigrated, got {:?}", other.map(|_| "an engine")),
+    }
+    client.batch_execute("alter table gone rename to connections").await.unwrap();
+    let engine = start(of("setup", "writer", "right")).await.unwrap();
+    let own = record("first", "fine");
+    commit(&engine, unit(&own)).await;
+    assert_same(&model::graph(&[own], as_of()), &database::read(&client).await);
+    assert_at_rest(&[engine], &client).await;
+}
+
+/// A storm while `break_it` makes the database useless and `mend_it` puts it right again.
+async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
+    let seed = seed(name);
+    let server = server(&[]).await;
+    let url = migrated(&server, "mended").await;
+    let client = connect(&url).await;
+    create_writer(&client).await;
+    let engines = [engine(&url_of_role(&server, "mended", "writer", "right")).await];
+    let storm = Storm::start(seed, &engines);
+    for _ in 0..2 {
+        storm.progress(60).await;
+        for statement in break_it {
+            client.batch_execute(statement).await.unwrap();
+        }
+        let before = engines[0].stats();
+        until_so("tries fail", || engines[0].stats().failed_attempts >= before.failed_attempts + 3).await;
+        assert_eq!(engines[0].stats().units_rejected, 0, "{name}: no unit is to blame");
+        for statement in mend_it {
+            client.batch_execute(statement).await.unwrap();
+        }
+    }
+    storm.progress(60).await;
+    let ledger = storm.stop().await;
+    println!("{name}: {} units, {} failed attempts", ledger.len(), engines[0].stats().failed_attempts);
+    ledger.assert_all_committed();
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privilege_that_is_revoked_and_granted_again_costs_nothing_but_time() {
+    mended(
+        "privilege",
+        &["revoke insert on mentions from writer"],
+        &["grant insert on mentions to writer", "grant select on mentions to writer"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_renamed_and_put_back_costs_nothing_but_time() {
+    mended(
+        "table renamed",
+        &["alter table mentions rename to gone"],
+        // Another table of this name: what was prepared refers to the old one.
+        &["begin;
+           create table mentions (like gone including all);
+           insert into mentions select * from gone;
+           alter table mentions add foreign key (connection_id) references connections;
+           grant select, insert, update, delete on mentions to writer;
+           drop table gone;
+           commit"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_not_log_in_for_a_while_costs_nothing_but_time() {
+    mended(
+        "role locked",
+        &[
+            "alter role writer nologin",
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'",
+        ],
+        &["alter role writer login"],
+    )
+    .await;
+}
+
+/// What administrators do to tables in use. None of it may cost a unit, and little of it a try.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_and_indexes_may_be_altered_under_load() {
+    let seed = seed("altered");
+    let server = server(&[]).await;
+    let url = migrated(&server, "altered").await;
+    let client = connect(&url).await;
+    let engines = [engine(&url).await, engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    for statement in [
+        "alter table mentions add column note text",
+        "alter table entities add column note text default 'none'",
+        "alter table connections add column note int not null default 7",
+        "analyze",
+        "alter table mentions drop column note",
+        "reindex database concurrently altered",
+        "vacuum full mentions",
+        "drop index connections_dish_or_category_id_idx",
+        "create index connections_dish_or_category_id_idx on connections (dish_or_category_id)",
+        "alter table mentions drop constraint mentions_connection_id_fkey",
+        "alter table mentions add foreign key (connection_id) references connections",
+        // The result types of prepared statements change.
+        "alter table mentions alter column content_excerpt type varchar(100000)",
+        "alter table mentions alter column content_excerpt type text",
+        "alter table connections alter column mention_count type int4 using mention_count::int8::int4",
+        // Sessions end, and with them what was prepared.
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'",
+        "cluster connections using connections_pkey",
+    ] {
+        if let Err(error) = client.batch_execute(statement).await {
+            panic!("{statement}: {error:?}");
+        }
+        storm.progress(40).await;
+    }
+    let ledger = storm.stop().await;
+    let failed: u64 = engines.iter().map(|engine| engine.stats().failed_attempts).sum();
+    println!("{} units, {failed} failed attempts", ledger.len());
+    ledger.assert_all_committed();
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}
+
+/// Every idle connection of the pool holds a plan whose result type changed. However many they are, they are not the
+/// unit's fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outdated_plans_on_many_connections_reject_nobody() {
+    let database = Database::migrated().await;
+    let client = database.client().await;
+    let config = database.config().in_flight_commits(8).build().unwrap();
+    let engine = Engine::start(config).await.unwrap();
+    // Eight commits that wait for one row at the same time, each on a connection of its own.
+    let mut records: Vec<Record> = (0..8).map(|number| record(&format!("restaurant {number}"), "fine")).collect();
+    let holder = database.client().await;
+    holder.batch_execute("begin; lock table mentions in share mode").await.unwrap();
+    let mut receipts = Vec::new();
+    for record in &records {
+        receipts.push(engine.submit(unit(record)).await.unwrap());
+    }
+    until(
+        &client,
+        "select count(*) >= 8 from pg_stat_activity
+         where datname = current_database() and application_name = 'graphsink' and wait_event_type = 'Lock'",
+    )
+    .await;
+    holder.batch_execute("commit").await.unwrap();
+    for receipt in receipts {
+        assert!(within(receipt).await.committed().is_some());
+    }
+    client.batch_execute("alter table mentions alter column content_excerpt type varchar(100000)").await.unwrap();
+    let Record::Mention(mut second) = record("restaurant 1", "newer") else { unreachable!("it is a mention") };
+    second.upvotes = 9;
+    second.observed_at += chrono::TimeDelta::hours(1);
+    let second = Record::Mention(second);
+    let outcome = within(engine.submit(unit(&second)).await.unwrap()).await;
+    assert!(outcome.committed().is_some(), "{outcome:?}");
+    println!("{} failed attempts", engine.stats().failed_attempts);
+    records.push(second);
+    assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
+    assert_group_by(&client, as_of()).await;
+    assert_at_rest(&[engine], &client).await;
+}
+
+/// A setting of the server that cuts every long transaction short strikes now and then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_ended_again_and_again_lose_nothing() {
+    let seed = seed("sessions ended");
+    let database = Database::migrated().await;
+    let client = database.client().await;
+    let engines = [database.small_engine(60, 3).await];
+    let storm = Storm::start(seed, &engines);
+    for round in 0..60 {
+        // Some are ended, some only lose their statement.
+        let end = if round % 3 == 0 { "pg_cancel_backend" } else { "pg_terminate_backend" };
+        let query = format!(
+            "select {end}(pid) from pg_stat_activity
+             where datname = current_database() and application_name = 'graphsink' order by random() limit 2"
+        );
+        client.batch_execute(&query).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(round % 7 * 4)).await;
+    }
+    storm.progress(60).await;
+    let ledger = storm.stop().await;
+    println!("{} units, {} failed attempts", ledger.len(), engines[0].stats().failed_attempts);
+    assert!(engines[0].stats().failed_attempts > 0, "sessions were ended under load");
+    ledger.assert_all_committed();
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}

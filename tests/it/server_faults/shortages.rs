@@ -1,0 +1,215 @@
+//! The server runs out of something: connections, disk space, space for its log.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tokio_postgres::{Client, NoTls};
+
+use super::sqlstates::{install, raise};
+use super::{Storm, assert_at_rest, engine, migrated, server, until_so};
+use crate::support::{connect, seed};
+
+/// Of the server that runs out of them.
+const MAX_CONNECTIONS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_others_use_up_are_waited_for() {
+    let seed = seed("out of connections");
+    let server = server(&[("max_connections", &MAX_CONNECTIONS.to_string())]).await;
+    let url = migrated(&server, "connections").await;
+    let engines = [engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    for _ in 0..2 {
+        storm.progress(60).await;
+        let mut hogs = vec![connect(&server.url("postgres")).await];
+        while hogs.len() < MAX_CONNECTIONS {
+            let terminate =
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'";
+            hogs[0].batch_execute(terminate).await.unwrap();
+            while let Ok((client, connection)) = tokio_postgres::connect(&server.url("postgres"), NoTls).await {
+                tokio::spawn(async move { drop(connection.await) });
+                hogs.push(client);
+            }
+        }
+        let before = engines[0].stats();
+        until_so("tries fail", || engines[0].stats().failed_attempts >= before.failed_attempts + 6).await;
+        assert_eq!(engines[0].stats().units_committed, before.units_committed, "there is no connection to be had");
+        drop(hogs);
+    }
+    storm.progress(60).await;
+    assert!(server.read_log().unwrap().contains("too many clients already"), "53300");
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}
+
+/// A small disk in memory. Unmounted when dropped, also by a panic.
+struct Tmpfs {
+    path: PathBuf,
+}
+
+impl Tmpfs {
+    /// Needs the right to mount; an error says that this machine does not give it.
+    fn mount(path: &Path, megabytes: u32) -> io::Result<Self> {
+        let options = format!("size={megabytes}m");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &options, "graphsink-test"]).arg(path);
+        run(&mut command)?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        let mut filler = File::create(self.path.join("filler")).unwrap();
+        for size in [1 << 20, 1 << 12, 1] {
+            while filler.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.path.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // At once for new users; for the server, which may still be there, when it ends.
+        if let Err(error) = run(Command::new("umount").arg("--lazy").arg(&self.path)) {
+            eprintln!("{} stays mounted: {error}", self.path.display());
+        }
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Gives `path` to whoever owns the server's data.
+fn give_to_server(path: &Path, data: &Path) {
+    let owner = std::fs::metadata(data).unwrap();
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// A disk that can be full: a real one, or, where none can be mounted, the error that the server would raise.
+enum Disk {
+    Real(Tmpfs),
+    Raised(Client),
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_the_line_and_rejects_nobody() {
+    let seed = seed("disk full");
+    let server = server(&[]).await;
+    let folder = server.directory().join("small");
+    std::fs::create_dir(&folder).unwrap();
+    let admin = connect(&server.url("postgres")).await;
+    let (url, disk) = match Tmpfs::mount(&folder, 40) {
+        Ok(tmpfs) => {
+            println!("a real full disk");
+            give_to_server(&folder, &server.directory().join("data"));
+            let location = folder.display().to_string().replace('\'', "''");
+            admin.batch_execute(&format!("create tablespace small location '{location}'")).await.unwrap();
+            admin.batch_execute("create database template_small tablespace small").await.unwrap();
+            admin.batch_execute("alter database template1 rename to template_old").await.unwrap();
+            admin.batch_execute("alter database template_small rename to template1").await.unwrap();
+            (migrated(&server, "full").await, Disk::Real(tmpfs))
+        }
+        Err(error) => {
+            println!("no disk can be mounted here ({error}): a trigger raises 53100");
+            let url = migrated(&server, "full").await;
+            let client = connect(&url).await;
+            install(&client).await;
+            (url, Disk::Raised(client))
+        }
+    };
+    let engines = [engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    for _ in 0..2 {
+        storm.progress(60).await;
+        let before = engines[0].stats();
+        match &disk {
+            Disk::Real(tmpfs) => tmpfs.fill(),
+            Disk::Raised(client) => raise(client, "53100", 1_000_000).await,
+        }
+        until_so("tries fail", || engines[0].stats().failed_attempts >= before.failed_attempts + 3).await;
+        assert_eq!(engines[0].stats().units_rejected, 0);
+        match &disk {
+            Disk::Real(tmpfs) => tmpfs.free(),
+            Disk::Raised(client) => raise(client, "00000", 0).await,
+        }
+    }
+    storm.progress(60).await;
+    let log = server.read_log().unwrap();
+    assert!(matches!(disk, Disk::Raised(_)) || log.contains("No space left on device"), "53100");
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+    // Before the disk is taken away, so that the server can stop in peace.
+    drop((client, admin));
+    drop(server);
+}
+
+/// The server panics, recovers or stays down until there is space again, and has lost nothing that it acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_for_the_log_kills_the_server_and_no_outcome_lies() {
+    let seed = seed("log full");
+    let mut server = server(&[("wal_recycle", "off")]).await;
+    let url = migrated(&server, "log_full").await;
+    let engines = [engine(&url).await];
+    server.stop().await.unwrap();
+    let log_folder = server.directory().join("data/pg_wal");
+    let saved = server.directory().join("pg_wal.saved");
+    run(Command::new("cp").arg("-a").arg(&log_folder).arg(&saved)).unwrap();
+    let tmpfs = match Tmpfs::mount(&log_folder, 80) {
+        Ok(tmpfs) => Some(tmpfs),
+        Err(error) => {
+            println!("no disk can be mounted here ({error}): the server is killed instead");
+            None
+        }
+    };
+    if tmpfs.is_some() {
+        println!("a real full disk");
+        run(Command::new("cp").arg("-a").arg(saved.join(".")).arg(&log_folder)).unwrap();
+        give_to_server(&log_folder, &server.directory().join("data"));
+    }
+    server.restart().await.unwrap();
+    let storm = Storm::start(seed, &engines);
+    storm.progress(60).await;
+    if let Some(tmpfs) = &tmpfs {
+        tmpfs.fill();
+        let client = connect(&url).await;
+        // Each asks for a new file of 16 MB.
+        while client
+            .batch_execute("select pg_switch_wal(); select pg_logical_emit_message(true, '', 'x')")
+            .await
+            .is_ok()
+        {}
+        until_so("the server panics", || server.read_log().unwrap().contains("PANIC")).await;
+        let before = engines[0].stats();
+        until_so("tries fail", || engines[0].stats().failed_attempts > before.failed_attempts).await;
+        tmpfs.free();
+    }
+    // Whatever state it is in: a fast shutdown in the middle of a failing recovery may hang for ever.
+    server.crash().unwrap();
+    server.restart().await.unwrap();
+    storm.progress(60).await;
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+    drop(client);
+    drop(server);
+}
