@@ -1,0 +1,115 @@
+//! What goes wrong, and where.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+/// Where in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// At the client's n-th message after `begin`, from 0; at `commit` if that comes first.
+    Request(usize),
+    /// At the server's n-th message after its answer to `begin`; at the answer to `commit` if that comes first.
+    Answer(usize),
+    /// At `commit`, which the server has not got yet.
+    Commit,
+    /// At the server's answer to `commit`, which the client has not got yet.
+    CommitAnswer,
+}
+
+/// What goes wrong there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The message is not passed on, and the connection is cut.
+    Cut,
+    /// The message is passed on, and then the connection is cut.
+    PassAndCut,
+    /// The message is passed on so much later, whether or not the client is still there.
+    Delay(Duration),
+    /// The message is passed on when [`Proxy::release`] is called, whether or not the client is
+    /// still there.
+    Hold,
+    /// The message is passed on if it is the client's; the client is told nothing any more.
+    Swallow,
+    /// Nothing is passed on any more, either way; both sides stay connected.
+    Stall,
+    /// Nothing is passed on any more; the server's side is closed, the client's stays open.
+    HalfOpen,
+    /// The client gets this error instead of the answer. A severity other than `ERROR` also cuts the
+    /// connection. In place of `commit` the server gets `rollback`.
+    Error { severity: &'static str, code: &'static str },
+    /// The server's transaction is made to fail without the client's knowledge, before the
+    /// message's statement is passed on.
+    SecretAbort,
+}
+
+/// One thing that goes wrong, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub at: At,
+    pub action: Action,
+}
+
+impl Fault {
+    pub(crate) const CUT_BEFORE_COMMIT: Self = Self { at: At::Commit, action: Action::Cut };
+    pub(crate) const CUT_AFTER_COMMIT: Self = Self { at: At::Commit, action: Action::PassAndCut };
+    pub(crate) const CUT_AFTER_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Cut };
+    pub(crate) const HOLD_COMMIT: Self = Self { at: At::Commit, action: Action::Hold };
+    pub(crate) const SWALLOW_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Swallow };
+
+    pub(crate) const fn at(at: At, action: Action) -> Self {
+        Self { at, action }
+    }
+
+    /// A cut at any message of a transaction.
+    pub(crate) fn random_cut(random: &mut impl Rng) -> Self {
+        let at = match random.random_range(0..4) {
+            0 => At::Request(random.random_range(0..50)),
+            1 => At::Answer(random.random_range(0..50)),
+            2 => At::Commit,
+            _ => At::CommitAnswer,
+        };
+        Self { at, action: if random.random() { Action::Cut } else { Action::PassAndCut } }
+    }
+
+    /// Anything at any message of a transaction. Connections that fall silent are rarer than cuts,
+    /// because each costs the client a timeout; delays last up to `delay_max`.
+    pub(crate) fn random(random: &mut impl Rng, delay_max: Duration) -> Self {
+        let Self { at, action: cut } = Self::random_cut(random);
+        let of_commit = matches!(at, At::Commit | At::CommitAnswer);
+        let action = match random.random_range(0..20) {
+            0 => Action::Swallow,
+            1 => Action::Stall,
+            2 => Action::HalfOpen,
+            3..7 => Action::Delay(delay_max.mul_f64(random.random())),
+            7 => Action::Error { severity: "FATAL", code: "57P01" },
+            8 => Action::Error { severity: "FATAL", code: "08P01" },
+            9 if !of_commit => Action::Error { severity: "ERROR", code: "40001" },
+            10 if !matches!(at, At::Answer(_)) && !of_commit => Action::SecretAbort,
+            _ => cut,
+        };
+        Self { at, action }
+    }
+
+    /// What it is, without its numbers.
+    pub(super) fn name(self) -> String {
+        let at = match self.at {
+            At::Request(_) => "request",
+            At::Answer(_) => "answer",
+            At::Commit => "commit",
+            At::CommitAnswer => "commit answer",
+        };
+        let action = match self.action {
+            Action::Cut => "cut",
+            Action::PassAndCut => "pass and cut",
+            Action::Delay(_) => "delay",
+            Action::Hold => "hold",
+            Action::Swallow => "swallow",
+            Action::Stall => "stall",
+            Action::HalfOpen => "half open",
+            Action::Error { code, .. } => code,
+            Action::SecretAbort => "secret abort",
+        };
+        format!("{at}: {action}")
+    }
+}
