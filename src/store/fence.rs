@@ -70,7 +70,11 @@ impl Store {
     async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
         let mut connection = self.connection().await?;
         connection.enter_transaction();
-        let begin = format!("begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS}");
+        // A question that got lost must not stand in the way of the next one.
+        let begin = format!(
+            "begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS};
+             set local idle_in_transaction_session_timeout = {LOCK_TIMEOUT_MS}"
+        );
         connection.batch(&begin).await.map_err(StoreError::Begin)?;
         let table = format!("{}.graphsink_attempts", connection.schema());
         let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");

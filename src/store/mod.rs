@@ -62,12 +62,21 @@ pub(crate) struct Store {
 /// What a statement may take beyond its `statement_timeout` before the server counts as silent.
 const NETWORK: Duration = Duration::from_secs(1);
 
+/// How long the server may keep silent: every statement ends at its timeout. As long waits the server
+/// for the engine in the middle of a transaction.
+fn silence(statement_timeout: Duration) -> Duration {
+    statement_timeout + NETWORK
+}
+
 impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let manager = ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema);
         let failures = ConnectFailures::default();
+        let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
+            .map(|timeout| timeout.as_millis());
+        let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
         let pool = Pool::builder()
             // One for each commit slot, one to resolve a lost commit, one for refreshes.
             .max_size(config.in_flight_commits as u32 + 2)
@@ -84,7 +93,7 @@ impl Store {
             pool,
             failures,
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
-            begin: statement::begin(config.statement_timeout.as_millis(), config.lock_timeout.as_millis()).into(),
+            begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             rows_written: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,
@@ -94,9 +103,9 @@ impl Store {
         })
     }
 
-    /// How long the server may keep silent: every statement ends at its timeout.
+    /// See [`silence`].
     fn silence(&self) -> Duration {
-        self.statement_timeout + NETWORK
+        silence(self.statement_timeout)
     }
 
     /// What opens a transaction on this connection.

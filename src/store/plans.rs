@@ -42,7 +42,7 @@ async fn plan(client: &Client, statement: Statement, schema: &str) -> String {
     let nulls = vec!["null"; types.len()].join(", ");
     let sql = format!(
         "{}; prepare p({}) as {}; explain (costs off) execute p({nulls}); rollback; deallocate p",
-        begin(30_000, 10_000),
+        begin(30_000, 10_000, 31_000),
         types.join(", "),
         statement.text(schema),
     );

@@ -415,11 +415,16 @@ impl Statement {
 /// table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
 /// little (see the migration of the tables), and plans are made anew as the tables grow
 /// (`Connection::plans_are_stale`).
-pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128) -> String {
+///
+/// A server that hears nothing more of a transaction would keep its locks for as long as the network's
+/// failure goes unnoticed on its side, two hours by default; the transaction that is tried next waits
+/// for them. So the server waits for the engine (`idle_timeout_ms`) as it is waited for.
+pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128, idle_timeout_ms: u128) -> String {
     format!(
         "begin isolation level read committed read write;
          set local statement_timeout = {statement_timeout_ms};
          set local lock_timeout = {lock_timeout_ms};
+         set local idle_in_transaction_session_timeout = {idle_timeout_ms};
          set local plan_cache_mode = force_generic_plan;
          set local enable_nestloop = on;
          set local enable_indexscan = on;
