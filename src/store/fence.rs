@@ -93,13 +93,15 @@ impl Store {
     /// Deletes rows that no process can still ask for: those of connections that were lost, and
     /// fences. (Every other row is deleted by the next transaction of its connection.)
     pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
+        connection.enter_transaction();
         // Says that it writes, as every transaction of the engine does: the default may be otherwise.
         let delete = format!(
             "begin read write; delete from {}.graphsink_attempts where at < now() - interval '1 day'; commit",
             connection.schema()
         );
         connection.batch(&delete).await?;
+        connection.leave_transaction();
         Ok(())
     }
 

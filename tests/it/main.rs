@@ -21,6 +21,7 @@ mod loader;
 mod merge;
 mod model;
 mod outcomes;
+#[allow(dead_code)]
 mod proxy;
 mod refresh;
 mod restarts;
@@ -28,4 +29,3 @@ mod server_faults;
 mod stress;
 mod support;
 mod tls;
-mod wire;
