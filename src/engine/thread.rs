@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use actix::Actor;
+use actix::{Actor, Addr};
 use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
 use super::SupervisorAddress;
-use crate::actor::{ActorKind, Shared, Supervisor};
+use crate::actor::{ActorKind, Flush, Shared, Supervisor};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::in_flight::InFlight;
@@ -114,6 +114,7 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
         (Supervisor::new(Arc::clone(shared), alive, Arc::clone(&give_up)).start(), dead)
     };
     let (address, mut dead) = start();
+    has_started(&address).await;
     let address: SupervisorAddress = Arc::new(RwLock::new(address));
     let (stop, mut stopped) = oneshot::channel();
     let handles = Started { shared: Arc::clone(shared), supervisor: Arc::clone(&address), stop };
@@ -128,6 +129,7 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
                     break fail(shared);
                 }
                 let (successor, death) = start();
+                has_started(&successor).await;
                 *address.write().unwrap_or_else(PoisonError::into_inner) = successor;
                 dead = death;
             }
@@ -143,6 +145,13 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
             _ = &mut drained => break,
         }
     }
+}
+
+/// Waits until a supervisor has started, or died of it. One that is dropped before would start all the same, in its
+/// destructor (actix polls it once more there), and panic for want of a runtime.
+async fn has_started(supervisor: &Addr<Supervisor>) {
+    // An answer or an error, either will do.
+    let _ = supervisor.send(Flush).await;
 }
 
 /// Dying and rising for ever helps nobody: every unit is told, and no more are accepted.
