@@ -8,7 +8,7 @@ mod receipt;
 mod thread;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -73,6 +73,8 @@ struct Inner {
     shared: Arc<Shared>,
     supervisor: SupervisorAddress,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
+    /// What shutdowns gave up, all of them together: each reports the same.
+    abandoned: Mutex<Vec<u64>>,
     /// Resolves when the engine's thread is done.
     done: futures::future::Shared<futures::future::BoxFuture<'static, ()>>,
 }
@@ -121,8 +123,8 @@ impl Engine {
             let _ = done.await;
         }));
         let admission = Admission::new(&config);
-        let stop = Mutex::new(Some(stop));
-        Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, done }) })
+        let (stop, abandoned) = (Mutex::new(Some(stop)), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, abandoned, done }) })
     }
 
     /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
@@ -191,7 +193,8 @@ impl Engine {
     }
 
     /// Drains until the deadline and ends the engine. Units without an outcome by then are told
-    /// `Unavailable` and named in the report. Calling it again waits for the same end.
+    /// `Unavailable` and named in the report. Calling it again waits for the same end and gives
+    /// the same report.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.inner.close();
         let in_flight = &self.inner.shared.in_flight;
@@ -200,9 +203,15 @@ impl Engine {
         // have none.
         let clock = self.inner.shared.runtime.spawn(async move { tokio::time::sleep(deadline).await });
         let _ = futures::future::select(std::pin::pin!(drained), clock).await;
-        let abandoned = in_flight.abandon(&UnavailableCause::ShutDown);
+        {
+            // Nothing is abandoned that is not in the list when the lock is free again.
+            let mut abandoned = self.inner.abandoned();
+            abandoned.extend(in_flight.abandon(&UnavailableCause::ShutDown));
+        }
         self.inner.stop(Stop::Now);
         self.inner.done.clone().await;
+        let mut abandoned = self.inner.abandoned().clone();
+        abandoned.sort_unstable();
         ShutdownReport { abandoned, stats: self.stats() }
     }
 
@@ -308,6 +317,10 @@ impl Engine {
 impl Inner {
     fn supervisor(&self) -> Addr<Supervisor> {
         self.supervisor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self) {
