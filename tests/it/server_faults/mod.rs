@@ -7,8 +7,10 @@
 
 mod crashes;
 mod duplicates;
+mod life_cycle;
 mod locks;
 mod processes;
+mod read_only;
 mod setup;
 mod shortages;
 mod sqlstates;
@@ -19,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use graphsink::server::EmbeddedServer;
-use graphsink::{AsOf, Config, ConfigBuilder, Engine, EntityType, Migrations, Outcome, UnitOfWork};
+use graphsink::{AsOf, Config, ConfigBuilder, Engine, EntityType, Migrations, Outcome, SubmitError, UnitOfWork};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -128,7 +130,7 @@ impl Supply {
 struct Storm {
     supply: Arc<Supply>,
     stop: Arc<AtomicBool>,
-    producers: Vec<JoinHandle<Vec<(usize, Outcome)>>>,
+    producers: Vec<JoinHandle<Produced>>,
 }
 
 impl Storm {
@@ -158,47 +160,78 @@ impl Storm {
         until_so("units get outcomes", || self.supply.answered.load(Ordering::Relaxed) >= goal).await;
     }
 
+    /// Waits until every producer has found the engine closed.
+    async fn refused(&self) {
+        until_so("the producers find the engine closed", || self.producers.iter().all(JoinHandle::is_finished)).await;
+    }
+
     /// Ends the load and waits for every outcome.
     async fn stop(self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
-        let mut outcomes = BTreeMap::new();
+        let mut ledger =
+            Ledger { supply: self.supply, outcomes: BTreeMap::new(), receipts: BTreeMap::new(), refused: Vec::new() };
         for producer in self.producers {
-            for (number, outcome) in within(producer).await.unwrap() {
-                assert!(outcomes.insert(number, outcome).is_none(), "unit {number} has two outcomes");
+            let Produced { outcomes, refused } = within(producer).await.unwrap();
+            for (number, receipt, outcome) in outcomes {
+                ledger.receipts.insert(number, receipt);
+                assert!(ledger.outcomes.insert(number, outcome).is_none(), "unit {number} has two outcomes");
             }
+            ledger.refused.extend(refused);
         }
-        let submitted = self.supply.next.load(Ordering::Relaxed);
-        assert_eq!(outcomes.len(), submitted, "every unit has an outcome");
-        Ledger { supply: self.supply, outcomes }
+        let drawn = ledger.supply.next.load(Ordering::Relaxed);
+        assert_eq!(ledger.outcomes.len() + ledger.refused.len(), drawn, "every accepted unit has an outcome");
+        ledger
     }
 }
 
-async fn produce(engine: Engine, supply: Arc<Supply>, stop: Arc<AtomicBool>) -> Vec<(usize, Outcome)> {
-    let mut outcomes = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+/// What a producer has to tell.
+#[derive(Default)]
+struct Produced {
+    /// The unit's number, that of its receipt, its outcome.
+    outcomes: Vec<(usize, u64, Outcome)>,
+    /// The unit that was not accepted, because the engine was closed.
+    refused: Option<usize>,
+}
+
+async fn produce(engine: Engine, supply: Arc<Supply>, stop: Arc<AtomicBool>) -> Produced {
+    let mut produced = Produced::default();
+    while !stop.load(Ordering::Relaxed) && produced.refused.is_none() {
         let mut window = Vec::new();
         for _ in 0..WINDOW {
             let number = supply.next.fetch_add(1, Ordering::Relaxed);
-            window.push((number, engine.submit(supply.unit(number)).await.unwrap()));
+            match engine.submit(supply.unit(number)).await {
+                Ok(receipt) => window.push((number, receipt)),
+                Err(SubmitError::Closed(_)) => {
+                    produced.refused = Some(number);
+                    break;
+                }
+                Err(error) => panic!("unit {number}: {error}"),
+            }
         }
         for (number, receipt) in window {
+            let name = receipt.number();
             let outcome = within(receipt).await;
             supply.note(&outcome);
-            outcomes.push((number, outcome));
+            produced.outcomes.push((number, name, outcome));
         }
         tokio::time::sleep(PACE).await;
     }
-    outcomes
+    produced
 }
 
 /// What a storm was told of each of its units.
 struct Ledger {
     supply: Arc<Supply>,
     outcomes: BTreeMap<usize, Outcome>,
+    /// The numbers of the receipts, by those of the units.
+    receipts: BTreeMap<usize, u64>,
+    /// Units that were given back.
+    refused: Vec<usize>,
 }
 
 impl Ledger {
     fn assert_all_committed(&self) {
+        assert!(self.refused.is_empty(), "{:?}", self.refused);
         for (number, outcome) in &self.outcomes {
             assert!(outcome.committed().is_some(), "unit {number}: {outcome:?}");
         }
@@ -223,6 +256,9 @@ impl Ledger {
         let query = "select name from entities where name like 'witness %'";
         let rows = client.query(query, &[]).await.unwrap();
         let witnesses: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        for number in &self.refused {
+            assert!(!witnesses.contains(&Supply::witness(*number)), "unit {number} was given back, and is there");
+        }
         let mut records = Vec::new();
         for (number, outcome) in &self.outcomes {
             let written = witnesses.contains(&Supply::witness(*number));
@@ -244,6 +280,16 @@ impl Ledger {
     fn len(&self) -> usize {
         self.outcomes.len()
     }
+}
+
+/// No session of an engine is left.
+async fn until_no_session_is_left(client: &Client) {
+    until(
+        client,
+        "select not exists (select from pg_stat_activity
+                            where datname = current_database() and application_name = 'graphsink')",
+    )
+    .await;
 }
 
 /// Nothing is left over: no room taken, no transaction open. Ends the engines.

@@ -14,7 +14,7 @@ use graphsink::{AsOf, Engine, Receipt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Supply, assert_at_rest, config, engine, migrated, server, until, until_so};
+use super::{Supply, assert_at_rest, config, engine, migrated, server, until_no_session_is_left, until_so};
 use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, Record};
 use crate::support::{as_of, connect, seed, within};
@@ -164,7 +164,7 @@ async fn a_process_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     assert!(again > 0, "a kill hit units that were under way");
     let client = connect(&url).await;
     // A backend finds out about its client's death when it next speaks to it.
-    until(&client, "select not exists (select from pg_stat_activity where application_name = 'graphsink')").await;
+    until_no_session_is_left(&client).await;
     let supply = Supply::new(seed);
     let records: Vec<Record> = (0..units).flat_map(|number| supply.records(number)).collect();
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use graphsink::server::EmbeddedServer;
 use graphsink::{Engine, StartError};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::sqlstates::{record, unit};
 use super::{Storm, assert_at_rest, config, engine, migrated, server, until, until_so};
@@ -166,8 +167,9 @@ async fn tables_and_indexes_may_be_altered_under_load() {
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'",
         "cluster connections using connections_pkey",
     ] {
-        if let Err(error) = client.batch_execute(statement).await {
-            panic!("{statement}: {error:?}");
+        // An administrator's statement may be the victim of a deadlock, and is then given again.
+        while let Err(error) = client.batch_execute(statement).await {
+            assert_eq!(error.code().map(SqlState::code), Some("40P01"), "{statement}: {error:?}");
         }
         storm.progress(40).await;
     }
