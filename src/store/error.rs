@@ -57,9 +57,20 @@ impl fmt::Debug for StoreError {
 
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
+        Some(error) if may_quote_a_row(error) => {
+            let table = error.table().map_or_else(String::new, |table| format!(" of {table}"));
+            format!("PostgreSQL refused a row{table} (SQLSTATE {})", error.code().code())
+        }
         Some(error) => format!("PostgreSQL: {} (SQLSTATE {})", error.message(), error.code().code()),
         None => "the connection to PostgreSQL failed".to_owned(),
     }
+}
+
+/// Whether the server's message may hold values: it refuses some, or a function of the database's owner speaks, with
+/// whatever SQLSTATE that one chose.
+fn may_quote_a_row(error: &DbError) -> bool {
+    matches!(classify(error.code().code()), ErrorClass::Poison | ErrorClass::Unknown)
+        || error.routine() == Some("exec_stmt_raise")
 }
 
 /// Before there is a connection no value has been sent, and the driver never quotes a password: it may say everything.
