@@ -80,6 +80,10 @@ pub(crate) fn parse(connection_string: &str) -> Result<(tokio_postgres::Config, 
         }
     }
     let hosts = postgres.get_hosts();
+    if hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+        // What follows the first one is taken for the host and would be shown as such.
+        return Err(error("database_url", "has an `@` in its user or password: write it `%40`"));
+    }
     let mode = if !hosts.is_empty() && hosts.iter().all(|host| !matches!(host, Host::Tcp(_))) {
         Mode::Disable
     } else {
@@ -560,6 +564,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_tail_of_a_password_is_not_taken_for_a_host() {
+        let error = parse("postgresql://user:s3@cret@localhost/db").unwrap_err();
+        assert!(error.reason.contains("%40") && !error.reason.contains("cret"), "{error}");
     }
 
     #[test]
