@@ -189,7 +189,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
     }
 
     // Work that fails in every way that speaks of rows.
-    let config = Config::builder(&url).outcome_deadline(Duration::from_secs(3)).build().unwrap();
+    let config = Config::builder(&url).dead_letters(true).outcome_deadline(Duration::from_secs(3)).build().unwrap();
     Migrations::all().run(&config).await.unwrap();
     let engine = Engine::start(config).await.unwrap();
     all.debug(&engine);
@@ -221,6 +221,8 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
     outcomes.push(within(receipt).await);
     let refused = engine.submit(UnitOfWork::new()).await;
     all.debug(&refused);
+    let kept: i64 = admin.query_one("select count(*) from graphsink_dead_letters", &[]).await.unwrap().get(0);
+    assert!(kept >= 3, "{kept} dead letters");
     within(engine.shutdown(Duration::from_secs(20))).await;
     let closed = engine.submit(unit(1001, "1001")).await.unwrap_err();
     all.error(&closed);
