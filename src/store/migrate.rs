@@ -25,6 +25,9 @@ const LOCK_KEY: i64 = 0x6772_6170_6873_6e6b;
 
 /// Which migrations to run. Running them again does nothing.
 ///
+/// Whoever runs them owns the tables. An engine needs less: `migrations/rights.sql`, in the sources of this crate, grants
+/// a role what it takes and nothing else; run it after every migration.
+///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use graphsink::{Config, Migrations};

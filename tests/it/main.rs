@@ -25,6 +25,7 @@ mod outcomes;
 mod proxy;
 mod refresh;
 mod restarts;
+mod rights;
 mod server_faults;
 mod stress;
 mod support;

@@ -1,0 +1,239 @@
+//! The engine's role: `migrations/rights.sql` is enough for everything that an engine does, and none of it is too much.
+
+use std::time::Duration;
+
+use graphsink::{
+    Config, ConfigBuilder, Engine, Mention, Outcome, PlaceObservation, SourceType, StartError, UnavailableCause,
+    UnitOfWork,
+};
+use tokio_postgres::Client;
+
+use crate::database::{self, assert_group_by, assert_same};
+use crate::generate::{self, Space};
+use crate::model::{self, Ids};
+use crate::support::{Database, as_of, outcome, seed, within};
+
+const RIGHTS: &str = include_str!("../../migrations/rights.sql");
+
+/// A database whose tables belong to the one who ran the migrations, and a role with the listed rights.
+struct Rights {
+    database: Database,
+    admin: Client,
+    role: String,
+    schema: &'static str,
+}
+
+impl Rights {
+    async fn granted(schema: &'static str) -> Self {
+        let database = Database::empty().await.with_schema(schema);
+        graphsink::Migrations::all().run(&database.config().build().unwrap()).await.unwrap();
+        let admin = database.client().await;
+        let role = format!("{} \"role\" drop", database.name);
+        let rights = Self { database, admin, role, schema };
+        // What everybody may do by default must not make up for a missing right.
+        let strict = rights.filled(
+            "drop role if exists :\"role\"; create role :\"role\" login password 'app';
+             revoke all on database :\"DBNAME\" from public;
+             revoke all on schema public from public;
+             revoke execute on function :\"schema\".graphsink_is_sorted_set(uuid[]) from public",
+        );
+        rights.admin.batch_execute(&strict).await.unwrap();
+        rights.admin.batch_execute(&rights.filled(RIGHTS)).await.unwrap();
+        rights
+    }
+
+    /// What psql makes of its variables.
+    fn filled(&self, sql: &str) -> String {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        sql.replace(":\"role\"", &quoted(&self.role))
+            .replace(":\"schema\"", &quoted(self.schema))
+            .replace(":\"DBNAME\"", &quoted(&self.database.name))
+    }
+
+    /// Settings of an engine that is this role.
+    fn config(&self) -> ConfigBuilder {
+        let url = &self.database.url;
+        let url = if url.contains("://") {
+            let encoded = self.role.replace(' ', "%20").replace('"', "%22");
+            format!("{url}?user={encoded}&password=app")
+        } else {
+            format!("{url} user='{}' password=app", self.role)
+        };
+        let config = Config::builder(url).schema(self.schema).as_of(graphsink::AsOf::Fixed(as_of()));
+        config.dead_letters(true)
+    }
+
+    /// The statements of a script, each with what takes the right away again.
+    fn grants(&self, script: &str) -> Vec<(String, String)> {
+        let script: String = script.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+        let statements: Vec<String> =
+            script.split(';').map(|grant| grant.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let statements = statements.into_iter().filter(|grant| !grant.is_empty());
+        statements
+            .map(|grant| {
+                let revoke = grant.replacen("grant ", "revoke ", 1).replacen(" to ", " from ", 1);
+                (self.filled(&grant), self.filled(&revoke))
+            })
+            .collect()
+    }
+}
+
+/// A restaurant with everything that can be said of it and a mention. Said again with another number it changes all of it.
+fn unit(name: &str, number: i32) -> UnitOfWork {
+    let mut unit = UnitOfWork::new();
+    let at = as_of() - chrono::TimeDelta::days(40) + chrono::TimeDelta::days(number.into());
+    let place = PlaceObservation::new(at).google_place_id(format!("{name} {number}")).address(format!("{number}"));
+    let restaurant = unit.restaurant(name).alias(format!("{number}")).place(place).handle();
+    let dish = unit.dish(format!("dish of {name}")).handle();
+    let (hot, new) = (unit.dish_attribute("hot").handle(), unit.dish_attribute("new").handle());
+    let connection = unit.connection(restaurant, dish).dish_attribute(hot).dish_attribute(new).handle();
+    let mention =
+        Mention::new(SourceType::Post, "p", "https://example.org", "food", at).observed_at(at).upvotes(number);
+    unit.mention(connection, mention);
+    unit
+}
+
+/// Does one of everything that an engine does with its tables, the fence apart. `name` is nobody else's. Fails with what
+/// stood in the way.
+async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
+    let engine = match within(Engine::start(config.build().unwrap())).await {
+        Ok(engine) => engine,
+        Err(StartError::Store(error)) => return Err(error.to_string()),
+        Err(error) => panic!("{error:?}"),
+    };
+    let work = async {
+        for number in [1, 2] {
+            committed(outcome(&engine, unit(name, number)).await)?;
+        }
+        within(engine.refresh_activity(as_of() + chrono::TimeDelta::days(40)))
+            .await
+            .map_err(|error| error.to_string())?;
+        // A Google id that somebody has: twice the same dead letter, then once more from the table.
+        for _ in 0..2 {
+            let mut taken = UnitOfWork::new();
+            let place = PlaceObservation::new(as_of()).google_place_id(format!("{name} 2"));
+            let _ = taken.restaurant(format!("not {name}")).place(place).handle();
+            match outcome(&engine, taken).await {
+                Outcome::Rejected(rejection) if rejection.dead_letter.is_some() => {}
+                Outcome::Rejected(_) => return Err("no dead letter".to_owned()),
+                other => return committed(other),
+            }
+        }
+        let mut gives_up = UnitOfWork::new();
+        let place = PlaceObservation::new(as_of()).google_place_id(format!("{name} 3"));
+        let _ = gives_up.restaurant(name).place(place).handle();
+        committed(outcome(&engine, gives_up).await)?;
+        let report = within(engine.resubmit_dead_letters()).await.map_err(|error| error.to_string())?;
+        if report.committed > 0 { Ok(()) } else { Err(format!("{report:?}")) }
+    };
+    let done = work.await;
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+    done
+}
+
+fn committed(outcome: Outcome) -> Result<(), String> {
+    match outcome {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Rejected(rejection) => Err(rejection.to_string()),
+        Outcome::Unavailable(unavailable) => match unavailable.cause {
+            UnavailableCause::Database(error) => Err(error.to_string()),
+            other => Err(other.to_string()),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_listed_rights_are_enough_for_a_whole_load() {
+    let rights = Rights::granted("we\"ird; drop").await;
+    let engine = Engine::start(rights.config().max_batch_rows(50).build().unwrap()).await.unwrap();
+    let records = generate::sample(seed("a load with few rights"), Space::tiny(as_of()), 300);
+    let mut receipts = Vec::new();
+    for records in records.chunks(3) {
+        receipts.push(engine.submit(model::unit(records, &Ids::default())).await.unwrap());
+    }
+    for receipt in receipts {
+        let outcome = within(receipt).await;
+        assert!(outcome.committed().is_some(), "{outcome:?}");
+    }
+    let later = as_of() + chrono::TimeDelta::days(20);
+    within(engine.refresh_activity(later)).await.unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.units_committed, stats.rows_in_flight, stats.failed_attempts), (100, 0, 0), "{stats:?}");
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+    assert_same(&model::graph(&records, later), &database::read(&rights.admin).await);
+    assert_group_by(&rights.admin, later).await;
+}
+
+/// Takes a right away, sees an engine fail for want of it, and gives it back.
+async fn assert_needed(rights: &Rights, (grant, revoke): &(String, String), name: &str) {
+    rights.admin.batch_execute(revoke).await.unwrap();
+    // A missing right is retried until the deadline; each unit is tried once however short that is.
+    let without = everything(rights.config().outcome_deadline(Duration::from_millis(50)), name).await;
+    rights.admin.batch_execute(grant).await.unwrap();
+    let said = without.expect_err(grant);
+    // A rejected unit is told as such also when it cannot be kept; the log says why.
+    let named = said.contains("permission denied") && said.contains("42501");
+    assert!(named || said == "no dead letter", "without {grant}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_of_the_listed_rights_is_too_much() {
+    let rights = Rights::granted("evidence").await;
+    assert_eq!(everything(rights.config(), "with all").await, Ok(()));
+    let grants = rights.grants(RIGHTS);
+    assert_eq!(grants.len(), 19, "{grants:?}");
+    for (number, grant) in grants.iter().enumerate() {
+        assert_needed(&rights, grant, &format!("without {number}")).await;
+    }
+    assert_eq!(everything(rights.config(), "with all again").await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_of_the_listed_columns_is_too_much() {
+    let rights = Rights::granted("evidence").await;
+    let mut columns = Vec::new();
+    for (grant, _) in rights.grants(RIGHTS) {
+        let Some((verb, rest)) =
+            grant.split_once(" (").filter(|(verb, _)| ["grant insert", "grant update"].contains(verb))
+        else {
+            continue;
+        };
+        let (names, table) = rest.split_once(") on ").unwrap();
+        // Only the fence writes this one; the next test is its own.
+        let names = names.split(", ").filter(|name| *name != "fenced");
+        columns.extend(names.flat_map(|name| rights.grants(&format!("{verb} ({name}) on {table}"))));
+    }
+    assert_eq!(columns.len(), 85, "{columns:?}");
+    for (number, column) in columns.iter().enumerate() {
+        assert_needed(&rights, column, &format!("without {number}")).await;
+    }
+    assert_eq!(everything(rights.config(), "with all").await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_got_lost_is_asked_for_with_the_listed_rights() {
+    let rights = Rights::granted("evidence").await;
+    // The session dies while it commits, before anything is durable.
+    let dying = "create function die() returns trigger language plpgsql as $$
+                 begin perform pg_sleep(600); return null; end $$;
+                 create constraint trigger die after insert on evidence.mentions deferrable initially deferred
+                 for each row execute function die()";
+    rights.admin.batch_execute(dying).await.unwrap();
+    let engine = Engine::start(rights.config().build().unwrap()).await.unwrap();
+    let receipt = engine.submit(unit("franklin", 1)).await.unwrap();
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity
+               where usename = $1 and query = 'commit' and wait_event = 'PgSleep'";
+    within(async {
+        while rights.admin.execute(end, &[&rights.role]).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    rights.admin.batch_execute("drop trigger die on evidence.mentions").await.unwrap();
+    assert_eq!(committed(within(receipt).await), Ok(()));
+    let mentions: i64 = rights.admin.query_one("select count(*) from mentions", &[]).await.unwrap().get(0);
+    let fences: i64 =
+        rights.admin.query_one("select count(*) from graphsink_attempts where fenced", &[]).await.unwrap().get(0);
+    assert_eq!((mentions, fences), (1, 1));
+    assert_group_by(&rights.admin, as_of()).await;
+}
