@@ -16,6 +16,7 @@ mod counters;
 mod database;
 mod dead_letters;
 mod generate;
+mod hostile;
 mod lifecycle;
 mod loader;
 mod merge;
