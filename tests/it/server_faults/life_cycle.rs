@@ -301,6 +301,7 @@ async fn a_storm_of_deaths_ends_in_a_clean_stop() {
         // The unit that knocked was committed now and then, or never.
         let knocked = within(successor.submit(supply.unit(1_000_000)).await.unwrap()).await;
         ledger.outcomes.insert(1_000_000, knocked);
+        ledger.repeated.insert(1_000_000);
         ledger.check(&client).await;
         assert_at_rest(&[successor], &client).await;
     }

@@ -21,7 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use graphsink::server::EmbeddedServer;
-use graphsink::{AsOf, Config, ConfigBuilder, Engine, EntityType, Migrations, Outcome, SubmitError, UnitOfWork};
+use graphsink::{
+    AsOf, Config, ConfigBuilder, Disposition, Engine, EntityType, Migrations, Outcome, SubmitError, UnitOfWork,
+};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -168,8 +170,13 @@ impl Storm {
     /// Ends the load and waits for every outcome.
     async fn stop(self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
-        let mut ledger =
-            Ledger { supply: self.supply, outcomes: BTreeMap::new(), receipts: BTreeMap::new(), refused: Vec::new() };
+        let mut ledger = Ledger {
+            supply: self.supply,
+            outcomes: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            refused: Vec::new(),
+            repeated: HashSet::new(),
+        };
         for producer in self.producers {
             let Produced { outcomes, refused } = within(producer).await.unwrap();
             for (number, receipt, outcome) in outcomes {
@@ -227,6 +234,8 @@ struct Ledger {
     receipts: BTreeMap<usize, u64>,
     /// Units that were given back.
     refused: Vec<usize>,
+    /// Units that were submitted once more.
+    repeated: HashSet<usize>,
 }
 
 impl Ledger {
@@ -248,6 +257,7 @@ impl Ledger {
             let outcome = within(engine.submit(self.supply.unit(number)).await.unwrap()).await;
             assert!(outcome.committed().is_some(), "unit {number}, submitted again: {outcome:?}");
             self.outcomes.insert(number, outcome);
+            self.repeated.insert(number);
         }
     }
 
@@ -263,7 +273,13 @@ impl Ledger {
         for (number, outcome) in &self.outcomes {
             let written = witnesses.contains(&Supply::witness(*number));
             match outcome {
-                Outcome::Committed(_) => assert!(written, "unit {number} is lost: {outcome:?}"),
+                Outcome::Committed(committed) => {
+                    assert!(written, "unit {number} is lost: {outcome:?}");
+                    // Nobody else names the witness: who says that it was there has written it before, and forgotten.
+                    let witness = committed.entities.last().map(|row| row.disposition);
+                    let repeated = self.repeated.contains(number);
+                    assert!(repeated || witness == Some(Disposition::Inserted), "unit {number}: {outcome:?}");
+                }
                 Outcome::Rejected(_) => assert!(!written, "unit {number} is there: {outcome:?}"),
                 Outcome::Unavailable(unavailable) => {
                     assert!(!written || unavailable.commit_under_way, "unit {number} is there: {outcome:?}");
