@@ -16,7 +16,7 @@ mod counters;
 mod database;
 mod dead_letters;
 mod generate;
-mod hostile;
+mod sql_values;
 mod lifecycle;
 mod loader;
 mod merge;
