@@ -5,6 +5,7 @@
 //! - `database` reads the whole logical database and compares it with the model; it also holds the
 //!   statement that compares every metric with a `GROUP BY`.
 //! - `generate` draws records that collide as often as they can.
+//! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `support` is the server, a fresh database for each test, and waiting with patience.
@@ -16,7 +17,7 @@ mod counters;
 mod database;
 mod dead_letters;
 mod generate;
-mod sql_values;
+mod hostile;
 mod lifecycle;
 mod loader;
 mod merge;
@@ -27,7 +28,12 @@ mod proxy;
 mod refresh;
 mod restarts;
 mod rights;
+#[path = "../hostile/rules.rs"]
+mod rules;
 mod server_faults;
+#[path = "../hostile/spec.rs"]
+mod spec;
+mod sql_values;
 mod stress;
 mod support;
 mod tls;
