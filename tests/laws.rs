@@ -31,9 +31,10 @@ fn as_of() -> Time {
     "2024-03-12T12:00:00Z".parse().unwrap()
 }
 
-/// Many cases are cheap here.
+/// Many cases are cheap here. `GRAPHSINK_TEST_CASES` says how many.
 fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) }
+    let cases = std::env::var("GRAPHSINK_TEST_CASES").map_or(512, |cases| cases.parse().expect("a number"));
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
 
 // ---- merge rules -------------------------------------------------------------------------------
@@ -440,7 +441,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..config() })]
+    #![proptest_config(ProptestConfig { cases: config().cases.min(64), ..config() })]
 
     /// A comparison that is no total order makes a large sort panic.
     #[test]

@@ -73,3 +73,41 @@ impl<R: Ord> Merge for ConnectionFacts<R> {
         self.is_menu_item |= other.is_menu_item;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{EntityKey, EntityType};
+
+    #[test]
+    fn on_the_menu_wins_and_categories_unite() {
+        for (own, other) in [(false, false), (false, true), (true, false), (true, true)] {
+            let facts = |category: u8, is_menu_item| ConnectionFacts {
+                categories: [category].into_iter().collect(),
+                is_menu_item,
+            };
+            let mut merged = facts(2, own);
+            merged.merge(facts(1, other));
+            assert_eq!(
+                merged,
+                ConnectionFacts { categories: [1, 2].into_iter().collect(), is_menu_item: own || other }
+            );
+        }
+    }
+
+    #[test]
+    fn names_say_what_they_name() {
+        let entity = |entity_type, name: &str| EntityName::Key(EntityKey { entity_type, name: name.into() });
+        let key = ConnectionKey {
+            restaurant: entity(EntityType::Restaurant, "franklin"),
+            dish: entity(EntityType::DishOrCategory, "brisket"),
+            dish_attributes: SortedSet::new(),
+        };
+        let by_key = ConnectionName::Key(Arc::new(key));
+        assert_eq!(by_key.to_string(), "dish_or_category \"brisket\" at restaurant \"franklin\"");
+        assert_eq!(by_key.id(), None);
+        let id = Uuid::from_u128(7);
+        assert_eq!(ConnectionName::Id(id).to_string(), format!("connection {id}"));
+        assert_eq!(ConnectionName::Id(id).id(), Some(id));
+    }
+}

@@ -122,3 +122,62 @@ impl<R: Ord> Merge for EntityFacts<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Timestamp;
+
+    #[test]
+    fn types_are_called_as_in_the_database() {
+        let labels = ["restaurant", "dish_or_category", "dish_attribute", "restaurant_attribute"];
+        assert_eq!(EntityType::ALL.map(EntityType::as_str), labels);
+        assert_eq!(EntityType::ALL.map(|entity_type| entity_type.to_string()), labels);
+        assert_eq!(labels.map(EntityType::from_label), EntityType::ALL.map(Some));
+        assert_eq!(EntityType::from_label("dish"), None);
+    }
+
+    #[test]
+    fn names_say_what_they_name() {
+        let key = EntityKey { entity_type: EntityType::DishAttribute, name: "smo\"ky".into() };
+        assert_eq!(EntityName::Key(key).to_string(), "dish_attribute \"smo\\\"ky\"");
+        let id = Uuid::from_u128(7);
+        assert_eq!(EntityName::Id(id).to_string(), format!("entity {id}"));
+    }
+
+    fn place(address: Option<&str>, observed_at: &str) -> Option<Arc<Place>> {
+        let observed_at: Timestamp = observed_at.parse().unwrap();
+        let address = address.map(str::to_owned);
+        Some(Arc::new(Place { location: None, address, google_place_id: None, metadata: None, observed_at }))
+    }
+
+    #[test]
+    fn nothing_is_said_only_if_nothing_is_said_of_anything() {
+        assert!(EntityFacts::<u8>::default().is_empty());
+        let aliases = EntityFacts::<u8> { aliases: ["a".into()].into_iter().collect(), ..EntityFacts::default() };
+        let attributes = EntityFacts { restaurant_attributes: [1_u8].into_iter().collect(), ..EntityFacts::default() };
+        let placed = EntityFacts::<u8> { place: place(None, "2024-01-01T00:00:00Z"), ..EntityFacts::default() };
+        for facts in [aliases, attributes, placed] {
+            assert!(!facts.is_empty(), "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn sets_unite_and_the_newest_place_wins() {
+        let facts = |number: u8, place| EntityFacts {
+            aliases: [number.to_string().into()].into_iter().collect(),
+            restaurant_attributes: [number].into_iter().collect(),
+            place,
+        };
+        let (old, new) = (place(Some("z"), "2024-01-01T00:00:00Z"), place(None, "2024-01-02T00:00:00Z"));
+        for (own, other, winner) in
+            [(&old, &new, &new), (&new, &old, &new), (&None, &old, &old), (&old, &None, &old), (&None, &None, &None)]
+        {
+            let mut merged = facts(1, own.clone());
+            merged.merge(facts(2, other.clone()));
+            assert_eq!(merged.aliases.as_slice(), ["1".into(), "2".into()]);
+            assert_eq!(merged.restaurant_attributes.as_slice(), [1, 2]);
+            assert_eq!(merged.place, *winner);
+        }
+    }
+}

@@ -164,3 +164,48 @@ pub struct MentionName {
     /// The source's own id.
     pub source_id: Arc<str>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_called_as_in_the_database() {
+        for (source_type, label) in [(SourceType::Post, "post"), (SourceType::Comment, "comment")] {
+            assert_eq!((source_type.as_str(), &*source_type.to_string()), (label, label));
+            assert_eq!(SourceType::from_label(label), Some(source_type));
+        }
+        assert_eq!(SourceType::from_label("Post"), None);
+    }
+
+    #[test]
+    fn a_mention_is_its_own_thread_and_observed_when_written_unless_told_otherwise() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let mention = Mention::new(SourceType::Post, "i", "u", "s", at("2024-01-01T00:00:00Z"));
+        assert_eq!((&*mention.thread_id, mention.observed_at), ("i", mention.created_at));
+        assert_eq!((&*mention.content_excerpt, &mention.author, mention.upvotes), ("", &None, 0));
+        let told =
+            mention.clone().thread("t").excerpt("e").author("a").upvotes(-1).observed_at(at("2024-01-02T00:00:00Z"));
+        assert_eq!((&*told.thread_id, &*told.content_excerpt, told.author.as_deref()), ("t", "e", Some("a")));
+        assert_eq!((told.upvotes, told.observed_at), (-1, at("2024-01-02T00:00:00Z")));
+    }
+
+    #[test]
+    fn the_newest_then_the_most_voted_then_the_greater_excerpt_wins() {
+        let observed = |day: u8, upvotes, excerpt: &str| {
+            let time = |day: u8| format!("2024-01-{day:02}T00:00:00Z").parse::<Timestamp>().unwrap();
+            let mention = Mention::new(SourceType::Post, "i", "u", "s", time(1));
+            Arc::new(mention.upvotes(upvotes).excerpt(excerpt).observed_at(time(day)))
+        };
+        let ascending =
+            [observed(2, 9, "z"), observed(3, -5, "z"), observed(3, 4, "a"), observed(3, 4, "b"), observed(4, 0, "")];
+        for (rank, lesser) in ascending.iter().enumerate() {
+            for greater in &ascending[rank..] {
+                let (mut one, mut other) = (Arc::clone(lesser), Arc::clone(greater));
+                one.merge(Arc::clone(greater));
+                other.merge(Arc::clone(lesser));
+                assert_eq!((&one, &other), (greater, greater));
+            }
+        }
+    }
+}

@@ -67,11 +67,9 @@ pub fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
     if upvotes == 0 {
         return 0.0;
     }
-    let micros = as_of.signed_duration_since(created_at).num_microseconds();
-    let days = micros.map_or_else(
-        || as_of.signed_duration_since(created_at).num_seconds() as f64 / 86_400.0,
-        |micros| micros as f64 / MICROS_PER_DAY,
-    );
+    let age = as_of.signed_duration_since(created_at);
+    // Too long for microseconds is too long for them to matter.
+    let days = age.num_microseconds().map_or(age.num_days() as f64, |micros| micros as f64 / MICROS_PER_DAY);
     let score = f64::from(upvotes) * (-days / SCORE_DECAY_DAYS).exp();
     // `+ 0.0` turns the negative zero of an underflow into zero.
     score.clamp(f64::MIN, f64::MAX) + 0.0
@@ -488,6 +486,95 @@ mod tests {
             let read: TopMention<'static> = serde_json::from_str(&serde_json::to_string(&own).unwrap()).unwrap();
             assert_eq!(read.created_at, created_at);
             assert_eq!(read.mention_id, own.mention_id);
+        }
+    }
+
+    #[test]
+    fn levels_are_called_as_in_the_database() {
+        let levels = [ActivityLevel::Trending, ActivityLevel::Active, ActivityLevel::Normal];
+        let labels = ["trending", "active", "normal"];
+        assert_eq!(levels.map(ActivityLevel::as_str), labels);
+        assert_eq!(labels.map(ActivityLevel::from_label), levels.map(Some));
+        assert_eq!(ActivityLevel::from_label("hot"), None);
+    }
+
+    #[test]
+    fn the_score_of_any_two_times_is_finite_and_on_the_right_side() {
+        let (first, last) = (Timestamp::MIN_UTC, Timestamp::MAX_UTC);
+        let whole_days = last - TimeDelta::seconds(86_399);
+        for upvotes in [1, i32::MAX] {
+            for future in [last, whole_days] {
+                assert_eq!(score(upvotes, future, first).to_bits(), f64::MAX.to_bits());
+                assert_eq!(score(-upvotes, future, first).to_bits(), f64::MIN.to_bits());
+                assert_eq!(score(upvotes, first, future).to_bits(), 0.0_f64.to_bits());
+                assert_eq!(score(-upvotes, first, future).to_bits(), 0.0_f64.to_bits());
+            }
+        }
+        assert_eq!(score(0, last, first).to_bits(), 0.0_f64.to_bits());
+        assert!((score(8, day(10.0), day(10.5)) - 8.0 * (-0.5_f64 / 60.0).exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn days_before_end_at_the_earliest_time() {
+        assert_eq!(days_before(day(100.0), 30), day(70.0));
+        assert_eq!(days_before(Timestamp::MIN_UTC + TimeDelta::days(1), 30), Timestamp::MIN_UTC);
+    }
+
+    #[test]
+    fn a_connection_may_have_recent_mentions_for_thirty_days() {
+        let last = |time| ConnectionMetrics { last_mentioned_at: time, ..ConnectionMetrics::empty() };
+        assert!(last(Some(day(70.0))).may_have_recent(day(100.0)));
+        assert!(last(Some(day(200.0))).may_have_recent(day(100.0)), "others may be recent");
+        assert!(!last(Some(day(69.999))).may_have_recent(day(100.0)));
+        assert!(!last(None).may_have_recent(day(100.0)));
+    }
+
+    #[test]
+    fn any_of_three_asks_for_a_reread() {
+        let none = RereadNeeded::default();
+        assert!(!none.any());
+        let each = [
+            RereadNeeded { threads: true, ..none },
+            RereadNeeded { newest: true, ..none },
+            RereadNeeded { top: true, ..none },
+        ];
+        assert!(each.into_iter().all(RereadNeeded::any));
+    }
+
+    #[test]
+    fn figures_agree_only_if_everything_does() {
+        let mentions = [mention("a", 10, 50.0), mention("b", 20, 60.0)];
+        let own = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
+        assert!(own.agrees_with(&own, 0.0));
+        let changes: [fn(&mut ConnectionMetrics<'_>); 13] = [
+            |metrics| metrics.mention_count += 1,
+            |metrics| metrics.total_upvotes += 1,
+            |metrics| metrics.source_diversity += 1,
+            |metrics| metrics.recent_mention_count += 1,
+            |metrics| metrics.last_mentioned_at = None,
+            |metrics| metrics.activity_level = ActivityLevel::Trending,
+            |metrics| drop(metrics.top_mentions.pop()),
+            |metrics| metrics.top_mentions[1].mention_id = Uuid::nil(),
+            |metrics| metrics.top_mentions[1].upvotes += 1,
+            |metrics| metrics.top_mentions[1].created_at = day(1.0),
+            |metrics| metrics.top_mentions[1].content_excerpt = "x".into(),
+            |metrics| metrics.top_mentions[1].source_url = "x".into(),
+            |metrics| metrics.top_mentions[0].score *= 1.2,
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut stored = own.clone();
+            change(&mut stored);
+            assert!(!own.agrees_with(&stored, 0.1), "change {number}");
+        }
+        // The tolerance is relative, both ways, and its edge belongs to it.
+        let mut stored = own.clone();
+        for (own_score, stored_score, agrees) in
+            [(10.0, 9.0, true), (10.0, 11.0, true), (10.0, 8.9, false), (10.0, 11.1, false), (-10.0, -10.5, true)]
+        {
+            let mut own = own.clone();
+            own.top_mentions[0].score = own_score;
+            stored.top_mentions[0].score = stored_score;
+            assert_eq!(own.agrees_with(&stored, 0.1), agrees, "{own_score} and {stored_score}");
         }
     }
 

@@ -76,3 +76,23 @@ pub trait Merge {
     /// Joins `other` into `self`.
     fn merge(&mut self, other: Self);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_called_as_in_the_database() {
+        assert_eq!(Table::ALL.map(|table| table.to_string()), ["entities", "connections", "mentions"]);
+        assert_eq!(Table::ALL.map(Table::as_str), ["entities", "connections", "mentions"]);
+        assert!(Table::ALL.is_sorted(), "parents before children");
+    }
+
+    #[test]
+    fn times_are_cut_down_to_microseconds() {
+        let cut = |text: &str| truncate(text.parse().unwrap()).to_rfc3339();
+        assert_eq!(cut("2024-01-10T14:20:00.123456999Z"), "2024-01-10T14:20:00.123456+00:00");
+        assert_eq!(cut("1969-12-31T23:59:59.999999999Z"), "1969-12-31T23:59:59.999999+00:00");
+        assert_eq!(cut("2016-12-31T23:59:60.5Z"), "2017-01-01T00:00:00.500+00:00", "a leap second");
+    }
+}
