@@ -17,6 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -31,8 +32,11 @@ pub(super) enum Fate {
     Unknown,
 }
 
-/// How long one question waits for a lost transaction that is still at work.
-const LOCK_TIMEOUT_MS: u32 = 5000;
+/// How long one question waits for a lost transaction that is still at work. Short, because who asks on
+/// a connection that never answers must have time for another; the next question goes on waiting.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the server keeps the transaction of a question that it hears no more of.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often old rows are deleted.
 const FORGET_EVERY: Duration = Duration::from_hours(1);
 /// The pause between two questions.
@@ -44,9 +48,7 @@ impl Store {
     pub(super) async fn fate_of(&self, attempt: Uuid, deadline: Instant) -> Fate {
         loop {
             let Ok(permit) = self.circuit.enter(deadline).await else { return Fate::Unknown };
-            let patience = self.connect_timeout + Duration::from_millis(u64::from(LOCK_TIMEOUT_MS)) * 2;
-            let asked = tokio::time::timeout(patience, self.raise_fence(attempt)).await;
-            match asked.unwrap_or(Err(StoreError::NoAnswer(patience))) {
+            match self.raise_fence(attempt).await {
                 Ok(fate) => {
                     permit.report(None);
                     if let Some(fate) = fate {
@@ -72,21 +74,27 @@ impl Store {
         connection.enter_transaction();
         // A question that got lost must not stand in the way of the next one.
         let begin = format!(
-            "begin read write; set local lock_timeout = {LOCK_TIMEOUT_MS};
-             set local idle_in_transaction_session_timeout = {LOCK_TIMEOUT_MS}"
+            "begin read write; set local lock_timeout = {};
+             set local idle_in_transaction_session_timeout = {}",
+            LOCK_TIMEOUT.as_millis(),
+            IDLE_TIMEOUT.as_millis(),
         );
-        connection.batch(&begin).await.map_err(StoreError::Begin)?;
+        // What lost the commit may have lost the pool's other connections too, without a word: what a server does at
+        // once is waited for no longer than a new connection.
+        answer(self.connect_timeout, connection.batch(&begin)).await?.map_err(StoreError::Begin)?;
         let table = format!("{}.graphsink_attempts", connection.schema());
         let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");
-        let inserted = connection.client().execute(&insert, &[&attempt]).await?;
-        connection.batch("commit").await?;
+        let parameters: [&(dyn ToSql + Sync); 1] = [&attempt];
+        let inserting = connection.client().execute(&insert, &parameters);
+        let inserted = answer(self.connect_timeout + LOCK_TIMEOUT, inserting).await??;
+        answer(self.statement_timeout, connection.batch("commit")).await??;
         connection.leave_transaction();
         if inserted == 1 {
             return Ok(Some(Fate::Aborted));
         }
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
-        let row = connection.client().query_opt(&select, &[&attempt]).await?;
+        let row = answer(self.connect_timeout, connection.client().query_opt(&select, &parameters)).await??;
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }
 
@@ -114,4 +122,9 @@ impl Store {
             }
         }
     }
+}
+
+/// Waits for an answer, but no longer than `patience`.
+async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+    tokio::time::timeout(patience, answer).await.map_err(|_| StoreError::NoAnswer(patience))
 }
