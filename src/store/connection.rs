@@ -38,21 +38,30 @@ pub(crate) struct ConnectionManager {
     inner: PostgresConnectionManager<MakeTls>,
     tls: Tls,
     schema: Arc<str>,
+    /// How long a connection may take in all.
+    patience: Duration,
 }
 
 impl ConnectionManager {
     /// `schema` is a quoted identifier.
-    pub(crate) fn new(config: tokio_postgres::Config, tls: Tls, schema: Arc<str>) -> Self {
-        Self { inner: PostgresConnectionManager::new(config, tls.make()), tls, schema }
+    pub(crate) fn new(config: tokio_postgres::Config, tls: Tls, schema: Arc<str>, connect_timeout: Duration) -> Self {
+        // One host after the other may keep silent, and then there is the login.
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+        let patience = connect_timeout * (hosts as u32 + 1);
+        Self { inner: PostgresConnectionManager::new(config, tls.make()), tls, schema, patience }
     }
 }
 
 impl bb8::ManageConnection for ConnectionManager {
     type Connection = Connection;
-    type Error = Error;
+    type Error = StoreError;
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        let client = self.inner.connect().await?;
+    async fn connect(&self) -> Result<Connection, StoreError> {
+        // The driver's timeout is for the socket. A server that then keeps silent would take up the pool's room for ever,
+        // and the pool makes no other connection as long as one is on its way for each that waits.
+        let client = tokio::time::timeout(self.patience, self.inner.connect()).await;
+        let client = client.map_err(|_| StoreError::NoConnection(self.patience))?;
+        let client = client.map_err(|error| StoreError::Connect(Arc::new(error)))?;
         Ok(Connection {
             client,
             tls: self.tls.clone(),
@@ -67,8 +76,8 @@ impl bb8::ManageConnection for ConnectionManager {
         })
     }
 
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
-        self.inner.is_valid(&mut connection.client).await
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        Ok(self.inner.is_valid(&mut connection.client).await?)
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {

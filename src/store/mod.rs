@@ -72,7 +72,8 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema);
+        let manager =
+            ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema, config.connect_timeout);
         let failures = ConnectFailures::default();
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
@@ -119,10 +120,10 @@ impl Store {
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
         let connection = tokio::select! {
             connection = self.pool.get() => connection.map_err(|error| match error {
-                RunError::User(error) => StoreError::Connect(Arc::new(error)),
+                RunError::User(error) => error,
                 RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
             }),
-            error = self.failures.next() => Err(StoreError::Connect(error)),
+            error = self.failures.next() => Err(error),
         };
         let state = self.pool.state();
         telemetry::pool(state.connections, state.idle_connections);
@@ -134,32 +135,34 @@ impl Store {
 /// whoever waits for a connection hears it from here, at once.
 #[derive(Debug, Clone, Default)]
 struct ConnectFailures {
-    last: Arc<Mutex<Option<Arc<tokio_postgres::Error>>>>,
+    last: Arc<Mutex<Option<Arc<StoreError>>>>,
     happened: Arc<Notify>,
 }
 
 impl ConnectFailures {
     /// The next failure from now on.
-    async fn next(&self) -> Arc<tokio_postgres::Error> {
+    async fn next(&self) -> StoreError {
         loop {
             self.happened.notified().await;
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(error) = last {
-                return error;
+            match last.as_deref() {
+                Some(StoreError::Connect(error)) => return StoreError::Connect(Arc::clone(error)),
+                Some(StoreError::NoConnection(patience)) => return StoreError::NoConnection(*patience),
+                // Others do not come from making a connection.
+                Some(_) | None => {}
             }
         }
     }
 }
 
-impl bb8::ErrorSink<tokio_postgres::Error> for ConnectFailures {
-    fn sink(&self, error: tokio_postgres::Error) {
-        let error = Arc::new(error);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&error));
-        tracing::warn!(error = %StoreError::Connect(error), "a connection of the pool failed");
+impl bb8::ErrorSink<StoreError> for ConnectFailures {
+    fn sink(&self, error: StoreError) {
+        tracing::warn!(error = %error, "a connection of the pool failed");
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
         self.happened.notify_waiters();
     }
 
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<tokio_postgres::Error>> {
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {
         Box::new(self.clone())
     }
 }

@@ -31,6 +31,7 @@ mod rights;
 #[path = "../hostile/rules.rs"]
 mod rules;
 mod server_faults;
+mod silent_connections;
 mod silent_fence;
 #[path = "../hostile/spec.rs"]
 mod spec;
