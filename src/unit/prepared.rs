@@ -3,6 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, OwnRow};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::record::{
@@ -53,7 +55,7 @@ impl UnitOfWork {
             let name = if let EntityName::Key(key) = &entity.name { key.name.len() } else { 0 };
             let aliases: usize = entity.aliases.iter().map(|alias| alias.len()).sum();
             let places = entity.places.iter().map(|place| {
-                let metadata = place.metadata.as_ref().map_or(0, |value| value.to_string().len());
+                let metadata = place.metadata.as_ref().map_or(0, json_bytes);
                 let texts = [&place.address, &place.google_place_id];
                 texts.into_iter().flatten().map(String::len).sum::<usize>() + metadata
             });
@@ -113,6 +115,29 @@ impl Unit {
     pub(crate) fn rows(&self) -> usize {
         self.entities.len() + self.connections.len() + self.mentions.len()
     }
+}
+
+/// Bytes of a value as JSON text, roughly. With a stack of its own: this is asked before the depth is
+/// checked, which is the caller's to choose, as the thread's stack is not.
+fn json_bytes(value: &Value) -> usize {
+    let mut bytes = 0;
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        // Brackets or quotes, and a comma.
+        bytes += 3 + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+            Value::String(text) => text.len(),
+            Value::Array(items) => {
+                open.extend(items);
+                0
+            }
+            Value::Object(map) => {
+                open.extend(map.values());
+                map.keys().map(|key| key.len() + 3).sum()
+            }
+        };
+    }
+    bytes
 }
 
 /// A hash of the first connection's restaurant, or of the first entity.
