@@ -33,6 +33,17 @@ impl Space {
     }
 }
 
+/// Where a test's random numbers start: `GRAPHSINK_TEST_SEED`, or chance. Printed, so that a
+/// failure can be run again.
+pub(crate) fn seed(test: &str) -> u64 {
+    let seed = match std::env::var("GRAPHSINK_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("GRAPHSINK_TEST_SEED is a number"),
+        Err(_) => rand::random::<u32>().into(),
+    };
+    println!("{test}: GRAPHSINK_TEST_SEED={seed}");
+    seed
+}
+
 /// A runner that draws the same values whenever the seed is the same. `cases` yields to
 /// `GRAPHSINK_TEST_CASES`. Nothing is written to disk.
 pub(crate) fn runner(seed: u64, cases: u32) -> TestRunner {

@@ -266,6 +266,10 @@ pub(crate) fn metrics<'a>(
 }
 
 fn score(upvotes: i32, created_at: Time, as_of: Time) -> f64 {
+    // Not a number otherwise, for a mention of the far future.
+    if upvotes == 0 {
+        return 0.0;
+    }
     let micros = as_of.timestamp_micros() - created_at.timestamp_micros();
     f64::from(upvotes) * (-(micros as f64 / 86_400e6) / 60.0).exp()
 }

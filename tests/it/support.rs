@@ -9,6 +9,8 @@ use graphsink::{AsOf, Committed, Config, ConfigBuilder, Engine, Migrations, Outc
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
+pub(crate) use crate::generate::seed;
+
 /// How long a test waits for something that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -195,15 +197,4 @@ pub(crate) async fn outcome(engine: &Engine, unit: UnitOfWork) -> Outcome {
 /// Waits, but not forever.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("an answer within a minute")
-}
-
-/// Where a test's random numbers start: `GRAPHSINK_TEST_SEED`, or chance. Printed, so that a
-/// failure can be run again.
-pub(crate) fn seed(test: &str) -> u64 {
-    let seed = match std::env::var("GRAPHSINK_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("GRAPHSINK_TEST_SEED is a number"),
-        Err(_) => rand::random::<u32>().into(),
-    };
-    println!("{test}: GRAPHSINK_TEST_SEED={seed}");
-    seed
 }
