@@ -32,7 +32,6 @@ mod rights;
 mod rules;
 mod server_faults;
 mod silent_connections;
-mod silent_fence;
 #[path = "../hostile/spec.rs"]
 mod spec;
 mod sql_values;
