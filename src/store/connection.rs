@@ -282,7 +282,7 @@ mod tests {
         }
         let connect = async |parameters: &str| {
             let config = Config::builder(server.url("postgres") + parameters).build().unwrap();
-            ConnectionManager::new(config.postgres, config.tls, "public".into()).connect().await
+            ConnectionManager::new(config.postgres, config.tls, "public".into(), config.connect_timeout).connect().await
         };
         let plain = connect("?sslmode=disable").await.unwrap();
         plain.client.batch_execute("alter system set ssl = on").await.unwrap();
