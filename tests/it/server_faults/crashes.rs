@@ -82,7 +82,7 @@ async fn restarts_under_load_are_invisible_to_callers() {
     ledger.assert_all_committed();
     let client = connect(&url).await;
     ledger.check(&client).await;
-    let stats = engines.each_ref().map(|engine| engine.stats());
+    let stats = engines.each_ref().map(graphsink::Engine::stats);
     println!(
         "{} units, {} failed attempts",
         ledger.len(),

@@ -231,24 +231,21 @@ async fn a_runtime_that_ends_amid_a_batch_takes_nothing_along() {
                 let engine = Engine::start(config).await.unwrap();
                 submit(&engine, &supply, round * 60, 60).await
             };
-            match kind {
-                "actix" => actix_rt::System::new().block_on(async move {
+            if kind == "actix" {
+                return actix_rt::System::new().block_on(async move {
                     let receipts = program.await;
                     actix_rt::System::current().stop();
                     receipts
-                }),
-                _ => {
-                    let runtime = if kind == "multi-thread" {
-                        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
-                    } else {
-                        tokio::runtime::Builder::new_current_thread().enable_all().build()
-                    };
-                    let runtime = runtime.unwrap();
-                    let receipts = runtime.block_on(program);
-                    runtime.shutdown_background();
-                    receipts
-                }
+                });
             }
+            let mut runtime = match kind {
+                "multi-thread" => tokio::runtime::Builder::new_multi_thread(),
+                _ => tokio::runtime::Builder::new_current_thread(),
+            };
+            let runtime = runtime.enable_all().build().unwrap();
+            let receipts = runtime.block_on(program);
+            runtime.shutdown_background();
+            receipts
         });
         receipts.extend(tokio::task::spawn_blocking(|| own.join().unwrap()).await.unwrap());
     }

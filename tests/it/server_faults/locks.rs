@@ -102,13 +102,12 @@ async fn a_row_that_somebody_holds_delays_only_the_units_that_touch_it() {
         let holder = database.client().await;
         holder.batch_execute(&format!("begin; {lock}")).await.unwrap();
 
-        let touching = match name {
-            "entity" => with_alias("held", "second"),
-            _ => {
-                let Record::Mention(mut mention) = record("held", "second") else { unreachable!("it is a mention") };
-                mention.source_id = "t2".to_owned();
-                Record::Mention(mention)
-            }
+        let touching = if name == "entity" {
+            with_alias("held", "second")
+        } else {
+            let Record::Mention(mut mention) = record("held", "second") else { unreachable!("it is a mention") };
+            mention.source_id = "t2".to_owned();
+            Record::Mention(mention)
         };
         let waiting = vec![engine.submit(unit(&touching)).await.unwrap()];
         records.push(touching);

@@ -206,8 +206,8 @@ async fn a_wall_clock_that_jumps_disturbs_nothing() {
     let (source, library) = (folder.path().join("clock.c"), folder.path().join("clock.so"));
     std::fs::write(&source, JUMPING_CLOCK).unwrap();
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    let compiled = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
-    assert!(compiled.expect("a C compiler, which the build of this crate needs too").success());
+    let status = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(status.expect("a C compiler, which the build of this crate needs too").success());
 
     let mut command = child(NAME, seed, &url, &folder.path().join("journal"), UNITS);
     command.env("LD_PRELOAD", &library);

@@ -89,7 +89,7 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_nobody_is_rejecte
     for number in 0..2 {
         storm.progress(60).await;
         server.stop().await.unwrap();
-        be_standby(&mut server, &url, async || {
+        Box::pin(be_standby(&mut server, &url, async || {
             let before = engines[0].stats();
             let unit = storm.supply.unit(number);
             lone.push(engines[1].submit(unit).await.unwrap());
@@ -104,7 +104,7 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_nobody_is_rejecte
                 other => panic!("expected an error of the store, got {:?}", other.map(|_| "an engine")),
             }
             assert!(within(Migrations::all().run(&config(&url).build().unwrap())).await.is_err());
-        })
+        }))
         .await;
     }
     storm.progress(60).await;

@@ -248,7 +248,7 @@ async fn isolate(units: usize, bad: &[usize], transient: i64) {
         receipts.push(engine.submit(unit(record)).await.unwrap());
     }
     // Every second try from the second on, so that they strike amid the halves; without bad units there is only one try.
-    let stride = if bad.is_empty() { 1 } else { 2 };
+    let every = if bad.is_empty() { 1 } else { 2 };
     let strike = "create or replace function fault() returns trigger language plpgsql as $$
                   begin
                       if nextval('public.fault_count') in (select STRIDE * n from generate_series(1, TIMES) n) then
@@ -256,8 +256,8 @@ async fn isolate(units: usize, bad: &[usize], transient: i64) {
                       end if;
                       return null;
                   end $$";
-    let strike = strike.replace("STRIDE", &stride.to_string()).replace("TIMES", &transient.to_string());
-    client.batch_execute(&strike).await.unwrap();
+    let deadlocks = strike.replace("STRIDE", &every.to_string()).replace("TIMES", &transient.to_string());
+    client.batch_execute(&deadlocks).await.unwrap();
     let before = engine.stats();
     gate.open().await;
     assert!(within(waiting).await.committed().is_some());
