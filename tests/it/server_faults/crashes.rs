@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_postgres::NoTls;
 
-use super::{Storm, assert_at_rest, config, engine, migrated, server};
+use super::{Storm, assert_at_rest, config, engine, migrated, server, until};
 use crate::support::{connect, seed, within};
 
 /// Starts the server again while somebody knocks all the time; says how often it was told "in recovery" (57P03).
@@ -32,29 +32,56 @@ async fn restart_and_knock(server: &mut EmbeddedServer, url: &str) -> usize {
 async fn use_transaction_ids(url: &str) {
     let client = connect(url).await;
     let use_one = "do $$ begin for number in 1..300 loop perform pg_current_xact_id(); commit; end loop; end $$";
+    client.batch_execute("set synchronous_commit = off").await.unwrap();
     client.batch_execute(use_one).await.unwrap();
 }
 
-/// Whoever asks for the fate of a commit by its transaction id is told lies here: the ids that were lost with the server
-/// are given to others, whose transactions commit.
+/// Where a commit is when the server is killed under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Amid {
+    /// Before it is on disk: it is lost, and with it the memory that its transaction id was given.
+    Flush,
+    /// After: it is there, and its answer is lost. The commit waits for a standby that does not exist.
+    Answer,
+}
+
+/// Kills the server when commits of the engines have got so far.
+async fn kill_amid(server: &mut EmbeddedServer, url: &str, amid: Amid) {
+    if amid == Amid::Answer {
+        let client = connect(url).await;
+        for statement in ["alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()"] {
+            client.batch_execute(statement).await.unwrap();
+        }
+        let waits = "select exists (select from pg_stat_activity
+                                    where application_name = 'graphsink' and wait_event = 'SyncRep')";
+        until(&client, waits).await;
+        // For the server's next life.
+        client.batch_execute("alter system reset synchronous_standby_names").await.unwrap();
+    }
+    server.crash().unwrap();
+}
+
+/// Whoever guesses at the fate of a commit is told lies here, and whoever asks by its transaction id: the ids that were
+/// lost with the server are given to others, whose transactions commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_under_a_storm_of_commits_makes_no_outcome_lie() {
     let seed = seed("server killed");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut server = server(&[]).await;
+    // Commits take most of the time of a transaction, so that most kills hit some.
+    let mut server = server(&[("commit_delay", "40000"), ("commit_siblings", "0")]).await;
     let url = migrated(&server, "killed").await;
     let engines = [engine(&url).await, engine(&url).await];
     let storm = Storm::start(seed, &engines);
     let mut refused = 0;
-    for _ in 0..5 {
-        storm.progress(40).await;
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..30_000))).await;
-        server.crash().unwrap();
+    for amid in [Amid::Flush, Amid::Answer, Amid::Flush, Amid::Answer, Amid::Flush, Amid::Flush] {
+        storm.progress(30).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..40_000))).await;
+        kill_amid(&mut server, &url, amid).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
         refused += restart_and_knock(&mut server, &url).await;
         use_transaction_ids(&url).await;
     }
-    storm.progress(40).await;
+    storm.progress(30).await;
     let ledger = storm.stop().await;
     ledger.assert_all_committed();
     let client = connect(&url).await;
