@@ -8,13 +8,15 @@
 //! 3. [`EntityPlan`] and [`ConnectionPlan`] resolve names to ids with what the database said, merge
 //!    rows that turn out to be one, and put them in the global lock order.
 //!
-//! Laws (checked in the tests of this layer): coalescing and then merging with the stored row gives
+//! Laws (checked in `simulation`, on a database in memory): coalescing and then merging with the stored row gives
 //! the same as merging each row by itself, in any order and however often.
 
 mod coalesce;
 mod connections;
 mod entities;
 mod epoch;
+#[cfg(test)]
+mod simulation;
 
 pub(crate) use coalesce::Batch;
 pub(crate) use connections::{

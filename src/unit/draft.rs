@@ -322,8 +322,14 @@ impl UnitOfWork {
     }
 
     /// Says more of an entity of this unit.
-    pub(super) fn again(&mut self, entity: EntityHandle) -> EntityBuilder<'_> {
+    pub(crate) fn again(&mut self, entity: EntityHandle) -> EntityBuilder<'_> {
         EntityBuilder { unit: self, index: entity.index }
+    }
+
+    /// Says more of a connection of this unit.
+    #[cfg(test)]
+    pub(crate) fn say_more(&mut self, connection: ConnectionHandle) -> ConnectionBuilder<'_> {
+        ConnectionBuilder { unit: self, index: connection.index }
     }
 
     fn push_entity(&mut self, name: EntityName) -> u32 {
