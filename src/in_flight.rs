@@ -331,6 +331,30 @@ mod tests {
     }
 
     #[test]
+    fn waiting_does_not_last_until_younger_units_are_settled() {
+        let in_flight = InFlight::new(Arc::default());
+        assert_eq!(in_flight.settled_so_far().try_recv(), Ok(Some(())), "there is nothing to wait for");
+        let (first, _) = accept(&in_flight);
+        let mut of_first = in_flight.settled_so_far();
+        let (second, _) = accept(&in_flight);
+        let mut of_both = in_flight.settled_so_far();
+        in_flight.settle(&first, unavailable());
+        assert_eq!((of_first.try_recv(), of_both.try_recv()), (Ok(Some(())), Ok(None)));
+        in_flight.settle(&second, unavailable());
+        assert_eq!(of_both.try_recv(), Ok(Some(())));
+    }
+
+    #[test]
+    fn a_commit_that_failed_is_not_under_way_any_more() {
+        let in_flight = InFlight::new(Arc::default());
+        let (submission, _) = accept(&in_flight);
+        assert!(!submission.is_commit_under_way());
+        assert!(InFlight::begin_commit([&submission].into_iter()) && submission.is_commit_under_way());
+        submission.commit_failed();
+        assert!(!submission.is_commit_under_way());
+    }
+
+    #[test]
     fn a_unit_that_was_given_up_is_not_committed_any_more() {
         let in_flight = InFlight::new(Arc::default());
         let (kept, _) = accept(&in_flight);

@@ -27,5 +27,7 @@ mod tests {
         assert!(pauses.iter().all(|pause| *pause <= LONGEST));
         assert!(pauses.iter().any(|pause| *pause != pauses[0]));
         assert!((0..200).all(|_| backoff(1) <= FIRST * 2));
+        let longest = |attempts| (0..200).map(|_| backoff(attempts)).max();
+        assert!(longest(1) > Some(FIRST) && longest(3) > Some(FIRST * 4) && longest(30) > Some(LONGEST / 2));
     }
 }

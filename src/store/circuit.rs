@@ -204,4 +204,68 @@ mod tests {
         circuit.enter(soon()).await.unwrap().report(Some(&own));
         assert!(!circuit.enter(soon()).await.unwrap().is_probe);
     }
+
+    #[tokio::test]
+    async fn those_that_were_at_work_when_it_opened_do_not_put_off_the_probe_nor_close_it() {
+        let circuit = Circuit::new(Arc::default());
+        let mut at_work = Vec::new();
+        for _ in 0..5 {
+            at_work.push(circuit.enter(soon()).await.unwrap());
+        }
+        let own = Arc::new(StoreError::VanishedRow);
+        let lost = Arc::new(StoreError::NoAnswer(Duration::ZERO));
+        let before = Instant::now();
+        at_work.pop().unwrap().report(Some(&down()));
+        let opened = |circuit: &Circuit| circuit.state().as_ref().map(|open| (open.failures, open.next_probe));
+        let first = opened(&circuit);
+        assert!(first.is_some_and(|(failures, next_probe)| failures == 1 && next_probe >= before));
+        at_work.pop().unwrap().report(Some(&down()));
+        at_work.pop().unwrap().report(Some(&own));
+        at_work.pop().unwrap().report(Some(&lost));
+        drop(at_work.pop());
+        assert_eq!(opened(&circuit), first, "none of them tried since");
+    }
+
+    #[tokio::test]
+    async fn each_failed_try_makes_the_pause_longer() {
+        let circuit = Circuit::new(Arc::default());
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        let lost = Arc::new(StoreError::NoAnswer(Duration::ZERO));
+        for failures in 2..5 {
+            let probe = circuit.enter(soon()).await.unwrap();
+            assert!(probe.is_probe);
+            let before = Instant::now();
+            match failures {
+                2 => probe.report(Some(&down())),
+                3 => probe.report(Some(&lost)),
+                _ => drop(probe),
+            }
+            let state = circuit.state();
+            let open = state.as_ref().unwrap();
+            assert_eq!((open.failures, open.probing), (failures, false));
+            assert!(open.next_probe >= before, "not before the pause is over");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_probes_before_the_pause_is_over() {
+        let circuit = Circuit::new(Arc::default());
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        circuit.state().as_mut().unwrap().next_probe = soon() + Duration::from_secs(60);
+        circuit.enter(Instant::now() + Duration::from_millis(20)).await.unwrap_err();
+        circuit.state().as_mut().unwrap().next_probe = Instant::now() + Duration::from_millis(20);
+        assert!(circuit.enter(soon()).await.unwrap().is_probe);
+    }
+
+    #[tokio::test]
+    async fn a_success_of_one_that_was_at_work_closes_it() {
+        let counters = Arc::new(Counters::default());
+        let circuit = Circuit::new(Arc::clone(&counters));
+        let (one, other) = (circuit.enter(soon()).await.unwrap(), circuit.enter(soon()).await.unwrap());
+        one.report(Some(&down()));
+        assert!(counters.snapshot().circuit_open);
+        other.report(None);
+        assert!(!counters.snapshot().circuit_open);
+        assert!(!circuit.enter(soon()).await.unwrap().is_probe);
+    }
 }

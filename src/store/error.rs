@@ -262,10 +262,95 @@ mod tests {
         assert!(CLASSES.is_sorted_by(|left, right| left.0 < right.0));
     }
 
-    #[test]
-    fn what_stands_in_everybodys_way_is_systemic() {
+    /// PostgreSQL's error as the driver reports it: a server that refuses to say anything else.
+    async fn said(code: &str) -> tokio_postgres::Error {
+        use tokio::io::AsyncWriteExt;
+        let (client, mut server) = tokio::io::duplex(4_096);
+        let fields = format!("SERROR\0VERROR\0C{code}\0Mthe message\0Dthe secret value\0\0");
+        let mut message = vec![b'E'];
+        message.extend_from_slice(&(fields.len() as u32 + 4).to_be_bytes());
+        message.extend_from_slice(fields.as_bytes());
+        server.write_all(&message).await.unwrap();
+        let mut config = tokio_postgres::Config::new();
+        config.user("somebody");
+        config.connect_raw(client, tokio_postgres::NoTls).await.err().unwrap()
+    }
+
+    /// A connection that ends without a word.
+    async fn silence() -> tokio_postgres::Error {
+        let (client, _) = tokio::io::duplex(4_096);
+        let mut config = tokio_postgres::Config::new();
+        config.user("somebody");
+        config.connect_raw(client, tokio_postgres::NoTls).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_error_says_what_the_server_said_and_no_value_of_a_row() {
+        let error = StoreError::from(said("23514").await);
+        assert_eq!(error.sqlstate(), Some("23514"));
+        assert_eq!(error.to_string(), "PostgreSQL: the message (SQLSTATE 23514)");
+        assert_eq!(format!("{error:?}"), "StoreError(PostgreSQL: the message (SQLSTATE 23514))");
+        assert_eq!(StoreError::Begin(said("0A000").await).sqlstate(), Some("0A000"));
+        assert_eq!(StoreError::Connect(Arc::new(said("28P01").await)).sqlstate(), Some("28P01"));
+        let lost = StoreError::from(silence().await);
+        assert_eq!((lost.sqlstate(), &*lost.to_string()), (None, "the connection to PostgreSQL failed"));
+        assert_eq!(StoreError::VanishedRow.sqlstate(), None);
+    }
+
+    #[tokio::test]
+    async fn what_follows_depends_on_when_it_was_said() {
+        for (code, in_a_transaction, at_its_begin) in [
+            ("40001", ErrorClass::Transient, ErrorClass::Transient),
+            ("23505", ErrorClass::Poison, ErrorClass::Reconnect),
+            ("0A000", ErrorClass::Unknown, ErrorClass::Reconnect),
+            ("57014", ErrorClass::TooLong, ErrorClass::Reconnect),
+            ("53100", ErrorClass::Resource, ErrorClass::Resource),
+            ("42P01", ErrorClass::Configuration, ErrorClass::Configuration),
+            ("57P01", ErrorClass::Reconnect, ErrorClass::Reconnect),
+        ] {
+            assert_eq!(StoreError::from(said(code).await).class(), in_a_transaction, "{code}");
+            assert_eq!(StoreError::Begin(said(code).await).class(), at_its_begin, "{code}");
+            assert_eq!(StoreError::Connect(Arc::new(said(code).await)).class(), at_its_begin, "{code}");
+        }
+        assert_eq!(StoreError::from(silence().await).class(), ErrorClass::Reconnect);
+        assert_eq!(StoreError::Value(silence().await).class(), ErrorClass::Poison);
+        assert_eq!(StoreError::UnknownLabel("type").class(), ErrorClass::Poison);
+        assert_eq!(StoreError::Panicked.class(), ErrorClass::Unknown);
+        assert_eq!(StoreError::VanishedRow.class(), ErrorClass::Transient);
+        assert_eq!(StoreError::NoAnswer(std::time::Duration::ZERO).class(), ErrorClass::Reconnect);
+        assert_eq!(StoreError::ShutDown.class(), ErrorClass::Configuration);
+    }
+
+    #[tokio::test]
+    async fn what_passes_by_itself_is_retryable() {
+        for (code, retryable) in
+            [("40P01", true), ("57P03", true), ("53200", true), ("22001", false), ("42501", false), ("XX000", false)]
+        {
+            assert_eq!(StoreError::from(said(code).await).is_retryable(), retryable, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_everybodys_way_is_systemic() {
         let lonely = [StoreError::NoAnswer(std::time::Duration::ZERO), StoreError::VanishedRow, StoreError::Panicked];
         assert!(lonely.iter().all(|error| !error.is_systemic()));
         assert!(StoreError::NoConnection(std::time::Duration::ZERO).is_systemic());
+        for (code, systemic) in [
+            ("53100", true),
+            ("42P01", true),
+            ("25006", true),
+            ("53300", true),
+            ("57P03", true),
+            ("57P01", false),
+            ("40001", false),
+            ("23505", false),
+            ("57014", false),
+        ] {
+            assert_eq!(StoreError::from(said(code).await).is_systemic(), systemic, "{code}");
+        }
+        assert!(!StoreError::from(silence().await).is_systemic(), "one connection was lost");
+        assert!(StoreError::Connect(Arc::new(silence().await)).is_systemic(), "nobody can connect");
+        assert!(StoreError::Begin(said("0A000").await).is_systemic(), "nobody can begin");
+        assert!(!StoreError::Begin(said("40001").await).is_systemic());
     }
 }
