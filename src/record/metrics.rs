@@ -478,6 +478,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_read_again_that_the_changes_tell() {
+        let mentions: Vec<Mention> = (0..3).map(|n| mention(&n.to_string(), 10 + n, 50.0 + f64::from(n))).collect();
+        let stored = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
+        let reread = |index: usize, new: &Mention| {
+            let mention_id = Uuid::from_u128(index as u128 + 1);
+            let change = MentionChange::Replaced { mention_id, before: &mentions[index], mention: new };
+            stored.advance(&[change], 3, &HashSet::new(), day(60.0)).1
+        };
+        let none = RereadNeeded::default();
+        assert_eq!(reread(2, &mention("2", 1, 52.0)), none, "it fell, but there is none that was not read");
+        assert_eq!(reread(0, &mention("0", 10, 40.0)), none, "it went back, but was not the newest");
+        assert_eq!(reread(2, &mention("2", 12, 53.0)), none, "it went on");
+        assert_eq!(reread(2, &mention("2", 12, 51.5)), RereadNeeded { newest: true, ..none });
+        let moved = mention("2", 12, 52.0);
+        let moved = Mention { thread_id: "another".into(), ..moved };
+        assert_eq!(reread(2, &moved), RereadNeeded { threads: true, ..none });
+    }
+
+    #[test]
     fn top_mentions_survive_json() {
         let time = Utc.with_ymd_and_hms(12_345, 6, 7, 8, 9, 10).unwrap() + TimeDelta::microseconds(1);
         for created_at in [time, day(19_000.000_001), Utc.with_ymd_and_hms(-43, 3, 15, 0, 0, 0).unwrap()] {
