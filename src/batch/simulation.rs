@@ -33,6 +33,8 @@ fn as_of() -> Timestamp {
 // ---- tables ------------------------------------------------------------------------------------
 
 type MentionKey = (Uuid, SourceType, Arc<str>);
+type Rejected = Vec<(usize, Rejection)>;
+type KeysById = HashMap<Uuid, ConnectionKey<Uuid>>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Tables {
@@ -42,9 +44,9 @@ struct Tables {
 }
 
 /// `top_mentions` keeps no source ids.
-fn stored_form(metrics: ConnectionMetrics<'_>) -> StoredMetrics {
+fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
     let top_mentions = serde_json::from_str(&serde_json::to_string(&metrics.top_mentions).unwrap()).unwrap();
-    ConnectionMetrics { top_mentions, ..metrics }
+    ConnectionMetrics { top_mentions, ..*metrics }
 }
 
 impl Tables {
@@ -62,11 +64,7 @@ impl Tables {
     }
 
     /// One transaction. `race` is what others commit after its lookups.
-    fn write(
-        &mut self,
-        epoch: &Epoch,
-        race: impl FnOnce(&mut Self),
-    ) -> Result<(Vec<Committed>, Self), Vec<(usize, Rejection)>> {
+    fn write(&mut self, epoch: &Epoch, race: impl FnOnce(&mut Self)) -> Result<(Vec<Committed>, Self), Rejected> {
         let (mut entities, keys_by_id) = self.look_up(epoch)?;
         race(self);
         let before = self.clone();
@@ -81,11 +79,7 @@ impl Tables {
         Ok((committed, before))
     }
 
-    #[allow(clippy::type_complexity)]
-    fn look_up(
-        &self,
-        epoch: &Epoch,
-    ) -> Result<(EntityPlan, HashMap<Uuid, ConnectionKey<Uuid>>), Vec<(usize, Rejection)>> {
+    fn look_up(&self, epoch: &Epoch) -> Result<(EntityPlan, KeysById), Rejected> {
         let (mut by_key, mut by_id) = (HashMap::new(), HashMap::new());
         for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
             match name {
@@ -99,7 +93,7 @@ impl Tables {
             }
         }
         let named: HashSet<Uuid> = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
-        let keys_by_id: HashMap<Uuid, ConnectionKey<Uuid>> = self
+        let keys_by_id: KeysById = self
             .connections
             .iter()
             .filter(|(_, row)| named.contains(&row.0))
@@ -179,7 +173,7 @@ impl Tables {
             let key = nodes[write.node as usize].key.clone();
             self.connections.entry(key).or_insert_with(|| {
                 inserted.push(write.id);
-                (write.id, write.facts.into_owned(), stored_form(write.metrics))
+                (write.id, write.facts.into_owned(), stored_form(&write.metrics))
             });
         }
         plan.inserted_or_locked(&inserted).unwrap()
@@ -236,7 +230,7 @@ impl Tables {
             }
             write.metrics.set_top(as_of());
             let key = &plan.connections()[write.node as usize].key;
-            updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(write.metrics)), write.node));
+            updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(&write.metrics)), write.node));
         }
         let nodes: Vec<u32> = updated.iter().map(|(_, _, node)| *node).collect();
         for (key, row, _) in updated {
@@ -267,23 +261,23 @@ impl Tables {
     /// The tables with names in place of ids.
     fn natural(&self) -> Vec<String> {
         let names: HashMap<Uuid, &EntityKey> = self.entities.iter().map(|(key, row)| (row.0, key)).collect();
-        let named = |ids: &crate::record::SortedSet<Uuid>| {
-            let mut named: Vec<_> = ids.iter().map(|id| &*names[id].name).collect();
-            named.sort_unstable();
-            format!("{named:?}")
+        let all = |ids: &crate::record::SortedSet<Uuid>| {
+            let mut sorted: Vec<_> = ids.iter().map(|id| &*names[id].name).collect();
+            sorted.sort_unstable();
+            format!("{sorted:?}")
         };
         let mut lines = Vec::new();
         for (key, (_, facts)) in &self.entities {
-            let attributes = named(&facts.restaurant_attributes);
+            let attributes = all(&facts.restaurant_attributes);
             lines.push(format!("{key:?}: {:?} {attributes} {:?}", facts.aliases, facts.place));
         }
         for (key, (id, facts, metrics)) in &self.connections {
             let name =
-                format!("{} {} {}", names[&key.restaurant].name, names[&key.dish].name, named(&key.dish_attributes));
+                format!("{} {} {}", names[&key.restaurant].name, names[&key.dish].name, all(&key.dish_attributes));
             let ConnectionMetrics { top_mentions, .. } = metrics;
             let tops: Vec<_> = top_mentions.iter().map(|top| (top.upvotes, top.created_at, top.score)).collect();
             let figures = ConnectionMetrics { top_mentions: Vec::new(), ..metrics.clone() };
-            lines.push(format!("{name}: {} {} {figures:?} {tops:?}", named(&facts.categories), facts.is_menu_item));
+            lines.push(format!("{name}: {} {} {figures:?} {tops:?}", all(&facts.categories), facts.is_menu_item));
             lines.extend(self.mentions_of(*id).map(|(_, mention)| format!("{name}: {mention:?}")));
         }
         lines.sort();
@@ -292,7 +286,7 @@ impl Tables {
 
     fn check_figures(&self) {
         for (id, _, metrics) in self.connections.values() {
-            let whole = stored_form(ConnectionMetrics::from_mentions(self.mentions_of(*id), as_of()));
+            let whole = stored_form(&ConnectionMetrics::from_mentions(self.mentions_of(*id), as_of()));
             assert_eq!(*metrics, whole);
         }
         let connections: HashSet<Uuid> = self.connections.values().map(|row| row.0).collect();
@@ -405,13 +399,12 @@ fn unit(said: &[Said], tables: &Tables) -> Arc<crate::unit::Unit> {
                     .thread(format!("t{thread}"))
                     .upvotes(upvotes)
                     .observed_at(at(70 + observed));
-                match existing(of).filter(|_| by_id) {
-                    Some(id) => unit.mention(id, mention),
-                    None => {
-                        let own = connection(&mut unit, of, by_id);
-                        unit.mention(own, mention)
-                    }
-                };
+                if let Some(id) = existing(of).filter(|_| by_id) {
+                    unit.mention(id, mention);
+                } else {
+                    let own = connection(&mut unit, of, by_id);
+                    unit.mention(own, mention);
+                }
             }
         }
     }
@@ -510,18 +503,33 @@ fn epoch(build: impl FnOnce(&mut UnitOfWork)) -> Epoch {
 #[test]
 fn what_is_merely_referenced_is_neither_locked_nor_written() {
     let mut tables = Tables::default();
-    tables.write(&epoch(|unit| drop(unit.restaurant("r").alias("a"))), nobody).unwrap();
+    tables
+        .write(
+            &epoch(|unit| {
+                unit.restaurant("r").alias("a");
+            }),
+            nobody,
+        )
+        .unwrap();
     let id = tables.id(EntityType::Restaurant, "r").unwrap();
     for again in [
-        epoch(|unit| drop(unit.restaurant("r"))),
-        epoch(|unit| drop(unit.existing_entity(id))),
-        epoch(|unit| drop(unit.restaurant("r").alias("a"))),
+        epoch(|unit| {
+            unit.restaurant("r");
+        }),
+        epoch(|unit| {
+            unit.existing_entity(id);
+        }),
+        epoch(|unit| {
+            unit.restaurant("r").alias("a");
+        }),
     ] {
         let (plan, _) = tables.look_up(&again).unwrap();
         assert!(plan.to_insert_or_lock(&again.entities).is_empty());
         assert_eq!(plan.committed()[0].disposition, Disposition::Unchanged);
     }
-    let more = epoch(|unit| drop(unit.restaurant("r").alias("b")));
+    let more = epoch(|unit| {
+        unit.restaurant("r").alias("b");
+    });
     let (plan, _) = tables.look_up(&more).unwrap();
     assert_eq!(plan.to_insert_or_lock(&more.entities).len(), 1);
 }
@@ -572,13 +580,17 @@ fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
     tables.write(&whole(), nobody).unwrap();
     let connection = tables.connections.values().next().unwrap().0;
 
-    let more = epoch(|unit| drop(unit.restaurant("r").alias("y")));
+    let more = epoch(|unit| {
+        unit.restaurant("r").alias("y");
+    });
     let (mut plan, _) = tables.look_up(&more).unwrap();
     let writes = plan.to_insert_or_lock(&more.entities);
     assert!(writes[0].exists);
     assert_eq!(plan.inserted_or_locked(&writes, &[writes[0].id]), Err(VanishedRow));
 
-    let by_id = epoch(|unit| drop(unit.existing_connection(connection)));
+    let by_id = epoch(|unit| {
+        unit.existing_connection(connection);
+    });
     let (entities, keys) = tables.look_up(&by_id).unwrap();
     let plan = ConnectionPlan::resolve(&by_id, &entities, &keys);
     assert_eq!(plan.inserted_or_locked(&[connection]), Err(VanishedRow));
@@ -626,7 +638,9 @@ fn units_are_rejected_for_ids_of_nothing_and_of_another_type_and_no_other_unit_i
         build(&mut unit);
         Arc::new(unit.prepare())
     };
-    let good = prepared(&|unit| drop(unit.connection(restaurant, dish)));
+    let good = prepared(&|unit| {
+        unit.connection(restaurant, dish);
+    });
     let missing_entity = prepared(&|unit| {
         unit.restaurant("s");
         unit.existing_entity(nothing);

@@ -145,10 +145,10 @@ mod tests {
         assert_eq!(EntityName::Id(id).to_string(), format!("entity {id}"));
     }
 
-    fn place(address: Option<&str>, observed_at: &str) -> Option<Arc<Place>> {
+    fn place(address: Option<&str>, observed_at: &str) -> Arc<Place> {
         let observed_at: Timestamp = observed_at.parse().unwrap();
         let address = address.map(str::to_owned);
-        Some(Arc::new(Place { location: None, address, google_place_id: None, metadata: None, observed_at }))
+        Arc::new(Place { location: None, address, google_place_id: None, metadata: None, observed_at })
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         assert!(EntityFacts::<u8>::default().is_empty());
         let aliases = EntityFacts::<u8> { aliases: ["a".into()].into_iter().collect(), ..EntityFacts::default() };
         let attributes = EntityFacts { restaurant_attributes: [1_u8].into_iter().collect(), ..EntityFacts::default() };
-        let placed = EntityFacts::<u8> { place: place(None, "2024-01-01T00:00:00Z"), ..EntityFacts::default() };
+        let placed = EntityFacts::<u8> { place: Some(place(None, "2024-01-01T00:00:00Z")), ..EntityFacts::default() };
         for facts in [aliases, attributes, placed] {
             assert!(!facts.is_empty(), "{facts:?}");
         }
@@ -169,7 +169,7 @@ mod tests {
             restaurant_attributes: [number].into_iter().collect(),
             place,
         };
-        let (old, new) = (place(Some("z"), "2024-01-01T00:00:00Z"), place(None, "2024-01-02T00:00:00Z"));
+        let (old, new) = (Some(place(Some("z"), "2024-01-01T00:00:00Z")), Some(place(None, "2024-01-02T00:00:00Z")));
         for (own, other, winner) in
             [(&old, &new, &new), (&new, &old, &new), (&None, &old, &old), (&old, &None, &old), (&None, &None, &None)]
         {

@@ -165,9 +165,9 @@ fn canonical_float(float: f64) -> Value {
         Value::from(0.0)
     } else if float.fract() != 0.0 || float.abs() < WRITTEN_WITH_EXPONENT {
         Value::from(float)
-    } else if float > 0.0 && float < u64::MAX as f64 {
+    } else if (0.0..u64::MAX as f64).contains(&float) {
         Value::from(float as u64)
-    } else if float < 0.0 && float >= i64::MIN as f64 {
+    } else if (i64::MIN as f64..0.0).contains(&float) {
         Value::from(float as i64)
     } else {
         Value::from(float)
@@ -208,6 +208,28 @@ mod tests {
         let mut value: Value = serde_json::from_str(r#"{"b":-0.0,"a":[{"d":1,"c":2}]}"#).unwrap();
         canonical(&mut value);
         assert_eq!(value.to_string(), r#"{"a":[{"c":2,"d":1}],"b":0.0}"#);
+    }
+
+    #[test]
+    fn canonical_numbers_are_those_that_jsonb_gives_back() {
+        let check = |given: Value, expected: &str| {
+            let mut value = given;
+            canonical(&mut value);
+            assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap(), "as a kind of number, too");
+        };
+        check(1.0.into(), "1.0");
+        check((-7.0).into(), "-7.0");
+        check(9_999_999_999_999_998.0.into(), "9999999999999998.0");
+        check(1e16.into(), "10000000000000000");
+        check((-1e16).into(), "-10000000000000000");
+        check(1e19.into(), "10000000000000000000");
+        check((i64::MIN as f64).into(), "-9223372036854775808");
+        check(1.844_674_407_370_955_2e19.into(), "1.8446744073709552e19");
+        check((-1e19).into(), "-1e19");
+        check(1e300.into(), "1e300");
+        check((-1e300).into(), "-1e300");
+        check(1e-300.into(), "1e-300");
+        check(u64::MAX.into(), "18446744073709551615");
     }
 
     #[test]

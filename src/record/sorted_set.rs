@@ -132,6 +132,7 @@ mod tests {
         assert!(!set.insert("a"));
         assert!(set.insert("B"));
         assert_eq!(set.as_slice(), ["B", "a", "b"]);
+        assert_eq!((&set).into_iter().collect::<Vec<_>>(), [&"B", &"a", &"b"]);
         assert!(set.remove("a") && !set.remove("a"));
         assert_eq!(set.len(), 2);
     }

@@ -251,7 +251,7 @@ mod tests {
     async fn nobody_probes_before_the_pause_is_over() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
-        circuit.state().as_mut().unwrap().next_probe = soon() + Duration::from_secs(60);
+        circuit.state().as_mut().unwrap().next_probe = soon() + Duration::from_mins(1);
         circuit.enter(Instant::now() + Duration::from_millis(20)).await.unwrap_err();
         circuit.state().as_mut().unwrap().next_probe = Instant::now() + Duration::from_millis(20);
         assert!(circuit.enter(soon()).await.unwrap().is_probe);

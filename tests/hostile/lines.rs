@@ -131,7 +131,8 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Time => value.as_str().is_some_and(|time| GOOD_TIMES.contains(&time)),
         Kind::Upvotes => {
             // The parser cannot tell -0, an integer, from -0.0.
-            value.as_i64().is_some_and(|votes| i32::try_from(votes).is_ok()) || value.to_string() == "-0.0"
+            let negative_zero = value.as_f64().is_some_and(|votes| votes == 0.0 && votes.is_sign_negative());
+            negative_zero || value.as_i64().is_some_and(|votes| i32::try_from(votes).is_ok())
         }
     }
 }
@@ -311,7 +312,9 @@ fn nested(depth: usize) -> String {
 fn written() -> impl Strategy<Value = Written> {
     let good = good_value().prop_map(|line| Written::new(line.to_string()));
     let changed = (good_value(), vec(change(), 1..4)).prop_map(|(mut line, changes)| {
-        changes.into_iter().for_each(|change| apply(&mut line, change));
+        for change in changes {
+            apply(&mut line, change);
+        }
         Written::new(line.to_string())
     });
     let repeated = (good_value(), any::<Index>())
@@ -377,6 +380,9 @@ fn written() -> impl Strategy<Value = Written> {
 
 // ---- whole inputs ------------------------------------------------------------------------------
 
+/// A line without its end, and what it is worth, where `worth` cannot tell.
+type KnownLine = (Vec<u8>, Option<Worth>);
+
 #[derive(Debug, Clone)]
 struct Whole {
     lines: Vec<(Written, bool)>,
@@ -400,7 +406,7 @@ fn whole() -> impl Strategy<Value = Whole> {
 
 impl Whole {
     /// The input's bytes, and each of its lines without its end.
-    fn bytes(&self) -> (Vec<u8>, Vec<(Vec<u8>, Option<Worth>)>) {
+    fn bytes(&self) -> (Vec<u8>, Vec<KnownLine>) {
         let (mut bytes, mut lines) = (Vec::new(), Vec::new());
         if self.byte_order_mark {
             bytes.extend_from_slice("\u{feff}".as_bytes());

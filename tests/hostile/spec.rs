@@ -705,7 +705,7 @@ pub(crate) fn unit(odds: Odds) -> impl Strategy<Value = UnitSpec> {
                 unit.push_entity(draw);
             }
             for draw in connections {
-                unit.push_connection(draw);
+                unit.push_connection(&draw);
             }
             if let Some(crowd) = crowd {
                 unit.push_crowd(crowd);
@@ -740,7 +740,7 @@ impl UnitSpec {
         self.entities.push(EntitySpec { name, aliases, attributes, places, temp_id });
     }
 
-    fn push_connection(&mut self, draw: ConnectionDraw) {
+    fn push_connection(&mut self, draw: &ConnectionDraw) {
         let reference = |draw: &Draw, entity_type| draw.reference(entity_type, &self.entities);
         let name = match draw.id {
             Some(id) => ConnectionName::Id(id),

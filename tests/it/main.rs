@@ -32,6 +32,7 @@ mod rights;
 mod rules;
 mod server_faults;
 mod silent_connections;
+#[allow(dead_code)]
 #[path = "../hostile/spec.rs"]
 mod spec;
 mod sql_values;
