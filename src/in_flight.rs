@@ -207,11 +207,11 @@ impl InFlight {
         drop(answer);
         let kind = OutcomeKind::of(&outcome);
         self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()));
-        let waiters = self.remove(submission.number);
+        // In this order: who hears the outcome finds room, and who waits for all outcomes finds them told.
+        drop(room);
         // The receipt may have been dropped: then nobody wants to know.
         let _ = sender.send(outcome);
-        drop(room);
-        for waiter in waiters {
+        for waiter in self.remove(submission.number) {
             // Who no longer waits need not be told.
             let _ = waiter.send(());
         }

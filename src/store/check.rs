@@ -1,6 +1,8 @@
 //! Whether a database is fit for the engine.
 
-use super::Store;
+use tokio_postgres::Client;
+
+use super::{Store, answer};
 use crate::config::Config;
 use crate::error::StartError;
 
@@ -9,45 +11,48 @@ impl Store {
     /// what it acknowledges.
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let connection = self.connection().await?;
-        let client = connection.client();
-        let row = client
+        answer(self.silence(), check(connection.client(), config)).await?
+    }
+}
+
+async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
+    let row = client
+        .query_one(
+            "select current_setting('server_encoding'), current_setting('fsync'),
+                    current_setting('synchronous_commit'), current_setting('full_page_writes'),
+                    current_setting('server_version_num')::int4",
+            &[],
+        )
+        .await
+        .map_err(super::StoreError::from)?;
+    let encoding: String = row.get(0);
+    if encoding != "UTF8" {
+        return Err(StartError::Encoding { encoding });
+    }
+    let version: i32 = row.get(4);
+    if version < 140_000 {
+        return Err(StartError::ServerTooOld { version: version / 10_000 });
+    }
+    for (column, setting) in [(1, "fsync"), (2, "synchronous_commit"), (3, "full_page_writes")] {
+        if row.get::<_, &str>(column) == "off" {
+            tracing::warn!(setting, "is off: the server may lose what it acknowledged when it crashes");
+        }
+    }
+    let dead_letters = config.dead_letters.then_some("graphsink_dead_letters");
+    for table in ["entities", "connections", "mentions", "graphsink_attempts"].into_iter().chain(dead_letters) {
+        let found: bool = client
             .query_one(
-                "select current_setting('server_encoding'), current_setting('fsync'),
-                        current_setting('synchronous_commit'), current_setting('full_page_writes'),
-                        current_setting('server_version_num')::int4",
-                &[],
+                "select exists (select from pg_catalog.pg_class c
+                                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                                where n.nspname = $1 and c.relname = $2)",
+                &[&config.schema, &table],
             )
             .await
-            .map_err(super::StoreError::from)?;
-        let encoding: String = row.get(0);
-        if encoding != "UTF8" {
-            return Err(StartError::Encoding { encoding });
+            .map_err(super::StoreError::from)?
+            .get(0);
+        if !found {
+            return Err(StartError::NotMigrated { schema: config.schema.clone(), table });
         }
-        let version: i32 = row.get(4);
-        if version < 140_000 {
-            return Err(StartError::ServerTooOld { version: version / 10_000 });
-        }
-        for (column, setting) in [(1, "fsync"), (2, "synchronous_commit"), (3, "full_page_writes")] {
-            if row.get::<_, &str>(column) == "off" {
-                tracing::warn!(setting, "is off: the server may lose what it acknowledged when it crashes");
-            }
-        }
-        let dead_letters = config.dead_letters.then_some("graphsink_dead_letters");
-        for table in ["entities", "connections", "mentions", "graphsink_attempts"].into_iter().chain(dead_letters) {
-            let found: bool = client
-                .query_one(
-                    "select exists (select from pg_catalog.pg_class c
-                                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                                    where n.nspname = $1 and c.relname = $2)",
-                    &[&config.schema, &table],
-                )
-                .await
-                .map_err(super::StoreError::from)?
-                .get(0);
-            if !found {
-                return Err(StartError::NotMigrated { schema: config.schema.clone(), table });
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::backoff::backoff;
-use super::{Store, StoreError};
+use super::{Store, StoreError, answer};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
 use crate::unit::{Unit, UnitDocument, UnitOfWork};
@@ -165,7 +165,7 @@ impl Store {
         after: Option<(Timestamp, Uuid)>,
         until: Timestamp,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
         let select = format!(
             "select dead_letter_id, first_rejected_at, unit::text from {}.graphsink_dead_letters
              where ($1::timestamptz is null or (first_rejected_at, dead_letter_id) > ($1, $2::uuid))
@@ -175,9 +175,10 @@ impl Store {
         );
         let (time, id) = after.unzip();
         let parameters: [&(dyn ToSql + Sync); 4] = [&time, &id, &until, &PAGE];
-        let query = connection.client().query(&select, &parameters);
-        let rows = tokio::time::timeout(self.silence(), query).await;
-        let rows = rows.map_err(|_| StoreError::NoAnswer(self.silence()))??;
+        // A connection without an answer is not for anybody else.
+        connection.enter_transaction();
+        let rows = answer(self.silence(), connection.client().query(&select, &parameters)).await??;
+        connection.leave_transaction();
         rows.iter()
             .map(|row| {
                 let text: &str = row.try_get(2)?;
@@ -193,8 +194,11 @@ impl Store {
 
     /// The database's clock, by which dead letters are dated.
     pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
-        let connection = self.connection().await?;
-        Ok(connection.client().query_one("select clock_timestamp()", &[]).await?.try_get(0)?)
+        let mut connection = self.connection().await?;
+        connection.enter_transaction();
+        let row = answer(self.silence(), connection.client().query_one("select clock_timestamp()", &[])).await??;
+        connection.leave_transaction();
+        Ok(row.try_get(0)?)
     }
 
     /// Deletes dead letters whose units were committed.
@@ -203,9 +207,12 @@ impl Store {
         let delete =
             format!("delete from {}.graphsink_dead_letters where dead_letter_id = any($1)", connection.schema());
         connection.enter_transaction();
-        connection.batch(&self.begin).await.map_err(StoreError::Begin)?;
-        connection.client().execute(&delete, &[&ids]).await?;
-        connection.batch("commit").await?;
+        answer(self.silence(), async {
+            connection.batch(&self.begin).await.map_err(StoreError::Begin)?;
+            connection.client().execute(&delete, &[&ids]).await?;
+            Ok::<_, StoreError>(connection.batch("commit").await?)
+        })
+        .await??;
         connection.leave_transaction();
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, answer};
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +88,15 @@ impl Store {
         let inserting = connection.client().execute(&insert, &parameters);
         let inserted = answer(self.connect_timeout + LOCK_TIMEOUT, inserting).await??;
         answer(self.statement_timeout, connection.batch("commit")).await??;
-        connection.leave_transaction();
         if inserted == 1 {
+            connection.leave_transaction();
             return Ok(Some(Fate::Aborted));
         }
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
         let row = answer(self.connect_timeout, connection.client().query_opt(&select, &parameters)).await??;
+        // Not before: a connection without an answer is not for anybody else.
+        connection.leave_transaction();
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }
 
@@ -108,7 +110,7 @@ impl Store {
             "begin read write; delete from {}.graphsink_attempts where at < now() - interval '1 day'; commit",
             connection.schema()
         );
-        connection.batch(&delete).await?;
+        answer(self.silence(), connection.batch(&delete)).await??;
         connection.leave_transaction();
         Ok(())
     }
@@ -122,9 +124,4 @@ impl Store {
             }
         }
     }
-}
-
-/// Waits for an answer, but no longer than `patience`.
-async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
-    tokio::time::timeout(patience, answer).await.map_err(|_| StoreError::NoAnswer(patience))
 }

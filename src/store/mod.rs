@@ -68,6 +68,11 @@ fn silence(statement_timeout: Duration) -> Duration {
     statement_timeout + NETWORK
 }
 
+/// Waits for an answer, but no longer than `patience`.
+async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+    tokio::time::timeout(patience, answer).await.map_err(|_| StoreError::NoAnswer(patience))
+}
+
 impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {

@@ -8,6 +8,7 @@
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
+//! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
 //! - `support` is the server, a fresh database for each test, and waiting with patience.
 //!
 //! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
@@ -23,7 +24,6 @@ mod loader;
 mod merge;
 mod model;
 mod outcomes;
-#[allow(dead_code)]
 mod proxy;
 mod refresh;
 mod restarts;
@@ -39,3 +39,4 @@ mod sql_values;
 mod stress;
 mod support;
 mod tls;
+mod wire;

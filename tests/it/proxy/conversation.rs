@@ -35,6 +35,8 @@ enum Kind {
     Begin,
     Commit,
     Rollback,
+    /// A whole transaction.
+    Whole,
     /// Not the client's: the answer is for nobody.
     Secret,
     Other,
@@ -75,12 +77,14 @@ impl Conversation {
             b'Q' => Kind::of(&message[5..]),
             _ => Kind::Other,
         };
-        let action = if kind == Kind::Begin {
-            self.transaction_ended();
-            self.transaction = Some(Transaction::default());
-            None
-        } else {
-            self.fault_of_request(message, kind)
+        let action = match kind {
+            Kind::Begin | Kind::Whole => {
+                self.transaction_ended();
+                self.transaction = (kind == Kind::Begin).then(Transaction::default);
+                let fault = self.shared.take_if_at_begin();
+                fault.map(|fault| self.happens(fault))
+            }
+            _ => self.fault_of_request(message, kind),
         };
         match action {
             Some(Action::SecretAbort) => self.requests.push_back(Request { kind: Kind::Secret, error: None }),
@@ -110,16 +114,15 @@ impl Conversation {
         transaction.requests += 1;
         let fault = transaction.fault?;
         let commit = kind == Kind::Commit;
+        let starts = matches!(message[0], b'P' | b'B' | b'Q');
         let due = match fault.at {
             _ if kind == Kind::Rollback => false,
-            At::Request(at) if fault.action == Action::SecretAbort => {
-                // Only between statements, and not before `commit`: no server loses a transaction after
-                // its last answer and says nothing.
-                number >= at && matches!(message[0], b'P' | b'B')
-            }
+            // Not before `commit`: no server loses a transaction after its last answer and says nothing.
+            At::Request(at) if fault.action == Action::SecretAbort => number >= at && starts && !commit,
+            At::Request(at) if fault.action.is_between_statements() => (number >= at && starts) || commit,
             At::Request(at) => number >= at || commit,
             At::Commit => commit,
-            At::Answer(_) | At::CommitAnswer => false,
+            At::Begin | At::Answer(_) | At::CommitAnswer => false,
         };
         due.then(|| self.happens(fault))
     }
@@ -149,8 +152,10 @@ impl Conversation {
         self.requests[0].error = error;
         if ready {
             self.requests.pop_front();
-            if matches!(request.kind, Kind::Commit | Kind::Rollback) {
-                self.transaction_ended();
+            match request.kind {
+                Kind::Commit => self.transaction_committed(),
+                Kind::Rollback => self.transaction_ended(),
+                _ => {}
             }
         }
         match (error, action) {
@@ -181,7 +186,7 @@ impl Conversation {
             _ if commit && matches!(fault.action, Action::Error { severity: "ERROR", .. }) => false,
             At::Answer(at) => number >= at || commit,
             At::CommitAnswer => commit,
-            At::Request(_) | At::Commit => false,
+            At::Begin | At::Request(_) | At::Commit => false,
         };
         due.then(|| self.happens(fault))
     }
@@ -192,6 +197,11 @@ impl Conversation {
         }
         self.shared.happened(fault);
         fault.action
+    }
+
+    fn transaction_committed(&mut self) {
+        let transaction = self.transaction.take();
+        self.shared.state().counts.missed += usize::from(transaction.is_some_and(|ended| ended.fault.is_some()));
     }
 
     fn transaction_ended(&mut self) {
@@ -207,6 +217,8 @@ impl Kind {
         match text.strip_suffix(b"\0").unwrap_or(text) {
             b"commit" => Self::Commit,
             b"rollback" => Self::Rollback,
+            // All of it in one message: over when it is answered.
+            text if text.ends_with(b"; commit") => Self::Whole,
             text if text.starts_with(b"begin") || text.windows(7).any(|words| words == b"; begin") => Self::Begin,
             _ => Self::Other,
         }
@@ -222,7 +234,7 @@ fn query(text: &str) -> Vec<u8> {
     message(b'Q', format!("{text}\0").as_bytes())
 }
 
-fn error_response(severity: &str, code: &str) -> Vec<u8> {
+pub(super) fn error_response(severity: &str, code: &str) -> Vec<u8> {
     let body = format!("S{severity}\0V{severity}\0C{code}\0Mthe proxy says so\0\0");
     message(b'E', body.as_bytes())
 }

@@ -7,6 +7,8 @@ use rand::Rng;
 /// Where in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
+    /// At `begin`, of whatever transaction comes next: whose it is the proxy cannot tell yet.
+    Begin,
     /// At the client's n-th message after `begin`, from 0; at `commit` if that comes first.
     Request(usize),
     /// At the server's n-th message after its answer to `begin`; at the answer to `commit` if that comes first.
@@ -41,6 +43,14 @@ pub(crate) enum Action {
     /// The server's transaction is made to fail without the client's knowledge, before the
     /// message's statement is passed on.
     SecretAbort,
+}
+
+impl Action {
+    /// Whether it comes between two statements, not between the messages of one: those travel together,
+    /// and a server waits for the rest of a statement without any limit.
+    pub(super) const fn is_between_statements(self) -> bool {
+        matches!(self, Self::Hold | Self::Stall | Self::SecretAbort)
+    }
 }
 
 /// One thing that goes wrong, once.
@@ -94,6 +104,7 @@ impl Fault {
     /// What it is, without its numbers.
     pub(super) fn name(self) -> String {
         let at = match self.at {
+            At::Begin => "begin",
             At::Request(_) => "request",
             At::Answer(_) => "answer",
             At::Commit => "commit",

@@ -4,8 +4,9 @@
 //! It reads whole messages both ways, follows transactions from `begin` to `commit` or `rollback`,
 //! and fails where a [`Fault`] says so. Faults are armed for the transactions to come, in order:
 //! the next epoch's transaction takes the first of them, and so on. So a plan that is drawn from a
-//! seed is the same whenever the seed is, whatever the timing. A fault whose place is not reached
-//! (its transaction was rolled back before) goes back to the head of the line.
+//! seed is the same whenever the seed is, whatever the timing. A fault whose transaction ended
+//! otherwise before its place goes back to the head of the line; one whose transaction was committed
+//! without ever coming to its place is given up.
 //!
 //! "Cut" means that the client's connection ends at once, while the server is left to finish what
 //! was passed on to it, as it does when a network fails: whether a `commit` was passed decides
@@ -124,6 +125,12 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.refuse = refuse);
     }
 
+    /// Whether every login is answered with a fatal error of this code, as by a server that has no place
+    /// or by a pooler that has no server.
+    pub(crate) fn fail_logins(&self, code: Option<&'static str>) {
+        self.shared.control.send_modify(|control| control.login_error = code);
+    }
+
     /// Whether nothing is passed on, of old connections and new ones. What was held up is passed on
     /// afterwards.
     pub(crate) fn stall(&self, stall: bool) {
@@ -162,6 +169,15 @@ pub(crate) struct Counts {
     pub commits_rolled_back: usize,
     /// Faults that happened, by name.
     pub faults: BTreeMap<String, usize>,
+    /// Faults that were given up, because their transaction did not come to their place.
+    pub missed: usize,
+}
+
+impl Counts {
+    /// Faults that need not be waited for any more.
+    pub(crate) fn done(&self) -> usize {
+        self.faults.values().sum::<usize>() + self.missed
+    }
 }
 
 /// Holds for all connections.
@@ -172,6 +188,7 @@ struct Control {
     half_opens: usize,
     releases: usize,
     refuse: bool,
+    login_error: Option<&'static str>,
     stall: bool,
     trickle: bool,
     delay: Option<Duration>,
@@ -206,6 +223,14 @@ impl Shared {
         }
         state.counts.transactions += 1;
         state.of_epochs.pop_front().flatten()
+    }
+
+    /// The fault of the next transaction, if its place is `begin`.
+    fn take_if_at_begin(&self) -> Option<Fault> {
+        let mut state = self.state();
+        let fault = state.of_epochs.front().copied().flatten().filter(|fault| fault.at == At::Begin)?;
+        state.of_epochs.pop_front();
+        Some(fault)
     }
 
     /// Notes that a fault happens.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::conversation::{Conversation, Verdict};
+use super::conversation::{Conversation, Verdict, error_response};
 use super::fault::Action;
 use super::{Control, Shared};
 
@@ -120,6 +120,11 @@ impl Session {
             match i32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]) {
                 SSL_REQUEST | GSS_REQUEST => to_client.write_all(b"N").await?,
                 code => {
+                    let login_error = self.shared.control.borrow().login_error;
+                    if let Some(login_error) = login_error {
+                        to_client.write_all(&error_response("FATAL", login_error)).await?;
+                        return Err(io::ErrorKind::ConnectionRefused.into());
+                    }
                     self.shared.state().counts.cancel_requests += usize::from(code == CANCEL_REQUEST);
                     return to_server.write_all(&packet).await;
                 }
@@ -135,6 +140,8 @@ impl Session {
         loop {
             let message = read(client).await?;
             self.gate().await;
+            // Before anybody can hear of a fault, and release what it holds.
+            let releases = self.releases();
             let verdict = self.conversation().request(&message);
             match verdict {
                 Verdict::Pass => self.write(server, &message).await?,
@@ -145,7 +152,7 @@ impl Session {
                     self.write(server, &message).await?;
                 }
                 Verdict::Suffer(action) => {
-                    if self.suffer(action).await || action == Action::Swallow {
+                    if self.suffer(action, releases).await || action == Action::Swallow {
                         self.write(server, &message).await?;
                     }
                     self.cut_after(action);
@@ -158,6 +165,7 @@ impl Session {
     async fn pass_answers(&self, server: &mut (impl AsyncRead + Unpin), client: &mut (impl AsyncWrite + Unpin)) {
         while let Ok(message) = read(server).await {
             self.gate().await;
+            let releases = self.releases();
             let verdict = self.conversation().answer(&message);
             match verdict {
                 Verdict::Pass => self.tell(client, &message).await,
@@ -168,7 +176,7 @@ impl Session {
                     self.mode.send_replace(Mode::Cut);
                 }
                 Verdict::Suffer(action) => {
-                    if self.suffer(action).await {
+                    if self.suffer(action, releases).await {
                         self.tell(client, &message).await;
                     }
                     self.cut_after(action);
@@ -178,7 +186,7 @@ impl Session {
     }
 
     /// Lets something go wrong; says whether the message at hand is passed on after that.
-    async fn suffer(&self, action: Action) -> bool {
+    async fn suffer(&self, action: Action, releases: usize) -> bool {
         let enter = |mode| {
             self.mode.send_replace(mode);
             false
@@ -189,7 +197,6 @@ impl Session {
                 true
             }
             Action::Hold => {
-                let releases = self.shared.control.borrow().releases;
                 self.shared.until(|control| control.releases > releases).await;
                 true
             }
@@ -200,6 +207,10 @@ impl Session {
             Action::HalfOpen => enter(Mode::HalfOpen),
             Action::Error { .. } | Action::SecretAbort => unreachable!("these are verdicts of their own"),
         }
+    }
+
+    fn releases(&self) -> usize {
+        self.shared.control.borrow().releases
     }
 
     fn cut_after(&self, action: Action) {
