@@ -10,6 +10,7 @@
 //! - Room is given back when a unit is settled, never earlier.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -215,9 +216,12 @@ impl InFlight {
             // Who no longer waits need not be told.
             let _ = waiter.send(());
         }
-        // The program's code, which may panic: everything that others wait for is done.
-        self.counters.report_settled(kind, submission.accepted_at.elapsed());
-        tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
+        // The program's code, which may panic: everything that others wait for is done, and whoever has
+        // more units to settle must get to them.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.counters.report_settled(kind, submission.accepted_at.elapsed());
+            tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
+        }));
         true
     }
 

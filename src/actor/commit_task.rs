@@ -75,7 +75,8 @@ impl CommitTask {
             for submission in &self.submissions {
                 let commit_under_way = submission.is_commit_under_way();
                 let cause = UnavailableCause::EngineFailed;
-                let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts: 1, cause });
+                let attempts = submission.attempts.load(Ordering::Relaxed);
+                let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause });
                 self.shared.in_flight.settle(submission, outcome);
             }
         }
@@ -121,7 +122,11 @@ impl EpochObserver for CommitTask {
         self.shared.counters.dead_letters_kept(units);
     }
 
-    fn settled(&mut self, unit: usize, outcome: Outcome) {
+    fn settled(&mut self, unit: usize, mut outcome: Outcome) {
+        if let Outcome::Unavailable(unavailable) = &mut outcome {
+            // Of all groups that the unit was in.
+            unavailable.attempts = self.submissions[unit].attempts.load(Ordering::Relaxed);
+        }
         self.shared.in_flight.settle(&self.submissions[unit], outcome);
     }
 }

@@ -7,13 +7,13 @@
 //! gets through closes the circuit, and everybody goes on.
 //!
 //! Properties:
-//! - While it is open the server is asked once a second or so, by the whole engine.
+//! - While it is open the server is asked about twice a second, by the whole engine.
 //! - Nobody is refused for it, and nothing is given up early: who waits here waits until its own
 //!   deadline. Admission holds callers back meanwhile, so that memory stays bounded.
 //! - A probe that is dropped half-way lets the next one try.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -21,11 +21,24 @@ use super::StoreError;
 use super::backoff::backoff;
 use crate::stats::Counters;
 
+/// A probe that takes longer, because it waits for a lock or for a server that keeps silent, lets the
+/// next one try beside it.
+const PROBE_MAX: Duration = Duration::from_secs(2);
+/// What opens again so soon was not mended: pauses go on growing, and nobody is told once more.
+const SETTLED: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct Circuit {
-    open: Mutex<Option<Open>>,
+    state: Mutex<State>,
     changed: Notify,
     counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    /// When it closed last, and how many tries had failed until then.
+    closed: Option<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -34,7 +47,15 @@ struct Open {
     cause: Arc<StoreError>,
     failures: u32,
     next_probe: Instant,
-    probing: bool,
+    /// Since when somebody tries.
+    probing: Option<Instant>,
+}
+
+impl Open {
+    fn fail(&mut self) {
+        self.failures += 1;
+        self.next_probe = Instant::now() + backoff(self.failures);
+    }
 }
 
 /// The right to try. Say what came of it with [`report`](Self::report).
@@ -47,12 +68,12 @@ pub(super) struct Permit<'a> {
 
 impl Circuit {
     pub(super) fn new(counters: Arc<Counters>) -> Self {
-        Self { open: Mutex::new(None), changed: Notify::new(), counters }
+        Self { state: Mutex::default(), changed: Notify::new(), counters }
     }
 
     /// Every change below leaves the state whole at every step.
-    fn state(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the right to try. At the deadline the answer is what stands in the way.
@@ -63,16 +84,17 @@ impl Circuit {
             changed.as_mut().enable();
             let until = {
                 let mut state = self.state();
-                let Some(open) = state.as_mut() else { return Ok(Permit { circuit: self, is_probe: false }) };
+                let Some(open) = &mut state.open else { return Ok(Permit { circuit: self, is_probe: false }) };
                 let now = Instant::now();
-                if !open.probing && now >= open.next_probe {
-                    open.probing = true;
+                let due = open.probing.map_or(open.next_probe, |since| since + PROBE_MAX);
+                if now >= due {
+                    open.probing = Some(now);
                     return Ok(Permit { circuit: self, is_probe: true });
                 }
                 if now >= deadline {
                     return Err(Arc::clone(&open.cause));
                 }
-                if open.probing { deadline } else { deadline.min(open.next_probe) }
+                deadline.min(due)
             };
             tokio::select! {
                 () = changed => {}
@@ -82,33 +104,54 @@ impl Circuit {
     }
 
     fn close(&self) {
-        if let Some(open) = self.state().take() {
+        let closed = {
+            let mut state = self.state();
+            let closed = state.open.take();
+            if let Some(open) = &closed {
+                state.closed = Some((Instant::now(), open.failures));
+            }
+            closed
+        };
+        self.changed.notify_waiters();
+        if let Some(open) = closed {
             let seconds = open.since.elapsed().as_secs_f64();
             tracing::info!(seconds, failures = open.failures, "the database can be used again");
             self.counters.circuit_closed();
         }
-        self.changed.notify_waiters();
     }
 
     fn keep_open(&self, cause: &Arc<StoreError>, probed: bool) {
-        let mut state = self.state();
-        let open = state.get_or_insert_with(|| {
-            tracing::error!(error = %cause, "the database cannot be used: one transaction at a time will try");
-            self.counters.circuit_opened(cause.sqlstate());
-            let now = Instant::now();
-            Open { since: now, cause: Arc::clone(cause), failures: 0, next_probe: now, probing: false }
-        });
-        open.cause = Arc::clone(cause);
-        // Those that were at work when it opened fail one after the other; that says nothing new.
-        if probed || open.failures == 0 {
-            open.failures += 1;
-            open.next_probe = Instant::now() + backoff(open.failures);
-        }
-        if probed {
-            open.probing = false;
-        }
-        drop(state);
+        let now = Instant::now();
+        let (opened, anew) = {
+            let mut state = self.state();
+            let before = state.closed.filter(|(closed, _)| now - *closed < SETTLED);
+            let opened = state.open.is_none();
+            let failures = before.map_or(0, |(_, failures)| failures);
+            let open = state.open.get_or_insert_with(|| Open {
+                since: now,
+                cause: Arc::clone(cause),
+                failures,
+                next_probe: now,
+                probing: None,
+            });
+            let anew = before.is_none() && (opened || open.cause.sqlstate() != cause.sqlstate());
+            open.cause = Arc::clone(cause);
+            // Those that were at work when it opened fail one after the other; that says nothing new.
+            if probed || opened {
+                open.fail();
+            }
+            if probed {
+                open.probing = None;
+            }
+            (opened, anew)
+        };
         self.changed.notify_waiters();
+        if anew {
+            tracing::error!(error = %cause, "the database cannot be used: one transaction at a time will try");
+        }
+        if opened {
+            self.counters.circuit_opened(cause.sqlstate());
+        }
     }
 }
 
@@ -134,10 +177,9 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            if let Some(open) = self.circuit.state().as_mut() {
-                open.probing = false;
-                open.failures += 1;
-                open.next_probe = Instant::now() + backoff(open.failures);
+            if let Some(open) = &mut self.circuit.state().open {
+                open.probing = None;
+                open.fail();
             }
             self.circuit.changed.notify_waiters();
         }
@@ -146,8 +188,6 @@ impl Drop for Permit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn down() -> Arc<StoreError> {
@@ -216,7 +256,7 @@ mod tests {
         let lost = Arc::new(StoreError::NoAnswer(Duration::ZERO));
         let before = Instant::now();
         at_work.pop().unwrap().report(Some(&down()));
-        let opened = |circuit: &Circuit| circuit.state().as_ref().map(|open| (open.failures, open.next_probe));
+        let opened = |circuit: &Circuit| circuit.state().open.as_ref().map(|open| (open.failures, open.next_probe));
         let first = opened(&circuit);
         assert!(first.is_some_and(|(failures, next_probe)| failures == 1 && next_probe >= before));
         at_work.pop().unwrap().report(Some(&down()));
@@ -241,8 +281,8 @@ mod tests {
                 _ => drop(probe),
             }
             let state = circuit.state();
-            let open = state.as_ref().unwrap();
-            assert_eq!((open.failures, open.probing), (failures, false));
+            let open = state.open.as_ref().unwrap();
+            assert_eq!((open.failures, open.probing.is_some()), (failures, false));
             assert!(open.next_probe >= before, "not before the pause is over");
         }
     }
@@ -251,9 +291,9 @@ mod tests {
     async fn nobody_probes_before_the_pause_is_over() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
-        circuit.state().as_mut().unwrap().next_probe = soon() + Duration::from_mins(1);
+        circuit.state().open.as_mut().unwrap().next_probe = soon() + Duration::from_mins(1);
         circuit.enter(Instant::now() + Duration::from_millis(20)).await.unwrap_err();
-        circuit.state().as_mut().unwrap().next_probe = Instant::now() + Duration::from_millis(20);
+        circuit.state().open.as_mut().unwrap().next_probe = Instant::now() + Duration::from_millis(20);
         assert!(circuit.enter(soon()).await.unwrap().is_probe);
     }
 

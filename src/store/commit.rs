@@ -28,7 +28,7 @@ use super::connection::Connection;
 use super::error::ErrorClass;
 use super::fence::Fate;
 use super::transaction::{AttemptError, Transaction, Written};
-use super::{Store, StoreError};
+use super::{Store, StoreError, answer};
 use crate::batch::Epoch;
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
@@ -112,6 +112,7 @@ impl Store {
         let units: Vec<Arc<Unit>> = epoch.units().to_vec();
         let whole = Group { units: (0..units.len()).collect(), epoch: Some(epoch), tries: Tries::default() };
         let mut groups = VecDeque::from([whole]);
+        let mut rejected = Vec::new();
         while let Some(mut group) = groups.pop_front() {
             let permit = match self.circuit.enter(deadline).await {
                 Ok(permit) => permit,
@@ -131,14 +132,12 @@ impl Store {
                         observer.settled(*unit, Outcome::Committed(committed));
                     }
                 }
-                Tried::Rejected(rejected) => {
+                Tried::Rejected(rejections) => {
                     let mut refused = vec![false; group.units.len()];
-                    let rejected = rejected.into_iter().map(|(index, rejection)| {
+                    for (index, rejection) in rejections {
                         refused[index] = true;
-                        (group.units[index], rejection)
-                    });
-                    let rejected = rejected.collect();
-                    self.reject(rejected, &units, deadline, observer).await;
+                        self.reject(group.units[index], rejection, &mut rejected, observer);
+                    }
                     let mut refused = refused.into_iter();
                     group.units.retain(|_| !refused.next().unwrap_or(false));
                     if !group.units.is_empty() {
@@ -152,8 +151,7 @@ impl Store {
                     match next {
                         Next::Reject => {
                             let unit = group.units[0];
-                            let rejected = vec![(unit, rejection(&error, &units[unit]))];
-                            self.reject(rejected, &units, deadline, observer).await;
+                            self.reject(unit, rejection(&error, &units[unit]), &mut rejected, observer);
                         }
                         Next::Split => {
                             let right = group.units.split_off(group.units.len() / 2);
@@ -186,23 +184,40 @@ impl Store {
                 Tried::GivenUp => give_up(&group, &Arc::new(StoreError::ShutDown), false, observer),
             }
         }
+        if !rejected.is_empty() {
+            self.bury(rejected, &units, deadline, observer).await;
+        }
     }
 
-    /// Tells units that they are rejected, after they were written down where that is wanted.
-    async fn reject(
+    /// Tells a unit that it is rejected. If rejected units are kept it waits, until its neighbours have
+    /// their outcomes: they need not wait for that.
+    fn reject(
+        &self,
+        unit: usize,
+        rejection: Rejection,
+        waiting: &mut Vec<(usize, Rejection)>,
+        observer: &mut dyn EpochObserver,
+    ) {
+        if self.dead_letters {
+            waiting.push((unit, rejection));
+        } else {
+            observer.settled(unit, Outcome::Rejected(rejection));
+        }
+    }
+
+    /// Keeps rejected units, and then tells them.
+    async fn bury(
         &self,
         mut rejected: Vec<(usize, Rejection)>,
         units: &[Arc<Unit>],
         deadline: Instant,
         observer: &mut dyn EpochObserver,
     ) {
-        if self.dead_letters {
-            let letters: Vec<_> = rejected.iter().map(|(unit, rejection)| (&*units[*unit], rejection)).collect();
-            let kept = self.keep_dead_letters(&letters, deadline).await;
-            observer.kept_dead_letters(kept.iter().flatten().count());
-            for ((_, rejection), dead_letter) in rejected.iter_mut().zip(kept) {
-                rejection.dead_letter = dead_letter;
-            }
+        let letters: Vec<_> = rejected.iter().map(|(unit, rejection)| (&*units[*unit], rejection)).collect();
+        let kept = self.keep_dead_letters(&letters, deadline).await;
+        observer.kept_dead_letters(kept.iter().flatten().count());
+        for ((_, rejection), dead_letter) in rejected.iter_mut().zip(kept) {
+            rejection.dead_letter = dead_letter;
         }
         for (unit, rejection) in rejected {
             observer.settled(unit, Outcome::Rejected(rejection));
@@ -324,19 +339,19 @@ impl Store {
         deadline: Instant,
     ) -> Result<Written, AttemptError> {
         failpoint("store::write");
-        let prepared = tokio::time::timeout(self.silence(), connection.prepare()).await;
-        prepared.map_err(|_| StoreError::NoAnswer(self.silence()))?.map_err(StoreError::Begin)?;
+        // Close to the deadline there is time for one more honest try.
+        let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
+        // Also a connection that keeps silent now is not for anybody else.
+        connection.enter_transaction();
+        answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(connection), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
-        connection.enter_transaction();
         let transaction = Transaction { connection, begin: &begin, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");
             written
         });
-        // Close to the deadline there is time for one more honest try.
-        let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
         connection.while_answering(self.silence(), limit, written).await
     }
 
@@ -424,10 +439,8 @@ fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
     let again = Next::RetryAfter(backoff(tries.attempts));
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {
-        // The circuit lets it try when there is a chance.
-        _ if error.is_systemic() => Next::RetryAfter(Duration::ZERO),
-        ErrorClass::Resource | ErrorClass::Configuration => Next::RetryAfter(Duration::ZERO),
-        ErrorClass::Transient | ErrorClass::Reconnect => again,
+        // Of those that stand in everybody's way the circuit has its own idea of when.
+        ErrorClass::Transient | ErrorClass::Reconnect | ErrorClass::Resource | ErrorClass::Configuration => again,
         ErrorClass::Bug => Next::RetryAfter(BUG_PAUSE),
         ErrorClass::TooLong => {
             tries.too_long += 1;

@@ -24,6 +24,9 @@ const PLANS_GOOD_FOR_ROWS: u64 = 100;
 /// See [`Connection::plans_are_stale`]. Planning all statements takes a few milliseconds.
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 
+/// How long a request to cancel may take; nobody waits for it.
+const CANCEL_MAX: Duration = Duration::from_secs(10);
+
 /// A number for the schema, the same in every process (FNV-1a).
 fn place_lock(schema: &str) -> i64 {
     let hash = schema
@@ -181,8 +184,12 @@ impl Connection {
         let token = self.client.cancel_token();
         let tls = self.tls.make();
         tokio::spawn(async move {
-            if let Err(error) = token.cancel_query(tls).await {
-                tracing::debug!(error = %StoreError::from(error), "a statement could not be cancelled");
+            match tokio::time::timeout(CANCEL_MAX, token.cancel_query(tls)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %StoreError::from(error), "a statement could not be cancelled");
+                }
+                Err(_) => tracing::debug!("a statement could not be cancelled: no answer"),
             }
         });
     }

@@ -14,13 +14,14 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::backoff::backoff;
+use super::error::ErrorClass;
 use super::{Store, StoreError, answer};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
 use crate::unit::{Unit, UnitDocument, UnitOfWork};
 
 /// Dead letters of one page, which are in flight together when they are submitted again.
-const PAGE: i64 = 200;
+const PAGE: i64 = 50;
 /// The time for one try, however close the deadline is.
 const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -101,12 +102,21 @@ impl Store {
                 return ids;
             };
             let error = Arc::new(error);
-            permit.report(Some(&error));
             tracing::warn!(error = %error, "rejected units could not be kept");
-            let may_pass = error.is_retryable() || error.is_systemic();
-            if !may_pass || Instant::now() >= deadline {
+            if error.class() == ErrorClass::Poison && rejected.len() > 1 {
+                // One of them is refused even here: the others need not share its fate.
+                drop(permit);
+                let mut ids = Vec::with_capacity(rejected.len());
+                for one in rejected {
+                    ids.extend(Box::pin(self.keep_dead_letters(&[*one], deadline)).await);
+                }
+                return ids;
+            }
+            // What is wrong with this one table alone stands in nobody else's way.
+            if !error.is_retryable() || Instant::now() >= deadline {
                 break;
             }
+            permit.report(Some(&error));
             attempts += 1;
             tokio::time::sleep(backoff(attempts)).await;
         }

@@ -148,8 +148,10 @@ impl StoreError {
         match self.class() {
             ErrorClass::Resource | ErrorClass::Configuration => true,
             ErrorClass::Reconnect => {
-                matches!(self, Self::Connect(_) | Self::NoConnection(_) | Self::Begin(_))
+                matches!(self, Self::Connect(_) | Self::NoConnection(_))
                     || matches!(self.sqlstate(), Some("25006" | "53300" | "57P03"))
+                    // Not a session that was lost, or ended, before it began.
+                    || matches!(self, Self::Begin(_)) && self.db().is_some() && self.class_of_code() != ErrorClass::Reconnect
             }
             _ => false,
         }
@@ -203,6 +205,7 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("3F", ErrorClass::Configuration),    // no such schema
     ("40001", ErrorClass::Transient),     // serialization failure
     ("40002", ErrorClass::Poison),        // integrity violation at the end of the transaction
+    ("40003", ErrorClass::Transient),     // nobody knows; at a commit the fence is asked first
     ("40P01", ErrorClass::Transient),     // deadlock
     ("42", ErrorClass::Configuration),    // no such table, column or privilege; wrong types
     ("428C9", ErrorClass::Poison),        // a generated column was written
@@ -352,5 +355,7 @@ mod tests {
         assert!(StoreError::Connect(Arc::new(silence().await)).is_systemic(), "nobody can connect");
         assert!(StoreError::Begin(said("0A000").await).is_systemic(), "nobody can begin");
         assert!(!StoreError::Begin(said("40001").await).is_systemic());
+        assert!(!StoreError::Begin(said("57P01").await).is_systemic(), "one session was ended while it was idle");
+        assert!(!StoreError::Begin(silence().await).is_systemic(), "one connection was lost while it was idle");
     }
 }

@@ -107,7 +107,7 @@ impl Store {
         connection.enter_transaction();
         // Says that it writes, as every transaction of the engine does: the default may be otherwise.
         let delete = format!(
-            "begin read write; delete from {}.graphsink_attempts where at < now() - interval '1 day'; commit",
+            "begin read write; delete from {}.graphsink_attempts where at < now() - interval '2 days'; commit",
             connection.schema()
         );
         answer(self.silence(), connection.batch(&delete)).await??;

@@ -71,8 +71,12 @@ impl Migrations {
     /// When the database cannot be reached, or a migration fails; each migration runs in a
     /// transaction of its own and leaves nothing when it fails.
     pub async fn run(self, config: &Config) -> Result<MigrationReport, StoreError> {
-        let (mut client, connection) =
-            config.postgres.connect(config.tls.make()).await.map_err(|error| StoreError::Connect(Arc::new(error)))?;
+        // Once for the socket, which the driver sees to, and once for the login.
+        let patience = config.connect_timeout * 2;
+        let connected = tokio::time::timeout(patience, config.postgres.connect(config.tls.make())).await;
+        let (mut client, connection) = connected
+            .map_err(|_| StoreError::NoConnection(patience))?
+            .map_err(|error| StoreError::Connect(Arc::new(error)))?;
         let connection = async move {
             if let Err(error) = connection.await {
                 tracing::warn!(error = %StoreError::from(error), "the migrations' connection failed");

@@ -62,10 +62,11 @@ impl Store {
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut connection = self.connection().await?;
         let begin = self.begin(&mut connection);
-        let patience = self.statement_timeout * 3;
+        // Three rounds of statements.
+        let patience = self.silence() * 3;
+        connection.enter_transaction();
         let step = async {
-            connection.prepare().await?;
-            connection.enter_transaction();
+            connection.prepare().await.map_err(StoreError::Begin)?;
             let transaction = Transaction { connection: &connection, begin: &begin, as_of, score_tolerance: 0.0 };
             let step = transaction.refresh(after, STEP).await?;
             connection.batch("commit").await?;

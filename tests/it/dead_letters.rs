@@ -157,10 +157,12 @@ async fn a_rejection_is_told_also_when_it_cannot_be_kept() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     commit(&engine, unit("first", "g1")).await;
-    // Not a missing table, which would stop the line: a refusal.
     client.batch_execute("alter table graphsink_dead_letters add check (message = '')").await.unwrap();
     assert_eq!(rejected(&engine, unit("second", "g1")).await.dead_letter, None);
     client.batch_execute("drop table graphsink_dead_letters").await.unwrap();
+    assert_eq!(rejected(&engine, unit("second", "g1")).await.dead_letter, None);
+    commit(&engine, unit("third", "g3")).await;
+    assert_eq!(engine.stats().circuit_openings, 0, "what is wrong with that table stands in nobody else's way");
     let started = Engine::start(database.config().dead_letters(true).build().unwrap()).await;
     let missing = matches!(started, Err(StartError::NotMigrated { table: "graphsink_dead_letters", .. }));
     assert!(missing, "an engine that is to keep dead letters wants their table");

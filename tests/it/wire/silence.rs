@@ -128,6 +128,7 @@ async fn connections_that_die_while_idle_cost_a_repetition_at_most() {
         }
     }
     assert!(journal.all_committed());
+    assert_eq!(rig.engine.stats().circuit_openings, 0, "connections that died say nothing of the server");
     journal.settle(&rig).await;
 }
 
