@@ -51,12 +51,18 @@
 //! A line too broken to tell its unit belongs to the unit of the lines around it, when those on both
 //! sides are of the same one; otherwise it stands alone.
 
-mod format;
-mod reader;
+mod diagnosis;
+mod group;
+mod input;
+mod line;
+mod raw;
+mod reason;
 mod sample;
+mod units;
 
-pub use format::{Added, Line, LineError, LineReason};
-pub use reader::{
-    Input, InputUnit, LINE_BYTES_MAX, Origin, Progress, ReadError, SourceLine, UNIT_BYTES_MAX, UNIT_ROWS_MAX, Units,
-};
+pub use group::{SourceLine, UNIT_BYTES_MAX};
+pub use input::{Input, LINE_BYTES_MAX, Progress, ReadError};
+pub use line::{Added, Line};
+pub use reason::{LineError, LineReason};
 pub use sample::Sample;
+pub use units::{InputUnit, Origin, UNIT_ROWS_MAX, Units};
