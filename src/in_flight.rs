@@ -297,7 +297,9 @@ mod tests {
         let (second, _) = accept(&in_flight);
         assert_eq!(in_flight.unrouted().len(), 2);
         assert!(in_flight.route(&first, 1) && in_flight.route(&second, 1));
+        assert!(in_flight.unrouted().is_empty());
         assert!(in_flight.route(&first, 2), "an actor died: routed again");
+        assert_eq!((first.epoch(), second.epoch()), (2, 1));
         let epoch = [first, second];
         assert!(!in_flight.claim(1, &epoch), "one of its units belongs to another epoch");
         assert_eq!(in_flight.unclaimed().len(), 2, "and then none of them is claimed");

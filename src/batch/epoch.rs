@@ -208,6 +208,8 @@ mod tests {
             (epoch.entities.rows().len(), epoch.connections.rows().len(), epoch.mentions.rows().len()),
             (3, 2, 3)
         );
+        assert_eq!((epoch.entities.len(), epoch.connections.len(), epoch.mentions.len()), (3, 2, 3));
+        assert_eq!(Table::ALL.map(|table| epoch.received(table)), [6, 3, 4]);
         let committed = epoch.committed(&rows(3), &rows(2), &rows(3));
         let ids = |rows: &[CommittedRow]| rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>();
         let entities: Vec<_> = committed.iter().map(|unit| ids(&unit.entities)).collect();
