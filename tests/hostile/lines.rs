@@ -559,7 +559,7 @@ fn check(whole: &Whole) -> TestCaseResult {
 #[test]
 fn whatever_the_lines_are_each_becomes_a_unit_or_an_error_with_its_number() {
     let seed = seed("lines");
-    let result = runner(seed, 1_500).run(&whole(), |whole| check(&whole));
+    let result = runner(seed, 600).run(&whole(), |whole| check(&whole));
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
