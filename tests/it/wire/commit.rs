@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 
 use super::{Journal, Rig, records, until};
 use crate::generate::{self, Space};
+use crate::model::Record;
 use crate::proxy::{Action, At, Fault};
 use crate::support::{as_of, seed, within};
 
@@ -165,17 +166,20 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     let seed = seed("statements that fail");
     let rig = Rig::start(|config| config.in_flight_commits(16).max_batch_rows(1)).await;
     let space = Space { restaurants: 400, dishes: 50, attributes: 40, sources: 4_000, threads: 50, as_of: as_of() };
-    let records = generate::sample(seed, space, 4 * (2 * MESSAGES + 40));
-    let mut records = records.chunks(4);
+    let records = generate::sample(seed, space, 6 * MESSAGES + 160);
+    let (known, records) = records.split_at(160);
     let mut journal = Journal::default();
     // Rows that exist, so that there is something to lock, to read and to update.
-    let known: Vec<_> = records.by_ref().take(40).flatten().cloned().collect();
-    assert!(journal.tell(&rig.engine, &known).await.committed().is_some());
+    assert!(journal.tell(&rig.engine, known).await.committed().is_some());
+    // Only entities: what is said of them is the last that such a transaction does.
+    let entities: Vec<_> = records.iter().filter(|record| matches!(record, Record::Entity(_))).collect();
     for message in 0..MESSAGES {
-        for action in [Action::SecretAbort, Action::Error { severity: "ERROR", code: "25P02" }] {
+        let mixed = [&known[message * 2..][..2], &records[message * 6..][..4]].concat();
+        let entities: Vec<_> = entities[message..][..3].iter().map(|record| (*record).clone()).collect();
+        let forged = Action::Error { severity: "ERROR", code: "25P02" };
+        for (own, action) in [(&mixed, Action::SecretAbort), (&entities, Action::SecretAbort), (&mixed, forged)] {
             rig.proxy.on_next(Fault::at(At::Request(message), action));
-            let own = [&known[message * 2..][..2], records.next().unwrap()].concat();
-            journal.submit(&rig.engine, &own).await;
+            journal.submit(&rig.engine, own).await;
         }
     }
     journal.hear().await;
@@ -183,9 +187,9 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     let counts = rig.proxy.counts();
     println!("{counts:?}");
     // Those that were missed lie beyond the last statement of every transaction.
-    assert_eq!(counts.done(), 2 * MESSAGES);
+    assert_eq!(counts.done(), 3 * MESSAGES);
     let aborts = counts.faults["request: secret abort"];
-    assert!(aborts >= 20, "only {aborts} statements were found to fail");
+    assert!(aborts >= 30, "only {aborts} statements were found to fail");
     assert!(counts.faults["request: 25P02"] >= 20, "{counts:?}");
     let failed = rig.engine.stats().failed_attempts as usize;
     assert!(failed >= aborts, "{failed} transactions failed");
