@@ -289,10 +289,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_says_what_the_server_said_and_no_value_of_a_row() {
-        let error = StoreError::from(said("23514").await);
-        assert_eq!(error.sqlstate(), Some("23514"));
-        assert_eq!(error.to_string(), "PostgreSQL: the message (SQLSTATE 23514)");
-        assert_eq!(format!("{error:?}"), "StoreError(PostgreSQL: the message (SQLSTATE 23514))");
+        let error = StoreError::from(said("42501").await);
+        assert_eq!(error.sqlstate(), Some("42501"));
+        assert_eq!(error.to_string(), "PostgreSQL: the message (SQLSTATE 42501)");
+        assert_eq!(format!("{error:?}"), "StoreError(PostgreSQL: the message (SQLSTATE 42501))");
+        // Messages of these may quote a row.
+        assert_eq!(StoreError::from(said("23514").await).to_string(), "PostgreSQL refused a row (SQLSTATE 23514)");
         assert_eq!(StoreError::Begin(said("0A000").await).sqlstate(), Some("0A000"));
         assert_eq!(StoreError::Connect(Arc::new(said("28P01").await)).sqlstate(), Some("28P01"));
         let lost = StoreError::from(silence().await);

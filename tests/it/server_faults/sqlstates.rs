@@ -205,10 +205,18 @@ async fn codes_that_accuse_the_server_end_as_unavailable_at_the_deadline() {
             other => panic!("{code}: expected unavailable, got {other:?}"),
         }
         assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
-        // Mended, and submitted again.
+        // Mended, and submitted again, until the engine has looked again.
         raise(&client, "00000", 0).await;
-        let outcome = within(engine.submit(unit(&record)).await.unwrap()).await;
-        assert!(outcome.committed().is_some(), "{code}: {outcome:?}");
+        let again = async {
+            loop {
+                match engine.submit(unit(&record)).await.unwrap().await {
+                    Outcome::Committed(_) => break,
+                    Outcome::Unavailable(_) => {}
+                    Outcome::Rejected(rejection) => panic!("{code}: {rejection}"),
+                }
+            }
+        };
+        within(again).await;
         records.push(record);
     }
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
