@@ -232,3 +232,36 @@ fn check_time(time: Timestamp, row: Row, field: Field) -> Result<(), InvalidUnit
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::record::{Mention, SourceType};
+
+    /// Texts are shared, so that the unit is only said to be that large.
+    #[test]
+    fn a_unit_may_have_so_many_bytes_and_not_one_more() {
+        let text: Arc<str> = "x".repeat(1 << 20).into();
+        let mut unit = UnitOfWork::new();
+        let (restaurant, dish) = (unit.restaurant("r").handle(), unit.dish("d").handle());
+        let connection = unit.connection(restaurant, dish).handle();
+        let mention = Mention::new(SourceType::Post, "i", "u", "s", "2024-01-01T00:00:00Z".parse().unwrap());
+        for _ in 0..255 {
+            unit.mention(connection, mention.clone().thread(Arc::clone(&text)));
+        }
+        unit.mention(connection, mention.clone());
+        let left = UNIT_BYTES_MAX - unit.bytes();
+        let mut whole = unit.clone();
+        whole.mentions.last_mut().unwrap().mention.content_excerpt = "x".repeat(left);
+        assert_eq!(whole.bytes(), UNIT_BYTES_MAX);
+        assert!(matches!(whole.validate(1_000), Err(InvalidUnit::TextTooLong { .. })), "not for its bytes");
+        for more in [1, 2] {
+            let mut over = unit.clone();
+            over.mentions.last_mut().unwrap().mention.content_excerpt = "x".repeat(left + more);
+            let bytes = UNIT_BYTES_MAX + more;
+            assert_eq!(over.validate(1_000), Err(InvalidUnit::TooManyBytes { bytes, limit: UNIT_BYTES_MAX }));
+        }
+    }
+}
