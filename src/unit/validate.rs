@@ -237,6 +237,8 @@ fn check_time(time: Timestamp, row: Row, field: Field) -> Result<(), InvalidUnit
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::record::{Mention, SourceType};
 
@@ -262,6 +264,28 @@ mod tests {
             over.mentions.last_mut().unwrap().mention.content_excerpt = "x".repeat(left + more);
             let bytes = UNIT_BYTES_MAX + more;
             assert_eq!(over.validate(1_000), Err(InvalidUnit::TooManyBytes { bytes, limit: UNIT_BYTES_MAX }));
+        }
+    }
+
+    #[test]
+    fn lists_and_objects_count_as_levels_of_metadata_and_what_they_hold_does_not() {
+        let validated = |metadata: Value| {
+            let mut unit = UnitOfWork::new();
+            let place = PlaceObservation::new("2024-01-01T00:00:00Z".parse().unwrap());
+            unit.restaurant("r").place(place.metadata(metadata));
+            unit.validate(10).map_err(|invalid| invalid.rule())
+        };
+        let object = |inner: Value| json!({ "a": inner, "b": 1 });
+        let list = |inner: Value| json!(["a", inner, 1]);
+        for innermost in [json!({}), json!([]), json!(["text"])] {
+            let around = |levels: usize, wrap: &dyn Fn(Value) -> Value| {
+                // The innermost is one level, the outermost must be an object.
+                object((0..levels - 2).fold(innermost.clone(), |inner, _| wrap(inner)))
+            };
+            for wrap in [&object as &dyn Fn(Value) -> Value, &list] {
+                assert_eq!(validated(around(METADATA_DEPTH_MAX, wrap)), Ok(()));
+                assert_eq!(validated(around(METADATA_DEPTH_MAX + 1, wrap)), Err("metadata_too_deep"));
+            }
         }
     }
 }
