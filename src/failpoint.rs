@@ -1,7 +1,7 @@
 //! Places where tests make the engine's own code panic (feature `failpoints`; otherwise nothing).
 //!
-//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `commit_task::*`, `store::*`.
-//! `tests/failpoints.rs` sets them off; the list there must name them all.
+//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `store::*`.
+//! `tests/failpoints` sets them off; the list there must name them all.
 
 /// Does what the crate [`fail`] was told to do at `name`.
 #[cfg(feature = "failpoints")]

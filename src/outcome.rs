@@ -175,6 +175,7 @@ pub enum RejectReason {
 
 /// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rejection {
     /// What kind of refusal.
     pub reason: RejectReason,

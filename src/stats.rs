@@ -12,6 +12,7 @@ use crate::telemetry;
 
 /// Totals since the engine's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// Units accepted.
     pub units_submitted: u64,

@@ -16,8 +16,8 @@
 //! 2. It sends the unit to the batcher of each table, which absorbs its rows into the epoch's batch.
 //! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
 //!    through the same mailboxes, so no row of the epoch can come after it.
-//! 4. Each batcher answers a seal by sending its batch to the coordinator, which joins the three,
-//!    claims the units, and starts a task that commits them, one after the other in each lane.
+//! 4. Each batcher answers a seal by sending its batch to the coordinator, which joins the three
+//!    and starts a task that claims the units and commits them, one after the other in each lane.
 //! 5. The task gives every unit its outcome and tells the supervisor that the lane is free.
 //!
 //! Properties:

@@ -84,6 +84,7 @@ type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 
 /// How an engine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline,
     /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
@@ -232,6 +233,14 @@ impl Engine {
     ///
     /// The engine needs not be one that keeps dead letters itself; if it is, a unit that is rejected
     /// again has its new reason in the table.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
+    /// let report = engine.resubmit_dead_letters().await?;
+    /// println!("{} committed, {} rejected again", report.committed, report.rejected);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the table cannot be read or written; what was committed until then stays so.
