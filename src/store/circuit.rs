@@ -308,4 +308,34 @@ mod tests {
         assert!(!counters.snapshot().circuit_open);
         assert!(!circuit.enter(soon()).await.unwrap().is_probe);
     }
+
+    #[tokio::test]
+    async fn what_opens_again_soon_goes_on_where_it_was() {
+        let circuit = Circuit::new(Arc::default());
+        let failures = || circuit.state().open.as_ref().map_or(0, |open| open.failures);
+        for _ in 0..3 {
+            circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        }
+        assert_eq!(failures(), 3);
+        circuit.close();
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        assert_eq!(failures(), 4, "closed by somebody whom the trouble does not concern");
+        circuit.close();
+        circuit.state().closed = Some((Instant::now().checked_sub(SETTLED).unwrap(), 4));
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        assert_eq!(failures(), 1, "that trouble was over");
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_takes_long_lets_the_next_one_try() {
+        let circuit = Circuit::new(Arc::default());
+        circuit.enter(soon()).await.unwrap().report(Some(&down()));
+        let stuck = circuit.enter(soon()).await.unwrap();
+        let second = circuit.enter(soon()).await.unwrap();
+        assert!(stuck.is_probe && second.is_probe);
+        second.report(None);
+        assert!(!circuit.enter(soon()).await.unwrap().is_probe, "the server is well");
+        drop(stuck);
+        assert!(circuit.state().open.is_none(), "and stays so");
+    }
 }
