@@ -351,6 +351,16 @@ mod tests {
     }
 
     #[test]
+    fn waiting_ends_though_a_younger_unit_for_which_nobody_waits_is_on_its_way() {
+        let in_flight = InFlight::new(Arc::default());
+        let (first, _) = accept(&in_flight);
+        let mut settled = in_flight.settled_so_far();
+        let (_second, _receiver) = accept(&in_flight);
+        in_flight.settle(&first, unavailable());
+        assert_eq!(settled.try_recv(), Ok(Some(())));
+    }
+
+    #[test]
     fn a_commit_that_failed_is_not_under_way_any_more() {
         let in_flight = InFlight::new(Arc::default());
         let (submission, _) = accept(&in_flight);
