@@ -391,10 +391,14 @@ impl Store {
                 connection.cancel();
                 error
             }
-            // A driver's error without SQLSTATE: if the connection still answers, a value could not
-            // be sent or read, which is some row's fault.
+            // A driver's error without SQLSTATE: if the connection still answers, a value could not be sent or
+            // read. That may be some row's fault, or that of a pooler that mixes prepared statements up: not on
+            // this connection again.
             ErrorClass::Reconnect if error.sqlstate().is_none() => match error {
-                StoreError::Postgres(error) if self.roll_back(connection).await => StoreError::Value(error),
+                StoreError::Postgres(error) if self.roll_back(connection).await => {
+                    connection.enter_transaction();
+                    StoreError::Value(error)
+                }
                 error => error,
             },
             // Prepared statements may be what is wrong: not on this connection again.

@@ -120,8 +120,8 @@ impl StoreError {
             Self::VanishedRow => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
             Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime => ErrorClass::Configuration,
-            Self::Value(_) | Self::UnknownLabel(_) => ErrorClass::Poison,
-            Self::Panicked => ErrorClass::Unknown,
+            Self::UnknownLabel(_) => ErrorClass::Poison,
+            Self::Value(_) | Self::Panicked => ErrorClass::Unknown,
             Self::Postgres(_) => self.class_of_code(),
             // On a standby `begin .. read write` is 0A000, elsewhere a doubtful code: no unit is to blame.
             Self::Connect(_) | Self::Begin(_) => match self.class_of_code() {
@@ -318,7 +318,7 @@ mod tests {
             assert_eq!(StoreError::Connect(Arc::new(said(code).await)).class(), at_its_begin, "{code}");
         }
         assert_eq!(StoreError::from(silence().await).class(), ErrorClass::Reconnect);
-        assert_eq!(StoreError::Value(silence().await).class(), ErrorClass::Poison);
+        assert_eq!(StoreError::Value(silence().await).class(), ErrorClass::Unknown);
         assert_eq!(StoreError::UnknownLabel("type").class(), ErrorClass::Poison);
         assert_eq!(StoreError::Panicked.class(), ErrorClass::Unknown);
         assert_eq!(StoreError::VanishedRow.class(), ErrorClass::Transient);
