@@ -166,6 +166,8 @@ impl Conversation {
                 Verdict::Replace([&error_response(severity, code)[..], message].concat())
             }
             (Some(_), _) => Verdict::Discard,
+            // "No data" comes only where a statement is described.
+            (None, Some(Action::Mangle)) => Verdict::Replace(self::message(b'n', &[])),
             (None, Some(action)) => Verdict::Suffer(action),
             (None, None) if request.kind == Kind::Secret => Verdict::Discard,
             (None, None) => Verdict::Pass,

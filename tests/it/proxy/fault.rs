@@ -40,6 +40,8 @@ pub(crate) enum Action {
     /// The client gets this error instead of the answer. A severity other than `ERROR` also cuts the
     /// connection. In place of `commit` the server gets `rollback`.
     Error { severity: &'static str, code: &'static str },
+    /// In place of the server's message the client gets one that has no business there.
+    Mangle,
     /// The server's transaction is made to fail without the client's knowledge, before the
     /// message's statement is passed on.
     SecretAbort,
@@ -119,6 +121,7 @@ impl Fault {
             Action::Stall => "stall",
             Action::HalfOpen => "half open",
             Action::Error { code, .. } => code,
+            Action::Mangle => "mangle",
             Action::SecretAbort => "secret abort",
         };
         format!("{at}: {action}")

@@ -205,7 +205,9 @@ impl Session {
             Action::Swallow => enter(Mode::Swallowing),
             Action::Stall => enter(Mode::Stalled),
             Action::HalfOpen => enter(Mode::HalfOpen),
-            Action::Error { .. } | Action::SecretAbort => unreachable!("these are verdicts of their own"),
+            Action::Error { .. } | Action::Mangle | Action::SecretAbort => {
+                unreachable!("these are verdicts of their own")
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! `PgBouncer` reports nearly all of its own with the code of a protocol violation, 08P01, as fatal
 //! errors. They are no fault of the engine's and none of a unit's.
 
+use futures::future::join_all;
 use graphsink::{Engine, StartError};
 
 use super::{Journal, Rig, records, until};
@@ -27,6 +28,29 @@ async fn errors_of_a_pooler_are_survived_at_every_step() {
     let counts = rig.proxy.counts();
     assert_eq!((counts.done(), counts.missed), (places.len(), 0), "{counts:?}");
     journal.settle(&rig).await;
+}
+
+/// Answers that make no sense: a pooler that does not know prepared statements gives those of another
+/// client's (seen with `PgBouncer` 1.18 in transaction mode). That proves nothing against a unit.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_makes_no_sense_is_no_units_fault() {
+    let seed = seed("answers without sense");
+    let mut places: Vec<At> = (0..48).map(At::Answer).collect();
+    places.push(At::CommitAnswer);
+    let one = async |places: &[At]| {
+        let rig = Rig::start(|config| config).await;
+        let records = records(seed, 5 * places.len());
+        let mut journal = Journal::default();
+        for (own, at) in records.chunks(5).zip(places) {
+            rig.proxy.on_next(Fault::at(*at, Action::Mangle));
+            let outcome = journal.tell(&rig.engine, own).await;
+            assert!(outcome.committed().is_some(), "{at:?}: {outcome:?}");
+        }
+        assert_eq!(rig.proxy.counts().done(), places.len());
+        journal.settle(&rig).await;
+    };
+    // Where the end of an answer is mangled the engine waits for it in vain.
+    join_all(places.chunks(7).map(one)).await;
 }
 
 /// Nobody gets in for a while: the engine waits, and nobody's unit is refused for it.
