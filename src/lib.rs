@@ -85,6 +85,7 @@ mod config;
 mod engine;
 mod error;
 mod failpoint;
+mod hash;
 mod in_flight;
 #[cfg(feature = "loader")]
 pub mod loader;

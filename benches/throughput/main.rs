@@ -36,6 +36,10 @@ use database::{Database, Tables};
 use report::Report;
 use workload::Workload;
 
+/// As the README advises: units are freed by other threads than those that made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures how fast mentions are written, beside alternatives and the limit.
 #[derive(Debug, Parser)]
 #[command(name = "throughput")]

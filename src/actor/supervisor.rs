@@ -1,6 +1,6 @@
 //! The root of the actors: routes units to lanes, seals epochs, keeps its children alive.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::message::{
     Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
 use crate::failpoint::failpoint;
+use crate::hash::HashMap;
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::stats::Counters;
 use crate::store::Store;
@@ -142,10 +143,10 @@ impl Supervisor {
             shared,
             lanes,
             sealed: BTreeMap::new(),
-            affinity: HashMap::new(),
+            affinity: HashMap::default(),
             children: None,
             incarnations: 0,
-            current: HashMap::new(),
+            current: HashMap::default(),
             _alive: alive,
             give_up,
         }

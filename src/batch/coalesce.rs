@@ -1,8 +1,8 @@
 //! Rows of one table, at most one per name.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::hash::HashMap;
 use crate::record::Merge;
 
 /// Coalesced rows of one table, in order of first arrival, and for every row that was absorbed the
@@ -19,7 +19,7 @@ pub(crate) struct Batch<K, V> {
 
 impl<K, V> Default for Batch<K, V> {
     fn default() -> Self {
-        Self { index: HashMap::new(), rows: Vec::new(), slots: Vec::new() }
+        Self { index: HashMap::default(), rows: Vec::new(), slots: Vec::new() }
     }
 }
 

@@ -1,13 +1,13 @@
 //! From names of connections and mentions to rows: ids, final figures, lock order.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::entities::VanishedRow;
 use super::{EntityPlan, Epoch};
+use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityName, Mention, MentionChange, Merge,
@@ -131,7 +131,7 @@ impl ConnectionPlan {
             connection_of_slot: Vec::with_capacity(epoch.connections.rows().len()),
             mention_of_slot: Vec::with_capacity(epoch.mentions.rows().len()),
         };
-        let mut node_of_key: HashMap<ConnectionKey<Uuid>, u32> = HashMap::new();
+        let mut node_of_key: HashMap<ConnectionKey<Uuid>, u32> = HashMap::default();
         for (name, facts) in epoch.connections.rows() {
             let (key, known) = match name {
                 ConnectionName::Key(key) => (
@@ -189,7 +189,7 @@ impl ConnectionPlan {
     fn resolve_mentions(&mut self, epoch: &Epoch) {
         // Names are rows as long as no two names of connections turned out to be one.
         let aliased = self.connections.len() < self.connection_of_slot.len();
-        let mut node_of_key: HashMap<(u32, SourceType, Arc<str>), u32> = HashMap::new();
+        let mut node_of_key: HashMap<(u32, SourceType, Arc<str>), u32> = HashMap::default();
         for (name, mention) in epoch.mentions.rows() {
             let slot = epoch.connections.slot_of(&name.connection);
             let connection = self.connection_of_slot[slot.expect("a mention's connection is a row of its unit")];

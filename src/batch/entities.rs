@@ -1,11 +1,11 @@
 //! From names of entities to rows: ids, final values, lock order.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::{EntityBatch, Epoch};
+use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{EntityFacts, EntityKey, EntityName, Merge, Table};
 use crate::unit::{Row, TypedUse};
@@ -57,7 +57,7 @@ impl EntityPlan {
             return Err(rejected);
         }
         let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
-        let mut node_of_key = HashMap::new();
+        let mut node_of_key = HashMap::default();
         let has_ids = !by_id.is_empty();
         // Keys first, so that ids that turn out to be one of them find their node.
         for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {

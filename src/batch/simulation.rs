@@ -5,7 +5,7 @@
 //! what the transaction did to its rows, which is told here from the tables before and after.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -14,6 +14,7 @@ use proptest::test_runner::TestCaseResult;
 use uuid::Uuid;
 
 use super::*;
+use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityFacts, EntityKey, EntityName, EntityType,
@@ -80,7 +81,7 @@ impl Tables {
     }
 
     fn look_up(&self, epoch: &Epoch) -> Result<(EntityPlan, KeysById), Rejected> {
-        let (mut by_key, mut by_id) = (HashMap::new(), HashMap::new());
+        let (mut by_key, mut by_id) = (HashMap::default(), HashMap::default());
         for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
             match name {
                 EntityName::Key(key) => {
@@ -180,7 +181,7 @@ impl Tables {
     }
 
     fn write_mentions(&mut self, plan: &mut ConnectionPlan, locked: &[u32]) {
-        let (mut recent, mut threads) = (HashMap::new(), HashMap::new());
+        let (mut recent, mut threads) = (HashMap::default(), HashMap::default());
         for connection in locked {
             let (id, facts, metrics) = self.connections[&plan.connections()[*connection as usize].key].clone();
             plan.set_stored(*connection, StoredConnection { id, facts, metrics });

@@ -8,13 +8,14 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::hash::BuildHasher;
 
 use chrono::{SecondsFormat, TimeDelta};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Mention, SourceType, Timestamp};
+use crate::hash::HashSet;
 
 /// How many best mentions a connection keeps.
 pub const TOP_MENTIONS: usize = 5;
@@ -260,7 +261,7 @@ impl<'a> ConnectionMetrics<'a> {
     /// The figures of exactly these mentions.
     pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
         let mut metrics = Self::empty();
-        let mut threads = HashSet::new();
+        let mut threads = HashSet::default();
         for (mention_id, mention) in mentions {
             metrics.mention_count += 1;
             metrics.total_upvotes += i64::from(mention.upvotes);
@@ -280,17 +281,17 @@ impl<'a> ConnectionMetrics<'a> {
     /// `known_threads` are those threads of the changes that the connection already had. Where
     /// the second part of the answer says so, the figures lack what must be read again.
     #[must_use]
-    pub fn advance(
+    pub fn advance<S: BuildHasher>(
         &'a self,
         changes: &[MentionChange<'a>],
         recent_before: i32,
-        known_threads: &HashSet<&str>,
+        known_threads: &std::collections::HashSet<&str, S>,
         as_of: Timestamp,
     ) -> (Self, RereadNeeded) {
         let top_mentions = self.top_mentions.iter().map(TopMention::borrowed).collect();
         let mut after = ConnectionMetrics { top_mentions, ..*self };
         let mut reread = RereadNeeded::default();
-        let mut new_threads = HashSet::new();
+        let mut new_threads = HashSet::default();
         let recent = |mention: &Mention| i32::from(within(mention.created_at, as_of, RECENT_DAYS));
         after.recent_mention_count = recent_before;
         for change in changes {
@@ -469,7 +470,7 @@ mod tests {
         let advance = |new: &Mention| {
             let changes =
                 [MentionChange::Replaced { mention_id: Uuid::from_u128(6), before: &mentions[5], mention: new }];
-            let (after, reread) = stored.advance(&changes, 6, &HashSet::new(), day(60.0));
+            let (after, reread) = stored.advance(&changes, 6, &std::collections::HashSet::<&str>::new(), day(60.0));
             (after.total_upvotes, reread.top)
         };
         assert_eq!(advance(&change(12)), (72, true), "ties with a stored mention whose source id is unknown");
@@ -484,7 +485,7 @@ mod tests {
         let reread = |index: usize, new: &Mention| {
             let mention_id = Uuid::from_u128(index as u128 + 1);
             let change = MentionChange::Replaced { mention_id, before: &mentions[index], mention: new };
-            stored.advance(&[change], 3, &HashSet::new(), day(60.0)).1
+            stored.advance(&[change], 3, &std::collections::HashSet::<&str>::new(), day(60.0)).1
         };
         let none = RereadNeeded::default();
         assert_eq!(reread(2, &mention("2", 1, 52.0)), none, "it fell, but there is none that was not read");

@@ -1,6 +1,5 @@
 //! One connection: its prepared statements, and whether it may be used again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::columns::MentionColumns;
 use super::statement::Statement;
+use crate::hash::HashMap;
 use crate::telemetry;
 use crate::tls::{MakeTls, Tls};
 
@@ -71,7 +71,7 @@ impl bb8::ManageConnection for ConnectionManager {
             schema: Arc::clone(&self.schema),
             place_lock: place_lock(&self.schema),
             planned: None,
-            statements: HashMap::new(),
+            statements: HashMap::default(),
             settled_attempts: Vec::new(),
             in_transaction: false,
             opened: Instant::now(),

@@ -19,8 +19,6 @@
 //!   the loser of a race for an attribute's id.
 //! - Merge rules live in `record`, and nowhere in SQL.
 
-use std::collections::{HashMap, HashSet};
-
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -34,6 +32,7 @@ use super::statement::{Statement, uuid_array};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, PlaceIds, StoredEntity, VanishedRow, top_mention,
 };
+use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before};
 
@@ -175,17 +174,17 @@ impl Transaction<'_> {
         );
         begun.map_err(StoreError::Begin)?;
         recorded?;
-        let mut stored_by_key = HashMap::new();
+        let mut stored_by_key = HashMap::default();
         for row in rows_by_key? {
             let (slot, key, said) = slots[ordinal(&row)? as usize];
             stored_by_key.insert(slot, entity_by_key(&row, key, said)?);
         }
-        let mut stored_by_id = HashMap::new();
+        let mut stored_by_id = HashMap::default();
         for row in rows_by_id? {
             let stored = entity_by_id(&row)?;
             stored_by_id.insert(stored.id, stored);
         }
-        let mut keys_by_id = HashMap::new();
+        let mut keys_by_id = HashMap::default();
         for row in connection_rows? {
             keys_by_id.insert(row.try_get(0)?, connection_key(&row, 1)?);
         }
@@ -257,8 +256,8 @@ impl Transaction<'_> {
 
     /// Steps 4 to 6.
     async fn write_mentions(&self, connections: &mut ConnectionPlan, locked: Vec<u32>) -> Result<(), StoreError> {
-        let mut recent = HashMap::new();
-        let mut threads: HashMap<u32, HashSet<String>> = HashMap::new();
+        let mut recent = HashMap::default();
+        let mut threads: HashMap<u32, HashSet<String>> = HashMap::default();
         if !locked.is_empty() {
             self.read_connections(connections, &locked).await?;
             (recent, threads) = self.read_history(connections, &locked).await?;
@@ -338,7 +337,7 @@ impl Transaction<'_> {
                 recent_owners.push(stored.id);
                 recent_nodes.push(connection);
             }
-            let mut distinct = HashSet::new();
+            let mut distinct = HashSet::default();
             for (index, node) in connections.mentions_of(connection) {
                 owners.push(stored.id);
                 types.push(node.mention.source_type.as_str());
@@ -361,12 +360,12 @@ impl Transaction<'_> {
         for row in known? {
             connections.set_stored_mention(mentions[ordinal(&row)? as usize], stored_mention(&row)?);
         }
-        let mut known_threads: HashMap<u32, HashSet<String>> = HashMap::new();
+        let mut known_threads: HashMap<u32, HashSet<String>> = HashMap::default();
         for row in threads? {
             let index = ordinal(&row)? as usize;
             known_threads.entry(thread_nodes[index]).or_default().insert(std::mem::take(&mut thread_ids[index]));
         }
-        let mut recent_counts = HashMap::new();
+        let mut recent_counts = HashMap::default();
         for row in recent? {
             recent_counts.insert(recent_nodes[ordinal(&row)? as usize], row.try_get(1)?);
         }
@@ -393,7 +392,7 @@ impl Transaction<'_> {
         for row in newest? {
             writes[newest_writes[ordinal(&row)? as usize]].metrics.last_mentioned_at = row.try_get(1)?;
         }
-        let mut candidates: HashMap<usize, Vec<_>> = HashMap::new();
+        let mut candidates: HashMap<usize, Vec<_>> = HashMap::default();
         for row in top? {
             let stored = stored_mention(&row)?;
             let write = top_writes[ordinal(&row)? as usize];
