@@ -51,7 +51,8 @@ pub(super) fn spawn(config: Config) -> std::io::Result<(oneshot::Receiver<StartR
 fn run(config: &Config, started: oneshot::Sender<StartResult>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.in_flight_commits.min(cores))
+        // One more than commits: what is worked out for one statement must not keep the next from being sent.
+        .worker_threads((config.in_flight_commits + 1).min(cores))
         .thread_name("graphsink-sql")
         .enable_all()
         .build();

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::{BufMut, BytesMut};
 use serde_json::Value;
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -17,11 +18,43 @@ use crate::batch::{
 };
 use crate::record::{
     ActivityLevel, ConnectionFacts, ConnectionMetrics, Coordinate, EntityFacts, EntityKey, EntityType, Mention, Place,
-    SourceType, Timestamp, canonical,
+    SortedSet, SourceType, Timestamp, canonical,
 };
 
 /// The parameters of a statement.
 pub(crate) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
+
+/// A set of ids as the text of a `uuid[]`; nothing for the empty set, which most are and which the server
+/// then need not parse.
+fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
+    (!ids.is_empty()).then(|| uuid_array(ids))
+}
+
+/// JSON text that becomes `jsonb` without being text in between.
+#[derive(Debug)]
+struct Json(Vec<u8>);
+
+impl Json {
+    fn of(value: &impl serde::Serialize) -> Self {
+        // The version of the binary format.
+        let mut bytes = vec![1];
+        serde_json::to_writer(&mut bytes, value).expect("texts, numbers and times are always JSON");
+        Self(bytes)
+    }
+}
+
+impl ToSql for Json {
+    fn to_sql(&self, _: &Type, buffer: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        buffer.put_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::JSONB
+    }
+
+    to_sql_checked!();
+}
 
 /// Columns of entities to write.
 #[derive(Debug, Default)]
@@ -117,8 +150,8 @@ pub(crate) struct ConnectionColumns {
     ids: Vec<Uuid>,
     restaurants: Vec<Uuid>,
     dishes: Vec<Uuid>,
-    attributes: Vec<String>,
-    categories: Vec<String>,
+    attributes: Vec<Option<String>>,
+    categories: Vec<Option<String>>,
     is_menu_item: Vec<bool>,
     mention_counts: Vec<i32>,
     total_upvotes: Vec<i64>,
@@ -126,7 +159,7 @@ pub(crate) struct ConnectionColumns {
     recent_mention_counts: Vec<i32>,
     last_mentioned_at: Vec<Option<Timestamp>>,
     activity_levels: Vec<&'static str>,
-    top_mentions: Vec<String>,
+    top_mentions: Vec<Json>,
 }
 
 impl ConnectionColumns {
@@ -141,8 +174,8 @@ impl ConnectionColumns {
             columns.ids.push(write.id);
             columns.restaurants.push(key.restaurant);
             columns.dishes.push(key.dish);
-            columns.attributes.push(uuid_array(&key.dish_attributes));
-            columns.categories.push(uuid_array(&write.facts.categories));
+            columns.attributes.push(uuid_set(&key.dish_attributes));
+            columns.categories.push(uuid_set(&write.facts.categories));
             columns.is_menu_item.push(write.facts.is_menu_item);
             columns.mention_counts.push(metrics.mention_count);
             columns.total_upvotes.push(metrics.total_upvotes);
@@ -150,8 +183,7 @@ impl ConnectionColumns {
             columns.recent_mention_counts.push(metrics.recent_mention_count);
             columns.last_mentioned_at.push(metrics.last_mentioned_at);
             columns.activity_levels.push(metrics.activity_level.as_str());
-            let top = serde_json::to_string(&metrics.top_mentions);
-            columns.top_mentions.push(top.expect("texts, numbers and times are always JSON"));
+            columns.top_mentions.push(Json::of(&metrics.top_mentions));
         }
         columns
     }
@@ -195,14 +227,14 @@ impl ConnectionColumns {
 pub(crate) struct ConnectionKeyColumns {
     restaurants: Vec<Uuid>,
     dishes: Vec<Uuid>,
-    attributes: Vec<String>,
+    attributes: Vec<Option<String>>,
 }
 
 impl ConnectionKeyColumns {
     pub(crate) fn push(&mut self, node: &ConnectionNode) {
         self.restaurants.push(node.key.restaurant);
         self.dishes.push(node.key.dish);
-        self.attributes.push(uuid_array(&node.key.dish_attributes));
+        self.attributes.push(uuid_set(&node.key.dish_attributes));
     }
 
     pub(crate) fn parameters(&self) -> Parameters<'_> {
@@ -266,40 +298,6 @@ impl<'a> MentionColumns<'a> {
             &self.upvotes,
             &self.created_at,
             &self.observed_at,
-        ]
-    }
-
-    /// The types of [`row`](Self::row), for binary `copy`. An enum travels as its label.
-    pub(crate) const COPY_TYPES: [Type; 12] = [
-        Type::UUID,
-        Type::UUID,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::INT4,
-        Type::TIMESTAMPTZ,
-        Type::TIMESTAMPTZ,
-    ];
-
-    /// One row, for binary `copy`.
-    pub(crate) fn row(&self, row: usize) -> [&(dyn ToSql + Sync); 12] {
-        [
-            &self.ids[row],
-            &self.connections[row],
-            &self.source_types[row],
-            &self.source_ids[row],
-            &self.thread_ids[row],
-            &self.source_urls[row],
-            &self.subreddits[row],
-            &self.excerpts[row],
-            &self.authors[row],
-            &self.upvotes[row],
-            &self.created_at[row],
-            &self.observed_at[row],
         ]
     }
 

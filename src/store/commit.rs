@@ -282,6 +282,7 @@ impl Store {
     fn committed(&self, epoch: &Epoch, written: Written, start: Instant, observer: &mut dyn EpochObserver) -> Tried {
         let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
         self.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
+        self.familiar.remember(written.connections.iter());
         observer.committed(epoch, &written, start.elapsed());
         Tried::Committed(written.units)
     }
@@ -346,7 +347,7 @@ impl Store {
         answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(connection), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
-        let transaction = Transaction { connection, begin: &begin, as_of, score_tolerance };
+        let transaction = Transaction { connection, begin: &begin, familiar: &self.familiar, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");

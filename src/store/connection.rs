@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
+use bytes::Bytes;
+use futures::SinkExt;
 use futures::future::try_join_all;
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::columns::MentionColumns;
 use super::statement::Statement;
 use crate::hash::HashMap;
 use crate::telemetry;
@@ -203,17 +203,16 @@ impl Connection {
         self.measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
     }
 
-    /// Copies mentions in; says how many.
-    pub(crate) async fn copy_mentions(&self, mentions: &MentionColumns<'_>) -> Result<u64, Error> {
+    /// Copies encoded mentions in; says how many.
+    pub(crate) async fn copy_mentions(&self, pieces: Vec<Bytes>) -> Result<u64, Error> {
         let statement = Statement::CopyMentions;
         self.measured(statement.as_str(), async {
             let sink = self.client.copy_in(&self.statements[&statement]).await?;
-            let writer = BinaryCopyInWriter::new(sink, &MentionColumns::COPY_TYPES);
-            let mut writer = std::pin::pin!(writer);
-            for row in 0..mentions.len() {
-                writer.as_mut().write(&mentions.row(row)).await?;
+            let mut sink = std::pin::pin!(sink);
+            for piece in pieces {
+                sink.feed(piece).await?;
             }
-            writer.finish().await
+            sink.finish().await
         })
         .await
     }

@@ -11,8 +11,10 @@ mod circuit;
 mod columns;
 mod commit;
 mod connection;
+mod copy;
 mod dead_letter;
 mod error;
+mod familiar;
 mod fence;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
@@ -37,6 +39,7 @@ pub(crate) use commit::EpochObserver;
 use connection::{Connection, ConnectionManager};
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
+use familiar::Familiar;
 pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
 pub(crate) use transaction::Written;
@@ -50,6 +53,7 @@ pub(crate) struct Store {
     begin: Arc<str>,
     /// Rows inserted so far, for the age of plans.
     rows_written: Arc<AtomicU64>,
+    familiar: Arc<Familiar>,
     /// One refresh at a time: commits need the connections.
     refreshing: Arc<Semaphore>,
     as_of: AsOf,
@@ -101,6 +105,7 @@ impl Store {
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             rows_written: Arc::default(),
+            familiar: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,
             dead_letters: config.dead_letters,

@@ -67,7 +67,9 @@ impl Store {
         connection.enter_transaction();
         let step = async {
             connection.prepare().await.map_err(StoreError::Begin)?;
-            let transaction = Transaction { connection: &connection, begin: &begin, as_of, score_tolerance: 0.0 };
+            let familiar = &self.familiar;
+            let transaction =
+                Transaction { connection: &connection, begin: &begin, familiar, as_of, score_tolerance: 0.0 };
             let step = transaction.refresh(after, STEP).await?;
             connection.batch("commit").await?;
             Ok(step)

@@ -176,11 +176,12 @@ impl Statement {
                 "insert into {schema}.connections as c (connection_id, restaurant_id, dish_or_category_id,
                         dish_attributes, categories, is_menu_item, mention_count, total_upvotes, source_diversity,
                         recent_mention_count, last_mentioned_at, activity_level, top_mentions)
-                 select k.id, k.restaurant, k.dish, k.attributes::uuid[], k.categories::uuid[], k.is_menu_item,
+                 select k.id, k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]),
+                        coalesce(k.categories::uuid[], array[]::uuid[]), k.is_menu_item,
                         k.mention_count, k.total_upvotes, k.source_diversity, k.recent_mention_count,
-                        k.last_mentioned_at, k.activity_level::{schema}.activity_level, k.top_mentions::jsonb
+                        k.last_mentioned_at, k.activity_level::{schema}.activity_level, k.top_mentions
                  from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bool[], $7::int4[],
-                             $8::int8[], $9::int4[], $10::int4[], $11::timestamptz[], $12::text[], $13::text[])
+                             $8::int8[], $9::int4[], $10::int4[], $11::timestamptz[], $12::text[], $13::jsonb[])
                       with ordinality
                       as k(id, restaurant, dish, attributes, categories, is_menu_item, mention_count, total_upvotes,
                            source_diversity, recent_mention_count, last_mentioned_at, activity_level, top_mentions,
@@ -196,7 +197,7 @@ impl Statement {
                         c.top_mentions::text
                  from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
                  join {schema}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
-                      and c.dish_attributes = k.attributes::uuid[]"
+                      and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])"
             }
             // A comparison of rows from both sides, which is equality, matches mentions_key and no
             // other index; three equalities would also match the read index on the source.
@@ -283,14 +284,14 @@ impl Statement {
             }
             Self::UpdateConnections => {
                 "update {schema}.connections c
-                 set categories = k.categories::uuid[], is_menu_item = k.is_menu_item,
+                 set categories = coalesce(k.categories::uuid[], array[]::uuid[]), is_menu_item = k.is_menu_item,
                      mention_count = k.mention_count, total_upvotes = k.total_upvotes,
                      source_diversity = k.source_diversity, recent_mention_count = k.recent_mention_count,
                      last_mentioned_at = k.last_mentioned_at,
                      activity_level = k.activity_level::{schema}.activity_level,
-                     top_mentions = k.top_mentions::jsonb, last_updated = now()
+                     top_mentions = k.top_mentions, last_updated = now()
                  from unnest($1::uuid[], $2::text[], $3::bool[], $4::int4[], $5::int8[], $6::int4[], $7::int4[],
-                             $8::timestamptz[], $9::text[], $10::text[])
+                             $8::timestamptz[], $9::text[], $10::jsonb[])
                       as k(id, categories, is_menu_item, mention_count, total_upvotes, source_diversity,
                            recent_mention_count, last_mentioned_at, activity_level, top_mentions)
                  where c.connection_id = k.id"
@@ -357,7 +358,7 @@ impl Statement {
                 Type::INT4_ARRAY,
                 Type::TIMESTAMPTZ_ARRAY,
                 Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
+                Type::JSONB_ARRAY,
             ],
             Self::ReadConnections => vec![Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
             Self::ReadMentions => vec![Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
@@ -398,7 +399,7 @@ impl Statement {
                 Type::INT4_ARRAY,
                 Type::TIMESTAMPTZ_ARRAY,
                 Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
+                Type::JSONB_ARRAY,
             ],
             Self::ConnectionsAfter => vec![Type::UUID, Type::UUID, Type::TEXT, Type::INT8],
         }

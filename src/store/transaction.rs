@@ -5,8 +5,8 @@
 //! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
 //! 3. Changed entities; connections: insert (with final figures) or lock.
 //! 4. Connections that were there: read under lock.
-//! 5. Their known mentions, known threads and recent counts.
-//! 6. New and changed mentions, changed connections.
+//! 5. Their known mentions, known threads and recent counts; mentions of new connections.
+//! 6. New and changed mentions of those that were there, changed connections.
 //!
 //! Steps 4 and 5 are left out when all connections are new, step 2 when nothing is said of
 //! entities that is not known. Within a step everything is sent before the first answer is awaited.
@@ -15,8 +15,8 @@
 //! - Locks are taken in one global order: attempt, entities by key, Google ids, connections by key;
 //!   one statement takes all locks of a table. Mentions are written only under their connection's lock.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
-//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and
-//!   the loser of a race for an attribute's id.
+//! - Each row gets at most one new version, except for a new restaurant with a Google id, a new connection that
+//!   was expected to be there (two each) and the loser of a race for an attribute's id.
 //! - Merge rules live in `record`, and nowhere in SQL.
 
 use tokio_postgres::Row;
@@ -28,9 +28,12 @@ use super::columns::{
     entity_by_key, ordinal, stored_connection, stored_mention,
 };
 use super::connection::Connection;
+use super::copy;
+use super::familiar::Familiar;
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
-    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, PlaceIds, StoredEntity, VanishedRow, top_mention,
+    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, Existing, MentionNode, PlaceIds, StoredEntity,
+    StoredMention, VanishedRow, top_mention,
 };
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, Disposition, Rejection};
@@ -80,6 +83,20 @@ pub(crate) struct Written {
     pub(crate) units: Vec<Committed>,
     /// Rows of the database by table and disposition.
     pub(crate) dispositions: Vec<(Table, Disposition)>,
+    /// The epoch's connections.
+    pub(crate) connections: Vec<ConnectionKey<Uuid>>,
+}
+
+/// What the database has of locked connections besides their own rows. Connections and mentions are named by their
+/// place in the plan.
+#[derive(Debug, Default)]
+struct History {
+    /// Those of the epoch's mentions that it has.
+    known: Vec<(u32, StoredMention)>,
+    /// How many recent mentions each connection has, if it may have any.
+    recent: HashMap<u32, i32>,
+    /// Those of the epoch's threads that each connection has.
+    threads: HashMap<u32, HashSet<String>>,
 }
 
 /// The settings of one transaction.
@@ -87,6 +104,7 @@ pub(crate) struct Written {
 pub(crate) struct Transaction<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) begin: &'a str,
+    pub(crate) familiar: &'a Familiar,
     pub(crate) as_of: Timestamp,
     /// Relative error up to which a stored score counts as up to date.
     pub(crate) score_tolerance: f64,
@@ -99,6 +117,7 @@ impl Transaction<'_> {
         let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
         let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
+        connections.expect(&self.familiar.expects(connections.keys()));
         let EntityUpdates { place_ids, give_up, writes } = entity_updates;
         let columns = EntityColumns::new(&writes);
         let (waited, given_up, updated, locked) = futures::join!(
@@ -121,7 +140,8 @@ impl Transaction<'_> {
             .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
             .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
             .collect();
-        Ok(Written { units: epoch.committed(&entity_rows, &connection_rows, &mention_rows), dispositions })
+        let units = epoch.committed(&entity_rows, &connection_rows, &mention_rows);
+        Ok(Written { units, dispositions, connections: connections.into_keys() })
     }
 
     /// Brings the figures of the next connections up to date, in lock order; gives their keys, and
@@ -247,65 +267,77 @@ impl Transaction<'_> {
     }
 
     /// Step 3, the connections' part. The answer is the connections that were there.
-    async fn insert_or_lock_connections(&self, connections: &ConnectionPlan) -> Result<Vec<u32>, StoreError> {
+    async fn insert_or_lock_connections(&self, connections: &ConnectionPlan) -> Result<Existing, StoreError> {
         let writes = connections.as_if_new(self.as_of);
         let columns = ConnectionColumns::new(&writes, connections.connections());
         let inserted = self.query(Statement::InsertOrLockConnections, columns.insert(), writes.is_empty()).await?;
         Ok(connections.inserted_or_locked(&ids(&inserted)?)?)
     }
 
-    /// Steps 4 to 6.
-    async fn write_mentions(&self, connections: &mut ConnectionPlan, locked: Vec<u32>) -> Result<(), StoreError> {
-        let mut recent = HashMap::default();
-        let mut threads: HashMap<u32, HashSet<String>> = HashMap::default();
-        if !locked.is_empty() {
-            self.read_connections(connections, &locked).await?;
-            (recent, threads) = self.read_history(connections, &locked).await?;
+    /// Steps 4 to 6. The order in which statements are sent keeps the server at work on mentions, which take it
+    /// longest, while rows are read and figures worked out here.
+    async fn write_mentions(&self, connections: &mut ConnectionPlan, existing: Existing) -> Result<(), StoreError> {
+        let Existing { locked, blank } = existing;
+        self.read_connections(connections, &locked).await?;
+        let plan = &*connections;
+        let of_new: Vec<&MentionNode> = plan.mentions_to(Disposition::Inserted, false).collect();
+        let (history, inserted) = futures::join!(self.read_history(plan, &locked), self.insert_mentions(&of_new, plan));
+        // In the order in which they were sent: what follows an error fails for that alone.
+        let History { known, recent, threads } = history?;
+        inserted?;
+        for (mention, stored) in known {
+            connections.set_stored_mention(mention, stored);
         }
         let plan = &*connections;
-        let mut changed: Vec<ConnectionWrite<'_>> = locked
-            .iter()
-            .filter_map(|connection| {
+        let new: Vec<&MentionNode> = plan.mentions_to(Disposition::Inserted, true).collect();
+        let newer = MentionColumns::new(plan.mentions_to(Disposition::Updated, true), plan.connections());
+        let mentions = async {
+            let (inserted, updated) = futures::join!(
+                self.insert_mentions(&new, plan),
+                self.execute(Statement::UpdateMentions, newer.update(), newer.len()),
+            );
+            inserted.and(updated)
+        };
+        let figures = async {
+            let advance = |connection: &u32| {
                 let recent = recent.get(connection).copied().unwrap_or(0);
                 let known = threads.get(connection).map(|threads| threads.iter().map(String::as_str).collect());
                 plan.advance(*connection, recent, &known.unwrap_or_default(), self.as_of, self.score_tolerance)
-            })
-            .collect();
-        let new_mentions = MentionColumns::new(plan.mentions_to(Disposition::Inserted), plan.connections());
-        let newer_mentions = MentionColumns::new(plan.mentions_to(Disposition::Updated), plan.connections());
-        let inserting = self.insert_mentions(&new_mentions);
-        let updating = self.execute(Statement::UpdateMentions, newer_mentions.update(), newer_mentions.len());
-        if changed.iter().any(|write| write.reread.any()) {
-            let (inserted, updated) = futures::join!(inserting, updating);
-            inserted?;
-            updated?;
-            self.reread(&mut changed).await?;
+            };
+            let mut changed: Vec<_> =
+                locked.iter().filter_map(advance).chain(plan.filled(&blank, self.as_of)).collect();
+            // In lock order, though every row is locked.
+            changed.sort_unstable_by_key(|write| write.node);
+            if changed.iter().any(|write| write.reread.any()) {
+                // The server reads after it wrote the mentions: they were sent before.
+                self.reread(&mut changed).await?;
+            }
             let columns = ConnectionColumns::new(&changed, plan.connections());
             self.execute(Statement::UpdateConnections, columns.update(), changed.len()).await?;
-        } else {
-            let columns = ConnectionColumns::new(&changed, plan.connections());
-            let rewriting = self.execute(Statement::UpdateConnections, columns.update(), changed.len());
-            let (inserted, updated, rewritten) = futures::join!(inserting, updating, rewriting);
-            inserted?;
-            updated?;
-            rewritten?;
-        }
-        let changed: Vec<u32> = changed.iter().map(|write| write.node).collect();
-        connections.mark_updated(changed);
+            Ok::<_, StoreError>(changed.iter().map(|write| write.node).collect::<Vec<_>>())
+        };
+        let (written, changed) = futures::join!(mentions, figures);
+        written?;
+        connections.mark_updated(changed?);
         Ok(())
     }
 
     /// Inserts mentions that are known to be new: their connections are locked, or new themselves.
-    async fn insert_mentions(&self, mentions: &MentionColumns<'_>) -> Result<(), StoreError> {
-        if mentions.len() < COPY_FROM_ROWS {
-            return self.execute(Statement::InsertMentions, mentions.insert(), mentions.len()).await;
+    async fn insert_mentions(&self, mentions: &[&MentionNode], plan: &ConnectionPlan) -> Result<(), StoreError> {
+        let rows = mentions.len();
+        if rows < COPY_FROM_ROWS {
+            let columns = MentionColumns::new(mentions.iter().copied(), plan.connections());
+            return self.execute(Statement::InsertMentions, columns.insert(), rows).await;
         }
-        let copied = self.connection.copy_mentions(mentions).await?;
-        if copied == mentions.len() as u64 { Ok(()) } else { Err(VanishedRow.into()) }
+        let copied = self.connection.copy_mentions(copy::encode(mentions, plan.connections())).await?;
+        if copied == rows as u64 { Ok(()) } else { Err(VanishedRow.into()) }
     }
 
     /// Step 4.
     async fn read_connections(&self, connections: &mut ConnectionPlan, locked: &[u32]) -> Result<(), StoreError> {
+        if locked.is_empty() {
+            return Ok(());
+        }
         let mut columns = ConnectionKeyColumns::default();
         for connection in locked {
             columns.push(&connections.connections()[*connection as usize]);
@@ -320,14 +352,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Step 5: takes in known mentions; the answer is the recent count of each connection that may
-    /// have one, and the known ones of the threads that the epoch names.
-    #[allow(clippy::type_complexity)]
-    async fn read_history(
-        &self,
-        connections: &mut ConnectionPlan,
-        locked: &[u32],
-    ) -> Result<(HashMap<u32, i32>, HashMap<u32, HashSet<String>>), StoreError> {
+    /// Step 5.
+    async fn read_history(&self, connections: &ConnectionPlan, locked: &[u32]) -> Result<History, StoreError> {
         let (mut owners, mut types, mut sources, mut mentions) = (vec![], vec![], vec![], vec![]);
         let (mut thread_owners, mut thread_ids, mut thread_nodes) = (vec![], vec![], vec![]);
         let (mut recent_owners, mut recent_nodes) = (vec![], vec![]);
@@ -357,19 +383,18 @@ impl Transaction<'_> {
             self.query(Statement::KnownThreads, vec![&thread_owners, &thread_ids], thread_ids.is_empty()),
             self.query(Statement::CountRecent, vec![&recent_owners, &since, &self.as_of], recent_owners.is_empty()),
         );
+        let mut history = History::default();
         for row in known? {
-            connections.set_stored_mention(mentions[ordinal(&row)? as usize], stored_mention(&row)?);
+            history.known.push((mentions[ordinal(&row)? as usize], stored_mention(&row)?));
         }
-        let mut known_threads: HashMap<u32, HashSet<String>> = HashMap::default();
         for row in threads? {
             let index = ordinal(&row)? as usize;
-            known_threads.entry(thread_nodes[index]).or_default().insert(std::mem::take(&mut thread_ids[index]));
+            history.threads.entry(thread_nodes[index]).or_default().insert(std::mem::take(&mut thread_ids[index]));
         }
-        let mut recent_counts = HashMap::default();
         for row in recent? {
-            recent_counts.insert(recent_nodes[ordinal(&row)? as usize], row.try_get(1)?);
+            history.recent.insert(recent_nodes[ordinal(&row)? as usize], row.try_get(1)?);
         }
-        Ok((recent_counts, known_threads))
+        Ok(history)
     }
 
     /// Reads again what the changes of the epoch could not tell, after its mentions were written.
