@@ -19,6 +19,7 @@ mod cpu;
 mod database;
 mod graphsink;
 mod latency;
+mod machine;
 mod per_unit;
 mod report;
 mod rows;
@@ -117,7 +118,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     let workload = Arc::new(Workload::generate(mentions, now()));
     let database = Database::start(&settings(&arguments.setting)?, arguments.server_log.as_deref()).await?;
-    println!("{}", report::circumstances(database.version()));
+    println!("{}", machine::circumstances(database.version()));
     println!("{}", shape(&workload));
     let mut report = Report::default();
     for round in 1..=rounds {

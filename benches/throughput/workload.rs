@@ -86,48 +86,86 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn generate(mentions: usize, as_of: Timestamp) -> Self {
-        let restaurants = Zipf::new((mentions / MENTIONS_PER_RESTAURANT).max(1), RESTAURANT_EXPONENT);
-        let dishes = Zipf::new((mentions / MENTIONS_PER_DISH).max(1), DISH_EXPONENT);
-        let known_for = Zipf::new(KNOWN_FOR, KNOWN_FOR_EXPONENT);
-        let dish_attributes = Zipf::new(DISH_ATTRIBUTES, WORD_EXPONENT);
-        let restaurant_attributes = Zipf::new(RESTAURANT_ATTRIBUTES, WORD_EXPONENT);
-        let categories = Zipf::new(CATEGORIES, WORD_EXPONENT);
-        let names = Names {
-            restaurants: names("bistro number", restaurants.len()),
-            dishes: names("dish", dishes.len()),
-            dish_attributes: names("tasting", dish_attributes.len()),
-            restaurant_attributes: names("offering", restaurant_attributes.len()),
-            categories: names("cuisine", categories.len()),
-        };
-        let mut random = Random(SEED);
-        let mut records = Vec::with_capacity(mentions);
-        let mut thread = Thread::new(0, &mut random);
-        for number in 0..mentions {
-            if thread.left == 0 {
-                thread = Thread::new(number, &mut random);
-            }
-            thread.left -= 1;
-            let restaurant = restaurants.pick(&mut random);
-            let dish = if random.fraction() < KNOWN_FOR_SHARE {
-                // The list is not kept but drawn again, from the restaurant and the place in it.
-                dishes.pick(&mut Random((restaurant * KNOWN_FOR + known_for.pick(&mut random)) as u64))
-            } else {
-                dishes.pick(&mut random)
-            };
-            records.push(Record {
-                restaurant: Arc::clone(&names.restaurants[restaurant]),
-                alias: format!("Bistro Number {restaurant}").into(),
-                restaurant_attributes: words(&mut random, 0.10, &restaurant_attributes, &names.restaurant_attributes),
-                dish: Arc::clone(&names.dishes[dish]),
-                dish_attributes: words(&mut random, 0.18, &dish_attributes, &names.dish_attributes),
-                categories: words(&mut random, 0.10, &categories, &names.categories),
-                mention: thread.mention(number, as_of, &mut random),
-            });
-        }
-        Self { records, as_of }
+        Self { records: Records::new(mentions, as_of).take(mentions).collect(), as_of }
     }
 }
 
+/// Records without end, for workloads that are larger than memory. The laws are those of a workload
+/// of so many mentions.
+#[derive(Debug)]
+pub(crate) struct Records {
+    as_of: Timestamp,
+    laws: Laws,
+    names: Names,
+    random: Random,
+    thread: Thread,
+    number: usize,
+}
+
+impl Records {
+    pub(crate) fn new(mentions: usize, as_of: Timestamp) -> Self {
+        let laws = Laws {
+            restaurants: Zipf::new((mentions / MENTIONS_PER_RESTAURANT).max(1), RESTAURANT_EXPONENT),
+            dishes: Zipf::new((mentions / MENTIONS_PER_DISH).max(1), DISH_EXPONENT),
+            known_for: Zipf::new(KNOWN_FOR, KNOWN_FOR_EXPONENT),
+            dish_attributes: Zipf::new(DISH_ATTRIBUTES, WORD_EXPONENT),
+            restaurant_attributes: Zipf::new(RESTAURANT_ATTRIBUTES, WORD_EXPONENT),
+            categories: Zipf::new(CATEGORIES, WORD_EXPONENT),
+        };
+        let names = Names {
+            restaurants: names("bistro number", laws.restaurants.len()),
+            dishes: names("dish", laws.dishes.len()),
+            dish_attributes: names("tasting", laws.dish_attributes.len()),
+            restaurant_attributes: names("offering", laws.restaurant_attributes.len()),
+            categories: names("cuisine", laws.categories.len()),
+        };
+        let mut random = Random(SEED);
+        let thread = Thread::new(0, &mut random);
+        Self { as_of, laws, names, random, thread, number: 0 }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        let Self { as_of, laws, names, random, thread, number } = self;
+        if thread.left == 0 {
+            *thread = Thread::new(*number, random);
+        }
+        thread.left -= 1;
+        let restaurant = laws.restaurants.pick(random);
+        let dish = if random.fraction() < KNOWN_FOR_SHARE {
+            // The list is not kept but drawn again, from the restaurant and the place in it.
+            laws.dishes.pick(&mut Random((restaurant * KNOWN_FOR + laws.known_for.pick(random)) as u64))
+        } else {
+            laws.dishes.pick(random)
+        };
+        let record = Record {
+            restaurant: Arc::clone(&names.restaurants[restaurant]),
+            alias: format!("Bistro Number {restaurant}").into(),
+            restaurant_attributes: words(random, 0.10, &laws.restaurant_attributes, &names.restaurant_attributes),
+            dish: Arc::clone(&names.dishes[dish]),
+            dish_attributes: words(random, 0.18, &laws.dish_attributes, &names.dish_attributes),
+            categories: words(random, 0.10, &laws.categories, &names.categories),
+            mention: thread.mention(*number, *as_of, random),
+        };
+        *number += 1;
+        Some(record)
+    }
+}
+
+#[derive(Debug)]
+struct Laws {
+    restaurants: Zipf,
+    dishes: Zipf,
+    known_for: Zipf,
+    dish_attributes: Zipf,
+    restaurant_attributes: Zipf,
+    categories: Zipf,
+}
+
+#[derive(Debug)]
 struct Names {
     restaurants: Vec<Arc<str>>,
     dishes: Vec<Arc<str>>,
@@ -156,6 +194,7 @@ fn words(random: &mut Random, share: f64, law: &Zipf, names: &[Arc<str>]) -> Vec
 }
 
 /// A discussion: a few neighbouring mentions share it.
+#[derive(Debug)]
 struct Thread {
     id: Arc<str>,
     subreddit: String,
@@ -201,6 +240,7 @@ impl Thread {
 }
 
 /// Ranks by Zipf's law: rank `k` weighs `1 / k^exponent`.
+#[derive(Debug)]
 struct Zipf {
     /// Cumulated weights.
     upto: Vec<f64>,
@@ -228,10 +268,11 @@ impl Zipf {
 }
 
 /// `SplitMix64` (Steele, Lea and Flood, 2014).
-struct Random(u64);
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    const fn next(&mut self) -> u64 {
+    pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -240,7 +281,7 @@ impl Random {
     }
 
     /// From 0 to 1, without 1.
-    fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
