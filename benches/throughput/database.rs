@@ -11,7 +11,7 @@ use crate::rows::Entities;
 use crate::workload::Workload;
 
 /// Not `public`, so that dropping it leaves the extension alone.
-const SCHEMA: &str = "bench";
+pub(crate) const SCHEMA: &str = "bench";
 
 /// Which indexes the tables have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,12 @@ impl Database {
         self.server.version()
     }
 
+    /// Where it is, for another process.
+    #[allow(dead_code, reason = "for other benches")]
+    pub(crate) fn url(&self) -> String {
+        self.server.url("postgres")
+    }
+
     /// Settings of an engine on the bench's tables, all else as it comes.
     pub(crate) fn config(&self) -> ConfigBuilder {
         Config::builder(self.server.url("postgres")).schema(SCHEMA)
@@ -89,7 +95,12 @@ impl Database {
             Tables::Full => Migrations::all(),
         };
         migrations.run(&self.config().build()?).await?;
-        client.batch_execute("checkpoint").await?;
+        self.settle().await
+    }
+
+    /// Nothing left to write of what was done before.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.connect().await?.batch_execute("checkpoint").await?;
         // What the kernel still has to do for the checkpoint is over soon.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(())

@@ -1,0 +1,135 @@
+//! How the cost of a mention changes with the size of batches, of tables, of the share of duplicates,
+//! and memory with the length of the input.
+//!
+//! ```text
+//! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory]...
+//! ```
+//!
+//! All on one server of its own, with the workload of the bench `throughput`; rounds interleave what
+//! is compared, and only ratios within a run mean anything. Nothing here asserts a time; what each
+//! measurement left in the tables is counted, and a wrong count ends the bench.
+
+// Parts of the bench `throughput`, of which this one does not need everything.
+#[allow(dead_code)]
+#[path = "../throughput/contestant.rs"]
+mod contestant;
+#[allow(dead_code)]
+#[path = "../throughput/database.rs"]
+mod database;
+#[path = "../throughput/machine.rs"]
+mod machine;
+#[allow(dead_code)]
+#[path = "../throughput/rows.rs"]
+mod rows;
+#[allow(dead_code)]
+#[path = "../throughput/workload.rs"]
+mod workload;
+
+mod batch;
+mod duplicates;
+mod growth;
+mod ingest;
+mod memory;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use contestant::Result;
+use database::{Database, Tables};
+
+/// The allocator of the examples. The generator's records are freed by other threads than those that
+/// made them, which glibc's answers with fragments; see `memory.rs`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures what speed and memory depend on.
+#[derive(Debug, Parser)]
+#[command(name = "scaling")]
+struct Arguments {
+    /// One round of small inputs, for CI: under a minute
+    #[arg(long)]
+    quick: bool,
+    /// Writes the results, one object for each part
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only these parts (repeatable)
+    #[arg(long)]
+    only: Vec<Part>,
+    /// Rounds of the parts `batch` and `duplicates` [default: 3, quick: 1]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Mentions of each measurement of these two [default: 40000, quick: 5000]
+    #[arg(long)]
+    mentions: Option<usize>,
+    /// Mentions to which the tables grow in the part `growth` [default: 1000000, quick: 30000]
+    #[arg(long)]
+    grow_to: Option<usize>,
+    /// Mentions of the shortest input of the part `memory` [default: 50000, quick: 5000]
+    #[arg(long)]
+    input: Option<usize>,
+    /// Tables without (lean) or with (full) read indexes
+    #[arg(long, value_name = "lean|full", default_value = "lean")]
+    tables: String,
+    /// The process whose memory is measured: the server's URL
+    #[arg(long, hide = true, requires = "input")]
+    memory_child: Option<String>,
+    /// `cargo bench` says this to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Speed by the size of batches
+    Batch,
+    /// Speed as the tables grow
+    Growth,
+    /// Speed by the share of mentions that are there already
+    Duplicates,
+    /// Memory by the length of the input
+    Memory,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bench").enable_all().build()?;
+    match (&arguments.memory_child, arguments.input) {
+        (Some(url), Some(mentions)) => runtime.block_on(memory::child(url, mentions)),
+        _ => runtime.block_on(run(&arguments)),
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let (rounds, mentions, grow_to, input) =
+        if arguments.quick { (1, 5_000, 30_000, 5_000) } else { (3, 40_000, 1_000_000, 50_000) };
+    let rounds = arguments.rounds.unwrap_or(rounds).max(1);
+    let mentions = arguments.mentions.unwrap_or(mentions).max(100);
+    let grow_to = arguments.grow_to.unwrap_or(grow_to).max(100);
+    let input = arguments.input.unwrap_or(input).max(1);
+    let tables = Tables::BOTH.into_iter().find(|tables| tables.as_str() == arguments.tables);
+    let tables = tables.ok_or("--tables: lean or full")?;
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+
+    let database = Database::start(&[], None).await?;
+    println!("{}; {} tables", machine::circumstances(database.version()), tables.as_str());
+    let mut results = serde_json::Map::new();
+    if wanted(Part::Batch) {
+        results.insert("batch".to_owned(), batch::measure(&database, tables, rounds, mentions).await?);
+    }
+    if wanted(Part::Duplicates) {
+        results.insert("duplicates".to_owned(), duplicates::measure(&database, tables, rounds, mentions).await?);
+    }
+    if wanted(Part::Memory) {
+        results.insert("memory".to_owned(), memory::measure(&database, tables, input).await?);
+    }
+    if wanted(Part::Growth) {
+        results.insert("growth".to_owned(), growth::measure(&database, tables, grow_to).await?);
+    }
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, format!("{:#}\n", serde_json::Value::Object(results)))?;
+    }
+    Ok(())
+}

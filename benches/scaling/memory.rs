@@ -1,0 +1,100 @@
+//! Resident memory by the length of the input: one, four and sixteen times.
+//!
+//! Each length runs in a process of its own, in which there is nothing but the engine and one producer
+//! that makes each record when it submits it, so that no input is held. The producer submits as fast as
+//! the engine takes it and drops the receipts: everything that is in memory is in flight. The process
+//! tells what it held before the engine started, and the most that it ever held (`VmHWM` of Linux).
+//!
+//! The allocator is the one of the examples; with that of glibc the figures are other ones, because it
+//! gives back late what one thread allocated and another freed.
+
+use ::graphsink::{Config, Engine};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::contestant::Result;
+use crate::database::{Database, SCHEMA, Tables};
+use crate::ingest::{DEADLINE, check, now};
+use crate::table::table;
+use crate::workload::Records;
+
+const LENGTHS: [usize; 3] = [1, 4, 16];
+/// The laws of the records do not depend on the length: else their names would take memory by it.
+const UNIVERSE: usize = 50_000;
+
+/// What the process tells, in kilobytes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    before: u64,
+    most: u64,
+    committed: u64,
+}
+
+pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -> Result<Value> {
+    let mut results = Vec::new();
+    for length in LENGTHS {
+        database.reset(tables).await?;
+        let mentions = input * length;
+        let output = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["--memory-child", &database.url(), "--input", &mentions.to_string()])
+            .stderr(std::process::Stdio::inherit())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !output.status.success() {
+            return Err(format!("the process whose memory is measured ended with {}", output.status).into());
+        }
+        let told: Told = serde_json::from_slice(&output.stdout)?;
+        check(database, mentions).await?;
+        if told.committed != mentions as u64 {
+            return Err(format!("{} of {mentions} units were committed", told.committed).into());
+        }
+        results.push((mentions, told));
+    }
+    let mebibytes = |kilobytes: u64| kilobytes as f64 / 1024.0;
+    let first = results[0].1.most as f64;
+    let rows = results.iter().map(|(mentions, told)| {
+        [
+            mentions.to_string(),
+            format!("{:.0}", mebibytes(told.before)),
+            format!("{:.0}", mebibytes(told.most)),
+            format!("{:.2}", told.most as f64 / first),
+        ]
+    });
+    let table = table(["mentions", "MiB before the engine", "MiB at most", "to the shortest"], rows);
+    println!("\nresident memory by the length of the input\n{table}");
+    let results = results.iter().map(|(mentions, told)| {
+        json!({ "mentions": mentions, "before_mib": mebibytes(told.before), "most_mib": mebibytes(told.most),
+                "to_shortest": told.most as f64 / first })
+    });
+    Ok(Value::Array(results.collect()))
+}
+
+/// The process whose memory is measured.
+pub(crate) async fn child(url: &str, mentions: usize) -> Result<()> {
+    let mut records = Records::new(UNIVERSE, now()).take(mentions);
+    let before = status("VmRSS")?;
+    let engine = Engine::start(Config::builder(url).schema(SCHEMA).build()?).await?;
+    let producer = engine.clone();
+    // In a task, because the thread that blocks on the runtime is none of its workers.
+    let producing: tokio::task::JoinHandle<Result<()>> = tokio::spawn(async move {
+        for record in &mut records {
+            drop(producer.submit(record.unit()).await?);
+        }
+        Ok(())
+    });
+    producing.await??;
+    engine.drain().await;
+    let most = status("VmHWM")?;
+    let committed = engine.shutdown(DEADLINE).await.stats.units_committed;
+    println!("{}", serde_json::to_string(&Told { before, most, committed })?);
+    Ok(())
+}
+
+/// A line of this process's status, in kilobytes.
+fn status(name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = line.ok_or_else(|| format!("/proc/self/status has no {name}"))?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
