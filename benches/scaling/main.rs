@@ -72,9 +72,9 @@ struct Arguments {
     /// Tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full", default_value = "lean")]
     tables: String,
-    /// The process whose memory is measured: the server's URL
+    /// This is the process whose memory is measured
     #[arg(long, hide = true, requires = "input")]
-    memory_child: Option<String>,
+    memory_child: bool,
     /// `cargo bench` says this to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -96,8 +96,8 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bench").enable_all().build()?;
-    match (&arguments.memory_child, arguments.input) {
-        (Some(url), Some(mentions)) => runtime.block_on(memory::child(url, mentions)),
+    match arguments.input {
+        Some(mentions) if arguments.memory_child => runtime.block_on(memory::child(mentions)),
         _ => runtime.block_on(run(&arguments)),
     }
 }

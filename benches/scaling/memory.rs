@@ -22,6 +22,9 @@ const LENGTHS: [usize; 3] = [1, 4, 16];
 /// The laws of the records do not depend on the length: else their names would take memory by it.
 const UNIVERSE: usize = 50_000;
 
+/// Tells the process where the server is.
+const URL: &str = "SCALING_BENCH_DATABASE_URL";
+
 /// What the process tells, in kilobytes.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
@@ -36,7 +39,9 @@ pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -
         database.reset(tables).await?;
         let mentions = input * length;
         let output = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--memory-child", &database.url(), "--input", &mentions.to_string()])
+            .args(["--memory-child", "--input", &mentions.to_string()])
+            // Not as an argument, which others see: it holds a password.
+            .env(URL, database.url())
             .stderr(std::process::Stdio::inherit())
             .kill_on_drop(true)
             .output()
@@ -71,7 +76,8 @@ pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -
 }
 
 /// The process whose memory is measured.
-pub(crate) async fn child(url: &str, mentions: usize) -> Result<()> {
+pub(crate) async fn child(mentions: usize) -> Result<()> {
+    let url = std::env::var(URL)?;
     let mut records = Records::new(UNIVERSE, now()).take(mentions);
     let before = status("VmRSS")?;
     let engine = Engine::start(Config::builder(url).schema(SCHEMA).build()?).await?;
