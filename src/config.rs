@@ -57,9 +57,13 @@ pub struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
+    /// See `bench_internals`.
+    #[cfg(feature = "internals")]
+    pub(crate) without_database: bool,
 }
 
 /// Not derived: a connection string carries a password.
+#[cfg_attr(feature = "internals", allow(clippy::missing_fields_in_debug))]
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -303,6 +307,8 @@ impl ConfigBuilder {
             connect_timeout,
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
+            #[cfg(feature = "internals")]
+            without_database: false,
         })
     }
 }

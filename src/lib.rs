@@ -81,6 +81,9 @@
 
 mod actor;
 mod batch;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod bench_internals;
 mod config;
 mod engine;
 mod error;

@@ -41,6 +41,9 @@ pub(crate) struct Shared {
     pub(crate) lanes: Vec<Arc<Semaphore>>,
     pub(crate) max_batch_rows: usize,
     pub(crate) outcome_deadline: Duration,
+    /// See `bench_internals`.
+    #[cfg(feature = "internals")]
+    pub(crate) without_database: bool,
     /// Deaths of actors, of the supervisor too, in the last while.
     pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
     /// The next epoch's number; numbers are never used again, also not by the next supervisor.

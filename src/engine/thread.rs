@@ -92,8 +92,15 @@ impl Drop for LastWill {
 async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {
     let counters = Arc::new(Counters::default());
     let store = Store::new(config, &counters).await?;
-    store.check(config).await?;
-    store.forget_old_attempts().await?;
+    // There always is a database, but for benches of the engine alone.
+    #[cfg(feature = "internals")]
+    let has_database = !config.without_database;
+    #[cfg(not(feature = "internals"))]
+    let has_database = true;
+    if has_database {
+        store.check(config).await?;
+        store.forget_old_attempts().await?;
+    }
     Ok(Shared {
         in_flight: InFlight::new(Arc::clone(&counters)),
         counters,
@@ -102,6 +109,8 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
         max_batch_rows: config.max_batch_rows,
         outcome_deadline: config.outcome_deadline,
+        #[cfg(feature = "internals")]
+        without_database: config.without_database,
         deaths: Mutex::new(VecDeque::new()),
         next_epoch: AtomicU64::new(1),
     })

@@ -35,6 +35,8 @@ use crate::stats::Counters;
 use crate::telemetry;
 
 use circuit::Circuit;
+#[cfg(feature = "internals")]
+pub(crate) use columns::{ConnectionColumns, EntityColumns, EntityKeyColumns, MentionColumns, Parameters};
 pub(crate) use commit::EpochObserver;
 use connection::{Connection, ConnectionManager};
 pub(crate) use dead_letter::DeadLetter;
@@ -42,6 +44,8 @@ pub use error::StoreError;
 use familiar::Familiar;
 pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
+#[cfg(feature = "internals")]
+pub(crate) use statement::Statement;
 pub(crate) use transaction::Written;
 
 /// A pool of connections, and what every transaction needs to know.

@@ -1,0 +1,123 @@
+//! CPU time of the engine itself, for each mention: what it costs outside PostgreSQL.
+//!
+//! ```text
+//! cargo bench --bench engine_cpu -- [--quick] [--json FILE] [--rounds N] [--mentions N]
+//! ```
+//!
+//! 1. The steps of an epoch, one by one, with criterion: pure functions on one thread.
+//! 2. The whole engine without a database, with criterion on CPU time in place of the clock: actors,
+//!    admission, receipts, and the steps of 1.
+//! 3. The whole engine with a server of its own: what the kernel counts for this process, less what
+//!    building the units takes, which is the caller's.
+//!
+//! The workload is that of the bench `throughput`. Nothing here asserts a time.
+
+// Parts of the bench `throughput`, of which this one does not need everything.
+#[allow(dead_code)]
+#[path = "../throughput/contestant.rs"]
+mod contestant;
+#[path = "../throughput/cpu.rs"]
+mod cpu;
+#[allow(dead_code)]
+#[path = "../throughput/database.rs"]
+mod database;
+#[path = "../throughput/machine.rs"]
+mod machine;
+#[allow(dead_code)]
+#[path = "../throughput/rows.rs"]
+mod rows;
+#[allow(dead_code)]
+#[path = "../throughput/workload.rs"]
+mod workload;
+
+mod process;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use criterion::Criterion;
+use serde_json::{Value, json};
+
+use contestant::Result;
+use workload::Workload;
+
+/// Measures the CPU time of the engine for each mention.
+#[derive(Debug, Parser)]
+#[command(name = "engine_cpu")]
+struct Arguments {
+    /// Few samples and a small workload, for CI: under half a minute
+    #[arg(long)]
+    quick: bool,
+    /// Writes the results, in microseconds a mention
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rounds with the server [default: 5, quick: 1]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Mentions of each of them [default: 60000, quick: 10000]
+    #[arg(long)]
+    mentions: Option<usize>,
+    /// Only what needs no server
+    #[arg(long)]
+    no_server: bool,
+    /// `cargo bench` says this to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Mentions of the epoch whose steps are measured: about as many rows as the default `max_batch_rows`.
+const EPOCH: usize = 1_300;
+/// Mentions of one run without a database: several epochs for each lane.
+const RUN: usize = 20_000;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let (rounds, mentions, samples, seconds) = if arguments.quick { (1, 10_000, 10, 1) } else { (5, 60_000, 30, 4) };
+    let rounds = arguments.rounds.unwrap_or(rounds).max(1);
+    let mentions = arguments.mentions.unwrap_or(mentions).max(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name(cpu::PRODUCERS)
+        .enable_all()
+        .build()?;
+    println!("{}", machine::circumstances("not asked"));
+
+    // criterion tells its results in files only.
+    let directory = tempfile::tempdir()?;
+    let mut criterion = Criterion::default()
+        .output_directory(directory.path())
+        .sample_size(samples)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(seconds));
+    let epoch = Workload::generate(EPOCH, process::now());
+    steps::measure(&mut criterion, &epoch);
+    let run = Workload::generate(RUN, process::now());
+    process::measure_without_database(&mut criterion, &runtime, &run)?;
+
+    let mut results = serde_json::Map::new();
+    println!("\nµs a mention (median)");
+    for (name, elements) in steps::NAMES.map(|name| (name, EPOCH)).into_iter().chain([(process::NAME, RUN)]) {
+        let micros = median_nanos(directory.path(), name)? / 1e3 / elements as f64;
+        println!("{micros:>8.2}  {name}");
+        results.insert(name.to_owned(), micros.into());
+    }
+    if !arguments.no_server {
+        let whole = runtime.block_on(process::measure_with_server(rounds, mentions))?;
+        println!("{whole}");
+        results.insert("with a server".to_owned(), whole.json());
+    }
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, format!("{:#}\n", json!({ "us_per_mention": Value::Object(results) })))?;
+    }
+    Ok(())
+}
+
+/// Of one iteration.
+fn median_nanos(directory: &Path, name: &str) -> Result<f64> {
+    let file = directory.join(name).join("new").join("estimates.json");
+    let estimates: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let median = estimates["median"]["point_estimate"].as_f64();
+    median.ok_or_else(|| format!("{} has no median", file.display()).into())
+}

@@ -1,0 +1,183 @@
+//! CPU time of the whole process, with and without a server.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::graphsink::bench_internals::start_without_database;
+use ::graphsink::{Config, Engine, Outcome, Timestamp, UnitOfWork};
+use criterion::{Criterion, Throughput};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::contestant::Result;
+use crate::cpu::{self, Cpu};
+use crate::database::{Database, Tables};
+use crate::workload::{Record, Workload};
+
+/// The name of the measurement without a database.
+pub(crate) const NAME: &str = "engine without a database";
+/// Tasks that submit.
+const PRODUCERS: usize = 4;
+/// Longer than anything takes.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// In microseconds, as PostgreSQL stores it.
+pub(crate) fn now() -> Timestamp {
+    ::graphsink::truncate(chrono::Utc::now())
+}
+
+/// From `submit` to the receipt's outcome, all threads together; building the units does not count.
+pub(crate) fn measure_without_database(
+    criterion: &mut Criterion,
+    runtime: &Runtime,
+    workload: &Workload,
+) -> Result<()> {
+    let config = Config::builder("postgresql://localhost/nowhere").build()?;
+    let engine = runtime.block_on(start_without_database(config))?;
+    let mut group = criterion.benchmark_group(NAME);
+    group.throughput(Throughput::Elements(workload.records.len() as u64));
+    group.bench_function(NAME, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                let units = workload.records.iter().map(Record::unit).collect();
+                let before = Cpu::now();
+                runtime.block_on(submit_all(&engine, units)).expect("nothing can fail without a database");
+                total += Cpu::now().since(&before).total();
+            }
+            total
+        });
+    });
+    group.finish();
+    let stats = runtime.block_on(engine.shutdown(DEADLINE)).stats;
+    println!("{} epochs of {} units", stats.epochs, stats.units_committed / stats.epochs.max(1));
+    Ok(())
+}
+
+async fn submit_all(engine: &Engine, units: Vec<UnitOfWork>) -> Result<()> {
+    let mut parts: Vec<Vec<UnitOfWork>> = (0..PRODUCERS).map(|_| Vec::new()).collect();
+    for (number, unit) in units.into_iter().enumerate() {
+        parts[number % PRODUCERS].push(unit);
+    }
+    let produce = |part: Vec<UnitOfWork>| tokio::spawn(produce(engine.clone(), part.into_iter()));
+    let producers: Vec<_> = parts.into_iter().map(produce).collect();
+    for producer in producers {
+        producer.await??;
+    }
+    Ok(())
+}
+
+async fn produce(engine: Engine, units: impl Iterator<Item = UnitOfWork> + Send) -> Result<()> {
+    let mut receipts = Vec::new();
+    for unit in units {
+        receipts.push(engine.submit(unit).await?);
+    }
+    for receipt in receipts {
+        match receipt.await {
+            Outcome::Committed(_) => {}
+            other => return Err(format!("a unit was not committed: {other:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+/// CPU time a mention, in microseconds, medians of the rounds.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// User and system time of the process, by the kernel's ticks, less building.
+    engine: f64,
+    /// The same by the scheduler's count, by thread.
+    producers: f64,
+    actors: f64,
+    connections: f64,
+    /// Building the units alone.
+    building: f64,
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>8.2}  engine with a server: user and system time of the process, less {:.2} for building units\n\
+             {:>8.2}  of it producers (validating, submitting, awaiting), {:.2} actors, {:.2} connections",
+            self.engine,
+            self.building,
+            self.producers - self.building,
+            self.actors,
+            self.connections,
+        )
+    }
+}
+
+impl Whole {
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "engine": self.engine, "producers": self.producers - self.building, "actors": self.actors,
+            "connections": self.connections, "building": self.building,
+        })
+    }
+}
+
+/// The engine as it comes, on fresh lean tables each round.
+pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Result<Whole> {
+    let database = Database::start(&[], None).await?;
+    let workload = Arc::new(Workload::generate(mentions, now()));
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / mentions as f64;
+    let mut columns: [Vec<f64>; 5] = Default::default();
+    for _ in 0..rounds {
+        database.reset(Tables::Lean).await?;
+        let engine = Engine::start(database.config().build()?).await?;
+        let building = Cpu::now();
+        for record in &workload.records {
+            std::hint::black_box(record.unit());
+        }
+        let building = Cpu::now().since(&building).total();
+        let (threads, ticks) = (Cpu::now(), process_time()?);
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| {
+                let workload = Arc::clone(&workload);
+                let numbers = (producer..mentions).step_by(PRODUCERS);
+                let units = numbers.map(move |number| workload.records[number].unit());
+                tokio::spawn(produce(engine.clone(), units))
+            })
+            .collect();
+        for producer in producers {
+            producer.await??;
+        }
+        let (threads, ticks) = (Cpu::now().since(&threads), process_time()?.saturating_sub(ticks));
+        let stats = engine.shutdown(DEADLINE).await.stats;
+        if stats.units_committed != mentions as u64 {
+            return Err(format!("{} of {mentions} units were committed", stats.units_committed).into());
+        }
+        let times = [
+            ticks.saturating_sub(building),
+            threads.of(cpu::PRODUCERS),
+            threads.of("graphsink"),
+            threads.of("graphsink-sql"),
+            building,
+        ];
+        for (column, time) in columns.iter_mut().zip(times) {
+            column.push(micros(time));
+        }
+    }
+    let [engine, producers, actors, connections, building] = columns.map(|column| median(&column));
+    Ok(Whole { engine, producers, actors, connections, building })
+}
+
+/// User and system time of this process so far, in steps of 10 ms.
+fn process_time() -> Result<Duration> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may hold anything; user and system time are the 12th and 13th after it.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<std::result::Result<_, _>>()?;
+    // Linux has told 100 ticks a second on every machine since 2.6, whatever its timer does.
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
