@@ -220,3 +220,40 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
     let units: Vec<Committed> = epoch.committed(&entities.committed(), &connection_rows, &mention_rows);
     Written { units, dispositions }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Mention, SourceType};
+
+    fn unit(restaurant: &str, mention: &str) -> UnitOfWork {
+        let mut unit = UnitOfWork::new();
+        let restaurant = unit.restaurant(restaurant).alias("alias").handle();
+        let dish = unit.dish("pie").handle();
+        let connection = unit.connection(restaurant, dish).handle();
+        let written_at = "2024-01-01T00:00:00Z".parse().unwrap();
+        unit.mention(connection, Mention::new(SourceType::Post, mention, "https://example.org", "s", written_at));
+        unit
+    }
+
+    /// What the bench calls new, existing and repeated is that.
+    #[test]
+    fn answers_lead_to_what_they_stand_for() {
+        let as_of = "2024-02-01T00:00:00Z".parse().unwrap();
+        let epoch = CoalescedEpoch::new(&PreparedUnits::new(vec![unit("a", "1"), unit("b", "2"), unit("a", "3")]));
+        let dispositions = |answers| {
+            let mut sent = Sent { encode: true, bytes: BytesMut::new() };
+            let written = write(&epoch.0, answers, as_of, &mut sent);
+            Table::ALL.map(|table| {
+                let of_table = written.dispositions.iter().filter(|(of, _)| *of == table);
+                of_table.map(|(_, disposition)| *disposition).collect::<Vec<_>>()
+            })
+        };
+        use Disposition::{Inserted, Unchanged, Updated};
+        assert_eq!(dispositions(None), [vec![Inserted; 3], vec![Inserted; 2], vec![Inserted; 3]]);
+        let existing = epoch.answers(false, as_of);
+        assert_eq!(dispositions(Some(existing)), [vec![Unchanged; 3], vec![Updated; 2], vec![Inserted; 3]]);
+        let repeated = epoch.answers(true, as_of);
+        assert_eq!(dispositions(Some(repeated)), [vec![Unchanged; 3], vec![Unchanged; 2], vec![Unchanged; 3]]);
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::graphsink::bench_internals::start_without_database;
 use ::graphsink::{Config, Engine, Outcome, Timestamp, UnitOfWork};
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -17,6 +17,8 @@ use crate::workload::{Record, Workload};
 
 /// The name of the measurement without a database.
 pub(crate) const NAME: &str = "engine without a database";
+/// The threads that take CPU time: of producers, actors, and commits.
+const THREADS: [&str; 3] = [cpu::PRODUCERS, "graphsink", "graphsink-sql"];
 /// Tasks that submit.
 const PRODUCERS: usize = 4;
 /// Longer than anything takes.
@@ -35,23 +37,31 @@ pub(crate) fn measure_without_database(
 ) -> Result<()> {
     let config = Config::builder("postgresql://localhost/nowhere").build()?;
     let engine = runtime.block_on(start_without_database(config))?;
-    let mut group = criterion.benchmark_group(NAME);
-    group.throughput(Throughput::Elements(workload.records.len() as u64));
-    group.bench_function(NAME, |bencher| {
+    let (mut mentions, mut by_thread) = (0, THREADS.map(|_| Duration::ZERO));
+    criterion.bench_function(NAME, |bencher| {
         bencher.iter_custom(|iterations| {
             let mut total = Duration::ZERO;
             for _ in 0..iterations {
                 let units = workload.records.iter().map(Record::unit).collect();
-                let before = Cpu::now();
+                let before = cpu_so_far();
                 runtime.block_on(submit_all(&engine, units)).expect("nothing can fail without a database");
-                total += Cpu::now().since(&before).total();
+                let cpu = cpu_so_far().since(&before);
+                total += cpu.total();
+                mentions += workload.records.len();
+                for (time, thread) in by_thread.iter_mut().zip(THREADS) {
+                    *time += cpu.of(thread);
+                }
             }
             total
         });
     });
-    group.finish();
     let stats = runtime.block_on(engine.shutdown(DEADLINE)).stats;
-    println!("{} epochs of {} units", stats.epochs, stats.units_committed / stats.epochs.max(1));
+    let [producers, actors, commits] = by_thread.map(|time| time.as_secs_f64() * 1e6 / mentions as f64);
+    println!(
+        "{} epochs of {} units; µs a mention: producers {producers:.2}, actors {actors:.2}, commits {commits:.2}",
+        stats.epochs,
+        stats.units_committed / stats.epochs.max(1),
+    );
     Ok(())
 }
 
@@ -128,12 +138,12 @@ pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Resul
     for _ in 0..rounds {
         database.reset(Tables::Lean).await?;
         let engine = Engine::start(database.config().build()?).await?;
-        let building = Cpu::now();
+        let building = cpu_so_far();
         for record in &workload.records {
             std::hint::black_box(record.unit());
         }
-        let building = Cpu::now().since(&building).total();
-        let (threads, ticks) = (Cpu::now(), process_time()?);
+        let building = cpu_so_far().since(&building).total();
+        let (threads, ticks) = (cpu_so_far(), process_time()?);
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|producer| {
                 let workload = Arc::clone(&workload);
@@ -145,16 +155,16 @@ pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Resul
         for producer in producers {
             producer.await??;
         }
-        let (threads, ticks) = (Cpu::now().since(&threads), process_time()?.saturating_sub(ticks));
+        let (threads, ticks) = (cpu_so_far().since(&threads), process_time()?.saturating_sub(ticks));
         let stats = engine.shutdown(DEADLINE).await.stats;
         if stats.units_committed != mentions as u64 {
             return Err(format!("{} of {mentions} units were committed", stats.units_committed).into());
         }
         let times = [
             ticks.saturating_sub(building),
-            threads.of(cpu::PRODUCERS),
-            threads.of("graphsink"),
-            threads.of("graphsink-sql"),
+            threads.of(THREADS[0]),
+            threads.of(THREADS[1]),
+            threads.of(THREADS[2]),
             building,
         ];
         for (column, time) in columns.iter_mut().zip(times) {
@@ -163,6 +173,13 @@ pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Resul
     }
     let [engine, producers, actors, connections, building] = columns.map(|column| median(&column));
     Ok(Whole { engine, producers, actors, connections, building })
+}
+
+/// By thread. The kernel brings a thread's count up to date when it leaves the processor, or a few
+/// milliseconds late: hence the short sleep of the thread that asks.
+fn cpu_so_far() -> Cpu {
+    std::thread::sleep(Duration::from_millis(1));
+    Cpu::now()
 }
 
 /// User and system time of this process so far, in steps of 10 ms.

@@ -2,7 +2,7 @@
 
 use ::graphsink::UnitOfWork;
 use ::graphsink::bench_internals::{CoalescedEpoch, PreparedUnits};
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{BatchSize, Criterion};
 
 use crate::workload::{Record, Workload};
 
@@ -33,23 +33,16 @@ pub(crate) fn measure(criterion: &mut Criterion, workload: &Workload) {
         workload.records.len()
     );
 
-    // Without a group: it would be one more directory, and one more part of each name.
-    let mut bench = |name: &str, run: &mut dyn FnMut(&mut criterion::Bencher<'_>)| {
-        let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Elements(workload.records.len() as u64));
-        group.bench_function(name, |bencher| run(bencher));
-        group.finish();
-    };
-    bench(build, &mut |bencher| bencher.iter(units));
-    bench(prepare, &mut |bencher| bencher.iter_batched(units, PreparedUnits::new, BatchSize::LargeInput));
-    bench(coalesce, &mut |bencher| bencher.iter(|| CoalescedEpoch::new(&prepared)));
+    criterion.bench_function(build, |bencher| bencher.iter(units));
+    criterion.bench_function(prepare, |bencher| bencher.iter_batched(units, PreparedUnits::new, BatchSize::LargeInput));
+    criterion.bench_function(coalesce, |bencher| bencher.iter(|| CoalescedEpoch::new(&prepared)));
     for (name, encode) in [(empty, false), (empty_encoded, true)] {
-        bench(name, &mut |bencher| bencher.iter(|| epoch.write(None, as_of, encode)));
+        criterion.bench_function(name, |bencher| bencher.iter(|| epoch.write(None, as_of, encode)));
     }
     for (name, answers, encode) in
         [(existing, &known, false), (existing_encoded, &known, true), (repeated, &all_known, true)]
     {
-        bench(name, &mut |bencher| {
+        criterion.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || answers.clone(),
                 |answers| epoch.write(Some(answers), as_of, encode),
