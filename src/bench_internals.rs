@@ -223,6 +223,8 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
 
 #[cfg(test)]
 mod tests {
+    use Disposition::{Inserted, Unchanged, Updated};
+
     use super::*;
     use crate::record::{Mention, SourceType};
 
@@ -249,7 +251,6 @@ mod tests {
                 of_table.map(|(_, disposition)| *disposition).collect::<Vec<_>>()
             })
         };
-        use Disposition::{Inserted, Unchanged, Updated};
         assert_eq!(dispositions(None), [vec![Inserted; 3], vec![Inserted; 2], vec![Inserted; 3]]);
         let existing = epoch.answers(false, as_of);
         assert_eq!(dispositions(Some(existing)), [vec![Unchanged; 3], vec![Updated; 2], vec![Inserted; 3]]);
