@@ -43,6 +43,10 @@ use serde_json::{Value, json};
 use contestant::Result;
 use workload::Workload;
 
+/// As in the bench `throughput`, so that the benches speak of one program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the CPU time of the engine for each mention.
 #[derive(Debug, Parser)]
 #[command(name = "engine_cpu")]

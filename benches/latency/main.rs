@@ -55,6 +55,10 @@ use load::Arrivals;
 use report::{Generator, Report, Step};
 use workload::{Record, Records, Workload};
 
+/// As in the bench `throughput`, so that the benches speak of one program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures acknowledgements from idle to saturation.
 #[derive(Debug, Parser)]
 #[command(name = "latency")]
