@@ -11,14 +11,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use uuid::Uuid;
 
-use crate::batch::{ConnectionPlan, EntityPlan, EntityWrite, Epoch, StoredConnection, StoredEntity, StoredMention};
+use crate::batch::{
+    ConnectionPlan, EntityPlan, EntityWrite, Epoch, MentionNode, StoredConnection, StoredEntity, StoredMention,
+};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::outcome::{Committed, Disposition, Outcome};
 use crate::record::{ConnectionMetrics, EntityName, Table, Timestamp};
 use crate::store::{
-    ConnectionColumns, EntityColumns, EntityKeyColumns, EpochObserver, MentionColumns, Parameters, Statement, Written,
+    ConnectionColumns, EntityColumns, EntityKeyColumns, EpochObserver, Parameters, Statement, Written, encode_mentions,
 };
 use crate::unit::{Unit, UnitOfWork};
 
@@ -150,12 +152,10 @@ impl Sent {
         }
     }
 
-    fn copy(&mut self, mentions: &MentionColumns<'_>) {
+    fn copy(&mut self, mentions: &[&MentionNode], connections: &ConnectionPlan) {
         if self.encode {
-            for row in 0..mentions.len() {
-                for (value, value_type) in mentions.row(row).iter().zip(&MentionColumns::COPY_TYPES) {
-                    value.to_sql_checked(value_type, &mut self.bytes).expect("columns have the types of the table");
-                }
+            for piece in encode_mentions(mentions, connections.connections()) {
+                self.bytes.extend_from_slice(&piece);
             }
         }
     }
@@ -187,13 +187,17 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
         sent.parameters(Statement::UpdateEntities, &EntityColumns::new(&updates.writes).update());
     }
     let mut connections = ConnectionPlan::resolve(epoch, &entities, &std::iter::empty().collect());
+    // As it would be after a while: what is there was written by the same engine.
+    connections.expect(&vec![!stored.is_empty(); connections.connections().len()]);
     let as_new = connections.as_if_new(as_of);
     let columns = ConnectionColumns::new(&as_new, connections.connections());
     sent.parameters(Statement::InsertOrLockConnections, &columns.insert());
     let inserted: Vec<Uuid> =
         if stored.is_empty() { as_new.iter().map(|write| write.id).collect() } else { Vec::new() };
     drop(as_new);
-    let locked = connections.inserted_or_locked(&inserted).expect("no row vanishes");
+    let locked = connections.inserted_or_locked(&inserted).expect("no row vanishes").locked;
+    let new: Vec<&MentionNode> = connections.mentions_to(Disposition::Inserted, false).collect();
+    sent.copy(&new, &connections);
     for (connection, stored) in locked.iter().zip(stored) {
         connections.set_stored(*connection, stored);
     }
@@ -205,7 +209,8 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
     let changed: Vec<_> = locked.iter().filter_map(advance).collect();
     let columns = ConnectionColumns::new(&changed, connections.connections());
     sent.parameters(Statement::UpdateConnections, &columns.update());
-    sent.copy(&MentionColumns::new(connections.mentions_to(Disposition::Inserted), connections.connections()));
+    let new: Vec<&MentionNode> = connections.mentions_to(Disposition::Inserted, true).collect();
+    sent.copy(&new, &connections);
     let changed: Vec<u32> = changed.iter().map(|write| write.node).collect();
     connections.mark_updated(changed);
 
@@ -218,7 +223,7 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
         .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
         .collect();
     let units: Vec<Committed> = epoch.committed(&entities.committed(), &connection_rows, &mention_rows);
-    Written { units, dispositions }
+    Written { units, dispositions, connections: connections.into_keys() }
 }
 
 #[cfg(test)]

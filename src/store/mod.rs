@@ -36,9 +36,11 @@ use crate::telemetry;
 
 use circuit::Circuit;
 #[cfg(feature = "internals")]
-pub(crate) use columns::{ConnectionColumns, EntityColumns, EntityKeyColumns, MentionColumns, Parameters};
+pub(crate) use columns::{ConnectionColumns, EntityColumns, EntityKeyColumns, Parameters};
 pub(crate) use commit::EpochObserver;
 use connection::{Connection, ConnectionManager};
+#[cfg(feature = "internals")]
+pub(crate) use copy::encode as encode_mentions;
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 use familiar::Familiar;
