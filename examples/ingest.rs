@@ -110,8 +110,7 @@ async fn load(
     let as_of = args.as_of.unwrap_or_else(|| source.as_of());
     let mut config = Config::builder(database.url()).schema(&args.schema).as_of(AsOf::Fixed(as_of));
     if let Some(rows) = args.max_batch_rows {
-        // What may be in flight grows along, or it would be the limit of a large batch.
-        config = config.max_batch_rows(rows).max_rows_in_flight(rows.saturating_mul(4).clamp(65_536, 1 << 24));
+        config = config.max_batch_rows(rows);
     }
     if let Some(commits) = args.in_flight_commits {
         config = config.in_flight_commits(commits);

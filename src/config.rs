@@ -188,8 +188,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows accepted and not yet answered at which `submit` waits. Default: 65,536, which
-    /// is several epochs that wait or fill behind those that commit. Memory follows this setting.
+    /// Rows accepted and not yet answered at which `submit` waits. Default: two batches more than are committed at
+    /// once, which is 24,000 with the other defaults, so that the next ones are ready when a commit ends; and at least
+    /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
     pub fn max_rows_in_flight(mut self, rows: usize) -> Self {
         self.max_rows_in_flight = Some(rows);
         self
@@ -264,8 +265,12 @@ impl ConfigBuilder {
         }
         let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(6_000), 1)?;
         let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(10_000), 1)?;
-        let default_rows = 65_536.max(max_unit_rows);
-        let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows);
+        let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
+        if in_flight_commits > 64 {
+            return Err(error("in_flight_commits", "must be at most 64"));
+        }
+        let default_rows = max_batch_rows.saturating_mul(in_flight_commits + 2).min(ROWS_IN_FLIGHT_MAX);
+        let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows.max(max_unit_rows));
         if max_rows_in_flight < max_unit_rows {
             return Err(error(
                 "max_rows_in_flight",
@@ -281,10 +286,6 @@ impl ConfigBuilder {
         }
         if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
             return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold"));
-        }
-        let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
-        if in_flight_commits > 64 {
-            return Err(error("in_flight_commits", "must be at most 64"));
         }
         let connect_timeout = seconds("connect_timeout", self.connect_timeout_seconds, 5.0)?;
         postgres.connect_timeout(connect_timeout);
@@ -421,6 +422,11 @@ mod tests {
         assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
         assert!(build().build().is_ok());
+        let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
+        assert_eq!(rows(build()), 24_000);
+        assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 18_000);
+        assert_eq!(rows(build().max_batch_rows(10)), 10_000, "the largest unit gets in");
+        assert_eq!(rows(build().max_batch_rows(usize::MAX)), ROWS_IN_FLIGHT_MAX);
     }
 
     #[test]
