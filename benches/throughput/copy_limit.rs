@@ -11,13 +11,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
-use futures::{FutureExt, SinkExt};
-use tokio_postgres::types::{IsNull, ToSql, Type};
-use tokio_postgres::{Client, CopyInSink};
+use tokio_postgres::types::Type;
 
 use crate::contestant::{Contestant, Measured, Result};
+use crate::copy::{Rows, copy};
 use crate::database::Database;
 use crate::rows::{Connection, Entities, Entity};
 use crate::workload::{Record, Workload};
@@ -31,8 +31,6 @@ const COPY_CONNECTIONS: &str = "copy connections (connection_id, restaurant_id, 
     activity_level, top_mentions) from stdin (format binary)";
 const COPY_MENTIONS: &str = "copy mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url,
     subreddit, content_excerpt, author, upvotes, created_at, observed_at) from stdin (format binary)";
-/// Bytes in one message; libpq's psql sends 8 KiB, larger pieces cost less.
-const PIECE: usize = 64 << 10;
 
 /// Binary COPY over so many connections.
 #[derive(Debug)]
@@ -72,18 +70,6 @@ impl CopyLimit {
         .await?;
         Ok(Measured::new(start.elapsed()))
     }
-}
-
-async fn copy(client: &Client, sql: &str, data: &Bytes) -> Result<()> {
-    let sink: CopyInSink<Bytes> = client.copy_in(sql).await?;
-    let mut sink = std::pin::pin!(sink);
-    let mut left = data.clone();
-    while !left.is_empty() {
-        let piece = left.split_to(left.len().min(PIECE));
-        sink.feed(piece).await?;
-    }
-    sink.finish().await?;
-    Ok(())
 }
 
 /// What each connection sends, of each table.
@@ -142,7 +128,7 @@ fn encode_connection(rows: &mut Rows, connection: &Connection<'_>) {
     rows.field(&connection.dish, &Type::UUID);
     rows.field(&connection.dish_attributes, &Type::UUID_ARRAY);
     rows.field(&categories, &Type::UUID_ARRAY);
-    rows.field(&true, &Type::BOOL);
+    rows.field(&connection.is_menu_item, &Type::BOOL);
     rows.field(&metrics.mention_count, &Type::INT4);
     rows.field(&metrics.total_upvotes, &Type::INT8);
     rows.field(&metrics.source_diversity, &Type::INT4);
@@ -167,39 +153,4 @@ fn encode_mention(rows: &mut Rows, id: Uuid, connection: Uuid, record: &Record) 
     rows.field(&mention.upvotes, &Type::INT4);
     rows.field(&mention.created_at, &Type::TIMESTAMPTZ);
     rows.field(&mention.observed_at, &Type::TIMESTAMPTZ);
-}
-
-/// Rows in PostgreSQL's binary COPY format. An enum's binary form is its label.
-struct Rows(BytesMut);
-
-impl Default for Rows {
-    fn default() -> Self {
-        let mut bytes = BytesMut::new();
-        bytes.put_slice(b"PGCOPY\n\xff\r\n\0");
-        bytes.put_i64(0);
-        Self(bytes)
-    }
-}
-
-impl Rows {
-    fn row(&mut self, fields: i16) {
-        self.0.put_i16(fields);
-    }
-
-    fn field(&mut self, value: &(dyn ToSql + Sync), of_type: &Type) {
-        let at = self.0.len();
-        self.0.put_i32(-1);
-        match value.to_sql_checked(of_type, &mut self.0).expect("the value fits the type that is named beside it") {
-            IsNull::Yes => {}
-            IsNull::No => {
-                let length = (self.0.len() - at - 4) as i32;
-                self.0[at..at + 4].copy_from_slice(&length.to_be_bytes());
-            }
-        }
-    }
-
-    fn finish(mut self) -> Bytes {
-        self.0.put_i16(-1);
-        self.0.freeze()
-    }
 }

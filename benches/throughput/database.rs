@@ -111,7 +111,8 @@ impl Database {
         let records = &workload.records[..sample];
         let entities = Entities::of(records);
         let connections = crate::rows::connections(records, &entities, workload.as_of);
-        let expected = (entities.rows.len() as i64, connections.len() as i64, records.len() as i64);
+        let mentions = crate::workload::mentions(records);
+        let expected = (entities.rows.len() as i64, connections.len() as i64, mentions as i64);
         let client = self.connect().await?;
         let free = "set enable_seqscan = on; set enable_hashjoin = on; set plan_cache_mode = force_custom_plan";
         client.batch_execute(free).await?;
@@ -130,14 +131,16 @@ impl Database {
         if wrong != 0 {
             return Err(format!("the figures of {wrong} connections differ from their mentions").into());
         }
-        if facts != (attributes + categories) as i64 {
-            return Err(format!("{facts} aliases, attributes and categories, not {}", attributes + categories).into());
+        let menu_items = connections.iter().filter(|row| row.is_menu_item).count();
+        let expected = attributes + categories + menu_items;
+        if facts != expected as i64 {
+            return Err(format!("{facts} aliases, attributes, categories and menu items, not {expected}").into());
         }
         Ok(())
     }
 }
 
-/// How many connections are wrong, and how many elements all sets have.
+/// How many connections are wrong, and how many elements all sets have, menu items added.
 const WRONG: &str = "
     select (select count(*) from connections c left join (
         select connection_id, count(*) as mentions, sum(upvotes) as upvotes, count(distinct thread_id) as threads,
@@ -152,4 +155,4 @@ const WRONG: &str = "
                   or m.best is distinct from (select array_agg((t.value ->> 'mention_id')::uuid order by t.ordinality)
                                               from jsonb_array_elements(c.top_mentions) with ordinality as t))),
     (select sum(cardinality(aliases) + cardinality(restaurant_attributes)) from entities)::bigint
-    + (select sum(cardinality(categories) + cardinality(dish_attributes)) from connections)::bigint";
+    + (select sum(cardinality(categories) + cardinality(dish_attributes) + is_menu_item::int) from connections)::bigint";

@@ -2,29 +2,35 @@
 //! the limit that PostgreSQL sets.
 //!
 //! ```text
-//! cargo bench --bench throughput -- [--quick] [--json FILE] [--rounds N] [--mentions N]
+//! cargo bench --bench throughput -- [--quick] [--json FILE] [--rounds N] [--mentions N | --data FILE]
 //! ```
 //!
 //! One run measures all contestants on one server of its own (durable: fsync on, keys and foreign
-//! keys on) with one generated workload. Each measurement starts with fresh tables and a
+//! keys on) with one workload, generated or read from a file. Each measurement starts with fresh tables and a
 //! checkpoint. Rounds interleave the contestants, so that noise hits all alike; medians count, and
 //! only ratios within a run mean anything. Nothing here asserts a time; what each contestant left
 //! in the tables is checked, and wrong tables end the bench.
 //!
 //! A contestant is a module with a [`Contestant`] in it, and a line in [`contestants`].
 
+mod batch;
 mod contestant;
+mod copy;
 mod copy_limit;
+mod copy_staging;
 mod cpu;
+mod data;
 mod database;
 mod graphsink;
 mod latency;
 mod machine;
+mod merge;
 mod per_unit;
 mod report;
 mod rows;
 mod statements;
 mod unnest;
+mod values;
 mod workload;
 
 use std::path::PathBuf;
@@ -57,6 +63,9 @@ struct Arguments {
     /// Mentions of the workload [default: 60000, quick: 10000]
     #[arg(long)]
     mentions: Option<usize>,
+    /// Writes this file of the loader's format (plain, .gz or .zst) instead of a generated workload
+    #[arg(long, value_name = "FILE", conflicts_with = "mentions")]
+    data: Option<PathBuf>,
     /// Lone units of each kind for the latency [default: 400, quick: 100; 0: no latency]
     #[arg(long)]
     latency_units: Option<usize>,
@@ -87,8 +96,12 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(copy_limit::CopyLimit { connections: 2 }),
         Box::new(graphsink::Graphsink { in_flight_commits: None }),
         Box::new(graphsink::Graphsink { in_flight_commits: Some(1) }),
-        Box::new(unnest::Unnest { batch: 1_000 }),
-        Box::new(unnest::Unnest { batch: 5_000 }),
+        Box::new(unnest::Unnest { batch: 1_000, connections: 1 }),
+        Box::new(unnest::Unnest { batch: 5_000, connections: 1 }),
+        Box::new(unnest::Unnest { batch: 1_000, connections: 2 }),
+        Box::new(unnest::Unnest { batch: 5_000, connections: 2 }),
+        Box::new(copy_staging::CopyStaging),
+        Box::new(values::Values),
         Box::new(per_unit::PerUnit { pipelined: false }),
         Box::new(per_unit::PerUnit { pipelined: true }),
     ]
@@ -116,7 +129,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let both: Vec<Tables> = Tables::BOTH.into_iter().filter(of_arguments).collect();
     let statements = arguments.statements.then(statements::install).transpose()?;
 
-    let workload = Arc::new(Workload::generate(mentions, now()));
+    let workload = Arc::new(match &arguments.data {
+        Some(file) => data::read(file, now())?,
+        None => Workload::generate(mentions, now()),
+    });
     let database = Database::start(&settings(&arguments.setting)?, arguments.server_log.as_deref()).await?;
     println!("{}", machine::circumstances(database.version()));
     println!("{}", shape(&workload));
@@ -129,11 +145,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
                 if let Some(statements) = &statements {
                     measured.notes.extend(statements::since_last(statements));
                 }
-                let sample = contestant.sample(mentions);
+                let sample = contestant.sample(workload.records.len());
                 database.check(&workload, sample, contestant.figures()).await.map_err(|error| {
                     format!("{} on {} tables left them wrong: {error}", contestant.name(), tables.as_str())
                 })?;
-                let speed = sample as f64 / measured.took.as_secs_f64();
+                let mentions = workload::mentions(&workload.records[..sample]);
+                let speed = mentions as f64 / measured.took.as_secs_f64();
                 println!("round {round}: {:<20} {} {speed:>9.0}/s", contestant.name(), tables.as_str());
                 report.add(contestant.name(), contestant.connections(), tables, speed, measured.notes);
             }
@@ -170,8 +187,9 @@ fn shape(workload: &Workload) -> String {
     let connections = rows::connections(&workload.records, &entities, workload.as_of);
     let single = connections.iter().filter(|row| row.mentions.len() == 1).count();
     let most = connections.iter().map(|row| row.mentions.len()).max().unwrap_or(0);
+    let entities_only = workload.records.len() - workload::mentions(&workload.records);
     format!(
-        "{} mentions, {} connections ({}% of them with one mention, at most {most}), {} entities",
+        "{} units, {entities_only} of them of entities alone; {} connections ({}% of them with one mention, at most {most}), {} entities",
         workload.records.len(),
         connections.len(),
         single * 100 / connections.len().max(1),

@@ -70,7 +70,7 @@ pub(crate) struct UnitWriter {
     client: Client,
     pipelined: bool,
     words: Statement,
-    restaurant: Statement,
+    described: Statement,
     connection: Statement,
     mention: Statement,
     figures: Statement,
@@ -79,23 +79,25 @@ pub(crate) struct UnitWriter {
 impl UnitWriter {
     pub(crate) async fn new(client: Client, pipelined: bool) -> Result<Self> {
         let words = client.prepare(WORDS).await?;
-        let restaurant = client.prepare(RESTAURANT).await?;
+        let described = client.prepare(DESCRIBED).await?;
         let connection = client.prepare(&CONNECTION.replace("{ids}", IDS)).await?;
         let mention = client.prepare(&MENTION.replace("{connection}", CONNECTION_ID)).await?;
         let figures = client.prepare(&FIGURES.replace("{connection}", CONNECTION_ID)).await?;
-        Ok(Self { client, pipelined, words, restaurant, connection, mention, figures })
+        Ok(Self { client, pipelined, words, described, connection, mention, figures })
     }
 
-    /// Writes a unit; when this returns it is durable. Gives the ids of mention and connection.
-    pub(crate) async fn write(&self, record: &Record, as_of: Timestamp) -> Result<(Uuid, Uuid)> {
+    /// Writes a unit; when this returns it is durable.
+    pub(crate) async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
         let (types, names) = words(record);
         let ids: Vec<Uuid> = types.iter().map(|_| Uuid::now_v7()).collect();
         let restaurant_id = Uuid::now_v7();
-        let aliases = [&*record.alias];
+        let aliases: Vec<&str> = record.alias.as_deref().into_iter().collect();
         let attributes: Vec<&str> = record.restaurant_attributes.iter().map(|name| &**name).collect();
         let dish_attributes: Vec<&str> = record.dish_attributes.iter().map(|name| &**name).collect();
         let categories: Vec<&str> = record.categories.iter().map(|name| &**name).collect();
-        let (restaurant, dish) = (&*record.restaurant, &*record.dish);
+        let (restaurant, dish) = (&*record.restaurant, record.dish.as_deref());
+        let dish_id = Uuid::now_v7();
+        let dish_aliases: Vec<&str> = record.dish_alias.as_deref().into_iter().collect();
         let (connection_id, mention_id) = (Uuid::now_v7(), Uuid::now_v7());
         let mention = &record.mention;
         let (source_id, thread_id) = (&*mention.source_id, &*mention.thread_id);
@@ -104,8 +106,11 @@ impl UnitWriter {
         let level = alone.activity_level.as_str();
         let source_type = mention.source_type.as_str();
         let of_words: [&(dyn ToSql + Sync); 3] = [&ids, &types, &names];
-        let of_restaurant: [&(dyn ToSql + Sync); 4] = [&restaurant_id, &restaurant, &aliases.as_slice(), &attributes];
-        let of_connection: [&(dyn ToSql + Sync); 10] = [
+        let of_restaurant: [&(dyn ToSql + Sync); 5] =
+            [&restaurant_id, &"restaurant", &restaurant, &aliases, &attributes];
+        let of_dish: [&(dyn ToSql + Sync); 5] =
+            [&dish_id, &"dish_or_category", &dish, &dish_aliases, &NO_ATTRIBUTES.as_slice()];
+        let of_connection: [&(dyn ToSql + Sync); 11] = [
             &restaurant,
             &dish,
             &dish_attributes,
@@ -116,6 +121,7 @@ impl UnitWriter {
             &alone.last_mentioned_at,
             &level,
             &top,
+            &record.is_menu_item,
         ];
         let of_mention: [&(dyn ToSql + Sync); 14] = [
             &restaurant,
@@ -135,35 +141,55 @@ impl UnitWriter {
         ];
         let of_figures: [&(dyn ToSql + Sync); 4] = [&restaurant, &dish, &dish_attributes, &as_of];
         let client = &self.client;
+        let dish_with_alias = async {
+            if record.dish_alias.is_some() {
+                client.execute(&self.described, &of_dish).await?;
+            }
+            Ok(())
+        };
+        let rest = async {
+            if dish.is_none() {
+                return Ok(());
+            }
+            if self.pipelined {
+                futures::try_join!(
+                    client.execute(&self.connection, &of_connection),
+                    client.query_one(&self.mention, &of_mention),
+                    client.execute(&self.figures, &of_figures),
+                )?;
+            } else {
+                client.execute(&self.connection, &of_connection).await?;
+                client.query_one(&self.mention, &of_mention).await?;
+                client.execute(&self.figures, &of_figures).await?;
+            }
+            Ok(())
+        };
         // A future of tokio-postgres sends when it is polled first.
-        let written = if self.pipelined {
-            let all = futures::try_join!(
+        if self.pipelined {
+            futures::try_join!(
                 client.batch_execute("begin"),
                 client.execute(&self.words, &of_words),
-                client.execute(&self.restaurant, &of_restaurant),
-                client.execute(&self.connection, &of_connection),
-                client.query_one(&self.mention, &of_mention),
-                client.execute(&self.figures, &of_figures),
+                client.execute(&self.described, &of_restaurant),
+                dish_with_alias,
+                rest,
                 client.batch_execute("commit"),
             )?;
-            all.4
         } else {
             client.batch_execute("begin").await?;
             client.execute(&self.words, &of_words).await?;
-            client.execute(&self.restaurant, &of_restaurant).await?;
-            client.execute(&self.connection, &of_connection).await?;
-            let written = client.query_one(&self.mention, &of_mention).await?;
-            client.execute(&self.figures, &of_figures).await?;
+            client.execute(&self.described, &of_restaurant).await?;
+            dish_with_alias.await?;
+            rest.await?;
             client.batch_execute("commit").await?;
-            written
-        };
-        Ok((written.get(0), written.get(1)))
+        }
+        Ok(())
     }
 }
 
-/// Every entity but the restaurant, in the order of their keys.
+/// Every entity without aliases or attributes, in the order of their keys.
 fn words(record: &Record) -> (Vec<&'static str>, Vec<&str>) {
-    let dishes = std::iter::once(&record.dish).chain(&record.categories).map(|name| ("dish_or_category", &**name));
+    let plain_dish = record.dish.iter().filter(|_| record.dish_alias.is_none());
+    let dishes = plain_dish.chain(&record.categories).map(|name| ("dish_or_category", &**name));
     let of_dishes = record.dish_attributes.iter().map(|name| ("dish_attribute", &**name));
     let of_restaurants = record.restaurant_attributes.iter().map(|name| ("restaurant_attribute", &**name));
     dishes.chain(of_dishes).chain(of_restaurants).collect::<std::collections::BTreeSet<_>>().into_iter().unzip()
@@ -174,13 +200,15 @@ const WORDS: &str = "
     select k.id, k.type::entity_type, k.name from unnest($1::uuid[], $2::text[], $3::text[]) as k(id, type, name)
     on conflict (name, type) do nothing";
 
-const RESTAURANT: &str = "
+const NO_ATTRIBUTES: [&str; 0] = [];
+
+const DESCRIBED: &str = "
     insert into entities as e (entity_id, type, name, aliases, restaurant_attributes)
-    values ($1, 'restaurant', $2, $3::text[],
+    values ($1, $2::text::entity_type, $3, $4::text[],
             (select coalesce(array_agg(a.entity_id order by a.entity_id), '{}') from entities a
-             where a.name = any($4::text[]) and a.type::text = 'restaurant_attribute'))
+             where a.name = any($5::text[]) and a.type::text = 'restaurant_attribute'))
     on conflict (name, type) do update
-    set aliases = (select array_agg(distinct a collate \"C\") from unnest(e.aliases || excluded.aliases) as a),
+    set aliases = (select coalesce(array_agg(distinct a collate \"C\"), '{}') from unnest(e.aliases || excluded.aliases) as a),
         restaurant_attributes = (select coalesce(array_agg(distinct a), '{}')
                                  from unnest(e.restaurant_attributes || excluded.restaurant_attributes) as a),
         last_updated = now()
@@ -198,11 +226,11 @@ const CONNECTION: &str = "
            (select d.entity_id from entities d where d.name = $2 and d.type::text = 'dish_or_category'), {ids},
            (select coalesce(array_agg(a.entity_id order by a.entity_id), '{}') from entities a
             where a.name = any($5::text[]) and a.type::text = 'dish_or_category'),
-           true, 1, $6, 1, $7, $8, $9::text::activity_level, $10::text::jsonb
+           $11, 1, $6, 1, $7, $8, $9::text::activity_level, $10::text::jsonb
     on conflict (restaurant_id, dish_or_category_id, dish_attributes) do update
     set categories = (select coalesce(array_agg(distinct a), '{}') from unnest(c.categories || excluded.categories) as a),
-        is_menu_item = true, last_updated = now()
-    where not (c.categories @> excluded.categories and c.is_menu_item)";
+        is_menu_item = c.is_menu_item or excluded.is_menu_item, last_updated = now()
+    where not (c.categories @> excluded.categories and c.is_menu_item >= excluded.is_menu_item)";
 
 /// The id of the connection that three names make.
 const CONNECTION_ID: &str = "

@@ -36,11 +36,11 @@ impl Entities {
                 entities.row(EntityType::RestaurantAttribute, attribute);
             }
             let restaurant = entities.row(EntityType::Restaurant, &record.restaurant);
-            if !restaurant.aliases.contains(&record.alias) {
-                restaurant.aliases.insert(Arc::clone(&record.alias));
-            }
+            restaurant.aliases.extend(record.alias.iter().cloned());
             restaurant.attributes.extend(record.restaurant_attributes.iter().cloned());
-            entities.row(EntityType::DishOrCategory, &record.dish);
+            if let Some(dish) = &record.dish {
+                entities.row(EntityType::DishOrCategory, dish).aliases.extend(record.dish_alias.iter().cloned());
+            }
             for attribute in &record.dish_attributes {
                 entities.row(EntityType::DishAttribute, attribute);
             }
@@ -81,6 +81,7 @@ pub(crate) struct Connection<'a> {
     pub(crate) dish: Uuid,
     pub(crate) dish_attributes: Vec<Uuid>,
     pub(crate) categories: BTreeSet<Uuid>,
+    pub(crate) is_menu_item: bool,
     pub(crate) metrics: ConnectionMetrics<'a>,
     /// Its mentions: their ids, and which records they are.
     pub(crate) mentions: Vec<(Uuid, &'a Record)>,
@@ -91,8 +92,9 @@ pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of:
     let mut rows: Vec<Connection<'a>> = Vec::new();
     let mut index: HashMap<(Uuid, Uuid, Vec<Uuid>), usize> = HashMap::new();
     for record in records {
+        let Some(dish) = &record.dish else { continue };
         let restaurant = entities.id(EntityType::Restaurant, &record.restaurant);
-        let dish = entities.id(EntityType::DishOrCategory, &record.dish);
+        let dish = entities.id(EntityType::DishOrCategory, dish);
         let dish_attributes = entities.ids(EntityType::DishAttribute, &record.dish_attributes);
         let index = *index.entry((restaurant, dish, dish_attributes)).or_insert_with_key(|key| {
             rows.push(Connection {
@@ -101,12 +103,14 @@ pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of:
                 dish,
                 dish_attributes: key.2.clone(),
                 categories: BTreeSet::new(),
+                is_menu_item: false,
                 metrics: ConnectionMetrics::empty(),
                 mentions: Vec::new(),
             });
             rows.len() - 1
         });
         rows[index].categories.extend(entities.ids(EntityType::DishOrCategory, &record.categories));
+        rows[index].is_menu_item |= record.is_menu_item;
         rows[index].mentions.push((Uuid::now_v7(), record));
     }
     for row in &mut rows {

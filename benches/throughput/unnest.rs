@@ -1,22 +1,24 @@
 //! What a careful user writes by hand for bulk: batches, coalesced in memory, upserted with
-//! `unnest`, over one connection, four round trips a batch.
+//! `unnest`, over one connection or two, four round trips a batch.
 //!
 //! Figures are added up (`mention_count = c.mention_count + excluded.mention_count`), so a
 //! redelivered batch counts twice, and a thread that two batches speak of counts twice as well.
 //! That is what makes it cheap: it need not know what is there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::graphsink::{ConnectionMetrics, EntityType, Timestamp};
+use ::graphsink::Timestamp;
 use chrono::TimeDelta;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use crate::batch::{self, Connection, Ids, Words, text_array};
 use crate::contestant::{Contestant, Figures, Measured, Result};
 use crate::database::Database;
 use crate::rows::{top_mentions, uuid_array};
@@ -26,15 +28,22 @@ use crate::workload::{Record, Workload};
 #[derive(Debug)]
 pub(crate) struct Unnest {
     pub(crate) batch: usize,
+    /// One or two.
+    pub(crate) connections: usize,
 }
 
 impl Contestant for Unnest {
     fn name(&self) -> &'static str {
-        if self.batch == 1_000 { "unnest_1000" } else { "unnest_5000" }
+        match (self.connections, self.batch) {
+            (1, 1_000) => "unnest_1000",
+            (1, _) => "unnest_5000",
+            (_, 1_000) => "unnest_2x1000",
+            _ => "unnest_2x5000",
+        }
     }
 
     fn connections(&self) -> usize {
-        1
+        self.connections
     }
 
     fn figures(&self) -> Figures {
@@ -43,113 +52,148 @@ impl Contestant for Unnest {
 
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>> {
         async move {
-            let writer = BatchWriter::new(database.connect().await?).await?;
-            let start = Instant::now();
-            for batch in workload.records.chunks(self.batch) {
-                writer.write(batch, workload.as_of).await?;
+            let mut writers = Vec::new();
+            for part in split(&workload.records, self.connections) {
+                writers.push((BatchWriter::new(database.connect().await?, self.connections > 1).await?, part));
             }
-            Ok(Measured::new(start.elapsed()))
+            let start = Instant::now();
+            let tasks: Vec<_> = writers
+                .into_iter()
+                .map(|(writer, part)| tokio::spawn(writer.write_all(part, self.batch, workload.as_of)))
+                .collect();
+            let mut deadlocks = 0;
+            for task in tasks {
+                deadlocks += task.await??;
+            }
+            let mut measured = Measured::new(start.elapsed());
+            if deadlocks > 0 {
+                measured.notes.push(format!("{deadlocks} deadlocks, retried"));
+            }
+            Ok(measured)
         }
         .boxed()
     }
 }
 
+/// A part for each connection, with restaurants of its own: connections and mentions then never meet.
+fn split(records: &[Record], parts: usize) -> Vec<Vec<Record>> {
+    if parts == 1 {
+        return vec![records.to_vec()];
+    }
+    let mut split = vec![Vec::new(); parts];
+    for record in records {
+        let mut hasher = DefaultHasher::new();
+        record.restaurant.hash(&mut hasher);
+        split[hasher.finish() as usize % parts].push(record.clone());
+    }
+    split
+}
+
 struct BatchWriter {
     client: Client,
+    /// Words are shared between connections. Who commits them on their own makes nobody wait for the
+    /// rest of the batch; a word that nothing refers to yet does no harm.
+    words_apart: bool,
     words: Statement,
-    restaurants: Statement,
+    described: Statement,
     ids: Statement,
     connections: Statement,
     mentions: Statement,
 }
 
 type Parameters<'a, const N: usize> = [&'a (dyn ToSql + Sync); N];
-type Ids<'a> = HashMap<(&'static str, &'a str), Uuid>;
 
 impl BatchWriter {
-    async fn new(client: Client) -> Result<Self> {
+    async fn new(client: Client, words_apart: bool) -> Result<Self> {
         let words = client.prepare(WORDS).await?;
-        let restaurants = client.prepare(RESTAURANTS).await?;
+        let described = client.prepare(DESCRIBED).await?;
         let ids = client.prepare(IDS).await?;
         let connections = client.prepare(CONNECTIONS).await?;
         let mentions = client.prepare(MENTIONS).await?;
-        Ok(Self { client, words, restaurants, ids, connections, mentions })
+        Ok(Self { client, words_apart, words, described, ids, connections, mentions })
+    }
+
+    /// Batch by batch; the answer is how often a deadlock had to be retried.
+    async fn write_all(self, records: Vec<Record>, batch: usize, as_of: Timestamp) -> Result<usize> {
+        let mut deadlocks = 0;
+        for batch in records.chunks(batch) {
+            while let Err(error) = self.write(batch, as_of).await {
+                let code = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+                if code != Some(&SqlState::T_R_DEADLOCK_DETECTED) {
+                    return Err(error);
+                }
+                deadlocks += 1;
+                self.client.batch_execute("rollback").await?;
+            }
+        }
+        Ok(deadlocks)
     }
 
     async fn write(&self, batch: &[Record], as_of: Timestamp) -> Result<()> {
-        let words = words(batch);
-        let mut ids = self.insert_words(&words).await?;
-        ids.extend(self.upsert_restaurants(batch, &ids).await?);
-        let mut connections: Vec<_> = coalesce(batch, &ids).into_iter().collect();
-        connections.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        let words = Words::of(batch);
+        let mut ids = self.insert_plain(&words).await?;
+        self.upsert_described(&words, &mut ids).await?;
+        let connections = batch::connections(batch, &ids, as_of);
         let connection_ids = self.upsert_connections(&connections, as_of).await?;
         self.insert_mentions(&connections, &connection_ids).await
     }
 
-    /// Begins; every entity but the restaurants.
-    async fn insert_words<'a>(&self, words: &BTreeSet<(&'static str, &'a str)>) -> Result<Ids<'a>> {
-        let new_ids: Vec<Uuid> = words.iter().map(|_| Uuid::now_v7()).collect();
-        let (types, names): (Vec<&str>, Vec<&str>) = words.iter().copied().unzip();
+    /// Every entity that is a word only; after this the transaction is open.
+    async fn insert_plain<'a>(&self, words: &Words<'a>) -> Result<Ids<'a>> {
+        let new_ids: Vec<Uuid> = words.plain.iter().map(|_| Uuid::now_v7()).collect();
+        let (types, names): (Vec<&str>, Vec<&str>) = words.plain.iter().copied().unzip();
         let new_words: Parameters<'_, 3> = [&new_ids, &types, &names];
         let keys: Parameters<'_, 2> = [&types, &names];
-        let ((), _, rows) = futures::try_join!(
-            self.client.batch_execute("begin"),
-            self.client.execute(&self.words, &new_words),
-            self.client.query(&self.ids, &keys),
-        )?;
-        let keys: Vec<_> = words.iter().copied().collect();
+        let rows = if self.words_apart {
+            let (_, rows, ()) = futures::try_join!(
+                self.client.execute(&self.words, &new_words),
+                self.client.query(&self.ids, &keys),
+                self.client.batch_execute("begin"),
+            )?;
+            rows
+        } else {
+            let ((), _, rows) = futures::try_join!(
+                self.client.batch_execute("begin"),
+                self.client.execute(&self.words, &new_words),
+                self.client.query(&self.ids, &keys),
+            )?;
+            rows
+        };
+        let keys: Vec<_> = words.plain.iter().copied().collect();
         Ok(rows.iter().map(|row| (keys[ordinal(row)], row.get(1))).collect())
     }
 
-    async fn upsert_restaurants<'a>(&self, batch: &'a [Record], ids: &Ids<'a>) -> Result<Ids<'a>> {
-        let mut rows: std::collections::BTreeMap<&str, (BTreeSet<&str>, BTreeSet<Uuid>)> =
-            std::collections::BTreeMap::default();
-        for record in batch {
-            let (aliases, attributes) = rows.entry(&record.restaurant).or_default();
-            aliases.insert(&record.alias);
-            let label = EntityType::RestaurantAttribute.as_str();
-            attributes.extend(record.restaurant_attributes.iter().map(|name| ids[&(label, &**name)]));
-        }
-        let names: Vec<&str> = rows.keys().copied().collect();
+    async fn upsert_described<'a>(&self, words: &Words<'a>, ids: &mut Ids<'a>) -> Result<()> {
+        let rows = &words.described;
+        let (types, names): (Vec<&str>, Vec<&str>) = rows.keys().copied().unzip();
         let new_ids: Vec<Uuid> = names.iter().map(|_| Uuid::now_v7()).collect();
-        let types = vec![EntityType::Restaurant.as_str(); names.len()];
-        // Names of the workload need no escapes beyond the quotes.
-        let quoted = |aliases: &BTreeSet<&str>| {
-            let aliases: Vec<String> = aliases.iter().map(|alias| format!("\"{alias}\"")).collect();
-            format!("{{{}}}", aliases.join(","))
-        };
-        let aliases: Vec<String> = rows.values().map(|(aliases, _)| quoted(aliases)).collect();
-        let attributes: Vec<String> = rows.values().map(|(_, attributes)| uuid_array(attributes)).collect();
-        let restaurants: Parameters<'_, 4> = [&new_ids, &names, &aliases, &attributes];
+        let aliases: Vec<String> = rows.values().map(|row| text_array(&row.aliases)).collect();
+        let attributes: Vec<String> = rows.values().map(|row| uuid_array(&row.attribute_ids(ids))).collect();
+        let described: Parameters<'_, 5> = [&new_ids, &types, &names, &aliases, &attributes];
         let keys: Parameters<'_, 2> = [&types, &names];
-        let (_, found) = futures::try_join!(
-            self.client.execute(&self.restaurants, &restaurants),
-            self.client.query(&self.ids, &keys),
-        )?;
-        Ok(found.iter().map(|row| ((EntityType::Restaurant.as_str(), names[ordinal(row)]), row.get(1))).collect())
+        let (_, found) =
+            futures::try_join!(self.client.execute(&self.described, &described), self.client.query(&self.ids, &keys),)?;
+        let keys: Vec<_> = rows.keys().copied().collect();
+        ids.extend(found.iter().map(|row| (keys[ordinal(row)], row.get::<_, Uuid>(1))));
+        Ok(())
     }
 
     /// The answer is the ids, in the order of `connections`: each row is inserted or updated.
-    async fn upsert_connections(&self, connections: &[(Key, Group<'_>)], as_of: Timestamp) -> Result<Vec<Uuid>> {
-        let new_ids: Vec<Uuid> = connections.iter().map(|_| Uuid::now_v7()).collect();
-        let restaurants: Vec<Uuid> = connections.iter().map(|(key, _)| key.0).collect();
-        let dishes: Vec<Uuid> = connections.iter().map(|(key, _)| key.1).collect();
-        let attributes: Vec<String> = connections.iter().map(|(key, _)| uuid_array(&key.2)).collect();
-        let categories: Vec<String> = connections.iter().map(|(_, group)| uuid_array(&group.categories)).collect();
-        let metrics: Vec<ConnectionMetrics<'_>> = connections
-            .iter()
-            .map(|(_, group)| {
-                let mentions = group.mentions.iter().map(|(id, record)| (*id, &record.mention));
-                ConnectionMetrics::from_mentions(mentions, as_of)
-            })
-            .collect();
-        let mention_counts: Vec<i32> = metrics.iter().map(|metrics| metrics.mention_count).collect();
-        let upvotes: Vec<i64> = metrics.iter().map(|metrics| metrics.total_upvotes).collect();
-        let threads: Vec<i32> = metrics.iter().map(|metrics| metrics.source_diversity).collect();
-        let recent: Vec<i32> = metrics.iter().map(|metrics| metrics.recent_mention_count).collect();
-        let newest: Vec<Option<Timestamp>> = metrics.iter().map(|metrics| metrics.last_mentioned_at).collect();
-        let levels: Vec<&str> = metrics.iter().map(|metrics| metrics.activity_level.as_str()).collect();
-        let tops: Vec<String> = metrics.iter().map(top_mentions).collect();
+    async fn upsert_connections(&self, connections: &[Connection<'_>], as_of: Timestamp) -> Result<Vec<Uuid>> {
+        let new_ids: Vec<Uuid> = connections.iter().map(|row| row.id).collect();
+        let restaurants: Vec<Uuid> = connections.iter().map(|row| row.restaurant).collect();
+        let dishes: Vec<Uuid> = connections.iter().map(|row| row.dish).collect();
+        let attributes: Vec<String> = connections.iter().map(|row| uuid_array(&row.dish_attributes)).collect();
+        let categories: Vec<String> = connections.iter().map(|row| uuid_array(&row.categories)).collect();
+        let menu: Vec<bool> = connections.iter().map(|row| row.is_menu_item).collect();
+        let metrics = || connections.iter().map(|row| &row.metrics);
+        let mention_counts: Vec<i32> = metrics().map(|metrics| metrics.mention_count).collect();
+        let upvotes: Vec<i64> = metrics().map(|metrics| metrics.total_upvotes).collect();
+        let threads: Vec<i32> = metrics().map(|metrics| metrics.source_diversity).collect();
+        let recent: Vec<i32> = metrics().map(|metrics| metrics.recent_mention_count).collect();
+        let newest: Vec<Option<Timestamp>> = metrics().map(|metrics| metrics.last_mentioned_at).collect();
+        let levels: Vec<&str> = metrics().map(|metrics| metrics.activity_level.as_str()).collect();
+        let tops: Vec<String> = metrics().map(top_mentions).collect();
         let week_ago = as_of - TimeDelta::days(7);
         let rows = self
             .client
@@ -169,6 +213,7 @@ impl BatchWriter {
                     &levels,
                     &tops,
                     &week_ago,
+                    &menu,
                 ],
             )
             .await?;
@@ -179,11 +224,11 @@ impl BatchWriter {
     }
 
     /// And commits.
-    async fn insert_mentions(&self, connections: &[(Key, Group<'_>)], connection_ids: &[Uuid]) -> Result<()> {
+    async fn insert_mentions(&self, connections: &[Connection<'_>], connection_ids: &[Uuid]) -> Result<()> {
         let rows: Vec<(Uuid, Uuid, &Record)> = connections
             .iter()
             .zip(connection_ids)
-            .flat_map(|((_, group), id)| group.mentions.iter().map(move |(mention, record)| (*mention, *id, *record)))
+            .flat_map(|(row, id)| row.mentions.iter().map(move |(mention, record)| (*mention, *id, *record)))
             .collect();
         let ids: Vec<Uuid> = rows.iter().map(|row| row.0).collect();
         let owners: Vec<Uuid> = rows.iter().map(|row| row.1).collect();
@@ -221,43 +266,6 @@ fn ordinal(row: &Row) -> usize {
     row.get::<_, i64>(0) as usize - 1
 }
 
-/// Every entity of a batch but the restaurants, in key order.
-fn words(batch: &[Record]) -> BTreeSet<(&'static str, &str)> {
-    let mut words = BTreeSet::new();
-    for record in batch {
-        let dishes = std::iter::once(&record.dish).chain(&record.categories);
-        words.extend(dishes.map(|name| (EntityType::DishOrCategory.as_str(), &**name)));
-        words.extend(record.dish_attributes.iter().map(|name| (EntityType::DishAttribute.as_str(), &**name)));
-        words.extend(
-            record.restaurant_attributes.iter().map(|name| (EntityType::RestaurantAttribute.as_str(), &**name)),
-        );
-    }
-    words
-}
-
-type Key = (Uuid, Uuid, Vec<Uuid>);
-
-#[derive(Default)]
-struct Group<'a> {
-    categories: BTreeSet<Uuid>,
-    mentions: Vec<(Uuid, &'a Record)>,
-}
-
-fn coalesce<'a>(batch: &'a [Record], ids: &Ids<'a>) -> HashMap<Key, Group<'a>> {
-    let mut groups: HashMap<Key, Group<'a>> = HashMap::new();
-    for record in batch {
-        let id = |of: EntityType, name: &'a Arc<str>| ids[&(of.as_str(), &**name)];
-        let attributes: BTreeSet<Uuid> =
-            record.dish_attributes.iter().map(|name| id(EntityType::DishAttribute, name)).collect();
-        let restaurant = id(EntityType::Restaurant, &record.restaurant);
-        let dish = id(EntityType::DishOrCategory, &record.dish);
-        let group = groups.entry((restaurant, dish, attributes.into_iter().collect())).or_default();
-        group.categories.extend(record.categories.iter().map(|name| id(EntityType::DishOrCategory, name)));
-        group.mentions.push((Uuid::now_v7(), record));
-    }
-    groups
-}
-
 const WORDS: &str = "
     insert into entities (entity_id, type, name)
     select k.id, k.type::entity_type, k.name from unnest($1::uuid[], $2::text[], $3::text[]) as k(id, type, name)
@@ -268,12 +276,12 @@ const IDS: &str = "
     select k.ord, e.entity_id from unnest($1::text[], $2::text[]) with ordinality as k(type, name, ord)
     join entities e on e.name = k.name and e.type::text = k.type";
 
-const RESTAURANTS: &str = "
+const DESCRIBED: &str = "
     insert into entities as e (entity_id, type, name, aliases, restaurant_attributes)
-    select k.id, 'restaurant', k.name, k.aliases::text[], k.attributes::uuid[]
-    from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as k(id, name, aliases, attributes)
+    select k.id, k.type::entity_type, k.name, k.aliases::text[], k.attributes::uuid[]
+    from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as k(id, type, name, aliases, attributes)
     on conflict (name, type) do update
-    set aliases = (select array_agg(distinct a collate \"C\") from unnest(e.aliases || excluded.aliases) as a),
+    set aliases = (select coalesce(array_agg(distinct a collate \"C\"), '{}') from unnest(e.aliases || excluded.aliases) as a),
         restaurant_attributes = (select coalesce(array_agg(distinct a), '{}')
                                  from unnest(e.restaurant_attributes || excluded.restaurant_attributes) as a),
         last_updated = now()
@@ -283,14 +291,15 @@ const CONNECTIONS: &str = "
     insert into connections as c (connection_id, restaurant_id, dish_or_category_id, dish_attributes, categories,
                                   is_menu_item, mention_count, total_upvotes, source_diversity, recent_mention_count,
                                   last_mentioned_at, activity_level, top_mentions)
-    select k.id, k.restaurant, k.dish, k.attributes::uuid[], k.categories::uuid[], true, k.mentions, k.upvotes,
+    select k.id, k.restaurant, k.dish, k.attributes::uuid[], k.categories::uuid[], k.menu, k.mentions, k.upvotes,
            k.threads, k.recent, k.newest, k.level::activity_level, k.top::jsonb
     from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::int4[], $7::int8[], $8::int4[],
-                $9::int4[], $10::timestamptz[], $11::text[], $12::text[])
-         as k(id, restaurant, dish, attributes, categories, mentions, upvotes, threads, recent, newest, level, top)
+                $9::int4[], $10::timestamptz[], $11::text[], $12::text[], $14::bool[])
+         as k(id, restaurant, dish, attributes, categories, mentions, upvotes, threads, recent, newest, level, top, menu)
     on conflict (restaurant_id, dish_or_category_id, dish_attributes) do update
     set categories = case when c.categories @> excluded.categories then c.categories
                           else (select array_agg(distinct a) from unnest(c.categories || excluded.categories) as a) end,
+        is_menu_item = c.is_menu_item or excluded.is_menu_item,
         mention_count = c.mention_count + excluded.mention_count,
         total_upvotes = c.total_upvotes + excluded.total_upvotes,
         source_diversity = c.source_diversity + excluded.source_diversity,

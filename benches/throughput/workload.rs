@@ -37,11 +37,15 @@ const WORD_EXPONENT: f64 = 1.0;
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) restaurant: Arc<str>,
-    pub(crate) alias: Arc<str>,
+    /// Other than the name, as is the dish's.
+    pub(crate) alias: Option<Arc<str>>,
     pub(crate) restaurant_attributes: Vec<Arc<str>>,
-    pub(crate) dish: Arc<str>,
+    /// Without a dish there is neither connection nor mention.
+    pub(crate) dish: Option<Arc<str>>,
+    pub(crate) dish_alias: Option<Arc<str>>,
     pub(crate) dish_attributes: Vec<Arc<str>>,
     pub(crate) categories: Vec<Arc<str>>,
+    pub(crate) is_menu_item: bool,
     pub(crate) mention: Mention,
 }
 
@@ -54,16 +58,23 @@ impl Record {
             .iter()
             .map(|name| unit.restaurant_attribute(Arc::clone(name)).handle())
             .collect();
-        let mut restaurant = unit.restaurant(Arc::clone(&self.restaurant)).alias(Arc::clone(&self.alias));
+        let mut restaurant = unit.restaurant(Arc::clone(&self.restaurant));
+        if let Some(alias) = &self.alias {
+            restaurant = restaurant.alias(Arc::clone(alias));
+        }
         for attribute in attributes {
             restaurant = restaurant.attribute(attribute);
         }
         let restaurant = restaurant.handle();
-        let dish = unit.dish(Arc::clone(&self.dish)).handle();
+        let dish = self.dish.as_ref().map(|name| {
+            let dish = unit.dish(Arc::clone(name));
+            self.dish_alias.iter().fold(dish, |dish, alias| dish.alias(Arc::clone(alias))).handle()
+        });
         let dish_attributes: Vec<_> =
             self.dish_attributes.iter().map(|name| unit.dish_attribute(Arc::clone(name)).handle()).collect();
         let categories: Vec<_> = self.categories.iter().map(|name| unit.dish(Arc::clone(name)).handle()).collect();
-        let mut connection = unit.connection(restaurant, dish);
+        let Some(dish) = dish else { return unit };
+        let mut connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
         for attribute in dish_attributes {
             connection = connection.dish_attribute(attribute);
         }
@@ -82,6 +93,11 @@ pub(crate) struct Workload {
     pub(crate) records: Vec<Record>,
     /// The time that ages are relative to: a moment ago.
     pub(crate) as_of: Timestamp,
+}
+
+/// How many mentions some records hold.
+pub(crate) fn mentions(records: &[Record]) -> usize {
+    records.iter().filter(|record| record.dish.is_some()).count()
 }
 
 impl Workload {
@@ -143,11 +159,13 @@ impl Iterator for Records {
         };
         let record = Record {
             restaurant: Arc::clone(&names.restaurants[restaurant]),
-            alias: format!("Bistro Number {restaurant}").into(),
+            alias: Some(format!("Bistro Number {restaurant}").into()),
             restaurant_attributes: words(random, 0.10, &laws.restaurant_attributes, &names.restaurant_attributes),
-            dish: Arc::clone(&names.dishes[dish]),
+            dish: Some(Arc::clone(&names.dishes[dish])),
+            dish_alias: None,
             dish_attributes: words(random, 0.18, &laws.dish_attributes, &names.dish_attributes),
             categories: words(random, 0.10, &laws.categories, &names.categories),
+            is_menu_item: true,
             mention: thread.mention(*number, *as_of, random),
         };
         *number += 1;
