@@ -19,6 +19,7 @@ mod contestant;
 #[path = "../throughput/cpu.rs"]
 mod cpu;
 #[allow(dead_code)]
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[path = "../throughput/machine.rs"]
@@ -27,6 +28,7 @@ mod machine;
 #[path = "../throughput/rows.rs"]
 mod rows;
 #[allow(dead_code)]
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 

@@ -23,6 +23,7 @@ mod contestant;
 #[path = "../throughput/cpu.rs"]
 mod cpu;
 #[allow(dead_code)]
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[allow(dead_code)]
@@ -36,6 +37,7 @@ mod per_unit;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 

@@ -14,6 +14,7 @@
 #[path = "../throughput/contestant.rs"]
 mod contestant;
 #[allow(dead_code)]
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[path = "../throughput/machine.rs"]
@@ -22,6 +23,7 @@ mod machine;
 #[path = "../throughput/rows.rs"]
 mod rows;
 #[allow(dead_code)]
+#[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 

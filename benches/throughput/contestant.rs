@@ -30,6 +30,11 @@ pub(crate) trait Contestant {
         Figures::All
     }
 
+    /// Whether it can write to restaurants and connections that are there already.
+    fn meets_existing(&self) -> bool {
+        true
+    }
+
     /// Writes the first `sample` records. Preparations do not count, so it takes the time itself.
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>>;
 }

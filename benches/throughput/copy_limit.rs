@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::contestant::{Contestant, Measured, Result};
@@ -47,6 +48,11 @@ impl Contestant for CopyLimit {
         self.connections
     }
 
+    fn meets_existing(&self) -> bool {
+        // COPY cannot update what is there.
+        false
+    }
+
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>> {
         self.load(database, workload).boxed()
     }
@@ -54,39 +60,32 @@ impl Contestant for CopyLimit {
 
 impl CopyLimit {
     async fn load(&self, database: &Database, workload: &Workload) -> Result<Measured> {
-        let parts = Parts::encode(workload, self.connections);
+        let entities = Entities::of(&workload.records);
+        let parts = Parts::encode(workload, &entities, self.connections);
         let mut clients = Vec::new();
         for _ in 0..self.connections {
             clients.push(database.connect().await?);
         }
         let start = Instant::now();
-        let entities = clients.iter().zip(&parts.entities).map(|(client, data)| copy(client, COPY_ENTITIES, data));
-        try_join_all(entities).await?;
-        let rest = clients.iter().zip(&parts.connections).zip(&parts.mentions);
-        try_join_all(rest.map(|((client, connections), mentions)| async move {
-            copy(client, COPY_CONNECTIONS, connections).await?;
-            copy(client, COPY_MENTIONS, mentions).await
-        }))
-        .await?;
+        parts.send(&clients).await?;
         Ok(Measured::new(start.elapsed()))
     }
 }
 
 /// What each connection sends, of each table.
-struct Parts {
+pub(crate) struct Parts {
     entities: Vec<Bytes>,
     connections: Vec<Bytes>,
     mentions: Vec<Bytes>,
 }
 
 impl Parts {
-    fn encode(workload: &Workload, parts: usize) -> Self {
-        let entities = Entities::of(&workload.records);
-        let connections = crate::rows::connections(&workload.records, &entities, workload.as_of);
+    pub(crate) fn encode(workload: &Workload, entities: &Entities, parts: usize) -> Self {
+        let connections = crate::rows::connections(&workload.records, entities, workload.as_of);
         let new = || (0..parts).map(|_| Rows::default()).collect::<Vec<_>>();
         let (mut of_entities, mut of_connections, mut of_mentions) = (new(), new(), new());
-        for (index, entity) in entities.rows.iter().enumerate() {
-            encode_entity(&mut of_entities[index % parts], entity, &entities);
+        for (index, entity) in entities.rows.iter().filter(|entity| !entity.is_known).enumerate() {
+            encode_entity(&mut of_entities[index % parts], entity, entities);
         }
         let mut mentions: Vec<Vec<(Uuid, Uuid, &Record)>> = vec![Vec::new(); parts];
         for connection in &connections {
@@ -104,6 +103,19 @@ impl Parts {
         }
         let finish = |rows: Vec<Rows>| rows.into_iter().map(Rows::finish).collect();
         Self { entities: finish(of_entities), connections: finish(of_connections), mentions: finish(of_mentions) }
+    }
+
+    /// A client for each part.
+    pub(crate) async fn send(&self, clients: &[Client]) -> Result<()> {
+        let entities = clients.iter().zip(&self.entities).map(|(client, data)| copy(client, COPY_ENTITIES, data));
+        try_join_all(entities).await?;
+        let rest = clients.iter().zip(&self.connections).zip(&self.mentions);
+        try_join_all(rest.map(|((client, connections), mentions)| async move {
+            copy(client, COPY_CONNECTIONS, connections).await?;
+            copy(client, COPY_MENTIONS, mentions).await
+        }))
+        .await?;
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! The server of the bench, fresh tables for each measurement, and whether what was written is right.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::graphsink::server::EmbeddedServer;
 use ::graphsink::{Config, ConfigBuilder, Migrations};
 use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
 
 use crate::contestant::{Figures, Result};
 use crate::rows::Entities;
@@ -34,9 +36,10 @@ impl Tables {
 }
 
 /// A durable server of its own: fsync on, defaults otherwise but for what `ServerBuilder` says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Database {
-    server: EmbeddedServer,
+    server: Arc<EmbeddedServer>,
+    name: String,
 }
 
 impl Database {
@@ -48,7 +51,11 @@ impl Database {
         if let Some(log) = log {
             server = server.log_to(log);
         }
-        Ok(Self { server: server.start().await? })
+        Ok(Self { server: Arc::new(server.start().await?), name: "postgres".to_owned() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -58,18 +65,33 @@ impl Database {
     /// Where it is, for another process.
     #[allow(dead_code, reason = "for other benches")]
     pub(crate) fn url(&self) -> String {
-        self.server.url("postgres")
+        self.server.url(&self.name)
+    }
+
+    /// Another database on the same server: a copy of this one, to which nobody may be connected.
+    pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
+        let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };
+        // By files: by WAL, the default, everything would be written twice.
+        let sql = format!("create database {name} template {} strategy file_copy", self.name);
+        postgres.connect().await?.batch_execute(&sql).await?;
+        Ok(Self { name: name.to_owned(), ..postgres })
+    }
+
+    /// Another database on the same server, without tables.
+    pub(crate) async fn create(&self, name: &str) -> Result<Self> {
+        self.server.create_database(name).await?;
+        Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
     }
 
     /// Settings of an engine on the bench's tables, all else as it comes.
     pub(crate) fn config(&self) -> ConfigBuilder {
-        Config::builder(self.server.url("postgres")).schema(SCHEMA)
+        Config::builder(self.server.url(&self.name)).schema(SCHEMA)
     }
 
     /// A session whose plans are pinned as the engine pins its own (index lookups, whatever the
     /// statistics say): on tables that were empty a moment ago nobody else would get good ones.
     pub(crate) async fn connect(&self) -> Result<Client> {
-        let (client, connection) = tokio_postgres::connect(&self.server.url("postgres"), NoTls).await?;
+        let (client, connection) = tokio_postgres::connect(&self.server.url(&self.name), NoTls).await?;
         tokio::spawn(async move {
             // Statements of the client report the same error.
             drop(connection.await);
@@ -90,19 +112,47 @@ impl Database {
         client
             .batch_execute(&format!("set client_min_messages = warning; drop schema if exists {SCHEMA} cascade"))
             .await?;
+        self.migrate(tables).await?;
+        self.settle().await
+    }
+
+    pub(crate) async fn migrate(&self, tables: Tables) -> Result<()> {
         let migrations = match tables {
             Tables::Lean => Migrations::tables_only(),
             Tables::Full => Migrations::all(),
         };
         migrations.run(&self.config().build()?).await?;
-        self.settle().await
+        Ok(())
     }
 
-    /// Nothing left to write of what was done before.
+    /// Leaves nothing to write of what was there before.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.connect().await?.batch_execute("checkpoint").await?;
         // What the kernel still has to do for the checkpoint is over soon.
         tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }
+
+    /// An error unless exactly the mentions of the first `sample` records were added, under ids from
+    /// `since` on, and their connections say so.
+    pub(crate) async fn check_added(
+        &self,
+        workload: &Workload,
+        sample: usize,
+        figures: Figures,
+        since: Uuid,
+    ) -> Result<()> {
+        let client = self.connect().await?;
+        let expected = crate::workload::mentions(&workload.records[..sample]) as i64;
+        let all = figures == Figures::All;
+        let row = client.query_one(WRONG_SINCE, &[&all, &workload.as_of, &since]).await?;
+        let (added, wrong): (i64, i64) = (row.get(0), row.get(1));
+        if added != expected {
+            return Err(format!("{expected} mentions should be new, {added} are").into());
+        }
+        if wrong != 0 {
+            return Err(format!("the figures of {wrong} connections differ from their mentions").into());
+        }
         Ok(())
     }
 
@@ -139,6 +189,21 @@ impl Database {
         Ok(())
     }
 }
+
+/// Mentions with ids from `$3` on, and how many of their connections are wrong.
+const WRONG_SINCE: &str = "
+    with added as materialized (select connection_id from mentions where mention_id >= $3),
+    touched as materialized (select distinct connection_id from added)
+    select (select count(*) from added), (select count(*) from touched t join connections c using (connection_id)
+        cross join lateral (
+            select count(*) as mentions, sum(upvotes) as upvotes, count(distinct thread_id) as threads,
+                   count(*) filter (where created_at between $2::timestamptz - interval '30 days' and $2::timestamptz)
+                       as recent,
+                   max(created_at) as newest
+            from mentions where connection_id = t.connection_id) m
+        where c.mention_count is distinct from m.mentions or c.total_upvotes is distinct from m.upvotes
+           or $1 and (c.source_diversity is distinct from m.threads or c.recent_mention_count is distinct from m.recent
+                      or c.last_mentioned_at is distinct from m.newest))";
 
 /// How many connections are wrong, and how many elements all sets have, menu items added.
 const WRONG: &str = "

@@ -2,7 +2,8 @@
 //! the limit that PostgreSQL sets.
 //!
 //! ```text
-//! cargo bench --bench throughput -- [--quick] [--json FILE] [--rounds N] [--mentions N | --data FILE]
+//! cargo bench --bench throughput -- [--quick] [--json FILE] [--chart FILE] [--rounds N]
+//!                                   [--mentions N | --data FILE] [--existing N]
 //! ```
 //!
 //! One run measures all contestants on one server of its own (durable: fsync on, keys and foreign
@@ -14,6 +15,7 @@
 //! A contestant is a module with a [`Contestant`] in it, and a line in [`contestants`].
 
 mod batch;
+mod chart;
 mod contestant;
 mod copy;
 mod copy_limit;
@@ -21,6 +23,7 @@ mod copy_staging;
 mod cpu;
 mod data;
 mod database;
+mod existing;
 mod graphsink;
 mod latency;
 mod machine;
@@ -33,15 +36,18 @@ mod unnest;
 mod values;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use metrics_util::debugging::Snapshotter;
+use uuid::Uuid;
 
 use contestant::{Contestant, Result};
 use database::{Database, Tables};
 use report::Report;
-use workload::Workload;
+use workload::{History, Workload};
 
 /// As the README advises: units are freed by other threads than those that made them.
 #[global_allocator]
@@ -66,6 +72,12 @@ struct Arguments {
     /// Writes this file of the loader's format (plain, .gz or .zst) instead of a generated workload
     #[arg(long, value_name = "FILE", conflicts_with = "mentions")]
     data: Option<PathBuf>,
+    /// Measures also on tables that hold so many mentions already (2.5 GB of disk a million)
+    #[arg(long, value_name = "MENTIONS", conflicts_with = "data")]
+    existing: Option<usize>,
+    /// Draws the medians as an SVG file
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// Lone units of each kind for the latency [default: 400, quick: 100; 0: no latency]
     #[arg(long)]
     latency_units: Option<usize>,
@@ -134,25 +146,49 @@ async fn run(arguments: &Arguments) -> Result<()> {
         None => Workload::generate(mentions, now()),
     });
     let database = Database::start(&settings(&arguments.setting)?, arguments.server_log.as_deref()).await?;
-    println!("{}", machine::circumstances(database.version()));
-    println!("{}", shape(&workload));
+    let circumstances = machine::circumstances(database.version());
+    println!("{circumstances}");
+    let history = arguments.existing.map(|existing| Arc::new(History::new(existing, mentions, now())));
+    let shape = shape(history.as_ref().map(|history| history.slice(0)).as_ref().unwrap_or(&workload));
+    println!("{shape}");
     let mut report = Report::default();
+    let existing = match &history {
+        Some(history) => existing::prepare(&database, history, &both).await?,
+        None => BTreeMap::new(),
+    };
+    let mut slices = 0;
     for round in 1..=rounds {
         for contestant in &contestants {
             for &tables in &both {
-                database.reset(tables).await?;
-                let mut measured = contestant.run(&database, &workload).await?;
-                if let Some(statements) = &statements {
-                    measured.notes.extend(statements::since_last(statements));
-                }
-                let sample = contestant.sample(workload.records.len());
-                database.check(&workload, sample, contestant.figures()).await.map_err(|error| {
-                    format!("{} on {} tables left them wrong: {error}", contestant.name(), tables.as_str())
-                })?;
-                let mentions = workload::mentions(&workload.records[..sample]);
-                let speed = mentions as f64 / measured.took.as_secs_f64();
+                // With a history each measurement writes another slice: first to empty tables, then
+                // to those that hold something, where nothing may be written twice.
+                let workload = history.as_ref().map_or_else(
+                    || Arc::clone(&workload),
+                    |history| {
+                        slices += 1;
+                        Arc::new(history.slice(slices))
+                    },
+                );
+                let run =
+                    Run { contestant: &**contestant, workload: &workload, tables, statements: statements.as_ref() };
+                let (speed, notes) = run.on_empty(&database).await?;
                 println!("round {round}: {:<20} {} {speed:>9.0}/s", contestant.name(), tables.as_str());
-                report.add(contestant.name(), contestant.connections(), tables, speed, measured.notes);
+                report.add(contestant.as_ref(), tables, speed, notes);
+                match existing.get(&tables) {
+                    Some(_) if !contestant.meets_existing() => {
+                        report.leave_out(contestant.name(), "it cannot update what is there");
+                    }
+                    Some(existing) => {
+                        let (speed, notes) = run.on_existing(existing).await?;
+                        println!(
+                            "round {round}: {:<20} {} {speed:>9.0}/s on existing",
+                            contestant.name(),
+                            tables.as_str()
+                        );
+                        report.add_existing(contestant.as_ref(), tables, speed, notes);
+                    }
+                    None => {}
+                }
             }
         }
     }
@@ -165,7 +201,56 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if let Some(file) = &arguments.json {
         std::fs::write(file, format!("{:#}\n", report.json()))?;
     }
+    if let Some(file) = &arguments.chart {
+        chart::draw(file, &report, &circumstances, &shape)?;
+    }
     Ok(())
+}
+
+/// One measurement of one contestant.
+struct Run<'a> {
+    contestant: &'a dyn Contestant,
+    workload: &'a Arc<Workload>,
+    tables: Tables,
+    statements: Option<&'a Snapshotter>,
+}
+
+impl Run<'_> {
+    async fn on_empty(&self, database: &Database) -> Result<(f64, Vec<String>)> {
+        database.reset(self.tables).await?;
+        let measured = self.measure(database).await?;
+        let (sample, figures) = (self.sample(), self.contestant.figures());
+        database.check(self.workload, sample, figures).await.map_err(|error| self.wrong(&error))?;
+        Ok(measured)
+    }
+
+    async fn on_existing(&self, database: &Database) -> Result<(f64, Vec<String>)> {
+        database.settle().await?;
+        // Ids are made in this process and ascend.
+        let since = Uuid::now_v7();
+        let measured = self.measure(database).await?;
+        let (sample, figures) = (self.sample(), self.contestant.figures());
+        database.check_added(self.workload, sample, figures, since).await.map_err(|error| self.wrong(&error))?;
+        Ok(measured)
+    }
+
+    /// Mentions per second, and what there is to tell.
+    async fn measure(&self, database: &Database) -> Result<(f64, Vec<String>)> {
+        let mut measured = self.contestant.run(database, self.workload).await?;
+        if let Some(statements) = self.statements {
+            measured.notes.extend(statements::since_last(statements));
+        }
+        let mentions = workload::mentions(&self.workload.records[..self.sample()]);
+        Ok((mentions as f64 / measured.took.as_secs_f64(), measured.notes))
+    }
+
+    fn sample(&self) -> usize {
+        self.contestant.sample(self.workload.records.len())
+    }
+
+    fn wrong(&self, error: &dyn std::fmt::Display) -> String {
+        format!("{} on {} tables left them wrong: {error}", self.contestant.name(), self.tables.as_str())
+    }
 }
 
 /// In microseconds, as PostgreSQL stores it.

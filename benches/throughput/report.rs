@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::contestant::Contestant;
 use crate::database::Tables;
 use crate::latency::Latencies;
 
@@ -20,6 +21,12 @@ struct Speeds {
 }
 
 impl Speeds {
+    fn add(&mut self, contestant: &dyn Contestant, tables: Tables, speed: f64, notes: Vec<String>) {
+        self.connections = contestant.connections();
+        self.by_tables.entry(tables).or_default().push(speed);
+        self.notes.insert(tables, notes);
+    }
+
     fn median(&self, tables: Tables) -> Option<f64> {
         let mut speeds = self.by_tables.get(&tables)?.clone();
         speeds.sort_unstable_by(f64::total_cmp);
@@ -27,13 +34,49 @@ impl Speeds {
         Some(if speeds.len() % 2 == 1 { speeds[middle] } else { f64::midpoint(speeds[middle - 1], speeds[middle]) })
     }
 
-    /// From the slowest to the fastest round, as a share of the median.
-    fn spread(&self, tables: Tables) -> Option<f64> {
+    /// The slowest and the fastest round.
+    fn range(&self, tables: Tables) -> Option<(f64, f64)> {
         let speeds = self.by_tables.get(&tables)?;
         let slowest = speeds.iter().copied().fold(f64::INFINITY, f64::min);
-        let fastest = speeds.iter().copied().fold(0.0, f64::max);
+        Some((slowest, speeds.iter().copied().fold(0.0, f64::max)))
+    }
+
+    /// From the slowest to the fastest round, as a share of the median.
+    fn spread(&self, tables: Tables) -> Option<f64> {
+        let (slowest, fastest) = self.range(tables)?;
         Some((fastest - slowest) / self.median(tables)?)
     }
+
+    fn print_notes(&self, name: &str, label: &str) {
+        for (tables, notes) in &self.notes {
+            for note in notes {
+                println!("{name} ({}{label}): {note}", tables.as_str());
+            }
+        }
+    }
+}
+
+/// One contestant's part of the chart.
+#[derive(Debug)]
+pub(crate) struct Bars {
+    pub(crate) name: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) by_tables: BTreeMap<Tables, Bar>,
+}
+
+/// Mentions per second.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    pub(crate) median: f64,
+    pub(crate) slowest: f64,
+    pub(crate) fastest: f64,
+    /// The COPY limit with as many connections.
+    pub(crate) limit: Option<f64>,
+}
+
+/// Who is the limit of those with so many connections.
+const fn limit(connections: usize) -> &'static str {
+    if connections == 1 { "copy_limit" } else { "copy_limit_2" }
 }
 
 /// All results.
@@ -42,25 +85,29 @@ pub(crate) struct Report {
     /// In the order of their first measurement.
     names: Vec<&'static str>,
     speeds: BTreeMap<&'static str, Speeds>,
+    /// On tables that held something.
+    existing: BTreeMap<&'static str, Speeds>,
+    left_out: BTreeMap<&'static str, &'static str>,
     latencies: Vec<Latencies>,
 }
 
 impl Report {
-    pub(crate) fn add(
-        &mut self,
-        name: &'static str,
-        connections: usize,
-        tables: Tables,
-        speed: f64,
-        notes: Vec<String>,
-    ) {
+    pub(crate) fn add(&mut self, contestant: &dyn Contestant, tables: Tables, speed: f64, notes: Vec<String>) {
+        let name = contestant.name();
         if !self.names.contains(&name) {
             self.names.push(name);
         }
-        let speeds = self.speeds.entry(name).or_default();
-        speeds.connections = connections;
-        speeds.by_tables.entry(tables).or_default().push(speed);
-        speeds.notes.insert(tables, notes);
+        self.speeds.entry(name).or_default().add(contestant, tables, speed, notes);
+    }
+
+    /// The same on tables that held something.
+    pub(crate) fn add_existing(&mut self, contestant: &dyn Contestant, tables: Tables, speed: f64, notes: Vec<String>) {
+        self.existing.entry(contestant.name()).or_default().add(contestant, tables, speed, notes);
+    }
+
+    /// Says why somebody was not measured on tables that held something.
+    pub(crate) fn leave_out(&mut self, name: &'static str, reason: &'static str) {
+        self.left_out.insert(name, reason);
     }
 
     pub(crate) fn add_latencies(&mut self, latencies: Vec<Latencies>) {
@@ -69,6 +116,24 @@ impl Report {
 
     fn median(&self, name: &str, tables: Tables) -> Option<f64> {
         self.speeds.get(name)?.median(tables)
+    }
+
+    /// What the chart shows of each contestant, in the order of the rounds.
+    pub(crate) fn bars(&self) -> Vec<Bars> {
+        let of = |name: &&'static str| {
+            let speeds = &self.speeds[name];
+            let bar = |tables| {
+                let (slowest, fastest) = speeds.range(tables)?;
+                let limit = self.median(limit(speeds.connections), tables);
+                Some((tables, Bar { median: speeds.median(tables)?, slowest, fastest, limit }))
+            };
+            Bars {
+                name,
+                connections: speeds.connections,
+                by_tables: Tables::BOTH.into_iter().filter_map(bar).collect(),
+            }
+        };
+        self.names.iter().map(of).collect()
     }
 
     /// Prints everything.
@@ -87,7 +152,7 @@ impl Report {
             let speeds = &self.speeds[name];
             for tables in Tables::BOTH {
                 let Some(median) = speeds.median(tables) else { continue };
-                let limit = if speeds.connections == 1 { "copy_limit" } else { "copy_limit_2" };
+                let limit = limit(speeds.connections);
                 let ratio = |to: &str, digits: usize| {
                     let to = self.median(to, tables);
                     to.map_or_else(String::new, |to| format!("{:.digits$}", median / to))
@@ -110,13 +175,43 @@ impl Report {
         }
         println!("\n{table}");
         for name in &self.names {
-            for (tables, notes) in &self.speeds[name].notes {
-                for note in notes {
-                    println!("{name} ({}): {note}", tables.as_str());
-                }
+            self.speeds[name].print_notes(name, "");
+        }
+        self.print_existing();
+        self.print_latencies();
+    }
+
+    fn print_existing(&self) {
+        if self.existing.is_empty() {
+            return;
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
+            "on tables that held something",
+            "tables",
+            "mentions/s",
+            "spread",
+            "to empty",
+        ]);
+        for (name, speeds) in self.names.iter().filter_map(|name| Some((*name, self.existing.get(name)?))) {
+            for tables in Tables::BOTH {
+                let (Some(median), Some(empty)) = (speeds.median(tables), self.median(name, tables)) else { continue };
+                table.add_row([
+                    name.to_owned(),
+                    tables.as_str().to_owned(),
+                    format!("{median:.0}"),
+                    format!("{:.0}%", speeds.spread(tables).unwrap_or_default() * 100.0),
+                    format!("{:.2}", median / empty),
+                ]);
             }
         }
-        self.print_latencies();
+        println!("\n{table}");
+        for (name, reason) in &self.left_out {
+            println!("{name} is not in this table: {reason}");
+        }
+        for (name, speeds) in &self.existing {
+            speeds.print_notes(name, ", existing");
+        }
     }
 
     fn print_latencies(&self) {
@@ -152,15 +247,20 @@ impl Report {
         println!("\n{table}");
     }
 
-    /// `{contestant: {lean, full}}`, medians in mentions per second, and the best of [`BEST_OF`].
+    /// `{contestant: {lean, full}}`, medians in mentions per second, and the best of [`BEST_OF`]. Where tables that
+    /// held something were measured as well: `lean_existing` and `full_existing`.
     pub(crate) fn json(&self) -> serde_json::Value {
         let mut contestants = serde_json::Map::new();
         for (name, speeds) in &self.speeds {
-            let medians = Tables::BOTH.into_iter().filter_map(|tables| {
-                let median = speeds.median(tables)?.round();
-                Some((tables.as_str().to_owned(), median.into()))
-            });
-            contestants.insert((*name).to_owned(), serde_json::Value::Object(medians.collect()));
+            let medians = |speeds: &Speeds, label: &str| {
+                let median = |tables: Tables| {
+                    Some((format!("{}{label}", tables.as_str()), speeds.median(tables)?.round().into()))
+                };
+                Tables::BOTH.into_iter().filter_map(median).collect::<Vec<(String, serde_json::Value)>>()
+            };
+            let mut all = medians(speeds, "");
+            all.extend(self.existing.get(name).map(|speeds| medians(speeds, "_existing")).unwrap_or_default());
+            contestants.insert((*name).to_owned(), serde_json::Value::Object(all.into_iter().collect()));
         }
         for (name, sizes) in BEST_OF {
             let best = Tables::BOTH.into_iter().filter_map(|tables| {

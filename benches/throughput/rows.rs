@@ -17,11 +17,15 @@ pub(crate) type Key = (EntityType, Arc<str>);
 pub(crate) struct Entities {
     pub(crate) rows: Vec<Entity>,
     index: HashMap<Key, usize>,
+    /// Ids of entities that the tables hold already.
+    known: HashMap<Key, Uuid>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Entity {
     pub(crate) id: Uuid,
+    /// Whether the tables hold it already.
+    pub(crate) is_known: bool,
     pub(crate) key: Key,
     pub(crate) aliases: BTreeSet<Arc<str>>,
     /// Names of restaurant attributes.
@@ -30,7 +34,12 @@ pub(crate) struct Entity {
 
 impl Entities {
     pub(crate) fn of(records: &[Record]) -> Self {
-        let mut entities = Self::default();
+        Self::beside(records, HashMap::new())
+    }
+
+    /// Entities that the tables hold already keep their ids.
+    pub(crate) fn beside(records: &[Record], known: HashMap<Key, Uuid>) -> Self {
+        let mut entities = Self { known, ..Self::default() };
         for record in records {
             for attribute in &record.restaurant_attributes {
                 entities.row(EntityType::RestaurantAttribute, attribute);
@@ -55,7 +64,9 @@ impl Entities {
         let key = (entity_type, Arc::clone(name));
         let index = *self.index.entry(key).or_insert_with_key(|key| {
             let (aliases, attributes) = (BTreeSet::new(), BTreeSet::new());
-            self.rows.push(Entity { id: Uuid::now_v7(), key: key.clone(), aliases, attributes });
+            let known = self.known.get(key).copied();
+            let (id, is_known) = (known.unwrap_or_else(Uuid::now_v7), known.is_some());
+            self.rows.push(Entity { id, is_known, key: key.clone(), aliases, attributes });
             self.rows.len() - 1
         });
         &mut self.rows[index]

@@ -10,6 +10,7 @@
 //! The random numbers are `SplitMix64`, written out: the same seed gives the same workload on every
 //! machine and with every version of every crate. Ages are relative to `as_of`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ::graphsink::{Mention, SourceType, Timestamp, UnitOfWork};
@@ -102,42 +103,169 @@ pub(crate) fn mentions(records: &[Record]) -> usize {
 
 impl Workload {
     pub(crate) fn generate(mentions: usize, as_of: Timestamp) -> Self {
-        Self { records: Records::new(mentions, as_of).take(mentions).collect(), as_of }
+        let law = Law::new(mentions);
+        let mut random = Random(SEED);
+        Self { records: law.records(0, mentions, as_of, &mut random, |_| (&law, None)), as_of }
     }
 }
 
-/// Records without end, for workloads that are larger than memory. The laws are those of a workload
-/// of so many mentions.
-#[derive(Debug)]
-pub(crate) struct Records {
+/// What the tables hold already, and more of the same.
+///
+/// The history is that of towns, each with restaurants of its own and all with the same dishes and
+/// attributes. Of what is new, half is from towns that are there, any of them, by the same law: it
+/// meets most of their restaurants and many of their connections, wherever in the tables they lie.
+/// The other half is from a new town.
+pub(crate) struct History {
+    town: Law,
+    new_town: Law,
+    towns: usize,
     as_of: Timestamp,
-    laws: Laws,
+}
+
+/// Of the mentions of a town, at most: what fits into memory easily.
+const TOWN_MENTIONS: usize = 250_000;
+/// Towns beyond these numbers are those of slices.
+const NEW_TOWNS: usize = 1 << 20;
+
+impl History {
+    /// A history of so many mentions or a few less, and slices of so many.
+    pub(crate) fn new(mentions: usize, slice: usize, as_of: Timestamp) -> Self {
+        let towns = mentions.div_ceil(TOWN_MENTIONS).max(1);
+        Self { town: Law::new((mentions / towns).max(1)), new_town: Law::new(slice), towns, as_of }
+    }
+
+    pub(crate) const fn towns(&self) -> usize {
+        self.towns
+    }
+
+    /// Everything that happened in one town.
+    pub(crate) fn town(&self, town: usize) -> Workload {
+        let mut random = Random(SEED ^ (town as u64 + 1) << 40);
+        let mentions = self.town.mentions;
+        let records =
+            self.town.records(town * mentions, mentions, self.as_of, &mut random, |_| (&self.town, Some(town)));
+        Workload { records, as_of: self.as_of }
+    }
+
+    /// The news of that number; no two hold the same mention.
+    pub(crate) fn slice(&self, slice: usize) -> Workload {
+        let mut random = Random(SEED ^ !(slice as u64) << 40);
+        let mentions = self.new_town.mentions;
+        let first = self.towns * self.town.mentions + slice * mentions;
+        let of_either = |random: &mut Random| match random.next() {
+            odd if odd % 2 == 1 => (&self.town, Some((odd >> 32) as usize % self.towns)),
+            _ => (&self.new_town, Some(NEW_TOWNS + slice)),
+        };
+        Workload {
+            records: self.new_town.records(first, mentions, self.as_of, &mut random, of_either),
+            as_of: self.as_of,
+        }
+    }
+}
+
+/// How often everything occurs among so many mentions, and what the words are.
+struct Law {
+    mentions: usize,
+    restaurants: Zipf,
+    dishes: Zipf,
+    known_for: Zipf,
+    dish_attributes: Zipf,
+    restaurant_attributes: Zipf,
+    categories: Zipf,
     names: Names,
+}
+
+impl Law {
+    fn new(mentions: usize) -> Self {
+        let restaurants = Zipf::new((mentions / MENTIONS_PER_RESTAURANT).max(1), RESTAURANT_EXPONENT);
+        let dishes = Zipf::new((mentions / MENTIONS_PER_DISH).max(1), DISH_EXPONENT);
+        let known_for = Zipf::new(KNOWN_FOR, KNOWN_FOR_EXPONENT);
+        let dish_attributes = Zipf::new(DISH_ATTRIBUTES, WORD_EXPONENT);
+        let restaurant_attributes = Zipf::new(RESTAURANT_ATTRIBUTES, WORD_EXPONENT);
+        let categories = Zipf::new(CATEGORIES, WORD_EXPONENT);
+        let names = Names {
+            dishes: names("dish", dishes.len()),
+            dish_attributes: names("tasting", dish_attributes.len()),
+            restaurant_attributes: names("offering", restaurant_attributes.len()),
+            categories: names("cuisine", categories.len()),
+        };
+        Self { mentions, restaurants, dishes, known_for, dish_attributes, restaurant_attributes, categories, names }
+    }
+
+    /// Mentions numbered from `first`; `place` says by whose law each is, and in which town.
+    fn records<'a>(
+        &self,
+        first: usize,
+        mentions: usize,
+        as_of: Timestamp,
+        random: &mut Random,
+        place: impl Fn(&mut Random) -> (&'a Self, Option<usize>),
+    ) -> Vec<Record> {
+        let mut restaurants = HashMap::new();
+        let mut records = Vec::with_capacity(mentions);
+        let mut thread = Thread::new(first, random);
+        for number in first..first + mentions {
+            if thread.left == 0 {
+                thread = Thread::new(number, random);
+            }
+            thread.left -= 1;
+            let (law, town) = place(random);
+            let rank = law.restaurants.pick(random);
+            let restaurant = restaurants.entry((town, rank)).or_insert_with(|| Restaurant::new(town, rank)).clone();
+            records.push(self.record(law, restaurant, &thread, number, as_of, random));
+        }
+        records
+    }
+
+    /// One mention of a restaurant; dishes are those of `law`.
+    fn record(
+        &self,
+        law: &Self,
+        restaurant: Restaurant,
+        thread: &Thread,
+        number: usize,
+        as_of: Timestamp,
+        random: &mut Random,
+    ) -> Record {
+        let dish = if random.fraction() < KNOWN_FOR_SHARE {
+            // The list is not kept but drawn again, from the restaurant and the place in it.
+            let nth = law.known_for.pick(random);
+            law.dishes.pick(&mut Random((restaurant.seed * KNOWN_FOR + nth) as u64))
+        } else {
+            law.dishes.pick(random)
+        };
+        let names = &self.names;
+        Record {
+            restaurant: restaurant.name,
+            alias: Some(restaurant.alias),
+            restaurant_attributes: words(random, 0.10, &self.restaurant_attributes, &names.restaurant_attributes),
+            dish: Some(Arc::clone(&law.names.dishes[dish])),
+            dish_alias: None,
+            dish_attributes: words(random, 0.18, &self.dish_attributes, &names.dish_attributes),
+            categories: words(random, 0.10, &self.categories, &names.categories),
+            is_menu_item: true,
+            mention: thread.mention(number, as_of, random),
+        }
+    }
+}
+
+/// Records without end, for workloads that are larger than memory. The laws are those of a workload of so
+/// many mentions.
+#[allow(dead_code, reason = "for other benches")]
+pub(crate) struct Records {
+    law: Law,
+    as_of: Timestamp,
     random: Random,
     thread: Thread,
     number: usize,
 }
 
+#[allow(dead_code, reason = "for other benches")]
 impl Records {
     pub(crate) fn new(mentions: usize, as_of: Timestamp) -> Self {
-        let laws = Laws {
-            restaurants: Zipf::new((mentions / MENTIONS_PER_RESTAURANT).max(1), RESTAURANT_EXPONENT),
-            dishes: Zipf::new((mentions / MENTIONS_PER_DISH).max(1), DISH_EXPONENT),
-            known_for: Zipf::new(KNOWN_FOR, KNOWN_FOR_EXPONENT),
-            dish_attributes: Zipf::new(DISH_ATTRIBUTES, WORD_EXPONENT),
-            restaurant_attributes: Zipf::new(RESTAURANT_ATTRIBUTES, WORD_EXPONENT),
-            categories: Zipf::new(CATEGORIES, WORD_EXPONENT),
-        };
-        let names = Names {
-            restaurants: names("bistro number", laws.restaurants.len()),
-            dishes: names("dish", laws.dishes.len()),
-            dish_attributes: names("tasting", laws.dish_attributes.len()),
-            restaurant_attributes: names("offering", laws.restaurant_attributes.len()),
-            categories: names("cuisine", laws.categories.len()),
-        };
         let mut random = Random(SEED);
         let thread = Thread::new(0, &mut random);
-        Self { as_of, laws, names, random, thread, number: 0 }
+        Self { law: Law::new(mentions), as_of, random, thread, number: 0 }
     }
 }
 
@@ -145,47 +273,40 @@ impl Iterator for Records {
     type Item = Record;
 
     fn next(&mut self) -> Option<Record> {
-        let Self { as_of, laws, names, random, thread, number } = self;
+        let Self { law, as_of, random, thread, number } = self;
         if thread.left == 0 {
             *thread = Thread::new(*number, random);
         }
         thread.left -= 1;
-        let restaurant = laws.restaurants.pick(random);
-        let dish = if random.fraction() < KNOWN_FOR_SHARE {
-            // The list is not kept but drawn again, from the restaurant and the place in it.
-            laws.dishes.pick(&mut Random((restaurant * KNOWN_FOR + laws.known_for.pick(random)) as u64))
-        } else {
-            laws.dishes.pick(random)
-        };
-        let record = Record {
-            restaurant: Arc::clone(&names.restaurants[restaurant]),
-            alias: Some(format!("Bistro Number {restaurant}").into()),
-            restaurant_attributes: words(random, 0.10, &laws.restaurant_attributes, &names.restaurant_attributes),
-            dish: Some(Arc::clone(&names.dishes[dish])),
-            dish_alias: None,
-            dish_attributes: words(random, 0.18, &laws.dish_attributes, &names.dish_attributes),
-            categories: words(random, 0.10, &laws.categories, &names.categories),
-            is_menu_item: true,
-            mention: thread.mention(*number, *as_of, random),
-        };
+        let restaurant = Restaurant::new(None, law.restaurants.pick(random));
+        let record = law.record(law, restaurant, thread, *number, *as_of, random);
         *number += 1;
         Some(record)
     }
 }
 
-#[derive(Debug)]
-struct Laws {
-    restaurants: Zipf,
-    dishes: Zipf,
-    known_for: Zipf,
-    dish_attributes: Zipf,
-    restaurant_attributes: Zipf,
-    categories: Zipf,
+#[derive(Clone)]
+struct Restaurant {
+    name: Arc<str>,
+    alias: Arc<str>,
+    /// Of what it is known for.
+    seed: usize,
 }
 
-#[derive(Debug)]
+impl Restaurant {
+    fn new(town: Option<usize>, rank: usize) -> Self {
+        let Some(town) = town else {
+            let alias = format!("Bistro Number {rank}").into();
+            return Self { name: name("bistro number", rank), alias, seed: rank };
+        };
+        let seed = town << 32 | rank;
+        let scattered = Random(seed as u64).next() >> 48;
+        let name = format!("{scattered:04x} bistro number {rank} of town {town}").into();
+        Self { name, alias: format!("Bistro Number {rank} of Town {town}").into(), seed }
+    }
+}
+
 struct Names {
-    restaurants: Vec<Arc<str>>,
     dishes: Vec<Arc<str>>,
     dish_attributes: Vec<Arc<str>>,
     restaurant_attributes: Vec<Arc<str>>,
@@ -193,8 +314,12 @@ struct Names {
 }
 
 fn names(stem: &str, count: usize) -> Vec<Arc<str>> {
-    // Scattered, as names are: the most popular are no neighbours in the index on names.
-    (0..count).map(|rank| format!("{:04x} {stem} {rank}", Random(rank as u64).next() >> 48).into()).collect()
+    (0..count).map(|rank| name(stem, rank)).collect()
+}
+
+/// Scattered, as names are: the most popular are no neighbours in the index on names.
+fn name(stem: &str, rank: usize) -> Arc<str> {
+    format!("{:04x} {stem} {rank}", Random(rank as u64).next() >> 48).into()
 }
 
 /// Mostly none; one in five of those that have a word has two.
@@ -212,7 +337,6 @@ fn words(random: &mut Random, share: f64, law: &Zipf, names: &[Arc<str>]) -> Vec
 }
 
 /// A discussion: a few neighbouring mentions share it.
-#[derive(Debug)]
 struct Thread {
     id: Arc<str>,
     subreddit: String,
@@ -258,7 +382,6 @@ impl Thread {
 }
 
 /// Ranks by Zipf's law: rank `k` weighs `1 / k^exponent`.
-#[derive(Debug)]
 struct Zipf {
     /// Cumulated weights.
     upto: Vec<f64>,
@@ -286,7 +409,6 @@ impl Zipf {
 }
 
 /// `SplitMix64` (Steele, Lea and Flood, 2014).
-#[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
