@@ -84,6 +84,7 @@ mod batch;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod bench_internals;
+mod commits;
 mod config;
 mod engine;
 mod error;

@@ -79,6 +79,9 @@ impl CommitTask {
             tracing::error!(epoch = self.epoch, "the task that commits an epoch panicked");
             for submission in &self.submissions {
                 let commit_under_way = submission.is_commit_under_way();
+                if commit_under_way {
+                    self.shared.listeners.unknown();
+                }
                 let cause = UnavailableCause::EngineFailed;
                 let attempts = submission.attempts.load(Ordering::Relaxed);
                 let outcome = Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause });
@@ -117,6 +120,7 @@ impl EpochObserver for CommitTask {
         let units = epoch.units().len();
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
         self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
+        self.shared.listeners.committed(epoch, written);
     }
 
     fn failed(&mut self) {
@@ -131,6 +135,9 @@ impl EpochObserver for CommitTask {
         if let Outcome::Unavailable(unavailable) = &mut outcome {
             // Of all groups that the unit was in.
             unavailable.attempts = self.submissions[unit].attempts.load(Ordering::Relaxed);
+            if unavailable.commit_under_way {
+                self.shared.listeners.unknown();
+            }
         }
         self.shared.in_flight.settle(&self.submissions[unit], outcome);
     }

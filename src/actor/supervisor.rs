@@ -13,6 +13,7 @@ use super::coordinator::TransactionCoordinator;
 use super::message::{
     Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
+use crate::commits::CommitListeners;
 use crate::failpoint::failpoint;
 use crate::hash::HashMap;
 use crate::in_flight::{EpochId, InFlight, Submission};
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: InFlight,
     pub(crate) counters: Arc<Counters>,
     pub(crate) store: Store,
+    /// Who hears of commits.
+    pub(crate) listeners: CommitListeners,
     /// Drives the connections.
     pub(crate) runtime: tokio::runtime::Handle,
     /// One permit each: the turn to commit in a lane.

@@ -310,6 +310,18 @@ impl Engine {
         self.inner.shared.counters.snapshot()
     }
 
+    /// Tells somebody of commits from now on.
+    #[cfg(feature = "resolver")]
+    pub(crate) fn listen(&self, listener: std::sync::Weak<dyn crate::commits::CommitListener>) {
+        self.inner.shared.listeners.add(listener);
+    }
+
+    /// The runtime that drives the connections.
+    #[cfg(feature = "resolver")]
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.inner.shared.runtime
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &Config {

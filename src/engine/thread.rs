@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::SupervisorAddress;
 use crate::actor::{ActorKind, Flush, Shared, Supervisor};
+use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::in_flight::InFlight;
@@ -105,6 +106,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         in_flight: InFlight::new(Arc::clone(&counters)),
         counters,
         store,
+        listeners: CommitListeners::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
         max_batch_rows: config.max_batch_rows,

@@ -1,0 +1,77 @@
+//! Who wants to hear of commits: a resolver that remembers what the database said.
+//!
+//! A listener hears of a transaction after it was committed and before any of its units has its outcome: whoever was
+//! told of a commit finds that every listener knows of it.
+
+// The only listener is the resolver's memory.
+#![cfg_attr(not(feature = "resolver"), allow(dead_code))]
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use crate::batch::Epoch;
+use crate::outcome::Disposition;
+use crate::record::{EntityFacts, EntityName};
+use crate::store::Written;
+
+/// An entity that a commit inserted or changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChangedEntity<'a> {
+    /// How a unit named it.
+    pub(crate) name: &'a EntityName,
+    /// What that unit said of it.
+    pub(crate) facts: &'a EntityFacts<EntityName>,
+}
+
+/// Hears of commits. Called on the engine's runtime: must not wait.
+pub(crate) trait CommitListener: Send + Sync {
+    /// A transaction committed; entities that it left as they were are not among them.
+    fn committed(&self, changed: &mut dyn Iterator<Item = ChangedEntity<'_>>);
+    /// A transaction may have been committed, and nobody will ever know.
+    fn unknown(&self);
+}
+
+/// Those who listen, as long as they live.
+#[derive(Default)]
+pub(crate) struct CommitListeners(RwLock<Vec<Weak<dyn CommitListener>>>);
+
+impl fmt::Debug for CommitListeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CommitListeners")
+    }
+}
+
+impl CommitListeners {
+    /// Adds one, and forgets those that are gone.
+    pub(crate) fn add(&self, listener: Weak<dyn CommitListener>) {
+        let mut listeners = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    pub(crate) fn committed(&self, epoch: &Epoch, written: &Written) {
+        self.each(|listener| {
+            let units = epoch.units().iter().zip(&written.units);
+            let mut changed = units.flat_map(|(unit, committed)| {
+                let rows = unit.entities.iter().zip(&committed.entities);
+                rows.filter(|(_, row)| row.disposition != Disposition::Unchanged)
+                    .map(|((name, facts), _)| ChangedEntity { name, facts })
+            });
+            listener.committed(&mut changed);
+        });
+    }
+
+    pub(crate) fn unknown(&self) {
+        self.each(|listener| listener.unknown());
+    }
+
+    fn each(&self, tell: impl Fn(&dyn CommitListener)) {
+        let listeners: Vec<Arc<dyn CommitListener>> = {
+            let listeners = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            listeners.iter().filter_map(Weak::upgrade).collect()
+        };
+        for listener in listeners {
+            tell(&*listener);
+        }
+    }
+}
