@@ -73,6 +73,7 @@
 //! | `config-file` | `ConfigBuilder::load`: settings from a TOML file and the environment |
 //! | `embedded-server` | `server::EmbeddedServer`: a private PostgreSQL for examples and tests (Unix) |
 //! | `loader` | `loader`: the JSON-lines input format and a generator of sample input |
+//! | `resolver` | `resolve`: which entity a name means: exact, alias and fuzzy, in bulk |
 //! | `tls` | encrypted connections (rustls): see [`Config::builder`] |
 
 #![forbid(unsafe_code)]
@@ -95,6 +96,8 @@ mod in_flight;
 pub mod loader;
 mod outcome;
 mod record;
+#[cfg(feature = "resolver")]
+pub mod resolve;
 #[cfg(all(feature = "embedded-server", unix))]
 pub mod server;
 mod stats;

@@ -22,6 +22,10 @@
 //! | `graphsink_dead_letters_total` | counter | | rejected units that were kept |
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
 //! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
+//! | `graphsink_resolver_names_total` | counter | `tier` | names by where they were found: exact, alias, fuzzy, none |
+//! | `graphsink_resolver_decisions_total` | counter | `decision` | names by what was decided: existing, new, ambiguous |
+//! | `graphsink_resolver_cache_total` | counter | `result` | names by whether the answer was remembered: hit, miss |
+//! | `graphsink_resolver_lookup_seconds` | histogram (seconds) | | a batch's lookup in the database |
 //!
 //! Spans, at level debug: `unit` (a unit's way, from acceptance; its outcome is an event in it), `batch`
 //! (a table's part of an epoch, when it is sealed), `epoch` (a commit task, which follows from the
@@ -88,6 +92,45 @@ pub(crate) fn describe() {
             counter!(ROWS, "table" => table.as_str(), "disposition" => disposition.as_str()).increment(0);
         }
     }
+}
+
+#[cfg(feature = "resolver")]
+const RESOLVER_NAMES: &str = "graphsink_resolver_names_total";
+#[cfg(feature = "resolver")]
+const RESOLVER_DECISIONS: &str = "graphsink_resolver_decisions_total";
+#[cfg(feature = "resolver")]
+const RESOLVER_CACHE: &str = "graphsink_resolver_cache_total";
+#[cfg(feature = "resolver")]
+const RESOLVER_LOOKUP_SECONDS: &str = "graphsink_resolver_lookup_seconds";
+
+/// Like [`describe`], for the resolver.
+#[cfg(feature = "resolver")]
+pub(crate) fn describe_resolver() {
+    describe_counter!(RESOLVER_NAMES, Unit::Count, "Names by the tier that found them");
+    describe_counter!(RESOLVER_DECISIONS, Unit::Count, "Names by what was decided");
+    describe_counter!(RESOLVER_CACHE, Unit::Count, "Names by whether the answer was remembered");
+    describe_histogram!(RESOLVER_LOOKUP_SECONDS, Unit::Seconds, "A batch's lookup in the database");
+}
+
+#[cfg(feature = "resolver")]
+pub(crate) fn resolver_found(tier: &'static str, names: usize) {
+    counter!(RESOLVER_NAMES, "tier" => tier).increment(names as u64);
+}
+
+#[cfg(feature = "resolver")]
+pub(crate) fn resolver_decided(decision: &'static str, names: usize) {
+    counter!(RESOLVER_DECISIONS, "decision" => decision).increment(names as u64);
+}
+
+#[cfg(feature = "resolver")]
+pub(crate) fn resolver_remembered(hits: usize, misses: usize) {
+    counter!(RESOLVER_CACHE, "result" => "hit").increment(hits as u64);
+    counter!(RESOLVER_CACHE, "result" => "miss").increment(misses as u64);
+}
+
+#[cfg(feature = "resolver")]
+pub(crate) fn resolver_looked_up(took: Duration) {
+    histogram!(RESOLVER_LOOKUP_SECONDS).record(took);
 }
 
 pub(crate) fn statement_ran(statement: &'static str, took: Duration) {

@@ -26,6 +26,7 @@ mod model;
 mod outcomes;
 mod proxy;
 mod refresh;
+mod resolve;
 mod restarts;
 mod rights;
 #[path = "../hostile/rules.rs"]

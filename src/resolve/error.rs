@@ -1,0 +1,28 @@
+//! What can go wrong with a batch of names.
+
+use crate::config::ConfigError;
+use crate::store::StoreError;
+
+/// Why a resolver gave no answers. Its text carries no name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The database failed. Nothing was written: asking again is always safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An index is missing without which a tier would read the whole table.
+    #[error("the index {index} is missing: run `Migrations::all()`, or ask fewer tiers")]
+    MissingIndex {
+        /// Its name.
+        index: &'static str,
+    },
+    /// A setting cannot work.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// A name or text is blank, too long for the database, or holds a NUL.
+    #[error("query {index} has a text that no entity can have as a name or an alias")]
+    InvalidText {
+        /// The position of the query in the batch, from 0.
+        index: usize,
+    },
+}

@@ -1,0 +1,273 @@
+//! Names of one batch that nobody knows yet, and that mean the same.
+//!
+//! Star clustering. Names are taken in an order of their own (first those that match the most others, of these the
+//! shortest, of these by code point): one that matches no centre becomes a centre, the others join the centre that they
+//! match best. A centre gives its name to the new entity.
+//!
+//! Properties:
+//! - The result depends on the set of names alone: not on their order, nor on how often each occurs.
+//! - Every name matches its centre by itself. There are no chains, in which a first name is like a second and that one
+//!   like a third that has nothing to do with the first.
+//! - No two centres match, so resolving the centres again changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::corpus::Corpus;
+use super::place::Address;
+use super::query::{Query, Tier};
+use super::score::{Name, confidence};
+use super::text::{trigram, words};
+use crate::record::EntityKey;
+
+/// The part of the trigrams of the shorter name that two names share at least, if they are to be compared.
+const SHARED_TRIGRAMS: f64 = 0.3;
+
+/// An address and a city.
+type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
+
+/// All that the batch says of one name.
+#[derive(Debug, Default)]
+struct Member {
+    texts: BTreeSet<Arc<str>>,
+    evidence: BTreeSet<Evidence>,
+}
+
+/// A name made ready to be compared.
+struct Compared {
+    key: EntityKey,
+    name: Name,
+    texts: BTreeSet<Arc<str>>,
+    addresses: Vec<Address>,
+    trigrams: HashSet<u64>,
+}
+
+/// For each name the key of the entity that is to be created for it.
+pub(crate) fn centres<'a>(
+    queries: impl IntoIterator<Item = &'a Query>,
+    deepest: Tier,
+    accept: f64,
+    corpus: &Corpus,
+) -> HashMap<EntityKey, EntityKey> {
+    let mut members: BTreeMap<EntityKey, Member> = BTreeMap::new();
+    for query in queries {
+        let member = members.entry(query.key.clone()).or_default();
+        member.texts.insert(Arc::clone(&query.key.name));
+        member.texts.insert(Arc::clone(query.text()));
+        member.evidence.insert((query.address.clone(), query.city.clone()));
+    }
+    let mut members: Vec<(EntityKey, Member)> = members.into_iter().collect();
+    members.sort_by_cached_key(|(key, _)| (key.entity_type, key.name.chars().count(), Arc::clone(&key.name)));
+    let compared: Vec<Compared> = members.into_iter().map(|(key, member)| Compared::new(key, member, corpus)).collect();
+    let matches = matches(&compared, deepest, accept);
+    // Stable: of names that match as many others the one that is first already.
+    let mut order: Vec<usize> = (0..compared.len()).collect();
+    order.sort_by_key(|name| std::cmp::Reverse(matches[*name].len()));
+    let mut is_centre = vec![false; compared.len()];
+    for name in order {
+        is_centre[name] = matches[name].iter().all(|(other, _)| !is_centre[*other]);
+    }
+    let centre_of = |name: usize| {
+        let centres = matches[name].iter().filter(|(other, _)| is_centre[*other]);
+        // Of equal ones the first.
+        let best = centres.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+        if is_centre[name] { name } else { best.map_or(name, |(centre, _)| *centre) }
+    };
+    (0..compared.len()).map(|name| (compared[name].key.clone(), compared[centre_of(name)].key.clone())).collect()
+}
+
+/// For each name the others that it matches, with the confidence.
+fn matches(names: &[Compared], deepest: Tier, accept: f64) -> Vec<Vec<(usize, f64)>> {
+    let mut matches: Vec<Vec<(usize, f64)>> = vec![Vec::new(); names.len()];
+    let mut ways = Ways::default();
+    for (index, name) in names.iter().enumerate() {
+        for other in ways.candidates(name, names, deepest) {
+            if names[other].key.entity_type == name.key.entity_type {
+                let confidence = name.matches(&names[other], deepest);
+                if confidence >= accept {
+                    matches[index].push((other, confidence));
+                    matches[other].push((index, confidence));
+                }
+            }
+        }
+        ways.add(index, name);
+    }
+    matches
+}
+
+/// The ways to names that another one may match, without looking at all of them.
+#[derive(Default)]
+struct Ways {
+    by_text: HashMap<Arc<str>, Vec<usize>>,
+    by_trigram: HashMap<u64, Vec<usize>>,
+    by_house: HashMap<(String, String), Vec<usize>>,
+}
+
+impl Ways {
+    fn candidates(&self, name: &Compared, names: &[Compared], deepest: Tier) -> BTreeSet<usize> {
+        let mut candidates = BTreeSet::new();
+        if deepest >= Tier::Alias {
+            candidates.extend(name.texts.iter().filter_map(|text| self.by_text.get(text)).flatten());
+        }
+        if deepest >= Tier::Fuzzy {
+            let mut shared: HashMap<usize, usize> = HashMap::new();
+            for other in name.trigrams.iter().filter_map(|trigram| self.by_trigram.get(trigram)).flatten() {
+                *shared.entry(*other).or_default() += 1;
+            }
+            candidates.extend(shared.into_iter().filter_map(|(other, count)| {
+                let shorter = name.trigrams.len().min(names[other].trigrams.len());
+                (count as f64 >= SHARED_TRIGRAMS * shorter as f64).then_some(other)
+            }));
+            candidates.extend(name.houses().filter_map(|house| self.by_house.get(&house)).flatten());
+        }
+        candidates
+    }
+
+    fn add(&mut self, index: usize, name: &Compared) {
+        for text in &name.texts {
+            self.by_text.entry(Arc::clone(text)).or_default().push(index);
+        }
+        for trigram in &name.trigrams {
+            self.by_trigram.entry(*trigram).or_default().push(index);
+        }
+        for house in name.houses() {
+            self.by_house.entry(house).or_default().push(index);
+        }
+    }
+}
+
+impl Compared {
+    fn new(key: EntityKey, member: Member, corpus: &Corpus) -> Self {
+        let addresses =
+            member.evidence.iter().map(|(address, city)| Address::parse(address.as_deref(), city.as_deref()));
+        Self {
+            name: Name::new(&key.name, corpus),
+            trigrams: padded_trigrams(&key.name),
+            texts: member.texts,
+            addresses: addresses.collect(),
+            key,
+        }
+    }
+
+    fn houses(&self) -> impl Iterator<Item = (String, String)> {
+        self.addresses.iter().flat_map(Address::houses)
+    }
+
+    /// Certain if they share a text; else the likeliest of what any evidence for one says of any for the other.
+    fn matches(&self, other: &Self, deepest: Tier) -> f64 {
+        if !self.texts.is_disjoint(&other.texts) {
+            return 1.0;
+        }
+        if deepest < Tier::Fuzzy {
+            return 0.0;
+        }
+        let mut most = 0.0_f64;
+        for own in &self.addresses {
+            for address in &other.addresses {
+                let similarity = self.name.similarity(&other.name, [own.locality(), address.locality()]);
+                most = most.max(confidence(similarity, own, address));
+            }
+        }
+        most
+    }
+}
+
+/// The trigrams of the folded words, with the spaces around them that `pg_trgm` adds.
+fn padded_trigrams(name: &str) -> HashSet<u64> {
+    let padded = words(name).into_iter().map(|word| format!("  {} ", word.text).chars().collect::<Vec<char>>());
+    padded.flat_map(|word| word.windows(3).map(trigram).collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::EntityType;
+
+    fn query(name: &str) -> Query {
+        Query::new(EntityType::Restaurant, name)
+    }
+
+    fn resolved(queries: &[Query]) -> BTreeMap<EntityKey, EntityKey> {
+        centres(queries, Tier::Fuzzy, 0.85, &Corpus::default()).into_iter().collect()
+    }
+
+    fn groups(queries: &[Query]) -> usize {
+        resolved(queries).into_values().collect::<BTreeSet<_>>().len()
+    }
+
+    #[test]
+    fn names_that_match_become_one() {
+        let queries = ["the blue door", "blue door", "blue doer", "red lantern"].map(query);
+        let resolved = resolved(&queries);
+        let name = |index: usize| resolved[&queries[index].key].name.to_string();
+        assert_eq!([name(0), name(1), name(2), name(3)], ["blue door", "blue door", "blue door", "red lantern"]);
+    }
+
+    #[test]
+    fn the_type_is_part_of_the_match() {
+        let attribute = Query::new(EntityType::DishAttribute, "italian");
+        assert_eq!(groups(&[attribute, Query::new(EntityType::RestaurantAttribute, "italian")]), 2);
+    }
+
+    #[test]
+    fn what_the_author_wrote_ties_names_together() {
+        assert_eq!(groups(&[query("franklin bbq").original("Franklin's"), query("Franklin's")]), 1);
+        assert_eq!(groups(&[query("franklin bbq"), query("la barbecue")]), 2);
+    }
+
+    #[test]
+    fn an_address_ties_names_together_and_keeps_them_apart() {
+        let at = |name: &str, address: &str| query(name).address(address);
+        assert_eq!(groups(&[query("virgils"), query("virgils real smokehouse")]), 2);
+        assert_eq!(groups(&[at("virgils", "12 Oak St"), at("virgils real smokehouse", "12 Oak Street")]), 1);
+        assert_eq!(groups(&[at("blue door cafe", "12 Oak St, Here"), at("blue doors cafe", "90 Elm St, There")]), 2);
+    }
+
+    #[test]
+    fn without_the_fuzzy_tier_only_equal_texts_match() {
+        let queries = [query("blue door"), query("blue doer"), query("x").original("blue door")];
+        let groups =
+            |deepest| centres(&queries, deepest, 0.85, &Corpus::default()).into_values().collect::<BTreeSet<_>>().len();
+        assert_eq!([groups(Tier::Exact), groups(Tier::Alias), groups(Tier::Fuzzy)], [3, 2, 1]);
+    }
+
+    fn any_query() -> impl Strategy<Value = Query> {
+        let word = prop::sample::select(vec!["blue", "bleu", "door", "doors", "the", "cafe", "red", "lantern"]);
+        let name = prop::collection::vec(word, 1..4).prop_map(|words| words.join(" "));
+        let address = prop::option::of(prop::sample::select(vec!["12 Oak St", "12 Oak Street", "90 Elm St"]));
+        (name, address, any::<bool>()).prop_map(|(name, address, typed)| {
+            let entity_type = if typed { EntityType::Restaurant } else { EntityType::DishOrCategory };
+            let query = Query::new(entity_type, name);
+            match address {
+                Some(address) => query.address(address),
+                None => query,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_repetition_matters(
+            (queries, shuffled) in prop::collection::vec(any_query(), 1..20)
+                .prop_flat_map(|queries| (Just(queries.clone()), Just(queries).prop_shuffle())),
+            repeated in 0..4_usize,
+        ) {
+            let mut shuffled = shuffled;
+            shuffled.extend(queries.iter().take(repeated).cloned());
+            prop_assert_eq!(resolved(&queries), resolved(&shuffled));
+        }
+
+        #[test]
+        fn centres_stay_what_they_are(queries in prop::collection::vec(any_query(), 1..20)) {
+            let first = resolved(&queries);
+            let centres: BTreeSet<EntityKey> = first.into_values().collect();
+            // With all that was said of them.
+            let again: Vec<Query> = queries.into_iter().filter(|query| centres.contains(&query.key)).collect();
+            for (key, centre) in resolved(&again) {
+                prop_assert_eq!(key, centre);
+            }
+        }
+    }
+}

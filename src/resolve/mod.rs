@@ -1,0 +1,391 @@
+//! Which entity is this name? Asked for whole batches, against one consistent picture of the database.
+//!
+//! # The model
+//!
+//! A [`Resolver`] takes a batch of [`Query`]s and gives a [`Resolution`] for each. Three tiers are asked one after the
+//! other, each for the whole batch at once; the number of round trips does not depend on the number of names. The type is
+//! always part of the match: "italian" the dish attribute is never "italian" the restaurant attribute.
+//!
+//! | tier | finds | confidence |
+//! |---|---|---|
+//! | [`Exact`](Tier::Exact) | the entity of that type and name | 1: the key *is* the entity, whatever the evidence |
+//! | [`Alias`](Tier::Alias) | entities of that type with the name, or the author's text, among their aliases | 0.97, moved by evidence |
+//! | [`Fuzzy`](Tier::Fuzzy) | entities whose *name* has a trigram similarity of at least 0.3, and restaurants at the same house number and street | soft TF-IDF with Jaro-Winkler, or Levenshtein, moved by evidence |
+//!
+//! The confidence decides ([`ResolverSettings`]): from 0.85 on the existing entity, below 0.7 a new one, and between
+//! them what [`GreyZone`] says. An alias that several entities share equally is never taken for granted: it is in the
+//! grey zone too. Names of one batch that nobody knows and that match each other become one new entity.
+//! [`Resolution::put`] writes the decision into a [`UnitOfWork`](crate::UnitOfWork), like any other caller would.
+//!
+//! [`Resolver::find`] is for those who only search: it decides nothing, adds nothing, and answers from 0.6 on.
+//!
+//! ```no_run
+//! use graphsink::resolve::{Query, Resolver, ResolverSettings};
+//! use graphsink::{Config, Engine, EntityType, UnitOfWork};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::start(Config::builder("postgresql://localhost/evidence").build()?).await?;
+//! let resolver = Resolver::attach(&engine, ResolverSettings::default()).await?;
+//!
+//! let place = Query::new(EntityType::Restaurant, "franklin bbq").original("Franklin's").city("Austin");
+//! let dish = Query::new(EntityType::DishOrCategory, "brisket");
+//! let answers = resolver.resolve(&[place, dish]).await?;
+//! let mut unit = UnitOfWork::new();
+//! if let (Some(place), Some(dish)) = (answers[0].put(&mut unit), answers[1].put(&mut unit)) {
+//!     unit.connection(place, dish);
+//! }
+//! engine.submit(unit).await?.await.into_result()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//!
+//! - **One snapshot.** All that a batch's answers say was true at one moment, of committed rows only. What is
+//!   remembered from earlier batches was true at an earlier one, no longer ago than the time to live.
+//! - **Nobody is held up.** Lookups take no locks.
+//! - **Whoever was told of a commit by the attached engine never gets an answer from before it.** Other processes'
+//!   writes are seen within the time to live.
+//! - **Resolving does not reserve.** Two resolvers that find nothing for one name both decide to create it. The engine
+//!   makes one entity of it, because the key is the entity, and both units are committed. If they chose *different*
+//!   spellings at the same moment there are two entities, as nothing in the database forbids them; later batches find
+//!   both, and take the likelier.
+//! - **The order of a batch does not matter**, nor how often a name is in it.
+//!
+//! # What the fuzzy tier does not find
+//!
+//! Aliases are compared exactly: an array has no trigram index. Names are looked for by their rare pieces of three to
+//! five letters: a name in which every such piece is misspelt, or whose pieces are in more than about 30,000 names
+//! each, is not found. Confidences depend on how common words are, in a sample that is drawn anew every ten minutes.
+//!
+//! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for.
+
+mod cache;
+mod corpus;
+mod error;
+mod in_batch;
+mod lookup;
+mod place;
+mod probes;
+mod query;
+mod score;
+mod settings;
+mod text;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use cache::{Cache, Ranked};
+use corpus::Corpus;
+pub use error::ResolveError;
+use lookup::{Database, Found, StoredEntity};
+use place::Address;
+pub use query::{Candidate, Decision, Query, Resolution, Tier};
+use score::{Name, confidence};
+pub use settings::{GreyZone, ResolverSettings};
+
+use crate::commits::CommitListener;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::store::StoreError;
+use crate::telemetry;
+use crate::unit::NAME_CHARS_MAX;
+
+/// An alias was given by somebody who could have been wrong.
+const ALIAS_CONFIDENCE: f64 = 0.97;
+/// How old a sample of names may be before another one is drawn, in the background.
+const SAMPLE_GOOD_FOR: Duration = Duration::from_mins(10);
+
+/// Answers which entities names mean. Cheap to clone, usable from any task. See the [module](self).
+#[derive(Clone)]
+pub struct Resolver {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    settings: ResolverSettings,
+    database: Database,
+    cache: Arc<Cache>,
+    /// The last sample, and when it was drawn.
+    corpus: RwLock<Option<(Instant, Arc<Corpus>)>>,
+    sampling: AtomicBool,
+    /// Drives the connections.
+    runtime: Handle,
+}
+
+impl Resolver {
+    /// A resolver for the database of an engine, whose commits end the answers that it remembers. It has connections of
+    /// its own, with the engine's settings, on the engine's runtime: it works until the engine ends.
+    ///
+    /// # Errors
+    /// When a setting cannot work, the database cannot be reached, or an index is missing.
+    pub async fn attach(engine: &Engine, settings: ResolverSettings) -> Result<Self, ResolveError> {
+        let resolver = Self::start(engine.config(), settings, engine.runtime().clone()).await?;
+        let cache: Weak<dyn CommitListener> = Arc::downgrade(&(Arc::clone(&resolver.inner.cache) as Arc<_>));
+        engine.listen(cache);
+        Ok(resolver)
+    }
+
+    /// A resolver without an engine: all writes are other processes' writes. To be called on a tokio runtime, which
+    /// then drives the connections.
+    ///
+    /// # Errors
+    /// Like [`attach`](Self::attach).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn connect(config: &Config, settings: ResolverSettings) -> Result<Self, ResolveError> {
+        Self::start(config, settings, Handle::current()).await
+    }
+
+    async fn start(config: &Config, settings: ResolverSettings, runtime: Handle) -> Result<Self, ResolveError> {
+        settings.check()?;
+        telemetry::describe_resolver();
+        let (config, asked) = (config.clone(), settings.clone());
+        let database = on(&runtime, async move {
+            let database = Database::new(&config, &asked).await?;
+            database.check().await?;
+            Ok::<_, ResolveError>(database)
+        });
+        let database = database.await?;
+        let cache = Arc::new(Cache::new(settings.cache_entries, settings.time_to_live));
+        let (corpus, sampling) = (RwLock::new(None), AtomicBool::new(false));
+        Ok(Self { inner: Arc::new(Inner { settings, database, cache, corpus, sampling, runtime }) })
+    }
+
+    /// Decides what each name means. The answers are in the order of the queries.
+    ///
+    /// # Errors
+    /// When a text can be no name, or the database cannot be read. Nothing is written in any case.
+    pub async fn resolve(&self, queries: &[Query]) -> Result<Vec<Resolution>, ResolveError> {
+        let (ranked, corpus) = self.rank(queries).await?;
+        let mut decisions: Vec<Decision> =
+            queries.iter().zip(&ranked).map(|(query, ranked)| self.decide(query, ranked)).collect();
+        let settings = &self.inner.settings;
+        let is_new = |decision: &Decision| matches!(decision, Decision::New { .. });
+        let new = queries.iter().zip(&decisions).filter(|(_, decision)| is_new(decision)).map(|(query, _)| query);
+        let centres = in_batch::centres(new, settings.deepest, settings.accept, &corpus);
+        for (query, decision) in queries.iter().zip(&mut decisions) {
+            if is_new(decision) {
+                let key = centres[&query.key].clone();
+                let alias = (*query.text() != key.name).then(|| Arc::clone(query.text()));
+                *decision = Decision::New { key, alias };
+            }
+        }
+        for (label, wanted) in [("existing", 0), ("new", 1), ("ambiguous", 2)] {
+            let kind = |decision: &Decision| match decision {
+                Decision::Existing { .. } => 0,
+                Decision::New { .. } => 1,
+                Decision::Ambiguous { .. } => 2,
+            };
+            telemetry::resolver_decided(label, decisions.iter().filter(|decision| kind(decision) == wanted).count());
+        }
+        let resolutions = decisions.into_iter().zip(&ranked).map(|(decision, ranked)| {
+            let candidates = if settings.with_candidates { ranked.candidates.clone() } else { Vec::new() };
+            Resolution { decision, candidates }
+        });
+        Ok(resolutions.collect())
+    }
+
+    /// The likeliest entity for each name, where there is one at all. Never leads to anything being created or added.
+    ///
+    /// # Errors
+    /// When a text can be no name, or the database cannot be read.
+    pub async fn find(&self, queries: &[Query]) -> Result<Vec<Option<Candidate>>, ResolveError> {
+        let (ranked, _) = self.rank(queries).await?;
+        let good_enough = |candidate: &&Candidate| candidate.confidence >= self.inner.settings.read_only;
+        Ok(ranked.iter().map(|ranked| ranked.candidates.first().filter(good_enough).cloned()).collect())
+    }
+
+    /// What each name may mean: what is remembered, and for the rest one lookup.
+    async fn rank(&self, queries: &[Query]) -> Result<(Vec<Arc<Ranked>>, Arc<Corpus>), ResolveError> {
+        if let Some(index) = queries.iter().position(|query| !is_possible(query)) {
+            return Err(ResolveError::InvalidText { index });
+        }
+        let inner = &self.inner;
+        let mut places: HashMap<&Query, usize> = HashMap::new();
+        let mut missing = Vec::new();
+        let mut ranked: Vec<Option<Arc<Ranked>>> = Vec::with_capacity(queries.len());
+        let mut waiting = Vec::new();
+        for (index, query) in queries.iter().enumerate() {
+            let remembered = inner.cache.get(query);
+            if remembered.is_none() {
+                let place = *places.entry(query).or_insert_with(|| {
+                    missing.push(query.clone());
+                    missing.len() - 1
+                });
+                waiting.push((index, place));
+            }
+            ranked.push(remembered);
+        }
+        telemetry::resolver_remembered(queries.len() - waiting.len(), waiting.len());
+        let corpus = self.corpus().await?;
+        if !missing.is_empty() {
+            let start = Instant::now();
+            let before = inner.cache.before_snapshot();
+            let missing = Arc::new(missing);
+            let lookup = {
+                let (database, queries, corpus) = (inner.database.clone(), Arc::clone(&missing), Arc::clone(&corpus));
+                async move { database.look_up(&queries, &corpus).await }
+            };
+            let found = on(&inner.runtime, lookup).await?;
+            telemetry::resolver_looked_up(start.elapsed());
+            let looked_up: Vec<Arc<Ranked>> = missing
+                .iter()
+                .zip(found)
+                .map(|(query, found)| {
+                    let ranked = Arc::new(rank(query, found, &corpus));
+                    inner.cache.put(query, &ranked, before);
+                    ranked
+                })
+                .collect();
+            for (index, place) in waiting {
+                ranked[index] = Some(Arc::clone(&looked_up[place]));
+            }
+        }
+        let ranked: Vec<Arc<Ranked>> = ranked.into_iter().map(Option::unwrap_or_default).collect();
+        for tier in [None, Some(Tier::Exact), Some(Tier::Alias), Some(Tier::Fuzzy)] {
+            let names = ranked.iter().filter(|ranked| ranked.tier() == tier).count();
+            telemetry::resolver_found(tier.map_or("none", Tier::as_str), names);
+        }
+        Ok((ranked, corpus))
+    }
+
+    fn decide(&self, query: &Query, ranked: &Ranked) -> Decision {
+        let settings = &self.inner.settings;
+        let new = || Decision::New { key: query.key.clone(), alias: None };
+        let Some(best) = ranked.candidates.first() else { return new() };
+        let existing = || {
+            let alias = (!ranked.known && best.name != *query.text()).then(|| Arc::clone(query.text()));
+            Decision::Existing { entity: best.clone(), alias }
+        };
+        // Nothing tells the best from the next.
+        let is_shared = ranked.candidates.get(1).is_some_and(|next| next.confidence >= best.confidence);
+        if best.confidence < settings.reject {
+            new()
+        } else if best.confidence >= settings.accept && !is_shared {
+            existing()
+        } else {
+            match settings.grey_zone {
+                GreyZone::Accept => existing(),
+                GreyZone::Create => new(),
+                GreyZone::Flag => Decision::Ambiguous { candidates: ranked.candidates.clone() },
+            }
+        }
+    }
+
+    /// The sample of names: the last one, while another is drawn if it is old.
+    async fn corpus(&self) -> Result<Arc<Corpus>, StoreError> {
+        if self.inner.settings.deepest < Tier::Fuzzy {
+            return Ok(Arc::default());
+        }
+        let last = self.inner.corpus.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((drawn, corpus)) = last else {
+            let resolver = self.clone();
+            return on(&self.inner.runtime, async move { resolver.sample().await }).await;
+        };
+        if drawn.elapsed() > SAMPLE_GOOD_FOR && !self.inner.sampling.swap(true, Ordering::AcqRel) {
+            let resolver = self.clone();
+            self.inner.runtime.spawn(async move {
+                if let Err(error) = resolver.sample().await {
+                    tracing::warn!(error = %error, "no new sample of names could be drawn");
+                }
+                resolver.inner.sampling.store(false, Ordering::Release);
+            });
+        }
+        Ok(corpus)
+    }
+
+    async fn sample(&self) -> Result<Arc<Corpus>, StoreError> {
+        let corpus = Arc::new(self.inner.database.sample().await?);
+        let mut last = self.inner.corpus.write().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((Instant::now(), Arc::clone(&corpus)));
+        Ok(corpus)
+    }
+}
+
+/// Ranks what was found for a query.
+fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
+    match found {
+        Found::Nothing => Ranked::default(),
+        Found::Exact(id, known) => {
+            let name = Arc::clone(&query.key.name);
+            Ranked { candidates: vec![Candidate { id, name, tier: Tier::Exact, confidence: 1.0 }], known }
+        }
+        Found::Alias(entities) => {
+            let place = Address::parse(query.address.as_deref(), query.city.as_deref());
+            let mut known_by: Vec<(Candidate, bool)> = entities
+                .into_iter()
+                .map(|(entity, known)| {
+                    let theirs = Address::parse(entity.address.as_deref(), None);
+                    (candidate(entity, Tier::Alias, confidence(ALIAS_CONFIDENCE, &place, &theirs)), known)
+                })
+                .collect();
+            known_by.sort_by(|(left, _), (right, _)| likelier(left, right));
+            let known = known_by.first().is_some_and(|(_, known)| *known);
+            Ranked { candidates: known_by.into_iter().map(|(candidate, _)| candidate).collect(), known }
+        }
+        Found::Fuzzy(entities) => {
+            let place = Address::parse(query.address.as_deref(), query.city.as_deref());
+            let mut names = vec![Name::new(&query.key.name, corpus)];
+            names.extend(query.original.as_ref().map(|original| Name::new(original, corpus)));
+            let mut candidates: Vec<Candidate> = entities
+                .into_iter()
+                .map(|entity| {
+                    let theirs = Address::parse(entity.address.as_deref(), None);
+                    let name = Name::new(&entity.name, corpus);
+                    let localities = [place.locality(), theirs.locality()];
+                    let similarity = names.iter().map(|own| own.similarity(&name, localities)).fold(0.0, f64::max);
+                    candidate(entity, Tier::Fuzzy, confidence(similarity, &place, &theirs))
+                })
+                .collect();
+            candidates.sort_by(likelier);
+            Ranked { candidates, known: false }
+        }
+    }
+}
+
+fn candidate(entity: StoredEntity, tier: Tier, confidence: f64) -> Candidate {
+    Candidate { id: entity.id, name: entity.name.into(), tier, confidence }
+}
+
+/// By confidence; of equal ones the older entity first, as ids are in order of time.
+fn likelier(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
+    let id = |candidate: &Candidate| -> Uuid { candidate.id };
+    right.confidence.total_cmp(&left.confidence).then_with(|| id(left).cmp(&id(right)))
+}
+
+/// Whether an entity could have such a name and alias.
+fn is_possible(query: &Query) -> bool {
+    let possible = |text: &str| {
+        !text.trim().is_empty()
+            && !text.contains('\0')
+            && (text.len() <= NAME_CHARS_MAX || text.chars().count() <= NAME_CHARS_MAX)
+    };
+    possible(&query.key.name) && query.original.as_deref().is_none_or(possible)
+}
+
+/// Runs something on a runtime and waits for it on any.
+async fn on<T, E>(runtime: &Handle, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<StoreError> + Send + 'static,
+{
+    match runtime.spawn(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(StoreError::ShutDown.into()),
+    }
+}

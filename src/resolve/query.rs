@@ -1,0 +1,163 @@
+//! What is asked and what is answered.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::record::{EntityKey, EntityType};
+use crate::unit::{EntityHandle, UnitOfWork};
+
+/// A name whose entity is sought.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Query {
+    pub(crate) key: EntityKey,
+    pub(crate) original: Option<Arc<str>>,
+    pub(crate) address: Option<Arc<str>>,
+    pub(crate) city: Option<Arc<str>>,
+}
+
+impl Query {
+    /// Asks for a name, normalized as the caller normalizes names; the resolver compares it exactly first.
+    pub fn new(entity_type: EntityType, name: impl Into<Arc<str>>) -> Self {
+        let key = EntityKey { entity_type, name: name.into() };
+        Self { key, original: None, address: None, city: None }
+    }
+
+    /// What the author wrote: looked for among the aliases too, and the text that becomes an alias. Default: the name.
+    #[must_use]
+    pub fn original(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.original = Some(text.into());
+        self
+    }
+
+    /// Further evidence for a restaurant: its postal address, such as "12 Oak St" or "12 Oak St, Springfield".
+    #[must_use]
+    pub fn address(mut self, address: impl Into<Arc<str>>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Further evidence for a restaurant: its city or neighbourhood.
+    #[must_use]
+    pub fn city(mut self, city: impl Into<Arc<str>>) -> Self {
+        self.city = Some(city.into());
+        self
+    }
+
+    /// The type and the name.
+    #[must_use]
+    pub const fn key(&self) -> &EntityKey {
+        &self.key
+    }
+
+    /// What the author wrote.
+    pub(crate) fn text(&self) -> &Arc<str> {
+        self.original.as_ref().unwrap_or(&self.key.name)
+    }
+
+    pub(crate) const fn has_evidence(&self) -> bool {
+        self.address.is_some() || self.city.is_some()
+    }
+}
+
+/// How an entity was found. The order is that in which the tiers are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// By its type and its name, byte by byte.
+    Exact,
+    /// By its type and one of its aliases.
+    Alias,
+    /// By its type and a similar name, or for a restaurant by its address and a name that may be the same.
+    Fuzzy,
+}
+
+impl Tier {
+    /// The tier as a label of metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Alias => "alias",
+            Self::Fuzzy => "fuzzy",
+        }
+    }
+}
+
+/// An entity that a name may mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The entity's id.
+    pub id: Uuid,
+    /// The entity's name.
+    pub name: Arc<str>,
+    /// How it was found.
+    pub tier: Tier,
+    /// From 0 to 1: how likely it is the one.
+    pub confidence: f64,
+}
+
+/// What a name was resolved to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// An entity of the database.
+    Existing {
+        /// Which one, and how it was found.
+        entity: Candidate,
+        /// What the author wrote, if the entity is not known to be called that: to be added as an alias.
+        alias: Option<Arc<str>>,
+    },
+    /// No entity of the database: one is to be created, or another query of the same batch creates it.
+    New {
+        /// The name of the new entity: that of the query, or of another query of the batch that means the same.
+        key: EntityKey,
+        /// What the author wrote, if it is not the name.
+        alias: Option<Arc<str>>,
+    },
+    /// Too likely to create a new entity, and too unlikely to take one of these: see [`GreyZone::Flag`].
+    ///
+    /// [`GreyZone::Flag`]: crate::resolve::GreyZone::Flag
+    Ambiguous {
+        /// Entities that it may be, the likeliest first.
+        candidates: Vec<Candidate>,
+    },
+}
+
+impl Decision {
+    /// The key of the entity that is to be created; nothing for any other decision.
+    #[must_use]
+    pub const fn new_key(&self) -> Option<&EntityKey> {
+        match self {
+            Self::New { key, .. } => Some(key),
+            Self::Existing { .. } | Self::Ambiguous { .. } => None,
+        }
+    }
+}
+
+/// The answer to one [`Query`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolution {
+    /// What to do.
+    pub decision: Decision,
+    /// Everything that was considered, the likeliest first, if [`ResolverSettings::with_candidates`] asks for it.
+    ///
+    /// [`ResolverSettings::with_candidates`]: crate::resolve::ResolverSettings::with_candidates
+    pub candidates: Vec<Candidate>,
+}
+
+impl Resolution {
+    /// Writes the decision into a unit: names the existing entity by its id and adds the alias, or adds the new
+    /// entity by its key. The handle is the entity's in that unit; nothing when the decision is
+    /// [`Ambiguous`](Decision::Ambiguous), and then the unit is as it was.
+    pub fn put(&self, unit: &mut UnitOfWork) -> Option<EntityHandle> {
+        let (entity, alias) = match &self.decision {
+            Decision::Existing { entity, alias } => (unit.existing_entity(entity.id), alias),
+            Decision::New { key, alias } => (unit.entity(key.entity_type, Arc::clone(&key.name)), alias),
+            Decision::Ambiguous { .. } => return None,
+        };
+        let entity = match alias {
+            Some(alias) => entity.alias(Arc::clone(alias)),
+            None => entity,
+        };
+        Some(entity.handle())
+    }
+}

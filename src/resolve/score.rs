@@ -1,0 +1,217 @@
+//! How likely two names mean the same thing.
+//!
+//! **Names.** Soft TF-IDF (Cohen, Ravikumar and Fienberg, 2003): words are weighted by how rare they are among the
+//! database's names, and words that are nearly the same by Jaro-Winkler count as the same, a little less. Where words
+//! are run together or torn apart ("tatsu ya", "tatsuya") the Levenshtein similarity of the whole, without spaces,
+//! is more, and counts. Words in parentheses, and words that only repeat the city, say which one is meant rather than
+//! what it is called, and weigh a quarter.
+//!
+//! **Evidence.** The score is taken as a probability, and each piece of evidence multiplies the odds (Fellegi and
+//! Sunter, 1969). The factors are round numbers that were set by what they mean, not fitted to data: equal house
+//! numbers on one street speak for the same place about 12 to 1, as far as one house may hold several restaurants;
+//! different streets speak against it 7 to 1, as far as places move and have branches; a locality 3 to 1.
+
+use std::borrow::Cow;
+
+use strsim::{jaro_winkler, normalized_levenshtein};
+
+use super::corpus::Corpus;
+use super::place::{Address, Agreement};
+use super::text::{Word, words};
+
+/// From here on two words may be one with a typing error; the value of the paper is 0.9.
+const SAME_WORD: f64 = 0.88;
+/// Shorter words are other words when they differ.
+const WORD_CHARS_MIN: usize = 3;
+/// Below this whole names have nothing to do with each other but letters.
+const SAME_NAME: f64 = 0.7;
+/// What a word weighs that tells which one is meant.
+const QUALIFIER: f64 = 0.25;
+/// What is the same after folding may still be two things, and what differs in everything may be one.
+const CERTAINTY: f64 = 0.99;
+
+/// Logarithms of odds.
+const SAME_ADDRESS: f64 = 2.5;
+const SAME_STREET: f64 = 0.5;
+const OTHER_ADDRESS: f64 = -2.0;
+const SAME_LOCALITY: f64 = 0.5;
+const OTHER_LOCALITY: f64 = -1.0;
+
+/// A name made ready to be compared many times.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    words: Vec<Word>,
+    weights: Vec<f64>,
+    joined: String,
+}
+
+impl Name {
+    pub(crate) fn new(name: &str, corpus: &Corpus) -> Self {
+        let words = words(name);
+        let weight = |word: &Word| corpus.weight(&word.text) * if word.qualifies { QUALIFIER } else { 1.0 };
+        let weights = words.iter().map(weight).collect();
+        let joined = words.iter().map(|word| word.text.as_str()).collect();
+        Self { words, weights, joined }
+    }
+
+    /// How alike two names are, from 0 to [`CERTAINTY`]. Symmetric.
+    pub(crate) fn similarity(&self, other: &Self, localities: [&[String]; 2]) -> f64 {
+        if self.joined.is_empty() || other.joined.is_empty() {
+            return 0.0;
+        }
+        if self.joined == other.joined {
+            return CERTAINTY;
+        }
+        let by_words = self.soft_tf_idf(other, localities);
+        // Numbers are not misspelt: they are others.
+        let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+        let by_letters = if digits(&self.joined) == digits(&other.joined) {
+            normalized_levenshtein(&self.joined, &other.joined)
+        } else {
+            0.0
+        };
+        by_words.max(if by_letters >= SAME_NAME { by_letters } else { 0.0 }).clamp(0.0, CERTAINTY)
+    }
+
+    fn soft_tf_idf(&self, other: &Self, localities: [&[String]; 2]) -> f64 {
+        let own = self.weighted_words(other, localities);
+        let others = other.weighted_words(self, localities);
+        let mut pairs = Vec::new();
+        for (left, (word, weight)) in own.iter().enumerate() {
+            for (right, (candidate, other_weight)) in others.iter().enumerate() {
+                let similarity = word_similarity(word, candidate);
+                if similarity >= SAME_WORD {
+                    pairs.push((similarity, weight * other_weight, left, right));
+                }
+            }
+        }
+        // Each word is matched once, the best matches first. The texts make the order the same from both sides.
+        let texts = |left: usize, right: usize| {
+            let (left, right) = (&own[left].0, &others[right].0);
+            (left.min(right), left.max(right))
+        };
+        pairs.sort_by(|a, b| {
+            b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)).then_with(|| texts(a.2, a.3).cmp(&texts(b.2, b.3)))
+        });
+        let (mut taken, mut taken_there) = (vec![false; own.len()], vec![false; others.len()]);
+        let mut sum = 0.0;
+        for (similarity, weight, left, right) in pairs {
+            if !taken[left] && !taken_there[right] {
+                (taken[left], taken_there[right]) = (true, true);
+                sum += similarity * weight;
+            }
+        }
+        let norm = |words: &[(Cow<'_, str>, f64)]| words.iter().map(|(_, weight)| weight * weight).sum::<f64>().sqrt();
+        sum / (norm(&own) * norm(&others)).max(f64::MIN_POSITIVE)
+    }
+
+    /// The words with their weights: two that the other name has as one are joined, and those that only repeat a
+    /// locality weigh less.
+    fn weighted_words(&self, other: &Self, localities: [&[String]; 2]) -> Vec<(Cow<'_, str>, f64)> {
+        let mut words = Vec::with_capacity(self.words.len());
+        let mut index = 0;
+        while let Some(word) = self.words.get(index) {
+            let next = self.words.get(index + 1).map(|next| format!("{}{}", word.text, next.text));
+            let joined = next.filter(|joined| other.words.iter().any(|word| word.text == *joined));
+            if let Some(joined) = joined {
+                words.push((Cow::Owned(joined), self.weights[index].max(self.weights[index + 1])));
+                index += 2;
+                continue;
+            }
+            let explained = !word.qualifies && localities.iter().any(|locality| locality.contains(&word.text));
+            words.push((word.text.as_str().into(), self.weights[index] * if explained { QUALIFIER } else { 1.0 }));
+            index += 1;
+        }
+        words
+    }
+}
+
+fn word_similarity(left: &str, right: &str) -> f64 {
+    if left == right {
+        return 1.0;
+    }
+    let long_enough = |word: &str| word.chars().count() >= WORD_CHARS_MIN;
+    // "7th" and "8th" are not one word.
+    let digits = |word: &str| word.chars().any(|character| character.is_ascii_digit());
+    if long_enough(left) && long_enough(right) && !digits(left) && !digits(right) {
+        jaro_winkler(left, right)
+    } else {
+        0.0
+    }
+}
+
+/// The probability that two things are the same: `similarity` of their names, and what their addresses say.
+pub(crate) fn confidence(similarity: f64, left: &Address, right: &Address) -> f64 {
+    let street = match left.street_agreement(right) {
+        Agreement::Same => SAME_ADDRESS,
+        Agreement::Street => SAME_STREET,
+        Agreement::Unknown => 0.0,
+        Agreement::Different => OTHER_ADDRESS,
+    };
+    let locality = match left.same_locality(right) {
+        Some(true) => SAME_LOCALITY,
+        Some(false) => OTHER_LOCALITY,
+        None => 0.0,
+    };
+    let evidence = street + locality;
+    if evidence == 0.0 {
+        return similarity;
+    }
+    let odds = similarity.clamp(1.0 - CERTAINTY, CERTAINTY);
+    let logit = (odds / (1.0 - odds)).ln() + evidence;
+    1.0 / (1.0 + (-logit).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn similarity(left: &str, right: &str) -> f64 {
+        let corpus = Corpus::default();
+        Name::new(left, &corpus).similarity(&Name::new(right, &corpus), [&[], &[]])
+    }
+
+    #[test]
+    fn spellings_of_one_name_are_alike_and_other_names_are_not() {
+        for (left, right) in [
+            ("Tatsu-Ya Ramen", "ramen tatsuya"),
+            ("Caf\u{e9} Medici", "cafe medici"),
+            ("Frankln Barbecue", "franklin barbecue"),
+            ("blue door restaurant", "blue door"),
+            ("the blue door", "blue door"),
+            ("saffron (austin)", "saffron"),
+        ] {
+            assert!(similarity(left, right) >= 0.85, "{left} and {right}: {}", similarity(left, right));
+        }
+        for (left, right) in [
+            ("blue door", "red lantern"),
+            ("golden wok", "golden grill"),
+            ("taco town", "pasta town"),
+            ("12th street deli", "13th street deli"),
+            ("", "blue door"),
+        ] {
+            assert!(similarity(left, right) < 0.85, "{left} and {right}: {}", similarity(left, right));
+        }
+    }
+
+    #[test]
+    fn evidence_moves_the_odds() {
+        let address = |text: &str| Address::parse(Some(text), None);
+        let (here, there) = (address("12 Oak St, Springfield"), address("99 Elm St, Shelbyville"));
+        assert!((confidence(0.6, &here, &address("")) - 0.6).abs() < 1e-12, "nothing said, nothing changed");
+        assert!(confidence(0.6, &here, &here) > 0.9);
+        assert!(confidence(0.6, &here, &there) < 0.3);
+        assert!(confidence(0.1, &here, &here) < 0.85, "an address alone is not enough");
+    }
+
+    proptest! {
+        #[test]
+        fn similarity_is_symmetric_and_bounded(left in "[a-c ]{0,12}", right in "[a-c (]{0,12}") {
+            let (there, back) = (similarity(&left, &right), similarity(&right, &left));
+            prop_assert!((0.0..=1.0).contains(&there));
+            prop_assert!((there - back).abs() < 1e-9, "{there} and {back}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Settings of a resolver: the only place with its default numbers.
+
+use std::time::Duration;
+
+use super::Tier;
+use crate::config::ConfigError;
+
+/// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GreyZone {
+    /// The best candidate is taken.
+    Accept,
+    /// A new entity is created.
+    Create,
+    /// Nothing is decided: [`Decision::Ambiguous`](crate::resolve::Decision::Ambiguous).
+    #[default]
+    Flag,
+}
+
+/// Settings of a [`Resolver`](crate::resolve::Resolver). Checked when it is made.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct ResolverSettings {
+    pub(crate) deepest: Tier,
+    pub(crate) accept: f64,
+    pub(crate) reject: f64,
+    pub(crate) read_only: f64,
+    pub(crate) grey_zone: GreyZone,
+    pub(crate) with_candidates: bool,
+    pub(crate) candidates_max: usize,
+    pub(crate) similarity_min: f64,
+    pub(crate) cache_entries: usize,
+    pub(crate) time_to_live: Duration,
+    pub(crate) connections: u32,
+}
+
+impl Default for ResolverSettings {
+    fn default() -> Self {
+        Self {
+            deepest: Tier::Fuzzy,
+            accept: 0.85,
+            reject: 0.7,
+            read_only: 0.6,
+            grey_zone: GreyZone::Flag,
+            with_candidates: false,
+            candidates_max: 10,
+            similarity_min: 0.3,
+            cache_entries: 100_000,
+            time_to_live: Duration::from_secs(30),
+            connections: 2,
+        }
+    }
+}
+
+impl ResolverSettings {
+    /// The last tier that is asked. Default: [`Tier::Fuzzy`]. Names that no tier finds are new.
+    pub fn deepest(mut self, tier: Tier) -> Self {
+        self.deepest = tier;
+        self
+    }
+
+    /// From this confidence on the existing entity is taken. Default: 0.85. Lower: more names are taken for others;
+    /// higher: more entities are there twice.
+    pub fn accept_from(mut self, confidence: f64) -> Self {
+        self.accept = confidence;
+        self
+    }
+
+    /// Below this confidence the name is new. Default: 0.7.
+    pub fn new_below(mut self, confidence: f64) -> Self {
+        self.reject = confidence;
+        self
+    }
+
+    /// From this confidence on [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6: somebody who
+    /// searches would rather see a wrong thing than nothing.
+    pub fn find_from(mut self, confidence: f64) -> Self {
+        self.read_only = confidence;
+        self
+    }
+
+    /// What becomes of names between the two thresholds, and of those that several entities share as an alias.
+    /// Default: [`GreyZone::Flag`].
+    pub fn grey_zone(mut self, policy: GreyZone) -> Self {
+        self.grey_zone = policy;
+        self
+    }
+
+    /// Whether answers carry all candidates that were considered. Default: false.
+    pub fn with_candidates(mut self, wanted: bool) -> Self {
+        self.with_candidates = wanted;
+        self
+    }
+
+    /// Candidates that the database ranks for each piece of a name. Default: 10.
+    pub fn candidates_max(mut self, candidates: usize) -> Self {
+        self.candidates_max = candidates;
+        self
+    }
+
+    /// The trigram similarity of `pg_trgm` from which a name is a candidate. Default: 0.3, as there.
+    pub fn similarity_min(mut self, similarity: f64) -> Self {
+        self.similarity_min = similarity;
+        self
+    }
+
+    /// Answers that are remembered, about 300 bytes each. Default: 100,000; 0 remembers none.
+    pub fn cache_entries(mut self, entries: usize) -> Self {
+        self.cache_entries = entries;
+        self
+    }
+
+    /// How long an answer may be remembered, which is how late other processes' writes are seen. This engine's own
+    /// are seen at once. Default: 30 s.
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.time_to_live = time;
+        self
+    }
+
+    /// Connections, and so batches at the same time. Default: 2.
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let error = |setting, reason: &str| Err(ConfigError { setting, reason: reason.to_owned() });
+        for (setting, value) in [
+            ("accept_from", self.accept),
+            ("new_below", self.reject),
+            ("find_from", self.read_only),
+            ("similarity_min", self.similarity_min),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return error(setting, "must be from 0 to 1");
+            }
+        }
+        if self.reject > self.accept {
+            return error("new_below", "must not be above accept_from");
+        }
+        if !(1..=1_000).contains(&self.candidates_max) {
+            return error("candidates_max", "must be from 1 to 1,000");
+        }
+        if !(1..=64).contains(&self.connections) {
+            return error("connections", "must be from 1 to 64");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked() {
+        let setting = |settings: ResolverSettings| settings.check().unwrap_err().setting;
+        let default = ResolverSettings::default;
+        assert_eq!(setting(default().accept_from(1.5)), "accept_from");
+        assert_eq!(setting(default().find_from(f64::NAN)), "find_from");
+        assert_eq!(setting(default().new_below(0.9)), "new_below");
+        assert_eq!(setting(default().candidates_max(0)), "candidates_max");
+        assert_eq!(setting(default().connections(0)), "connections");
+        assert!(default().check().is_ok());
+    }
+}

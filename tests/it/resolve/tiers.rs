@@ -1,0 +1,208 @@
+//! What each tier finds, and what is decided.
+
+use std::collections::BTreeSet;
+
+use graphsink::resolve::{Decision, GreyZone, Query, ResolveError, Resolver, ResolverSettings, Tier};
+use graphsink::{EntityType, Migrations, UnitOfWork};
+
+use super::{add, existing, is_new, one, place, setup, write};
+use crate::support::{Database, commit};
+
+#[tokio::test]
+async fn each_tier_finds_what_the_one_before_does_not() {
+    let setup = setup(ResolverSettings::default()).await;
+    let franklin = add(&setup.engine, "franklin barbecue", &["Franklin's", "Franklin BBQ"], None).await;
+    add(&setup.engine, "red lantern noodle house", &[], None).await;
+    let resolver = &setup.resolver;
+    for (query, tier) in [
+        (place("franklin barbecue"), Tier::Exact),
+        (place("Franklin's"), Tier::Alias),
+        (place("unheard of").original("Franklin BBQ"), Tier::Alias),
+        (place("franklin barbeque"), Tier::Fuzzy),
+        (place("frnklin barbecue"), Tier::Fuzzy),
+        (place("the Franklin Barbecue!"), Tier::Fuzzy),
+    ] {
+        assert_eq!(existing(&one(resolver, query.clone()).await), (franklin, tier), "{query:?}");
+    }
+    assert!(is_new(&one(resolver, place("blue door")).await));
+    setup.database.assert_no_deadlocks().await;
+}
+
+#[tokio::test]
+async fn the_type_is_always_part_of_the_match() {
+    let setup = setup(ResolverSettings::default()).await;
+    let mut unit = UnitOfWork::new();
+    unit.dish_attribute("italian").alias("italiano").handle();
+    unit.dish("franklin barbecue").handle();
+    commit(&setup.engine, unit).await;
+    for name in ["italian", "italiano", "itallian"] {
+        let attribute = Query::new(EntityType::DishAttribute, name);
+        assert!(!is_new(&one(&setup.resolver, attribute).await), "{name}");
+        let other = Query::new(EntityType::RestaurantAttribute, name);
+        assert!(is_new(&one(&setup.resolver, other).await), "{name}");
+    }
+    assert!(is_new(&one(&setup.resolver, place("franklin barbeque")).await));
+}
+
+#[tokio::test]
+async fn what_the_author_wrote_becomes_an_alias_once() {
+    let setup = setup(ResolverSettings::default()).await;
+    let franklin = add(&setup.engine, "franklin barbecue", &[], None).await;
+    let query = place("franklin barbeque").original("Franklin Barbeque!");
+    let resolution = one(&setup.resolver, query.clone()).await;
+    assert_eq!(existing(&resolution), (franklin, Tier::Fuzzy));
+    assert_eq!(write(&setup.engine, &resolution).await.entities[0].id, franklin);
+    let client = setup.database.client().await;
+    let aliases =
+        async || -> Vec<String> { client.query_one("select aliases from entities", &[]).await.unwrap().get(0) };
+    assert_eq!(aliases().await, ["Franklin Barbeque!"]);
+    let resolution = one(&setup.resolver, query).await;
+    assert_eq!(existing(&resolution), (franklin, Tier::Alias));
+    assert!(matches!(resolution.decision, Decision::Existing { alias: None, .. }));
+    // An exact name in other words.
+    let resolution = one(&setup.resolver, place("franklin barbecue").original("FRANKLIN")).await;
+    assert!(matches!(&resolution.decision, Decision::Existing { alias: Some(alias), .. } if &**alias == "FRANKLIN"));
+}
+
+#[tokio::test]
+async fn between_the_thresholds_the_callers_policy_decides() {
+    let query = || place("blue door");
+    for (policy, expected) in [(GreyZone::Accept, "existing"), (GreyZone::Create, "new"), (GreyZone::Flag, "ambiguous")]
+    {
+        let settings = ResolverSettings::default().grey_zone(policy).accept_from(0.999).new_below(0.3);
+        let setup = setup(settings).await;
+        let id = add(&setup.engine, "blue door tavern", &[], None).await;
+        let resolution = one(&setup.resolver, query()).await;
+        let mut unit = UnitOfWork::new();
+        let put = resolution.put(&mut unit);
+        match &resolution.decision {
+            Decision::Existing { entity, .. } => assert_eq!((entity.id, expected), (id, "existing")),
+            Decision::New { key, alias } => assert_eq!((&*key.name, alias, expected), ("blue door", &None, "new")),
+            Decision::Ambiguous { candidates } => {
+                assert_eq!((candidates[0].id, candidates.len(), expected), (id, 1, "ambiguous"));
+                assert!(put.is_none() && unit.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alias_of_several_is_taken_for_granted_only_with_evidence() {
+    let setup = setup(ResolverSettings::default().with_candidates(true)).await;
+    let north = add(&setup.engine, "palm north", &["The Palm"], Some("12 Oak St, Springfield")).await;
+    let south = add(&setup.engine, "palm south", &["The Palm"], Some("90 Elm St, Shelbyville")).await;
+    let resolution = one(&setup.resolver, place("The Palm")).await;
+    let Decision::Ambiguous { candidates } = &resolution.decision else { panic!("{resolution:?}") };
+    assert_eq!(candidates.iter().map(|candidate| candidate.id).collect::<BTreeSet<_>>(), [north, south].into());
+    let resolution = one(&setup.resolver, place("The Palm").city("Shelbyville")).await;
+    assert_eq!(existing(&resolution), (south, Tier::Alias));
+    assert_eq!(resolution.candidates.len(), 2, "ranked, as they were asked for");
+    assert!(resolution.candidates[0].confidence > resolution.candidates[1].confidence);
+}
+
+#[tokio::test]
+async fn an_address_finds_what_the_name_alone_does_not() {
+    let setup = setup(ResolverSettings::default()).await;
+    let mifune = add(&setup.engine, "umi", &[], Some("1737 Cherry Street, Springfield")).await;
+    add(&setup.engine, "red lantern", &[], Some("1739 Cherry Street, Springfield")).await;
+    let name = "umi harbor center east building";
+    assert!(is_new(&one(&setup.resolver, place(name)).await));
+    let query = place(name).address("1737 Cherry St.").city("Springfield");
+    assert_eq!(existing(&one(&setup.resolver, query).await), (mifune, Tier::Fuzzy));
+    let query = place("blue door").address("1737 Cherry St.").city("Springfield");
+    assert!(is_new(&one(&setup.resolver, query).await), "an address alone is not enough");
+}
+
+#[tokio::test]
+async fn searching_answers_earlier_and_adds_nothing() {
+    let setup = setup(ResolverSettings::default()).await;
+    let id = add(&setup.engine, "blue door tavern", &[], None).await;
+    let query = place("blue door inn").original("The Blue Door");
+    let decided = one(&setup.resolver, query.clone()).await;
+    assert!(!matches!(decided.decision, Decision::Existing { .. }), "{decided:?}");
+    let found = setup.resolver.find(&[query, place("nothing like it")]).await.unwrap();
+    assert_eq!(found[0].as_ref().map(|candidate| candidate.id), Some(id));
+    assert!(found[0].as_ref().unwrap().confidence < 0.85);
+    assert_eq!(found[1], None);
+    let client = setup.database.client().await;
+    let row = client.query_one("select count(*), sum(cardinality(aliases))::int8 from entities", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 0));
+}
+
+#[tokio::test]
+async fn new_names_of_a_batch_that_match_become_one_entity() {
+    let setup = setup(ResolverSettings::default()).await;
+    let mut batch = vec![
+        place("the blue door"),
+        place("blue door"),
+        place("blue doer").original("Blue Doer"),
+        place("red lantern"),
+        Query::new(EntityType::DishOrCategory, "blue door"),
+    ];
+    for _ in 0..batch.len() {
+        batch.rotate_left(1);
+        let resolutions = setup.resolver.resolve(&batch).await.unwrap();
+        let keys: BTreeSet<_> =
+            resolutions.iter().map(|resolution| resolution.decision.new_key().unwrap().clone()).collect();
+        assert_eq!(keys.len(), 3, "{keys:?}");
+    }
+    let resolutions = setup.resolver.resolve(&batch).await.unwrap();
+    let mut unit = UnitOfWork::new();
+    for resolution in &resolutions {
+        resolution.put(&mut unit).unwrap();
+    }
+    commit(&setup.engine, unit).await;
+    let client = setup.database.client().await;
+    let rows = client.query("select name, aliases from entities where type = 'restaurant' order by name", &[]);
+    let rows = rows.await.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].get::<_, &str>(0), "blue door");
+    assert_eq!(rows[0].get::<_, Vec<&str>>(1), ["Blue Doer", "the blue door"]);
+    let again = setup.resolver.resolve(&batch).await.unwrap();
+    assert!(again.iter().all(|resolution| !is_new(resolution)), "{again:?}");
+}
+
+#[tokio::test]
+async fn fewer_tiers_find_less() {
+    let setup = setup(ResolverSettings::default()).await;
+    add(&setup.engine, "franklin barbecue", &["Franklin's"], None).await;
+    let names = ["franklin barbecue", "Franklin's", "franklin barbeque"];
+    for (deepest, found) in [(Tier::Exact, 1), (Tier::Alias, 2), (Tier::Fuzzy, 3)] {
+        let settings = ResolverSettings::default().deepest(deepest);
+        let resolver = Resolver::attach(&setup.engine, settings).await.unwrap();
+        let resolutions = resolver.resolve(&names.map(place)).await.unwrap();
+        assert_eq!(resolutions.iter().filter(|resolution| !is_new(resolution)).count(), found, "{deepest:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_index_is_an_error_unless_nobody_needs_it() {
+    let database = Database::empty().await;
+    let config = database.config().build().unwrap();
+    Migrations::tables_only().run(&config).await.unwrap();
+    let connect = async |deepest| Resolver::connect(&config, ResolverSettings::default().deepest(deepest)).await;
+    assert!(connect(Tier::Exact).await.is_ok());
+    let error = connect(Tier::Alias).await.unwrap_err();
+    assert!(matches!(error, ResolveError::MissingIndex { index: "entities_aliases_idx" }), "{error}");
+    Migrations::all().run(&config).await.unwrap();
+    assert!(connect(Tier::Fuzzy).await.is_ok());
+}
+
+#[tokio::test]
+async fn impossible_texts_are_refused_before_anything_is_asked() {
+    let setup = setup(ResolverSettings::default()).await;
+    for bad in [" ", "a\0b", &"x".repeat(256)] {
+        for query in [place(bad), place("fine").original(bad)] {
+            let error = setup.resolver.resolve(&[place("fine"), query]).await.unwrap_err();
+            assert!(matches!(error, ResolveError::InvalidText { index: 1 }), "{error}");
+        }
+    }
+    // Everything else is a value like any other.
+    let odd = ["100%", "a_b", "back\\slash", "'; drop table entities; --", "\u{5bff}\u{53f8}\u{5c4b}", "..."];
+    let resolutions = setup.resolver.resolve(&odd.map(place)).await.unwrap();
+    assert_eq!(resolutions.len(), odd.len());
+    for (odd, resolution) in odd.iter().zip(&resolutions) {
+        let id = write(&setup.engine, resolution).await.entities[0].id;
+        assert_eq!(existing(&one(&setup.resolver, place(odd)).await), (id, Tier::Exact), "{odd}");
+    }
+}
