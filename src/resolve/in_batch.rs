@@ -98,40 +98,40 @@ fn matches(names: &[Compared], deepest: Tier, accept: f64) -> Vec<Vec<(usize, f6
 /// The ways to names that another one may match, without looking at all of them.
 #[derive(Default)]
 struct Ways {
-    by_text: HashMap<Arc<str>, Vec<usize>>,
-    by_trigram: HashMap<u64, Vec<usize>>,
-    by_house: HashMap<(String, String), Vec<usize>>,
+    texts: HashMap<Arc<str>, Vec<usize>>,
+    trigrams: HashMap<u64, Vec<usize>>,
+    houses: HashMap<(String, String), Vec<usize>>,
 }
 
 impl Ways {
     fn candidates(&self, name: &Compared, names: &[Compared], deepest: Tier) -> BTreeSet<usize> {
         let mut candidates = BTreeSet::new();
         if deepest >= Tier::Alias {
-            candidates.extend(name.texts.iter().filter_map(|text| self.by_text.get(text)).flatten());
+            candidates.extend(name.texts.iter().filter_map(|text| self.texts.get(text)).flatten());
         }
         if deepest >= Tier::Fuzzy {
             let mut shared: HashMap<usize, usize> = HashMap::new();
-            for other in name.trigrams.iter().filter_map(|trigram| self.by_trigram.get(trigram)).flatten() {
+            for other in name.trigrams.iter().filter_map(|trigram| self.trigrams.get(trigram)).flatten() {
                 *shared.entry(*other).or_default() += 1;
             }
             candidates.extend(shared.into_iter().filter_map(|(other, count)| {
                 let shorter = name.trigrams.len().min(names[other].trigrams.len());
                 (count as f64 >= SHARED_TRIGRAMS * shorter as f64).then_some(other)
             }));
-            candidates.extend(name.houses().filter_map(|house| self.by_house.get(&house)).flatten());
+            candidates.extend(name.houses().filter_map(|house| self.houses.get(&house)).flatten());
         }
         candidates
     }
 
     fn add(&mut self, index: usize, name: &Compared) {
         for text in &name.texts {
-            self.by_text.entry(Arc::clone(text)).or_default().push(index);
+            self.texts.entry(Arc::clone(text)).or_default().push(index);
         }
         for trigram in &name.trigrams {
-            self.by_trigram.entry(*trigram).or_default().push(index);
+            self.trigrams.entry(*trigram).or_default().push(index);
         }
         for house in name.houses() {
-            self.by_house.entry(house).or_default().push(index);
+            self.houses.entry(house).or_default().push(index);
         }
     }
 }
