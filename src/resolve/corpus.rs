@@ -74,6 +74,11 @@ impl Corpus {
         let seen = self.trigrams.get(&trigram).map_or(0.3, |seen| f64::from(*seen));
         seen * self.scale
     }
+
+    /// About how many names there are.
+    pub(crate) fn rows(&self) -> f64 {
+        self.sampled as f64 * self.scale
+    }
 }
 
 #[cfg(test)]
