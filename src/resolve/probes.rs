@@ -24,7 +24,7 @@ const ROWS_MAX: f64 = 30_000.0;
 /// `like` patterns by which names similar to `name` can be found, the cheapest first.
 pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
     let mut words = trigram_words(name);
-    let spelt = words.len();
+    let own_words = words.len();
     // Stored names may have lost their accents, or kept them.
     for word in plain_words(name) {
         let word: Vec<char> = word.chars().collect();
@@ -35,7 +35,7 @@ pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
     let pieces: Vec<Piece<'_>> = words
         .iter()
         .enumerate()
-        .flat_map(|(index, word)| tiles(word).into_iter().map(move |piece| (index < spelt, piece)))
+        .flat_map(|(index, word)| tiles(word).into_iter().map(move |piece| (index < own_words, piece)))
         .map(|(is_spelt, letters)| Piece::new(letters, is_spelt, corpus))
         .collect();
     let mut probes: Vec<Probe> = Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
 /// A few letters of a word.
 struct Piece<'a> {
     letters: &'a [char],
-    /// Of the name as it is spelt, where pieces stand in an order.
+    /// Of the name as it was given, where pieces stand in an order.
     is_spelt: bool,
     /// Names that have its rarest trigram, and those that have all of them.
     listed: f64,
