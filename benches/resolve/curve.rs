@@ -7,6 +7,9 @@ use plotters::prelude::*;
 use crate::Result;
 use crate::gold::Quality;
 
+/// What a line shows, its colour, and where its values are.
+type Line = (&'static str, RGBColor, fn(&Quality) -> f64);
+
 pub(crate) fn draw(file: &Path, curves: &[(&str, Vec<Quality>)]) -> Result<()> {
     let root = SVGBackend::new(file, (480 * curves.len() as u32, 400)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -18,7 +21,7 @@ pub(crate) fn draw(file: &Path, curves: &[(&str, Vec<Quality>)]) -> Result<()> {
             .y_label_area_size(40)
             .build_cartesian_2d(0.5..1.0, 0.4..1.0)?;
         chart.configure_mesh().x_desc("threshold").light_line_style(WHITE).draw()?;
-        let lines: [(&str, RGBColor, fn(&Quality) -> f64); 3] = [
+        let lines: [Line; 3] = [
             ("precision", RGBColor(31, 119, 180), |at| at.precision),
             ("recall", RGBColor(214, 120, 20), |at| at.recall),
             ("F1", RGBColor(20, 20, 20), |at| at.f1),

@@ -62,7 +62,7 @@ pub(crate) async fn run(url: &str, data: &Path, file: Option<&Path>) -> Result<(
             .collect();
         let quality = curve(&pairs, gold.len());
         println!("\n{title}\nthreshold  precision  recall     F1");
-        for at in quality.iter().filter(|at| (at.threshold * 100.0).round() as u32 % 5 == 0) {
+        for at in quality.iter().filter(|at| ((at.threshold * 100.0).round() as u32).is_multiple_of(5)) {
             println!("{:>9.2}  {:>9.3}  {:>6.3}  {:>5.3}", at.threshold, at.precision, at.recall, at.f1);
         }
         for (confidence, _, listing, key) in pairs.iter().filter(|pair| pair.0 >= 0.85 && !pair.1) {
