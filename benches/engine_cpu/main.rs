@@ -18,7 +18,6 @@
 mod contestant;
 #[path = "../throughput/cpu.rs"]
 mod cpu;
-#[allow(dead_code)]
 #[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;
@@ -27,7 +26,6 @@ mod machine;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
-#[allow(dead_code)]
 #[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/workload.rs"]
 mod workload;

@@ -22,7 +22,6 @@ mod contestant;
 #[allow(dead_code)]
 #[path = "../throughput/cpu.rs"]
 mod cpu;
-#[allow(dead_code)]
 #[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;

@@ -13,7 +13,6 @@
 #[allow(dead_code)]
 #[path = "../throughput/contestant.rs"]
 mod contestant;
-#[allow(dead_code)]
 #[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/database.rs"]
 mod database;
@@ -22,7 +21,6 @@ mod machine;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
-#[allow(dead_code)]
 #[allow(dead_code, reason = "what the throughput bench needs besides")]
 #[path = "../throughput/workload.rs"]
 mod workload;

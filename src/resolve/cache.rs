@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::record::{EntityFacts, EntityKey};
 
-    const LONG: Duration = Duration::from_secs(3_600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn query(name: &str) -> Query {
         Query::new(EntityType::Restaurant, name)
