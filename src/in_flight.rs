@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -77,6 +77,8 @@ pub(crate) struct InFlight {
     state: Mutex<State>,
     /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
     closed: RwLock<bool>,
+    /// Why units were given up, when the engine does.
+    given_up: OnceLock<UnavailableCause>,
     counters: Arc<Counters>,
 }
 
@@ -91,7 +93,7 @@ struct State {
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         let state = Mutex::new(State { next: 1, ..State::default() });
-        Self { state, closed: RwLock::new(false), counters }
+        Self { state, closed: RwLock::new(false), given_up: OnceLock::new(), counters }
     }
 
     /// A poisoned lock means that a thread panicked while it held it; every change below leaves
@@ -256,14 +258,24 @@ impl InFlight {
 
     /// Gives every unit without an outcome the outcome "unavailable"; gives their numbers.
     pub(crate) fn abandon(&self, cause: &UnavailableCause) -> Vec<u64> {
+        // The first cause stays: who is given up twice was given up for that.
+        let cause = self.given_up.get_or_init(|| cause.clone());
         let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
-        let abandon = |submission: &&Arc<Submission>| {
-            self.settle_with(submission, |commit_under_way| {
-                let attempts = submission.attempts.load(Ordering::Relaxed);
-                Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
-            })
-        };
+        let abandon = |submission: &&Arc<Submission>| self.settle_abandoned(submission, cause);
         left.iter().filter(abandon).map(|submission| submission.number).collect()
+    }
+
+    /// The same for one unit whose transaction heard that some of its units were given up: the rest of them is about to
+    /// be, for the same cause.
+    pub(crate) fn abandon_too(&self, submission: &Submission) {
+        self.settle_abandoned(submission, self.given_up.get().unwrap_or(&UnavailableCause::EngineFailed));
+    }
+
+    fn settle_abandoned(&self, submission: &Submission, cause: &UnavailableCause) -> bool {
+        self.settle_with(submission, |commit_under_way| {
+            let attempts = submission.attempts.load(Ordering::Relaxed);
+            Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
+        })
     }
 }
 
@@ -381,6 +393,20 @@ mod tests {
         assert!(InFlight::begin_commit([&kept].into_iter()));
         assert_eq!(in_flight.abandon(&UnavailableCause::ShutDown), [kept.number]);
         assert!(in_flight.abandon(&UnavailableCause::ShutDown).is_empty());
+    }
+
+    #[test]
+    fn who_is_given_up_with_others_hears_their_cause() {
+        let in_flight = InFlight::new(Arc::default());
+        let (first, _) = accept(&in_flight);
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        // Accepted before, as it were, and overtaken by its transaction.
+        let (second, mut outcome) = accept(&in_flight);
+        assert!(!InFlight::begin_commit([&first, &second].into_iter()));
+        in_flight.abandon_too(&first);
+        in_flight.abandon_too(&second);
+        let Some(Some(Outcome::Unavailable(why))) = outcome.try_recv().ok() else { panic!("it has its outcome") };
+        assert!(matches!(why.cause, UnavailableCause::ShutDown) && !why.commit_under_way, "{why:?}");
     }
 
     #[test]

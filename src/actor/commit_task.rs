@@ -123,6 +123,12 @@ impl EpochObserver for CommitTask {
         self.shared.listeners.committed(epoch, written);
     }
 
+    fn given_up(&mut self, units: &[usize]) {
+        for unit in units {
+            self.shared.in_flight.abandon_too(&self.submissions[*unit]);
+        }
+    }
+
     fn failed(&mut self) {
         self.shared.counters.attempt_failed();
     }

@@ -59,6 +59,8 @@ pub(crate) trait EpochObserver: Send {
     fn begin_commit(&mut self, units: &[usize]) -> bool;
     /// The commit of these units did not happen.
     fn commit_failed(&mut self, units: &[usize]);
+    /// These units were or are being given up, so they are tried no more; some have their outcome already.
+    fn given_up(&mut self, units: &[usize]);
     /// A try failed, was rejected, or must be split.
     fn failed(&mut self);
     /// A transaction committed what `epoch` says.
@@ -179,9 +181,8 @@ impl Store {
                     }
                 }
                 Tried::Unknown(error) => give_up(&group, &error, true, observer),
-                // Only an engine that ends gives units up, all of them; this tells those, if any,
-                // that its report missed.
-                Tried::GivenUp => give_up(&group, &Arc::new(StoreError::ShutDown), false, observer),
+                // Only an engine that ends gives units up, all of them, one after the other.
+                Tried::GivenUp => observer.given_up(&group.units),
             }
         }
         if !rejected.is_empty() {
