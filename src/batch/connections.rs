@@ -389,9 +389,15 @@ impl ConnectionPlan {
         let mut facts = stored.facts.clone();
         facts.merge(node.said.clone());
         let (metrics, reread) = stored.metrics.advance(&changes, recent_before, known_threads, as_of);
-        let same = !reread.any() && facts == stored.facts && metrics.agrees_with(&stored.metrics, score_tolerance);
-        let facts = Cow::Owned(facts);
-        (!same).then_some(ConnectionWrite { node: connection, id: node.id, facts, metrics, reread })
+        let write = ConnectionWrite { node: connection, id: node.id, facts: Cow::Owned(facts), metrics, reread };
+        (reread.any() || self.changes(&write, score_tolerance)).then_some(write)
+    }
+
+    /// Whether a row says anything else than what is stored; for what was read again it is known only then.
+    pub(crate) fn changes(&self, write: &ConnectionWrite<'_>, score_tolerance: f64) -> bool {
+        self.stored(write.node).is_none_or(|stored| {
+            *write.facts != stored.facts || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
+        })
     }
 
     /// Notes that connections get new rows; those that this epoch inserted stay inserted.

@@ -234,6 +234,9 @@ impl Tables {
                 write.metrics.top_mentions = rows.collect();
             }
             write.metrics.set_top(as_of());
+            if !plan.changes(&write, 0.0) {
+                continue;
+            }
             let key = &plan.connections()[write.node as usize].key;
             updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(&write.metrics)), write.node));
         }

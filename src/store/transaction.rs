@@ -311,6 +311,7 @@ impl Transaction<'_> {
             if changed.iter().any(|write| write.reread.any()) {
                 // The server reads after it wrote the mentions: they were sent before.
                 self.reread(&mut changed).await?;
+                changed.retain(|write| plan.changes(write, self.score_tolerance));
             }
             let columns = ConnectionColumns::new(&changed, plan.connections());
             self.execute(Statement::UpdateConnections, columns.update(), changed.len()).await?;
