@@ -81,7 +81,7 @@ pub(crate) struct ConnectionWrite<'a> {
     pub(crate) reread: RereadNeeded,
 }
 
-/// Connections whose rows were there before their figures could be written: by place in the plan, ascending.
+/// What "insert or lock" left to be done, by place in the plan, ascending.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Existing {
     /// Rows that were there and are locked now, to be read.

@@ -33,7 +33,7 @@ use super::query::{Query, Tier};
 use super::settings::ResolverSettings;
 use crate::config::Config;
 use crate::record::EntityType;
-use crate::store::StoreError;
+use crate::store::{StoreError, quote_identifier};
 use crate::tls::MakeTls;
 
 /// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
@@ -221,12 +221,10 @@ impl Database {
         let connection = self.connection().await?;
         let client = &connection.client;
         // A row of a table that was never analyzed is taken to have 200 bytes.
-        let rows = format!(
-            "select case when c.reltuples > 0 then c.reltuples else pg_relation_size(c.oid) / 200 end::float8
-             from pg_catalog.pg_class c where c.oid = to_regclass('{}.entities')",
-            self.schema.replace('\'', "''")
-        );
-        let rows: f64 = self.answer(client.query_one(&rows, &[])).await?.try_get(0)?;
+        let rows = "select case when c.reltuples > 0 then c.reltuples else pg_relation_size(c.oid) / 200 end::float8
+                    from pg_catalog.pg_class c where c.oid = to_regclass($1)";
+        let entities = format!("{}.entities", self.schema);
+        let rows: f64 = self.answer(client.query_one(rows, &[&entities])).await?.try_get(0)?;
         let percent = (100.0 * SAMPLE as f64 / rows.max(1.0)).min(100.0) as f32;
         // Always the same pages, so that confidences do not move without a reason.
         let sample = format!(
@@ -350,10 +348,6 @@ impl Snapshot<'_> {
 
 fn stored(row: &Row, first: usize) -> Result<StoredEntity, tokio_postgres::Error> {
     Ok(StoredEntity { id: row.try_get(first)?, name: row.try_get(first + 1)?, address: row.try_get(first + 2)? })
-}
-
-fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A connection with its statements.

@@ -48,6 +48,8 @@ pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
+#[cfg(feature = "resolver")]
+pub(crate) use statement::quote_identifier;
 pub(crate) use transaction::Written;
 
 /// A pool of connections, and what every transaction needs to know.

@@ -143,3 +143,29 @@ async fn refreshing_while_others_write_harms_nobody() {
     assert_group_by(&client, later).await;
     database.assert_no_deadlocks().await;
 }
+
+/// The engine expects what it wrote to be there. Where that is wrong, rows come back as if it had not.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_another_program_deleted_come_back_with_their_figures() {
+    let records = generate::sample(seed("deleted connections"), space(), 1_500);
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    load(&engine, &records).await;
+    let client = database.client().await;
+    // Every other one, so that epochs meet both kinds.
+    client
+        .batch_execute(
+            "create temp table gone as
+                 select connection_id from (select connection_id, row_number() over (order by connection_id) as n
+                                            from connections) as c where n % 2 = 0;
+             delete from mentions where connection_id in (select connection_id from gone);
+             delete from connections where connection_id in (select connection_id from gone)",
+        )
+        .await
+        .unwrap();
+    let inserted = engine.stats().connections.inserted;
+    load(&engine, &records).await;
+    assert!(engine.stats().connections.inserted > inserted, "some had to be inserted again");
+    assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
+    assert_group_by(&client, as_of()).await;
+}
