@@ -15,6 +15,11 @@ use crate::workload::Workload;
 /// Not `public`, so that dropping it leaves the extension alone.
 pub(crate) const SCHEMA: &str = "bench";
 
+/// What [`Database::connect`] says to each session. The schema is [`SCHEMA`].
+pub(crate) const SESSION: &str = "
+    set search_path = bench, public; set plan_cache_mode = force_generic_plan; set jit = off;
+    set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+
 /// Which indexes the tables have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tables {
@@ -83,6 +88,12 @@ impl Database {
         Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
     }
 
+    /// For those who connect by themselves; it holds the password of this server of an hour.
+    #[cfg(feature = "bench-orms")]
+    pub(crate) fn url(&self) -> String {
+        self.server.url(&self.name)
+    }
+
     /// Settings of an engine on the bench's tables, all else as it comes.
     pub(crate) fn config(&self) -> ConfigBuilder {
         Config::builder(self.server.url(&self.name)).schema(SCHEMA)
@@ -96,13 +107,7 @@ impl Database {
             // Statements of the client report the same error.
             drop(connection.await);
         });
-        client
-            .batch_execute(&format!(
-                "set search_path = {SCHEMA}, public; set plan_cache_mode = force_generic_plan; set jit = off;
-                 set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off;
-                 set enable_mergejoin = off"
-            ))
-            .await?;
+        client.batch_execute(SESSION).await?;
         Ok(client)
     }
 

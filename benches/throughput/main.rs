@@ -28,6 +28,8 @@ mod graphsink;
 mod latency;
 mod machine;
 mod merge;
+#[cfg(feature = "bench-orms")]
+mod orms;
 mod per_unit;
 mod report;
 mod rows;
@@ -114,6 +116,14 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(unnest::Unnest { batch: 5_000, connections: 2 }),
         Box::new(copy_staging::CopyStaging),
         Box::new(values::Values),
+        #[cfg(feature = "bench-orms")]
+        Box::new(orms::SqlxUnnest { batch: 1_000 }),
+        #[cfg(feature = "bench-orms")]
+        Box::new(orms::SqlxUnnest { batch: 5_000 }),
+        #[cfg(feature = "bench-orms")]
+        Box::new(orms::SeaOrm),
+        #[cfg(feature = "bench-orms")]
+        Box::new(orms::DieselAsync),
         Box::new(per_unit::PerUnit { pipelined: false }),
         Box::new(per_unit::PerUnit { pipelined: true }),
     ]

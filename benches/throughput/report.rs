@@ -9,8 +9,11 @@ use crate::database::Tables;
 use crate::latency::Latencies;
 
 /// Contestants that differ in their batch size alone, under the name of the better one.
-const BEST_OF: [(&str, [&str; 2]); 2] =
-    [("unnest", ["unnest_1000", "unnest_5000"]), ("unnest_2x", ["unnest_2x1000", "unnest_2x5000"])];
+const BEST_OF: [(&str, [&str; 2]); 3] = [
+    ("unnest", ["unnest_1000", "unnest_5000"]),
+    ("unnest_2x", ["unnest_2x1000", "unnest_2x5000"]),
+    ("sqlx_unnest", ["sqlx_unnest_1000", "sqlx_unnest_5000"]),
+];
 
 /// Mentions per second of one contestant, one number a round.
 #[derive(Debug, Default)]

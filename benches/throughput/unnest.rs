@@ -266,17 +266,17 @@ fn ordinal(row: &Row) -> usize {
     row.get::<_, i64>(0) as usize - 1
 }
 
-const WORDS: &str = "
+pub(crate) const WORDS: &str = "
     insert into entities (entity_id, type, name)
     select k.id, k.type::entity_type, k.name from unnest($1::uuid[], $2::text[], $3::text[]) as k(id, type, name)
     on conflict (name, type) do nothing";
 
 /// Types are compared as text for the reason that `per_unit` gives.
-const IDS: &str = "
+pub(crate) const IDS: &str = "
     select k.ord, e.entity_id from unnest($1::text[], $2::text[]) with ordinality as k(type, name, ord)
     join entities e on e.name = k.name and e.type::text = k.type";
 
-const DESCRIBED: &str = "
+pub(crate) const DESCRIBED: &str = "
     insert into entities as e (entity_id, type, name, aliases, restaurant_attributes)
     select k.id, k.type::entity_type, k.name, k.aliases::text[], k.attributes::uuid[]
     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) as k(id, type, name, aliases, attributes)
@@ -287,7 +287,7 @@ const DESCRIBED: &str = "
         last_updated = now()
     where not (e.aliases @> excluded.aliases and e.restaurant_attributes @> excluded.restaurant_attributes)";
 
-const CONNECTIONS: &str = "
+pub(crate) const CONNECTIONS: &str = "
     insert into connections as c (connection_id, restaurant_id, dish_or_category_id, dish_attributes, categories,
                                   is_menu_item, mention_count, total_upvotes, source_diversity, recent_mention_count,
                                   last_mentioned_at, activity_level, top_mentions)
@@ -314,7 +314,7 @@ const CONNECTIONS: &str = "
         last_updated = now()
     returning connection_id";
 
-const MENTIONS: &str = "
+pub(crate) const MENTIONS: &str = "
     insert into mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit,
                           content_excerpt, author, upvotes, created_at, observed_at)
     select k.id, k.connection, k.type::mention_source, k.source_id, k.thread_id, k.source_url, k.subreddit, k.excerpt,
