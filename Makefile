@@ -5,20 +5,22 @@
 # ARGS           further arguments, for example: make demo ARGS='--producers 4 --json'
 
 CARGO ?= cargo
+# All features but bench-orms, which takes minutes to build and is for one bench alone.
+FEATURES = config-file,embedded-server,failpoints,loader,tls
 TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test postgres bench lint fmt doc ci
+.PHONY: help demo test postgres bench bench-orms lint fmt doc ci
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## load the sample into a server of its own and show what came of it
 	$(CARGO) run --locked --release --example ingest -- $(ARGS)
 
 # Without --all-targets: that would leave out the doc tests and run the benches. Examples are built, benches linted.
 test: $(if $(DATABASE_URL),,postgres) ## run all tests: unit, property, integration, stress, documentation
-	$(CARGO) test --locked --all-features -- $(TEST_ARGS) $(ARGS)
+	$(CARGO) test --locked --features $(FEATURES) -- $(TEST_ARGS) $(ARGS)
 
 postgres: ## install PostgreSQL through the system's package manager, if there is none
 	@sh .ci/install-postgres
@@ -27,16 +29,19 @@ postgres: ## install PostgreSQL through the system's package manager, if there i
 bench: postgres ## run all benches: half an hour; with ARGS=--quick: two minutes
 	$(CARGO) bench --locked --bench '*' -- $(ARGS)
 
+bench-orms: postgres ## the same with sqlx, sea-orm and diesel-async among the contestants
+	$(CARGO) bench --locked --features bench-orms --bench throughput -- $(ARGS)
+
 lint: ## check the format, lint, and build the documentation, warnings denied
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
 
 fmt: ## format the code
 	$(CARGO) fmt
 
 doc: ## build and open the documentation
-	$(CARGO) doc --locked --no-deps --all-features --open
+	$(CARGO) doc --locked --no-deps --features $(FEATURES) --open
 
 ci: ## everything that must pass before a change goes in
 	.ci/run
