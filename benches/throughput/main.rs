@@ -212,6 +212,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
         std::fs::write(file, format!("{:#}\n", report.json()))?;
     }
     if let Some(file) = &arguments.chart {
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
         chart::draw(file, &report, &circumstances, &shape)?;
     }
     Ok(())
