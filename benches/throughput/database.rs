@@ -67,8 +67,8 @@ impl Database {
         self.server.version()
     }
 
-    /// Where it is, for another process.
-    #[allow(dead_code, reason = "for other benches")]
+    /// For those who connect by themselves, and for another process; it holds the password of this server of an hour.
+    #[allow(dead_code, reason = "for other benches and for `bench-orms`")]
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
     }
@@ -86,12 +86,6 @@ impl Database {
     pub(crate) async fn create(&self, name: &str) -> Result<Self> {
         self.server.create_database(name).await?;
         Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
-    }
-
-    /// For those who connect by themselves; it holds the password of this server of an hour.
-    #[cfg(feature = "bench-orms")]
-    pub(crate) fn url(&self) -> String {
-        self.server.url(&self.name)
     }
 
     /// Settings of an engine on the bench's tables, all else as it comes.
