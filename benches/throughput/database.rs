@@ -73,6 +73,14 @@ impl Database {
         self.server.url(&self.name)
     }
 
+    /// The server's first process.
+    #[allow(dead_code, reason = "for the bench `throughput`")]
+    pub(crate) async fn postmaster(&self) -> Result<u32> {
+        let directory: String = self.connect().await?.query_one("show data_directory", &[]).await?.get(0);
+        let file = std::fs::read_to_string(std::path::Path::new(&directory).join("postmaster.pid"))?;
+        Ok(file.lines().next().unwrap_or_default().parse()?)
+    }
+
     /// Another database on the same server: a copy of this one, to which nobody may be connected.
     pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
         let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };

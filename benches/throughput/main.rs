@@ -41,12 +41,14 @@ mod workload;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use metrics_util::debugging::Snapshotter;
 use uuid::Uuid;
 
 use contestant::{Contestant, Result};
+use cpu::Cpu;
 use database::{Database, Tables};
 use report::Report;
 use workload::{History, Workload};
@@ -89,7 +91,7 @@ struct Arguments {
     /// Only tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full")]
     tables: Option<String>,
-    /// Tells the engine's seconds by statement; costs some speed
+    /// Tells the seconds by statement, the engine's and (through pg_stat_statements) the server's; costs some speed
     #[arg(long)]
     statements: bool,
     /// A setting of the server, NAME=VALUE (repeatable)
@@ -155,7 +157,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
         Some(file) => data::read(file, now())?,
         None => Workload::generate(mentions, now()),
     });
-    let database = Database::start(&settings(&arguments.setting)?, arguments.server_log.as_deref()).await?;
+    let mut settings = settings(&arguments.setting)?;
+    if arguments.statements {
+        settings.extend(statements::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    let database = Database::start(&settings, arguments.server_log.as_deref()).await?;
     let circumstances = machine::circumstances(database.version());
     println!("{circumstances}");
     let history = arguments.existing.map(|existing| Arc::new(History::new(existing, mentions, now())));
@@ -249,11 +255,25 @@ impl Run<'_> {
 
     /// Mentions per second, and what there is to tell.
     async fn measure(&self, database: &Database) -> Result<(f64, Vec<String>)> {
+        if self.statements.is_some() {
+            statements::reset(&database.connect().await?).await?;
+        }
+        let before = (cpu::of_server(database.postmaster().await?), Cpu::now());
         let mut measured = self.contestant.run(database, self.workload).await?;
+        let server = cpu::of_server(database.postmaster().await?).saturating_sub(before.0);
+        let client = Cpu::now().since(&before.1).total();
         if let Some(statements) = self.statements {
             measured.notes.extend(statements::since_last(statements));
+            measured.notes.extend(statements::of_server(&database.connect().await?).await?);
         }
         let mentions = workload::mentions(&self.workload.records[..self.sample()]);
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / mentions as f64;
+        measured.notes.push(format!(
+            "µs per mention: {:.1} of time, {:.1} of CPU in the server, {:.1} of CPU here (preparations included)",
+            micros(measured.took),
+            micros(server),
+            micros(client),
+        ));
         Ok((mentions as f64 / measured.took.as_secs_f64(), measured.notes))
     }
 
