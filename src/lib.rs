@@ -90,6 +90,7 @@ mod config;
 mod engine;
 mod error;
 mod failpoint;
+mod familiar;
 mod hash;
 mod in_flight;
 #[cfg(feature = "loader")]

@@ -121,6 +121,8 @@ impl EpochObserver for CommitTask {
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
         self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
         self.shared.listeners.committed(epoch, written);
+        let keys = epoch.units().iter().flat_map(|unit| unit.entity_keys.iter().copied());
+        self.shared.entities_written.remember(keys);
     }
 
     fn given_up(&mut self, units: &[usize]) {

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! 1. The supervisor routes a unit to the open epoch of a *lane*. Lanes are commit slots: each has
-//!    at most one open epoch and one commit in flight. Units of one restaurant go to one lane as
-//!    long as any of them is unanswered, so that epochs in flight seldom meet on a row.
+//!    at most one open epoch and one commit in flight. Units of one restaurant or with the same new
+//!    entity go to one lane as long as any of them is unanswered, so that epochs in flight seldom
+//!    meet on a row (`routing.rs`).
 //! 2. It sends the unit to the batcher of each table, which absorbs its rows into the epoch's batch.
 //! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
 //!    through the same mailboxes, so no row of the epoch can come after it.
@@ -33,6 +34,7 @@ mod batcher;
 mod commit_task;
 mod coordinator;
 mod message;
+mod routing;
 mod supervisor;
 
 pub(crate) use message::{Flush, Panic, Submit};

@@ -13,13 +13,16 @@ use super::coordinator::TransactionCoordinator;
 use super::message::{
     Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
+use super::routing::{Routing, Way};
 use crate::commits::CommitListeners;
 use crate::failpoint::failpoint;
+use crate::familiar::Familiar;
 use crate::hash::HashMap;
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::stats::Counters;
 use crate::store::Store;
 use crate::telemetry;
+use crate::unit::Unit;
 
 /// More deaths than this within [`DEATHS_WINDOW`] are no accidents: the engine stops, instead of
 /// dying and rising for ever.
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
+    /// Keys of entities that this engine committed lately, or saw: no transaction inserts those.
+    pub(crate) entities_written: Familiar,
     /// Drives the connections.
     pub(crate) runtime: tokio::runtime::Handle,
     /// One permit each: the turn to commit in a lane.
@@ -104,6 +109,8 @@ struct Lane {
 struct OpenEpoch {
     epoch: EpochId,
     submissions: Vec<Arc<Submission>>,
+    /// Under way with its units.
+    keys: Vec<u64>,
     rows: usize,
 }
 
@@ -111,7 +118,7 @@ struct OpenEpoch {
 struct Sealed {
     lane: usize,
     rows: usize,
-    affinities: Vec<u64>,
+    keys: Vec<u64>,
 }
 
 struct Children {
@@ -126,8 +133,11 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
-    /// Where units of a restaurant are on their way, and how many.
-    affinity: HashMap<u64, (usize, usize)>,
+    routing: Routing,
+    /// Units whose keys are under way in several lanes, oldest first; they have no epoch.
+    held: VecDeque<Arc<Submission>>,
+    /// Rows of those.
+    held_rows: usize,
     children: Option<Children>,
     /// Counts children, so that each has a number of its own.
     incarnations: u64,
@@ -145,11 +155,14 @@ impl Supervisor {
         give_up: Arc<tokio::sync::Notify>,
     ) -> Self {
         let lanes = shared.lanes.iter().map(|_| Lane::default()).collect();
+        let routing = Routing::new(shared.lanes.len());
         Self {
             shared,
             lanes,
             sealed: BTreeMap::new(),
-            affinity: HashMap::default(),
+            routing,
+            held: VecDeque::new(),
+            held_rows: 0,
             children: None,
             incarnations: 0,
             current: HashMap::default(),
@@ -170,26 +183,61 @@ impl Supervisor {
         TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
     }
 
-    /// Routes a unit to a lane and its rows to the batchers.
-    fn route(&mut self, submission: Arc<Submission>) {
-        let Some(children) = &self.children else { return };
-        let affinity = submission.unit.affinity;
+    /// Sends a unit on its way, or holds it.
+    fn route_or_hold(&mut self, submission: Arc<Submission>) {
+        let keys = self.keys(&submission.unit);
         let rows = submission.unit.rows();
-        let lanes = &self.lanes;
-        let emptiest = || (0..lanes.len()).min_by_key(|lane| lanes[*lane].rows).unwrap_or(0);
-        let (lane, units) = self.affinity.entry(affinity).or_insert_with(|| (emptiest(), 0));
-        *units += 1;
-        let lane = *lane;
+        match self.routing.way(&keys) {
+            Way::Any => self.route(submission, self.emptiest_lane(), keys),
+            Way::Several(_) if self.held_rows + rows <= self.shared.max_batch_rows => {
+                self.held_rows += rows;
+                self.held.push_back(submission);
+            }
+            Way::Lane(lane) | Way::Several(lane) => self.route(submission, lane, keys),
+        }
+    }
+
+    /// Sends everybody on who need not be held any more.
+    fn route_held(&mut self) {
+        self.held_rows = 0;
+        for submission in std::mem::take(&mut self.held) {
+            // Routed already: by the sweep.
+            if submission.epoch() == 0 {
+                self.route_or_hold(submission);
+            }
+        }
+    }
+
+    /// What a unit may meet others on.
+    fn keys(&self, unit: &Unit) -> Vec<u64> {
+        if !self.routing.is_choice() {
+            return Vec::new();
+        }
+        let mut keys = self.shared.entities_written.strangers(&unit.entity_keys);
+        keys.insert(0, unit.affinity);
+        keys
+    }
+
+    fn emptiest_lane(&self) -> usize {
+        (0..self.lanes.len()).min_by_key(|lane| self.lanes[*lane].rows).unwrap_or(0)
+    }
+
+    /// Routes a unit to a lane and its rows to the batchers.
+    fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: Vec<u64>) {
+        let Some(children) = &self.children else { return };
+        let rows = submission.unit.rows();
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
             epoch: self.shared.new_epoch(),
             submissions: Vec::new(),
+            keys: Vec::new(),
             rows: 0,
         });
         let epoch = open.epoch;
         if !self.shared.in_flight.route(&submission, epoch) {
-            forget(&mut self.affinity, affinity);
             return;
         }
+        self.routing.enter(lane, &keys);
+        open.keys.extend(keys);
         failpoint("supervisor::route");
         let absorb = Absorb { epoch, unit: Arc::clone(&submission.unit) };
         // A batcher that a unit has no rows for need not hear of it.
@@ -209,21 +257,21 @@ impl Supervisor {
         self.lanes[lane].rows += rows;
         if full {
             self.seal(lane, SealReason::Full);
-        } else {
-            self.seal_if_free(lane);
         }
     }
 
     /// Natural batching: while a lane commits, its next epoch grows; once it is free, that goes.
-    fn seal_if_free(&mut self, lane: usize) {
-        if self.lanes[lane].sealed == 0 {
-            self.seal(lane, SealReason::LaneFree);
+    fn seal_where_free(&mut self) {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].sealed == 0 {
+                self.seal(lane, SealReason::LaneFree);
+            }
         }
     }
 
     fn seal(&mut self, lane: usize, reason: SealReason) {
         let Some(children) = &self.children else { return };
-        let Some(OpenEpoch { epoch, submissions, rows }) = self.lanes[lane].open.take() else { return };
+        let Some(OpenEpoch { epoch, submissions, keys, rows }) = self.lanes[lane].open.take() else { return };
         let seal = Seal { epoch, to: children.coordinator.clone() };
         children.entities.do_send(seal.clone());
         failpoint("supervisor::seal");
@@ -231,8 +279,7 @@ impl Supervisor {
         children.mentions.do_send(seal);
         tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
         telemetry::sealed(reason.as_str());
-        let affinities = submissions.iter().map(|submission| submission.unit.affinity).collect();
-        self.sealed.insert(epoch, Sealed { lane, rows, affinities });
+        self.sealed.insert(epoch, Sealed { lane, rows, keys });
         self.lanes[lane].sealed += 1;
         failpoint("supervisor::sealed");
         children.coordinator.do_send(EpochSealed { epoch, lane, submissions });
@@ -259,36 +306,25 @@ impl Supervisor {
         for lane in &mut self.lanes {
             if let Some(open) = lane.open.take() {
                 lane.rows -= open.rows;
-                for submission in &open.submissions {
-                    forget(&mut self.affinity, submission.unit.affinity);
-                }
+                self.routing.leave(&open.keys);
             }
         }
+        // They are among the unclaimed.
+        self.held.clear();
+        self.held_rows = 0;
         for submission in unclaimed {
-            self.route(submission);
+            self.route_or_hold(submission);
         }
+        self.seal_where_free();
     }
 
     /// Takes an epoch off its lane.
-    fn finish(&mut self, epoch: EpochId) -> Option<usize> {
+    fn finish(&mut self, epoch: EpochId) {
         failpoint("supervisor::finish");
-        let Sealed { lane, rows, affinities } = self.sealed.remove(&epoch)?;
-        for affinity in affinities {
-            forget(&mut self.affinity, affinity);
-        }
+        let Some(Sealed { lane, rows, keys }) = self.sealed.remove(&epoch) else { return };
+        self.routing.leave(&keys);
         self.lanes[lane].sealed -= 1;
         self.lanes[lane].rows -= rows;
-        Some(lane)
-    }
-}
-
-/// One unit less of this restaurant is on its way.
-fn forget(affinity: &mut HashMap<u64, (usize, usize)>, key: u64) {
-    if let Some((_, units)) = affinity.get_mut(&key) {
-        *units -= 1;
-        if *units == 0 {
-            affinity.remove(&key);
-        }
     }
 }
 
@@ -304,9 +340,16 @@ impl Actor for Supervisor {
         // What a supervisor before this one left behind, and what was on its way to it.
         self.route_again();
         context.run_interval(SWEEP, |supervisor, _| {
+            // Also those that are held: that was long enough.
             for submission in supervisor.shared.in_flight.unrouted() {
-                supervisor.route(submission);
+                let keys = supervisor.keys(&submission.unit);
+                let lane = match supervisor.routing.way(&keys) {
+                    Way::Any => supervisor.emptiest_lane(),
+                    Way::Lane(lane) | Way::Several(lane) => lane,
+                };
+                supervisor.route(submission, lane, keys);
             }
+            supervisor.seal_where_free();
         });
     }
 }
@@ -317,7 +360,8 @@ impl Handler<Submit> for Supervisor {
     fn handle(&mut self, Submit(submission): Submit, _: &mut Context<Self>) {
         // Routed already: by `route_again`, when the message waited for a new supervisor.
         if submission.epoch() == 0 {
-            self.route(submission);
+            self.route_or_hold(submission);
+            self.seal_where_free();
         }
     }
 }
@@ -336,9 +380,9 @@ impl Handler<EpochFinished> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, EpochFinished { epoch }: EpochFinished, _: &mut Context<Self>) {
-        if let Some(lane) = self.finish(epoch) {
-            self.seal_if_free(lane);
-        }
+        self.finish(epoch);
+        self.route_held();
+        self.seal_where_free();
     }
 }
 

@@ -14,6 +14,7 @@ use crate::actor::{ActorKind, Flush, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
+use crate::familiar::Familiar;
 use crate::in_flight::InFlight;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
@@ -107,6 +108,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         counters,
         store,
         listeners: CommitListeners::default(),
+        entities_written: Familiar::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
         max_batch_rows: config.max_batch_rows,

@@ -32,6 +32,7 @@ use super::{Store, StoreError, answer};
 use crate::batch::Epoch;
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
+use crate::hash::hash_of;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::telemetry;
@@ -283,7 +284,7 @@ impl Store {
     fn committed(&self, epoch: &Epoch, written: Written, start: Instant, observer: &mut dyn EpochObserver) -> Tried {
         let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
         self.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
-        self.familiar.remember(written.connections.iter());
+        self.familiar.remember(written.connections.iter().map(hash_of));
         observer.committed(epoch, &written, start.elapsed());
         Tried::Committed(written.units)
     }

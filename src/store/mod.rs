@@ -14,7 +14,6 @@ mod connection;
 mod copy;
 mod dead_letter;
 mod error;
-mod familiar;
 mod fence;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
@@ -31,6 +30,7 @@ use bb8::{Pool, PooledConnection, RunError};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{AsOf, Config};
+use crate::familiar::Familiar;
 use crate::stats::Counters;
 use crate::telemetry;
 
@@ -43,7 +43,6 @@ use connection::{Connection, ConnectionManager};
 pub(crate) use copy::encode as encode_mentions;
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
-use familiar::Familiar;
 pub use migrate::{MigrationReport, Migrations};
 pub use refresh::RefreshReport;
 #[cfg(feature = "internals")]

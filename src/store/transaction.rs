@@ -29,13 +29,13 @@ use super::columns::{
 };
 use super::connection::Connection;
 use super::copy;
-use super::familiar::Familiar;
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, Existing, MentionNode, PlaceIds, StoredEntity,
     StoredMention, VanishedRow, top_mention,
 };
-use crate::hash::{HashMap, HashSet};
+use crate::familiar::Familiar;
+use crate::hash::{HashMap, HashSet, hash_of};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before};
 
@@ -117,7 +117,7 @@ impl Transaction<'_> {
         let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
         let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
-        connections.expect(&self.familiar.expects(connections.keys()));
+        connections.expect(&self.familiar.expects(connections.keys().map(hash_of)));
         let EntityUpdates { place_ids, give_up, writes } = entity_updates;
         let columns = EntityColumns::new(&writes);
         let (waited, given_up, updated, locked) = futures::join!(

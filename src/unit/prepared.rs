@@ -1,12 +1,12 @@
 //! A unit as the engine works with it: valid, with names in place of handles.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, OwnRow};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
+use crate::hash::hash_of;
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionName, Coordinate, EntityFacts, EntityName, EntityType, Mention,
     MentionName, Merge, Place, Table, canonical, truncate,
@@ -29,6 +29,8 @@ pub(crate) struct Unit {
     pub(crate) nonce: u64,
     /// Units with the same value probably touch the same connections: a hash of the restaurant.
     pub(crate) affinity: u64,
+    /// Hashes of the keys of its entities; those named by id are there already.
+    pub(crate) entity_keys: Vec<u64>,
 }
 
 /// An entity named by id is used where a certain type belongs.
@@ -106,7 +108,19 @@ impl UnitOfWork {
             })
             .collect();
         let affinity = affinity(&entities, &connections);
-        Unit { affinity, entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
+        let keys =
+            entities.iter().filter_map(|(name, _)| if let EntityName::Key(key) = name { Some(key) } else { None });
+        let entity_keys = keys.map(hash_of).collect();
+        Unit {
+            affinity,
+            entity_keys,
+            entities,
+            connections,
+            mentions,
+            typed_uses,
+            temp_ids: self.temp_ids,
+            nonce: self.nonce,
+        }
     }
 }
 
@@ -145,14 +159,12 @@ fn affinity(
     entities: &[(EntityName, EntityFacts<EntityName>)],
     connections: &[(ConnectionName, ConnectionFacts<EntityName>)],
 ) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
     match (connections.first(), entities.first()) {
-        (Some((ConnectionName::Key(key), _)), _) => key.restaurant.hash(&mut hasher),
-        (Some((ConnectionName::Id(id), _)), _) => id.hash(&mut hasher),
-        (None, Some((name, _))) => name.hash(&mut hasher),
-        (None, None) => {}
+        (Some((ConnectionName::Key(key), _)), _) => hash_of(&key.restaurant),
+        (Some((ConnectionName::Id(id), _)), _) => hash_of(id),
+        (None, Some((name, _))) => hash_of(name),
+        (None, None) => 0,
     }
-    hasher.finish()
 }
 
 fn own(row: OwnRow) -> usize {

@@ -1,0 +1,132 @@
+//! Which lane a unit goes to, so that transactions under way seldom wait for each other.
+//!
+//! Two transactions meet where both write the same connection or insert the same entity: the second then waits for
+//! the commit of the first, with all that it has done. A unit's *keys* stand for what it may meet others on: its
+//! restaurant, and the entities that are not known to be there. Units that share a key go to one lane as long as one
+//! of them is under way. Where its keys are under way in several lanes, a unit is held until they no longer are.
+//!
+//! Properties:
+//! - Waiting is a matter of speed alone: any unit may go to any lane.
+//! - Nobody is held for ever: an epoch that ends lets everybody try again, room for held rows is limited, and who is
+//!   held has no epoch, so the supervisor's sweep finds it and sends it on.
+
+use crate::hash::HashMap;
+
+/// Keys of units under way, and their lanes.
+#[derive(Debug)]
+pub(super) struct Routing {
+    lanes: usize,
+    under_way: HashMap<u64, UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    lane: usize,
+    units: usize,
+}
+
+/// Where a unit should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nobody under way shares a key with it.
+    Any,
+    /// Others with its keys are there.
+    Lane(usize),
+    /// Others with its keys are in several lanes; this is that of the first key.
+    Several(usize),
+}
+
+impl Routing {
+    pub(super) fn new(lanes: usize) -> Self {
+        Self { lanes, under_way: HashMap::default() }
+    }
+
+    /// Whether there is more than one lane to choose from.
+    pub(super) const fn is_choice(&self) -> bool {
+        self.lanes > 1
+    }
+
+    /// Where a unit with these keys should go; the first of them counts most.
+    pub(super) fn way(&self, keys: &[u64]) -> Way {
+        let mut lanes = keys.iter().filter_map(|key| self.under_way.get(key)).map(|under_way| under_way.lane);
+        match lanes.next() {
+            None => Way::Any,
+            Some(first) if lanes.all(|lane| lane == first) => Way::Lane(first),
+            Some(first) => Way::Several(first),
+        }
+    }
+
+    /// A unit with these keys goes to a lane. Keys that are under way in another stay there.
+    pub(super) fn enter(&mut self, lane: usize, keys: &[u64]) {
+        for key in keys {
+            self.under_way.entry(*key).or_insert(UnderWay { lane, units: 0 }).units += 1;
+        }
+    }
+
+    /// Units with these keys are no longer under way.
+    pub(super) fn leave(&mut self, keys: &[u64]) {
+        for key in keys {
+            if let Some(under_way) = self.under_way.get_mut(key) {
+                under_way.units -= 1;
+                if under_way.units == 0 {
+                    self.under_way.remove(key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn units_that_share_a_key_go_to_one_lane() {
+        let mut routing = Routing::new(2);
+        assert_eq!(routing.way(&[1, 2]), Way::Any);
+        routing.enter(0, &[1, 2]);
+        routing.enter(1, &[3]);
+        assert_eq!(routing.way(&[2, 9]), Way::Lane(0));
+        assert_eq!(routing.way(&[3, 1]), Way::Several(1));
+        // Somebody goes there all the same; key 1 stays where it is.
+        routing.enter(1, &[3, 1]);
+        routing.leave(&[1, 2]);
+        assert_eq!(routing.way(&[1]), Way::Lane(0), "another one is under way");
+        routing.leave(&[3, 1]);
+        assert_eq!(routing.way(&[1, 2]), Way::Any);
+        assert_eq!(routing.way(&[3]), Way::Lane(1));
+        routing.leave(&[3]);
+        assert!(routing.under_way.is_empty());
+    }
+
+    proptest! {
+        /// As long as only those enter who are sent, no key is in two lanes at once.
+        #[test]
+        fn lanes_do_not_share_keys(units in prop::collection::vec((prop::collection::vec(0_u64..8, 1..4), any::<bool>()), 1..60)) {
+            let mut routing = Routing::new(3);
+            let mut under_way: Vec<(usize, Vec<u64>)> = Vec::new();
+            for (number, (keys, ends)) in units.into_iter().enumerate() {
+                if ends && !under_way.is_empty() {
+                    let (_, keys) = under_way.remove(0);
+                    routing.leave(&keys);
+                }
+                let lane = match routing.way(&keys) {
+                    Way::Any => number % 3,
+                    Way::Lane(lane) => lane,
+                    Way::Several(_) => continue,
+                };
+                for (other, others) in &under_way {
+                    prop_assert!(*other == lane || others.iter().all(|key| !keys.contains(key)));
+                }
+                routing.enter(lane, &keys);
+                under_way.push((lane, keys));
+            }
+            for (_, keys) in under_way {
+                routing.leave(&keys);
+            }
+            prop_assert!(routing.under_way.is_empty());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Rows that this engine wrote lately, so that it can expect them to be there.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::hash::HashSet;
+
+/// How many hashes a generation holds; there are two, of 16 bytes or so each.
+const GENERATION: usize = 64 << 10;
+
+/// Hashes of keys ([`hash_of`](crate::hash::hash_of)) whose rows are expected to be there: an expectation, not
+/// knowledge. Other writers, deletions and equal hashes make it wrong, so being wrong may cost time and nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Familiar {
+    generations: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Familiar {
+    /// For each of the keys whether it is expected to be there.
+    pub(crate) fn expects(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.map(|hash| generations.contains(hash)).collect()
+    }
+
+    /// Those of the keys that are not expected to be there.
+    pub(crate) fn strangers(&self, keys: &[u64]) -> Vec<u64> {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().copied().filter(|hash| !generations.contains(*hash)).collect()
+    }
+
+    /// Expects these from now on. For committed ones.
+    pub(crate) fn remember(&self, keys: impl Iterator<Item = u64>) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        for hash in keys {
+            if generations.new.len() >= GENERATION {
+                generations.old = std::mem::take(&mut generations.new);
+            }
+            generations.new.insert(hash);
+        }
+    }
+}
+
+impl Generations {
+    fn contains(&self, hash: u64) -> bool {
+        self.new.contains(&hash) || self.old.contains(&hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_expected_and_the_number_is_bounded() {
+        let familiar = Familiar::default();
+        let keys = || 0..3 * GENERATION as u64;
+        familiar.remember(0..10);
+        let expected = familiar.expects(0..20);
+        assert_eq!(expected.iter().filter(|expected| **expected).count(), 10);
+        assert!(expected[..10].iter().all(|expected| *expected));
+        assert_eq!(familiar.strangers(&[3, 12, 9]), [12]);
+        familiar.remember(keys().skip(10));
+        let expected = familiar.expects(keys());
+        assert!(expected[2 * GENERATION..].iter().all(|expected| *expected), "the latest");
+        assert!(expected.iter().filter(|expected| **expected).count() <= 2 * GENERATION);
+        assert!(!expected[0]);
+    }
+}
