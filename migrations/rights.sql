@@ -32,6 +32,10 @@ grant insert (mention_id, connection_id, source_type, source_id, thread_id, sour
 grant update (thread_id, source_url, subreddit, content_excerpt, author, upvotes, created_at, observed_at, processed_at)
     on :"schema".mentions to :"role";
 
+-- Where merged entities and connections went.
+grant select on :"schema".entity_redirects to :"role";
+grant select on :"schema".connection_redirects to :"role";
+
 -- The fence.
 grant select on :"schema".graphsink_attempts to :"role";
 grant insert (attempt, fenced) on :"schema".graphsink_attempts to :"role";

@@ -46,6 +46,8 @@ impl EntityPlan {
     /// Resolves the names of an epoch. `by_key` and `by_id` are what the database has; a name that
     /// it does not have gets a new id if it is a key. Otherwise the answer is the rejection of
     /// every unit that names an id that is not there, or uses one as what it is not.
+    ///
+    /// Behind a name may be an entity of another key or id, if a merge took the one of that name.
     pub(crate) fn resolve(
         epoch: &Epoch,
         mut by_key: HashMap<u32, StoredEntity>,
@@ -57,15 +59,24 @@ impl EntityPlan {
             return Err(rejected);
         }
         let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
-        let mut node_of_key = HashMap::default();
-        let has_ids = !by_id.is_empty();
+        let mut node_of_key: HashMap<EntityKey, u32> = HashMap::default();
+        let merged = |(slot, stored): (&u32, &StoredEntity)| match &batch.rows()[*slot as usize].0 {
+            EntityName::Key(key) => stored.key != *key,
+            EntityName::Id(_) => false,
+        };
+        let aliased = !by_id.is_empty() || by_key.iter().any(merged);
         // Keys first, so that ids that turn out to be one of them find their node.
         for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
-            if let EntityName::Key(key) = name {
-                let stored = by_key.remove(&slot);
-                let node = plan.push(key.clone(), stored, slot, facts.is_empty());
-                if has_ids {
-                    node_of_key.insert(key.clone(), node);
+            let EntityName::Key(key) = name else { continue };
+            let stored = by_key.remove(&slot);
+            let key = stored.as_ref().map_or(key, |stored| &stored.key).clone();
+            match (node_of_key.get(&key), stored) {
+                (Some(&node), Some(stored)) => plan.join(node, stored, slot, facts.is_empty()),
+                (_, stored) => {
+                    let node = plan.push(key.clone(), stored, slot, facts.is_empty());
+                    if aliased {
+                        node_of_key.insert(key, node);
+                    }
                 }
             }
         }
@@ -73,18 +84,12 @@ impl EntityPlan {
             let EntityName::Id(id) = name else { continue };
             let stored = by_id.remove(id).expect("ids that are not there were rejected above");
             // By key: the row may have come about between the two lookups.
-            if let Some(&node) = node_of_key.get(&stored.key) {
-                plan.node_of_slot[slot as usize] = node;
-                let node = &mut plan.nodes[node as usize];
-                node.id = stored.id;
-                node.exists = true;
-                node.disposition = Disposition::Unchanged;
-                node.stored = node.stored.take().or(stored.facts);
-                if !facts.is_empty() {
-                    node.said_by.push(slot);
-                }
+            let key = stored.key.clone();
+            if let Some(&node) = node_of_key.get(&key) {
+                plan.join(node, stored, slot, facts.is_empty());
             } else {
-                plan.push(stored.key.clone(), Some(stored), slot, facts.is_empty());
+                let node = plan.push(key.clone(), Some(stored), slot, facts.is_empty());
+                node_of_key.insert(key, node);
             }
         }
         plan.order = (0..plan.nodes.len() as u32).collect();
@@ -106,6 +111,19 @@ impl EntityPlan {
             disposition: if exists { Disposition::Unchanged } else { Disposition::Inserted },
         });
         node
+    }
+
+    /// Another name of an entity that has a node.
+    fn join(&mut self, node: u32, stored: StoredEntity, slot: u32, merely_referenced: bool) {
+        self.node_of_slot[slot as usize] = node;
+        let node = &mut self.nodes[node as usize];
+        node.id = stored.id;
+        node.exists = true;
+        node.disposition = Disposition::Unchanged;
+        node.stored = node.stored.take().or(stored.facts);
+        if !merely_referenced {
+            node.said_by.push(slot);
+        }
     }
 
     /// The id behind a name of the epoch.

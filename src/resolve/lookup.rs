@@ -43,16 +43,22 @@ const SHARED_ALIAS_MAX: i64 = 5;
 /// What a batch may take beyond the timeouts of its statements.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// The order by text is that by id, without the primary key as a way to it.
-///
-/// The seam for merged entities: a row that is a redirect is to be replaced by its target here, where ids are read.
+/// The order by text is that by id, without the primary key as a way to it. `limit 1` stops before redirects are looked
+/// at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
 const KNOWN: &str = "
     select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
-           a.known
+           a.known, nullif(e.name, k.name)
     from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k(type, name, original, ord)
-    left join {schema}.entities e
-         on (e.name, e.type) >= (k.name, k.type::{schema}.entity_type)
-        and (e.name, e.type) <= (k.name, k.type::{schema}.entity_type)
+    left join lateral (
+        select e.entity_id, e.name, e.aliases from {schema}.entities e
+        where (e.name, e.type) >= (k.name, k.type::{schema}.entity_type)
+          and (e.name, e.type) <= (k.name, k.type::{schema}.entity_type)
+        union all
+        select e.entity_id, e.name, e.aliases
+        from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
+        where (r.name, r.type) >= (k.name, k.type::{schema}.entity_type)
+          and (r.name, r.type) <= (k.name, k.type::{schema}.entity_type)
+        limit 1) as e on true
     left join lateral (
         select a.entity_id, a.name, a.address, k.original = a.name or k.original = any(a.aliases) as known
         from {schema}.entities a
@@ -97,8 +103,9 @@ pub(crate) struct StoredEntity {
 /// What the database has for one query.
 #[derive(Debug, Default)]
 pub(crate) enum Found {
-    /// The entity of that name, and whether it is known to be called what the author wrote.
-    Exact(Uuid, bool),
+    /// The entity of that name, its own name if a merge gave it another, and whether it is known to be called what the
+    /// author wrote.
+    Exact(Uuid, Option<String>, bool),
     /// Entities with that alias, and the same of the first.
     Alias(Vec<(StoredEntity, bool)>),
     /// Entities with a similar name or at the same address, each once, perhaps none.
@@ -282,7 +289,7 @@ impl Snapshot<'_> {
             let ord: i64 = row.try_get(0)?;
             let found = &mut found[ord as usize - 1];
             if let Some(id) = row.try_get(1)? {
-                *found = Found::Exact(id, row.try_get::<_, Option<bool>>(2)?.unwrap_or(false));
+                *found = Found::Exact(id, row.try_get(7)?, row.try_get::<_, Option<bool>>(2)?.unwrap_or(false));
                 continue;
             }
             let entity = (stored(&row, 3)?, row.try_get::<_, Option<bool>>(6)?.unwrap_or(false));

@@ -320,8 +320,8 @@ impl Resolver {
 fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
     match found {
         Found::Nothing => Ranked::default(),
-        Found::Exact(id, known) => {
-            let name = Arc::clone(&query.key.name);
+        Found::Exact(id, other_name, known) => {
+            let name = other_name.map_or_else(|| Arc::clone(&query.key.name), Arc::from);
             Ranked { candidates: vec![Candidate { id, name, tier: Tier::Exact, confidence: 1.0 }], known }
         }
         Found::Alias(entities) => {

@@ -39,7 +39,9 @@ async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
         }
     }
     let dead_letters = config.dead_letters.then_some("graphsink_dead_letters");
-    for table in ["entities", "connections", "mentions", "graphsink_attempts"].into_iter().chain(dead_letters) {
+    let tables =
+        ["entities", "connections", "mentions", "graphsink_attempts", "entity_redirects", "connection_redirects"];
+    for table in tables.into_iter().chain(dead_letters) {
         let found: bool = client
             .query_one(
                 "select exists (select from pg_catalog.pg_class c

@@ -322,10 +322,15 @@ pub(crate) fn ordinal(row: &Row) -> Result<u32, tokio_postgres::Error> {
     row.try_get::<_, i64>(0).map(|ordinal| (ordinal - 1) as u32)
 }
 
-/// Decodes `EntitiesByKey`. `said`: whether the facts were read.
+/// Decodes `EntitiesByKey`. `said`: whether the facts were read. The key of the answer is another one where a merge took
+/// the entity of this key.
 pub(crate) fn entity_by_key(row: &Row, key: &EntityKey, said: bool) -> Result<StoredEntity, tokio_postgres::Error> {
     let facts = if said { Some(entity_facts(row)?) } else { None };
-    Ok(StoredEntity { id: row.try_get(1)?, key: key.clone(), facts })
+    let mut key = key.clone();
+    if let Some(name) = row.try_get::<_, Option<&str>>(10)? {
+        key.name = name.into();
+    }
+    Ok(StoredEntity { id: row.try_get(1)?, key, facts })
 }
 
 /// Decodes `EntitiesById`.

@@ -27,10 +27,11 @@ const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 /// How long a request to cancel may take; nobody waits for it.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
-/// A number for the schema, the same in every process (FNV-1a).
-fn place_lock(schema: &str) -> i64 {
-    let hash = schema
+/// A number for the schema and a purpose, the same in every process (FNV-1a).
+fn lock_key(purpose: &str, schema: &str) -> i64 {
+    let hash = purpose
         .bytes()
+        .chain(schema.bytes())
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     hash as i64
 }
@@ -69,7 +70,8 @@ impl bb8::ManageConnection for ConnectionManager {
             client,
             tls: self.tls.clone(),
             schema: Arc::clone(&self.schema),
-            place_lock: place_lock(&self.schema),
+            place_lock: lock_key("", &self.schema),
+            merge_lock: lock_key("merges in ", &self.schema),
             planned: None,
             statements: HashMap::default(),
             settled_attempts: Vec::new(),
@@ -98,6 +100,7 @@ pub(crate) struct Connection {
     tls: Tls,
     schema: Arc<str>,
     place_lock: i64,
+    merge_lock: i64,
     /// Rows that this engine had written when this connection's plans were made, and when.
     planned: Option<(u64, Instant)>,
     statements: HashMap<Statement, tokio_postgres::Statement>,
@@ -124,6 +127,11 @@ impl Connection {
     /// The key of the advisory lock for Google ids.
     pub(crate) const fn place_lock(&self) -> i64 {
         self.place_lock
+    }
+
+    /// The key of the advisory lock that merges hold alone and every other transaction shares.
+    pub(crate) const fn merge_lock(&self) -> i64 {
+        self.merge_lock
     }
 
     /// Whether the plans should be made anew: the tables grew to twice their size by what this engine

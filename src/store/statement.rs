@@ -22,8 +22,8 @@ pub(crate) enum Statement {
     EntitiesById,
     ConnectionKeysById,
     InsertOrLockEntities,
-    LockPlaceIds,
-    LockPlaceIdsAlone,
+    LockShared,
+    LockAlone,
     GiveUpPlaceIds,
     UpdateEntities,
     InsertOrLockConnections,
@@ -49,8 +49,8 @@ impl Statement {
         Self::EntitiesById,
         Self::ConnectionKeysById,
         Self::InsertOrLockEntities,
-        Self::LockPlaceIds,
-        Self::LockPlaceIdsAlone,
+        Self::LockShared,
+        Self::LockAlone,
         Self::GiveUpPlaceIds,
         Self::UpdateEntities,
         Self::InsertOrLockConnections,
@@ -76,8 +76,8 @@ impl Statement {
             Self::EntitiesById => "entities_by_id",
             Self::ConnectionKeysById => "connection_keys_by_id",
             Self::InsertOrLockEntities => "insert_or_lock_entities",
-            Self::LockPlaceIds => "lock_place_ids",
-            Self::LockPlaceIdsAlone => "lock_place_ids_alone",
+            Self::LockShared => "lock_shared",
+            Self::LockAlone => "lock_alone",
             Self::GiveUpPlaceIds => "give_up_place_ids",
             Self::UpdateEntities => "update_entities",
             Self::InsertOrLockConnections => "insert_or_lock_connections",
@@ -105,13 +105,18 @@ impl Statement {
     #[allow(clippy::too_many_lines)]
     fn template(self) -> &'static str {
         match self {
-            // The row of the transaction before, whose fate is known, goes as the new one comes.
+            // The row of the transaction before, whose fate is known, goes as the new one comes. Merges ($4) are alone:
+            // they wait here for the transactions under way, and all later ones wait for them.
             Self::RecordAttempt => {
-                "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2))
-                 insert into {schema}.graphsink_attempts (attempt) values ($1)"
+                "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2)),
+                      turn as (select case when $4 then pg_catalog.pg_advisory_xact_lock($3)
+                                           else pg_catalog.pg_advisory_xact_lock_shared($3) end)
+                 insert into {schema}.graphsink_attempts (attempt) select $1 from turn"
             }
             // Facts are read only where the epoch says something of the entity ($3). The type is
             // compared as text so that no index on it can be chosen: the name is what selects.
+            // `limit 1` stops before redirects are looked at, where there is an entity; its name is given
+            // where it was found by a redirect.
             Self::EntitiesByKey => {
                 "select k.ord, e.entity_id,
                         case when k.said then e.aliases end,
@@ -121,22 +126,45 @@ impl Statement {
                         case when k.said then e.address end,
                         case when k.said then e.google_place_id end,
                         case when k.said then e.restaurant_metadata end,
-                        case when k.said then e.place_observed_at end
+                        case when k.said then e.place_observed_at end, e.merged_into
                  from unnest($1::text[], $2::text[], $3::bool[]) with ordinality as k(type, name, said, ord)
-                 join {schema}.entities e on e.name = k.name and e.type::text = k.type"
+                 cross join lateral (
+                     select e.entity_id, e.aliases, e.restaurant_attributes, e.latitude, e.longitude, e.address,
+                            e.google_place_id, e.restaurant_metadata, e.place_observed_at,
+                            null::varchar(255) collate \"C\" as merged_into
+                     from {schema}.entities e where e.name = k.name and e.type::text = k.type
+                     union all
+                     select e.entity_id, e.aliases, e.restaurant_attributes, e.latitude, e.longitude, e.address,
+                            e.google_place_id, e.restaurant_metadata, e.place_observed_at, e.name
+                     from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
+                     where r.name = k.name and r.type::text = k.type
+                     limit 1) as e"
             }
             Self::EntitiesById => {
-                "select e.entity_id, e.entity_id, e.aliases, e.restaurant_attributes,
+                "select k.id, e.entity_id, e.aliases, e.restaurant_attributes,
                         (e.latitude * 100000000)::bigint, (e.longitude * 100000000)::bigint,
                         e.address, e.google_place_id, e.restaurant_metadata, e.place_observed_at,
                         e.type::text, e.name
                  from unnest($1::uuid[]) as k(id)
-                 join {schema}.entities e on e.entity_id = k.id"
+                 cross join lateral (
+                     select e.* from {schema}.entities e where e.entity_id = k.id
+                     union all
+                     select e.* from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
+                     where r.from_id = k.id
+                     limit 1) as e"
             }
             Self::ConnectionKeysById => {
-                "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+                "select k.id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
                  from unnest($1::uuid[]) as k(id)
-                 join {schema}.connections c on c.connection_id = k.id"
+                 cross join lateral (
+                     select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+                     from {schema}.connections c where c.connection_id = k.id
+                     union all
+                     select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+                     from {schema}.connection_redirects r
+                     join {schema}.connections c on c.connection_id = r.into_id
+                     where r.from_id = k.id
+                     limit 1) as c"
             }
             // Without google_place_id: it is a lock of its own, taken in step 3 and in its own order.
             Self::InsertOrLockEntities => {
@@ -153,8 +181,8 @@ impl Statement {
                  on conflict (name, type) do update set last_updated = e.last_updated where false
                  returning entity_id"
             }
-            Self::LockPlaceIds => "select pg_catalog.pg_advisory_xact_lock_shared($1)",
-            Self::LockPlaceIdsAlone => "select pg_catalog.pg_advisory_xact_lock($1)",
+            Self::LockShared => "select pg_catalog.pg_advisory_xact_lock_shared($1)",
+            Self::LockAlone => "select pg_catalog.pg_advisory_xact_lock($1)",
             Self::GiveUpPlaceIds => {
                 "update {schema}.entities e set google_place_id = null
                  from unnest($1::uuid[]) as k(id) where e.entity_id = k.id"
@@ -310,9 +338,9 @@ impl Statement {
     /// The types of the parameters, so that preparing asks the server for nothing.
     pub(crate) fn parameter_types(self) -> Vec<Type> {
         match self {
-            Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY],
+            Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY, Type::INT8, Type::BOOL],
             Self::CopyMentions => Vec::new(),
-            Self::LockPlaceIds | Self::LockPlaceIdsAlone => vec![Type::INT8],
+            Self::LockShared | Self::LockAlone => vec![Type::INT8],
             Self::EntitiesByKey => vec![Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
             Self::GiveUpPlaceIds
             | Self::EntitiesById

@@ -1,7 +1,7 @@
 //! The transaction of an epoch, statement by statement, up to but without its commit.
 //!
-//! 1. `begin`, the attempt's own row, and lookups of entities and of connections named by id: one
-//!    round trip.
+//! 1. `begin`, the attempt's own row and a share of the merges' lock, and lookups of entities and of connections named
+//!    by id: one round trip.
 //! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
 //! 3. Changed entities; connections: insert (with final figures) or lock.
 //! 4. Connections that were there: read under lock.
@@ -12,7 +12,8 @@
 //! entities that is not known. Within a step everything is sent before the first answer is awaited.
 //!
 //! Properties:
-//! - Locks are taken in one global order: attempt, entities by key, Google ids, connections by key;
+//! - No merge takes place from step 1 to the commit: what redirects say holds as long.
+//! - Locks are taken in one global order: merges, attempt, entities by key, Google ids, connections by key;
 //!   one statement takes all locks of a table. Mentions are written only under their connection's lock.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id, a new connection that
@@ -151,12 +152,14 @@ impl Transaction<'_> {
         after: &ConnectionKey<Uuid>,
         limit: i64,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
-        let attributes = uuid_array(&after.dish_attributes);
-        let (begun, rows) = futures::join!(
+        let (attributes, merge_lock) = (uuid_array(&after.dish_attributes), self.connection.merge_lock());
+        let (begun, turn, rows) = futures::join!(
             self.connection.batch(self.begin),
+            self.query(Statement::LockShared, vec![&merge_lock], false),
             self.query(Statement::ConnectionsAfter, vec![&after.restaurant, &after.dish, &attributes, &limit], false),
         );
         begun.map_err(StoreError::Begin)?;
+        turn?;
         let keys = rows?.iter().map(|row| connection_key(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let mut connections = ConnectionPlan::of_keys(keys.clone());
         let locked = self.insert_or_lock_connections(&connections).await?;
@@ -184,10 +187,10 @@ impl Transaction<'_> {
             }
         }
         let connection_ids: Vec<Uuid> = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
-        let settled = &self.connection.settled_attempts;
+        let (settled, merge_lock) = (&self.connection.settled_attempts, self.connection.merge_lock());
         let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
             self.connection.batch(self.begin),
-            self.execute(Statement::RecordAttempt, vec![&attempt, settled], 1),
+            self.execute(Statement::RecordAttempt, vec![&attempt, settled, &merge_lock, &false], 1),
             self.query(Statement::EntitiesByKey, by_key.parameters(), slots.is_empty()),
             self.query(Statement::EntitiesById, vec![&ids], ids.is_empty()),
             self.query(Statement::ConnectionKeysById, vec![&connection_ids], connection_ids.is_empty()),
@@ -201,8 +204,7 @@ impl Transaction<'_> {
         }
         let mut stored_by_id = HashMap::default();
         for row in rows_by_id? {
-            let stored = entity_by_id(&row)?;
-            stored_by_id.insert(stored.id, stored);
+            stored_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
         let mut keys_by_id = HashMap::default();
         for row in connection_rows? {
@@ -250,8 +252,8 @@ impl Transaction<'_> {
     async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), StoreError> {
         let statement = match place_ids {
             PlaceIds::Untouched => return Ok(()),
-            PlaceIds::Taken => Statement::LockPlaceIds,
-            PlaceIds::GivenUp => Statement::LockPlaceIdsAlone,
+            PlaceIds::Taken => Statement::LockShared,
+            PlaceIds::GivenUp => Statement::LockAlone,
         };
         self.query(statement, vec![&self.connection.place_lock()], false).await.map(drop)
     }
@@ -262,8 +264,14 @@ impl Transaction<'_> {
             columns.push(key, true);
         }
         let rows = self.query(Statement::EntitiesByKey, columns.parameters(), keys.is_empty()).await?;
-        let decode = |row| Ok(entity_by_key(row, &keys[ordinal(row)? as usize], true)?);
-        rows.iter().map(decode).collect()
+        let mut stored = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let key = &keys[ordinal(row)? as usize];
+            let entity = entity_by_key(row, key, true)?;
+            // What a redirect leads to is not the row that was locked: that one is gone.
+            stored.extend((entity.key == *key).then_some(entity));
+        }
+        Ok(stored)
     }
 
     /// Step 3, the connections' part. The answer is the connections that were there.
