@@ -95,6 +95,7 @@ mod hash;
 mod in_flight;
 #[cfg(feature = "loader")]
 pub mod loader;
+mod merge;
 mod outcome;
 mod record;
 #[cfg(feature = "resolver")]
@@ -112,6 +113,7 @@ pub use actor::ActorKind;
 pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
 pub use engine::{Engine, Receipt, ResubmitReport, ShutdownReport};
 pub use error::{StartError, SubmitError};
+pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,
 };

@@ -21,6 +21,8 @@
 //! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often that began |
 //! | `graphsink_dead_letters_total` | counter | | rejected units that were kept |
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
+//! | `graphsink_merges_total` | counter | `outcome` | merges of entities: `merged`, `already_merged`, `rejected`, `unavailable` |
+//! | `graphsink_merge_seconds` | histogram (seconds) | | a transaction of merges, from its connection to its commit |
 //! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
 //! | `graphsink_resolver_names_total` | counter | `tier` | names by where they were found: exact, alias, fuzzy, none |
 //! | `graphsink_resolver_decisions_total` | counter | `decision` | names by what was decided: existing, new, ambiguous |
@@ -29,8 +31,8 @@
 //!
 //! Spans, at level debug: `unit` (a unit's way, from acceptance; its outcome is an event in it), `batch`
 //! (a table's part of an epoch, when it is sealed), `epoch` (a commit task, which follows from the
-//! spans of its units), `transaction` (one try; `attempt` is the id in `graphsink_attempts`), and at
-//! level trace `statement`.
+//! spans of its units), `transaction` (one try; `attempt` is the id in `graphsink_attempts`), `merge`
+//! (the same for merges of entities), and at level trace `statement`.
 
 use std::time::Duration;
 
@@ -58,6 +60,8 @@ pub(crate) const CIRCUIT_OPEN: &str = "graphsink_circuit_open";
 pub(crate) const CIRCUIT_OPENINGS: &str = "graphsink_circuit_openings_total";
 pub(crate) const DEAD_LETTERS: &str = "graphsink_dead_letters_total";
 pub(crate) const ACTOR_RESTARTS: &str = "graphsink_actor_restarts_total";
+pub(crate) const MERGES: &str = "graphsink_merges_total";
+pub(crate) const MERGE_SECONDS: &str = "graphsink_merge_seconds";
 pub(crate) const POOL_CONNECTIONS: &str = "graphsink_pool_connections";
 
 /// Describes every metric to the recorder that the program installed, and registers the counters
@@ -82,6 +86,8 @@ pub(crate) fn describe() {
     describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the database as a whole could not be used");
     describe_counter!(DEAD_LETTERS, Unit::Count, "Rejected units that were kept");
     describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were started again");
+    describe_counter!(MERGES, Unit::Count, "Merges of entities by outcome");
+    describe_histogram!(MERGE_SECONDS, Unit::Seconds, "A transaction of merges, from its connection to its commit");
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections of the pool");
     gauge!(CIRCUIT_OPEN).set(0.0);
     for outcome in ["committed", "rejected", "unavailable"] {
@@ -154,6 +160,14 @@ pub(crate) fn circuit_closed() {
 
 pub(crate) fn dead_letters_kept(units: usize) {
     counter!(DEAD_LETTERS).increment(units as u64);
+}
+
+pub(crate) fn merged(outcome: &'static str) {
+    counter!(MERGES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn merges_committed(took: Duration) {
+    histogram!(MERGE_SECONDS).record(took);
 }
 
 pub(crate) fn pool(open: u32, idle: u32) {

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) listeners: CommitListeners,
     /// Keys of entities that this engine committed lately, or saw: no transaction inserts those.
     pub(crate) entities_written: Familiar,
+    /// Merges of entities take turns; true when there are to be no more.
+    pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.
     pub(crate) runtime: tokio::runtime::Handle,
     /// One permit each: the turn to commit in a lane.

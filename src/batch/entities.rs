@@ -224,7 +224,7 @@ impl EntityPlan {
                 node.disposition = Disposition::Updated;
             }
         }
-        updates.writes.sort_by(|left, right| google_place_id(&left.facts).cmp(&google_place_id(&right.facts)));
+        updates.writes.sort_by(|left, right| left.google_place_id().cmp(&right.google_place_id()));
         let taken: HashSet<&str> = updates.writes.iter().filter_map(|write| google_place_id(&write.facts)).collect();
         updates.place_ids = match (given_up.is_empty(), taken.is_empty()) {
             (false, _) => PlaceIds::GivenUp,
@@ -269,6 +269,15 @@ pub(crate) struct EntityWrite {
 }
 
 impl EntityWrite {
+    /// An entity that belongs to no epoch.
+    pub(super) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
+        Self { node: 0, id, key, facts, exists: true }
+    }
+
+    pub(crate) fn google_place_id(&self) -> Option<&str> {
+        google_place_id(&self.facts)
+    }
+
     fn new(index: u32, node: &Node, facts: EntityFacts<Uuid>) -> Self {
         Self { node: index, id: node.id, key: node.key.clone(), facts, exists: node.exists }
     }

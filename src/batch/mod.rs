@@ -8,6 +8,8 @@
 //! 3. [`EntityPlan`] and [`ConnectionPlan`] resolve names to ids with what the database said, merge
 //!    rows that turn out to be one, and put them in the global lock order.
 //!
+//! [`Folds`] does the like for entities that a caller merges.
+//!
 //! Laws (checked in `simulation`, on a database in memory): coalescing and then merging with the stored row gives
 //! the same as merging each row by itself, in any order and however often.
 
@@ -15,6 +17,7 @@ mod coalesce;
 mod connections;
 mod entities;
 mod epoch;
+mod merge;
 #[cfg(test)]
 mod simulation;
 
@@ -25,3 +28,4 @@ pub(crate) use connections::{
 };
 pub(crate) use entities::{EntityPlan, EntityUpdates, EntityWrite, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
+pub(crate) use merge::{Folds, KeyedConnection, MergedConnection, Planned};

@@ -109,6 +109,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         store,
         listeners: CommitListeners::default(),
         entities_written: Familiar::default(),
+        merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
         max_batch_rows: config.max_batch_rows,

@@ -62,6 +62,13 @@ pub struct EntityKey {
     pub name: Arc<str>,
 }
 
+impl EntityKey {
+    /// A key.
+    pub fn new(entity_type: EntityType, name: impl Into<Arc<str>>) -> Self {
+        Self { entity_type, name: name.into() }
+    }
+}
+
 /// How a unit names an entity: by its key, or by the id of a row that exists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntityName {
@@ -69,6 +76,18 @@ pub enum EntityName {
     Key(EntityKey),
     /// By id; the unit is rejected when no such row exists.
     Id(Uuid),
+}
+
+impl From<EntityKey> for EntityName {
+    fn from(key: EntityKey) -> Self {
+        Self::Key(key)
+    }
+}
+
+impl From<Uuid> for EntityName {
+    fn from(id: Uuid) -> Self {
+        Self::Id(id)
+    }
 }
 
 impl fmt::Display for EntityName {

@@ -26,7 +26,7 @@ pub(crate) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
 /// A set of ids as the text of a `uuid[]`; nothing for the empty set, which most are and which the server
 /// then need not parse.
-fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
+pub(super) fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
     (!ids.is_empty()).then(|| uuid_array(ids))
 }
 
@@ -392,22 +392,27 @@ pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, StoreErro
 
 /// Decodes a mention from its second column on.
 pub(crate) fn stored_mention(row: &Row) -> Result<StoredMention, StoreError> {
-    let source_type: &str = row.try_get(2)?;
-    let source_id: &str = row.try_get(3)?;
-    let thread_id: &str = row.try_get(4)?;
+    mention_at(row, 1)
+}
+
+/// Decodes a mention from a column on.
+pub(crate) fn mention_at(row: &Row, first: usize) -> Result<StoredMention, StoreError> {
+    let source_type: &str = row.try_get(first + 1)?;
+    let source_id: &str = row.try_get(first + 2)?;
+    let thread_id: &str = row.try_get(first + 3)?;
     Ok(StoredMention {
-        id: row.try_get(1)?,
+        id: row.try_get(first)?,
         mention: Mention {
             source_type: SourceType::from_label(source_type).ok_or(StoreError::UnknownLabel("mention_source"))?,
             source_id: source_id.into(),
             thread_id: thread_id.into(),
-            source_url: row.try_get(5)?,
-            subreddit: row.try_get(6)?,
-            content_excerpt: row.try_get(7)?,
-            author: row.try_get(8)?,
-            upvotes: row.try_get(9)?,
-            created_at: row.try_get(10)?,
-            observed_at: row.try_get(11)?,
+            source_url: row.try_get(first + 4)?,
+            subreddit: row.try_get(first + 5)?,
+            content_excerpt: row.try_get(first + 6)?,
+            author: row.try_get(first + 7)?,
+            upvotes: row.try_get(first + 8)?,
+            created_at: row.try_get(first + 9)?,
+            observed_at: row.try_get(first + 10)?,
         },
     })
 }

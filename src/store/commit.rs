@@ -46,7 +46,7 @@ const FOREIGN_KEY_RETRIES: u32 = 2;
 /// How often an error that nobody knows is tried again before it counts as some unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
 /// The time for one try, however close the deadline is.
-const LAST_TRY: Duration = Duration::from_secs(5);
+pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 /// A stored score counts as up to date while the clock moved it by less than this part: re-observed
 /// rows that say nothing new then write nothing. It is the decay of about an hour and a half.
 const SCORE_TOLERANCE: f64 = 1e-3;
@@ -81,8 +81,8 @@ struct Group {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Tries {
-    attempts: u32,
+pub(super) struct Tries {
+    pub(super) attempts: u32,
     foreign_key: u32,
     too_long: u32,
     unknown: u32,
@@ -154,7 +154,12 @@ impl Store {
                     match next {
                         Next::Reject => {
                             let unit = group.units[0];
-                            self.reject(unit, rejection(&error, &units[unit]), &mut rejected, observer);
+                            self.reject(
+                                unit,
+                                rejection(&error, blamed_row(&error, &units[unit])),
+                                &mut rejected,
+                                observer,
+                            );
                         }
                         Next::Split => {
                             let right = group.units.split_off(group.units.len() / 2);
@@ -358,7 +363,7 @@ impl Store {
         connection.while_answering(self.silence(), limit, written).await
     }
 
-    async fn send_commit(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(super) async fn send_commit(&self, connection: &Connection) -> Result<(), StoreError> {
         let answer = async {
             let answer = connection.batch("commit").await;
             failpoint("store::committed");
@@ -376,7 +381,7 @@ impl Store {
 impl Store {
     /// Ends a transaction that failed; says whether the server confirmed. If it did not, the
     /// connection stays "in transaction", and the pool drops it.
-    async fn roll_back(&self, connection: &mut Connection) -> bool {
+    pub(super) async fn roll_back(&self, connection: &mut Connection) -> bool {
         let rollback = tokio::time::timeout(self.connect_timeout, connection.batch("rollback")).await;
         let confirmed = matches!(rollback, Ok(Ok(())));
         if confirmed {
@@ -387,7 +392,7 @@ impl Store {
 
     /// Ends a transaction that failed with `error`, and sees whether the connection may be used
     /// again. The answer is the error, as what it turned out to be.
-    async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
+    pub(super) async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
         match error.class() {
             ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
                 // The statement may still be at work and hold locks that the next try waits for.
@@ -415,7 +420,7 @@ impl Store {
 }
 
 /// Whether an error of `commit` proves that nothing was committed.
-fn is_definite(error: &StoreError) -> bool {
+pub(super) fn is_definite(error: &StoreError) -> bool {
     use tokio_postgres::error::Severity;
     error.db().is_some_and(|error| {
         // FATAL and PANIC end the connection, and may come after the commit took place. The two
@@ -426,14 +431,14 @@ fn is_definite(error: &StoreError) -> bool {
 
 /// What follows from a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     RetryAfter(Duration),
     Split,
     Reject,
 }
 
 impl Next {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::RetryAfter(_) => "retry",
             Self::Split => "split",
@@ -442,7 +447,7 @@ impl Next {
     }
 }
 
-fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
+pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
     let again = Next::RetryAfter(backoff(tries.attempts));
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {
@@ -475,8 +480,8 @@ fn give_up(group: &Group, error: &Arc<StoreError>, commit_under_way: bool, obser
     }
 }
 
-/// The rejection of a unit that failed alone.
-fn rejection(error: &StoreError, unit: &Unit) -> Rejection {
+/// The rejection of what failed alone.
+pub(super) fn rejection(error: &StoreError, row: Option<Row>) -> Rejection {
     let text = |text: Option<&str>| text.map(str::to_owned);
     let db = error.db();
     let constraint = db.and_then(|error| error.constraint());
@@ -486,7 +491,7 @@ fn rejection(error: &StoreError, unit: &Unit) -> Rejection {
         table: text(db.and_then(|error| error.table())),
         column: text(db.and_then(|error| error.column())).or_else(|| column_of(constraint)),
         constraint: text(constraint),
-        row: blamed_row(error, unit),
+        row,
         message: db.map_or_else(|| error.to_string(), |error| error.message().to_owned()),
         detail: text(db.and_then(|error| error.detail())),
         dead_letter: None,

@@ -255,7 +255,7 @@ impl Connection {
     }
 
     /// Runs a statement in a span of its own and takes its time.
-    async fn measured<T>(
+    pub(crate) async fn measured<T>(
         &self,
         statement: &'static str,
         work: impl Future<Output = Result<T, Error>>,

@@ -3,7 +3,7 @@
 //! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] decides what
 //! to try again and what to split, [`transaction`] writes one epoch, [`fence`] finds out whether a
 //! commit without an answer took place, [`circuit`] stops the line while nobody can write,
-//! [`dead_letter`] keeps what was refused, [`statement`] holds all SQL.
+//! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL.
 
 mod backoff;
 mod check;
@@ -15,6 +15,7 @@ mod copy;
 mod dead_letter;
 mod error;
 mod fence;
+mod merge;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;

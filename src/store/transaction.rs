@@ -471,12 +471,12 @@ impl Transaction<'_> {
 }
 
 /// Ids in the first column.
-fn ids(rows: &[Row]) -> Result<Vec<Uuid>, tokio_postgres::Error> {
+pub(super) fn ids(rows: &[Row]) -> Result<Vec<Uuid>, tokio_postgres::Error> {
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 /// A connection's key in three columns.
-fn connection_key(row: &Row, first: usize) -> Result<ConnectionKey<Uuid>, tokio_postgres::Error> {
+pub(super) fn connection_key(row: &Row, first: usize) -> Result<ConnectionKey<Uuid>, tokio_postgres::Error> {
     let dish_attributes: Vec<Uuid> = row.try_get(first + 2)?;
     Ok(ConnectionKey {
         restaurant: row.try_get(first)?,

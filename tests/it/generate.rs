@@ -85,6 +85,24 @@ fn attributes(space: Space) -> impl Strategy<Value = String> + Clone {
     names("italian", space.attributes)
 }
 
+/// Two entities that may be there; now and then the same one, and now and then of two types.
+pub(crate) fn two_entities(space: Space) -> impl Strategy<Value = (EntityKey, EntityKey)> {
+    let key = |entity_type| move |name| EntityKey { entity_type, name };
+    let types = [
+        (restaurants(space).boxed(), EntityType::Restaurant),
+        (dishes(space).boxed(), EntityType::DishOrCategory),
+        (attributes(space).boxed(), EntityType::DishAttribute),
+        (attributes(space).boxed(), EntityType::RestaurantAttribute),
+    ];
+    let of_type = |(names, entity_type): (BoxedStrategy<String>, EntityType)| names.prop_map(key(entity_type));
+    let same = types.clone().map(|own| (of_type(own.clone()), of_type(own)).boxed());
+    let of_two_types = (of_type(types[2].clone()), of_type(types[3].clone())).boxed();
+    let [restaurants, dishes, dish_attributes, restaurant_attributes] = same;
+    prop_oneof![
+        4 => restaurants, 4 => dishes, 3 => dish_attributes, 3 => restaurant_attributes, 1 => of_two_types
+    ]
+}
+
 pub(crate) fn record(space: Space) -> impl Strategy<Value = Record> {
     prop_oneof![
         2 => entity(space).prop_map(Record::Entity),

@@ -22,6 +22,7 @@ mod hostile;
 mod lifecycle;
 mod loader;
 mod merge;
+mod merges;
 mod model;
 mod outcomes;
 mod proxy;

@@ -1,0 +1,236 @@
+//! Merges of entities: several in one transaction, retries, lost commits, one outcome each.
+//!
+//! An entity that is merged is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections
+//! that became one with others in `connection_redirects`; the engine's lookups follow them, one step, in the same
+//! statement. Merges hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not
+//! change while an epoch is under way, and what an epoch found is there until its commit.
+//!
+//! What follows from an error is the same as for epochs (`commit.rs`): merges are tried again, asked for at the fence,
+//! split until the one that PostgreSQL refuses is alone.
+
+mod sql;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::commit::{LAST_TRY, Next, Tries, after_failure, is_definite, rejection};
+use super::connection::Connection;
+use super::fence::Fate;
+use super::{Store, StoreError, answer};
+use crate::batch::Planned;
+use crate::failpoint::failpoint;
+use crate::merge::{EntityMerge, MergeOutcome, MergeRejection};
+use crate::outcome::{Unavailable, UnavailableCause};
+use crate::telemetry;
+use transaction::{MergeTransaction, Merged};
+
+/// Merges of one transaction. All epochs wait for it, so it must be short; a single merge may still be long.
+const MERGES_MAX: usize = 100;
+
+/// How one transaction ended.
+enum Attempted {
+    Committed(Merged),
+    Failed(StoreError),
+    /// Its commit was sent and not answered.
+    Lost(Merged, StoreError),
+}
+
+/// How one try ended, when the truth about its commit was found out.
+enum Tried {
+    Merged(Vec<MergeOutcome>),
+    Failed(Arc<StoreError>),
+    /// The deadline came before the fate of a commit was known.
+    Unknown(Arc<StoreError>),
+}
+
+impl Store {
+    /// Carries merges out, in their order. Gives up when nothing came of them for so much time. `changed` is called after
+    /// each transaction that committed, or may have, before anybody hears of it.
+    pub(crate) async fn merge(
+        &self,
+        merges: &[EntityMerge],
+        time: Duration,
+        changed: &(dyn Fn() + Sync),
+    ) -> Vec<MergeOutcome> {
+        let mut outcomes = Vec::with_capacity(merges.len());
+        let starts = (0..merges.len()).step_by(MERGES_MAX);
+        let mut groups: VecDeque<(Range<usize>, Tries)> =
+            starts.map(|start| (start..(start + MERGES_MAX).min(merges.len()), Tries::default())).collect();
+        let mut deadline = Instant::now() + time;
+        while let Some((range, mut tries)) = groups.pop_front() {
+            // In order: what a later merge means depends on those before it.
+            debug_assert_eq!(outcomes.len(), range.start);
+            let own = &merges[range.clone()];
+            let permit = match self.circuit.enter(deadline).await {
+                Ok(permit) => permit,
+                Err(cause) => {
+                    outcomes.extend(unavailable(own.len(), &cause, tries.attempts, false));
+                    continue;
+                }
+            };
+            tries.attempts += 1;
+            match self.try_merges(own, tries.attempts, permit, deadline, changed).await {
+                Tried::Merged(done) => {
+                    outcomes.extend(done);
+                    deadline = Instant::now() + time;
+                }
+                Tried::Unknown(error) => outcomes.extend(unavailable(own.len(), &error, tries.attempts, true)),
+                Tried::Failed(error) => {
+                    let next = after_failure(&mut tries, &error, own.len());
+                    telemetry::retried(error.sqlstate(), next.as_str());
+                    match next {
+                        Next::Reject => {
+                            let rejected = MergeRejection::Database(Box::new(rejection(&error, None)));
+                            outcomes.push(MergeOutcome::Rejected(rejected));
+                        }
+                        Next::Split => {
+                            let middle = range.start + own.len() / 2;
+                            groups.push_front((middle..range.end, Tries::default()));
+                            groups.push_front((range.start..middle, Tries::default()));
+                        }
+                        Next::RetryAfter(pause) => {
+                            let left = deadline.saturating_duration_since(Instant::now());
+                            if left.is_zero() {
+                                outcomes.extend(unavailable(own.len(), &error, tries.attempts, false));
+                                continue;
+                            }
+                            tracing::warn!(error = %error, attempt = tries.attempts, "a merge failed, will try again");
+                            tokio::time::sleep(pause.min(left)).await;
+                            groups.push_front((range, tries));
+                        }
+                    }
+                }
+            }
+        }
+        for outcome in &outcomes {
+            telemetry::merged(outcome.as_str());
+        }
+        outcomes
+    }
+
+    /// One transaction, and the truth about it.
+    async fn try_merges(
+        &self,
+        merges: &[EntityMerge],
+        attempts: u32,
+        permit: super::circuit::Permit<'_>,
+        deadline: Instant,
+        changed: &(dyn Fn() + Sync),
+    ) -> Tried {
+        let attempt = Uuid::now_v7();
+        let span = tracing::debug_span!("merge", %attempt, attempts, merges = merges.len());
+        let tried = async {
+            let start = Instant::now();
+            let committed = |done| {
+                changed();
+                telemetry::merges_committed(start.elapsed());
+                Tried::Merged(outcomes(done))
+            };
+            match self.attempt_merges(attempt, merges, deadline).await {
+                Attempted::Committed(done) => {
+                    permit.report(None);
+                    committed(done)
+                }
+                Attempted::Failed(error) => {
+                    let error = Arc::new(error);
+                    permit.report(Some(&error));
+                    Tried::Failed(error)
+                }
+                Attempted::Lost(done, error) => {
+                    let error = Arc::new(error);
+                    // Before the fence is asked, which has to pass the circuit itself.
+                    permit.report(Some(&error));
+                    tracing::warn!(error = %error, "a merge's commit got no answer, asking the fence");
+                    match self.fate_of(attempt, deadline).await {
+                        Fate::Committed => committed(done),
+                        Fate::Aborted => Tried::Failed(error),
+                        Fate::Unknown => {
+                            changed();
+                            Tried::Unknown(error)
+                        }
+                    }
+                }
+            }
+        };
+        tried.instrument(span).await
+    }
+
+    /// One transaction, from its connection to the answer to its commit.
+    async fn attempt_merges(&self, attempt: Uuid, merges: &[EntityMerge], deadline: Instant) -> Attempted {
+        let mut connection = match self.connection().await {
+            Ok(connection) => connection,
+            Err(error) => return Attempted::Failed(error),
+        };
+        let written = AssertUnwindSafe(self.write_merges(&mut connection, attempt, merges, deadline)).catch_unwind();
+        let done = match written.await.unwrap_or(Err(StoreError::Panicked)) {
+            Ok(done) => done,
+            Err(error) => return Attempted::Failed(self.clean_up(&mut connection, error).await),
+        };
+        if done.folds.pairs().is_empty() {
+            self.roll_back(&mut connection).await;
+            return Attempted::Committed(done);
+        }
+        match self.send_commit(&connection).await {
+            Ok(()) => {
+                connection.leave_transaction();
+                connection.settled_attempts = vec![attempt];
+                Attempted::Committed(done)
+            }
+            Err(error) if is_definite(&error) => {
+                connection.leave_transaction();
+                Attempted::Failed(error)
+            }
+            Err(error) => Attempted::Lost(done, error),
+        }
+    }
+
+    /// Everything up to the commit.
+    async fn write_merges(
+        &self,
+        connection: &mut Connection,
+        attempt: Uuid,
+        merges: &[EntityMerge],
+        deadline: Instant,
+    ) -> Result<Merged, StoreError> {
+        let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
+        connection.enter_transaction();
+        answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
+        let (begin, as_of) = (self.begin(connection), self.as_of.now());
+        let transaction = MergeTransaction { connection, begin: &begin, as_of };
+        let written = Box::pin(async {
+            let done = transaction.write(attempt, merges).await;
+            failpoint("store::merge");
+            done
+        });
+        connection.while_answering(self.silence(), limit, written).await
+    }
+}
+
+fn outcomes(Merged { folds, planned }: Merged) -> Vec<MergeOutcome> {
+    let outcome = |planned| match planned {
+        Planned::Fold(from) => MergeOutcome::Merged { from, into: folds.target(from) },
+        Planned::Done(into) => MergeOutcome::AlreadyMerged { into: folds.target(into) },
+        Planned::Rejected(rejection) => MergeOutcome::Rejected(rejection),
+    };
+    planned.into_iter().map(outcome).collect()
+}
+
+fn unavailable(
+    merges: usize,
+    error: &Arc<StoreError>,
+    attempts: u32,
+    commit_under_way: bool,
+) -> impl Iterator<Item = MergeOutcome> {
+    tracing::error!(error = %error, merges, "the deadline passed without an outcome of merges");
+    let cause = UnavailableCause::Database(Arc::clone(error));
+    let unavailable = Unavailable { commit_under_way, attempts, cause };
+    std::iter::repeat_n(unavailable, merges).map(MergeOutcome::Unavailable)
+}

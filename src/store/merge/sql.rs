@@ -1,0 +1,147 @@
+//! The SQL of merges that epochs have no use for.
+//!
+//! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: merges are rare. The rules
+//! are the same otherwise: whole columns as arrays, values as parameters, only the schema's name is put in.
+
+/// One statement: its name in metrics and spans, and its text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sql(pub(super) &'static str, pub(super) &'static str);
+
+/// The finders below need GIN indexes, which only bitmap scans can use.
+pub(super) const ALLOW_BITMAPS: &str = "set local enable_bitmapscan = on";
+pub(super) const FORBID_BITMAPS: &str = "set local enable_bitmapscan = off";
+
+/// In the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: nobody is to begin to refer to them.
+pub(super) const LOCK_ENTITIES: Sql = Sql(
+    "merge_lock_entities",
+    "select e.entity_id from {schema}.entities e where e.entity_id = any($1::uuid[])
+     order by e.type, e.name for update",
+);
+
+// Where a merged entity is named. Without the read indexes each of these reads a table.
+pub(super) const RESTAURANTS_WITH_ATTRIBUTES: Sql = Sql(
+    "merge_find_restaurants",
+    "select e.entity_id from {schema}.entities e
+     where e.type = 'restaurant' and e.restaurant_attributes && $1::uuid[]",
+);
+pub(super) const CONNECTIONS_OF_RESTAURANTS: Sql = Sql(
+    "merge_find_connections",
+    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+     from {schema}.connections c where c.restaurant_id = any($1::uuid[])",
+);
+pub(super) const CONNECTIONS_OF_DISHES: Sql = Sql(
+    "merge_find_connections",
+    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+     from {schema}.connections c where c.dish_or_category_id = any($1::uuid[])",
+);
+pub(super) const CONNECTIONS_WITH_CATEGORIES: Sql = Sql(
+    "merge_find_connections",
+    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+     from {schema}.connections c where c.categories && $1::uuid[]",
+);
+pub(super) const CONNECTIONS_WITH_ATTRIBUTES: Sql = Sql(
+    "merge_find_connections",
+    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+     from {schema}.connections c where c.dish_attributes && $1::uuid[]",
+);
+
+/// Those that have the keys already.
+pub(super) const CONNECTIONS_BY_KEY: Sql = Sql(
+    "merge_find_connections",
+    "select c.connection_id
+     from unnest($1::uuid[], $2::uuid[], $3::text[]) as k(restaurant, dish, attributes)
+     join {schema}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
+          and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])",
+);
+
+/// In the order of [`ConnectionKey`](crate::record::ConnectionKey).
+pub(super) const LOCK_CONNECTIONS: Sql = Sql(
+    "merge_lock_connections",
+    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes, c.categories, c.is_menu_item,
+            c.mention_count
+     from {schema}.connections c where c.connection_id = any($1::uuid[])
+     order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes for update",
+);
+
+/// Mentions ($1: of these connections) that the connection has too of which theirs becomes a part ($2): both rows.
+pub(super) const DUPLICATES: Sql = Sql(
+    "merge_find_duplicates",
+    "select m.mention_id, m.source_type::text, m.source_id, m.thread_id, m.source_url, m.subreddit, m.content_excerpt,
+            m.author, m.upvotes, m.created_at, m.observed_at,
+            d.mention_id, d.source_type::text, d.source_id, d.thread_id, d.source_url, d.subreddit, d.content_excerpt,
+            d.author, d.upvotes, d.created_at, d.observed_at
+     from unnest($1::uuid[], $2::uuid[]) as k(other, stays)
+     join {schema}.mentions m on m.connection_id = k.other
+     join {schema}.mentions d
+          on (d.connection_id, d.source_type, d.source_id) >= (k.stays, m.source_type, m.source_id)
+         and (d.connection_id, d.source_type, d.source_id) <= (k.stays, m.source_type, m.source_id)",
+);
+pub(super) const DELETE_MENTIONS: Sql =
+    Sql("merge_delete_mentions", "delete from {schema}.mentions where mention_id = any($1::uuid[])");
+pub(super) const MOVE_MENTIONS: Sql = Sql(
+    "merge_move_mentions",
+    "update {schema}.mentions m set connection_id = k.stays
+     from unnest($1::uuid[], $2::uuid[]) as k(other, stays) where m.connection_id = k.other",
+);
+pub(super) const DELETE_CONNECTIONS: Sql =
+    Sql("merge_delete_connections", "delete from {schema}.connections where connection_id = any($1::uuid[])");
+pub(super) const MOVE_CONNECTIONS: Sql = Sql(
+    "merge_move_connections",
+    "update {schema}.connections c
+     set restaurant_id = k.restaurant, dish_or_category_id = k.dish,
+         dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[]),
+         categories = coalesce(k.categories::uuid[], array[]::uuid[]), is_menu_item = k.is_menu_item,
+         last_updated = now()
+     from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bool[])
+          as k(id, restaurant, dish, attributes, categories, is_menu_item)
+     where c.connection_id = k.id",
+);
+
+/// What all mentions of a connection say but for the best of them. Recent ones are those from $2 to $3.
+pub(super) const COUNT_MENTIONS: Sql = Sql(
+    "merge_count_mentions",
+    "select n.mentions, n.upvotes, n.threads, n.newest, n.recent
+     from unnest($1::uuid[]) with ordinality as k(connection, ord)
+     cross join lateral (
+         select count(*)::int4 as mentions, coalesce(sum(m.upvotes), 0)::int8 as upvotes,
+                count(distinct m.thread_id)::int4 as threads, max(m.created_at) as newest,
+                (count(*) filter (where m.created_at >= $2 and m.created_at <= $3))::int4 as recent
+         from {schema}.mentions m where m.connection_id = k.connection) as n
+     order by k.ord",
+);
+
+pub(super) const DELETE_ENTITIES: Sql =
+    Sql("merge_delete_entities", "delete from {schema}.entities where entity_id = any($1::uuid[])");
+
+/// Whoever was led to what is merged now is led on.
+pub(super) const TURN_ENTITY_REDIRECTS: Sql = Sql(
+    "merge_redirect",
+    "update {schema}.entity_redirects r set into_id = k.into_id
+     from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id) where r.into_id = k.from_id",
+);
+/// A key that somebody used again after its entity was merged belongs to the later one.
+pub(super) const FREE_ENTITY_KEYS: Sql = Sql(
+    "merge_redirect",
+    "update {schema}.entity_redirects r set name = null
+     from unnest($1::text[], $2::text[]) as k(type, name) where r.name = k.name and r.type::text = k.type",
+);
+pub(super) const ADD_ENTITY_REDIRECTS: Sql = Sql(
+    "merge_redirect",
+    "insert into {schema}.entity_redirects (from_id, type, name, into_id)
+     select k.from_id, k.type::{schema}.entity_type, k.name, k.into_id
+     from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) as k(from_id, type, name, into_id)
+     on conflict (from_id) do update set name = excluded.name, into_id = excluded.into_id",
+);
+pub(super) const TURN_CONNECTION_REDIRECTS: Sql = Sql(
+    "merge_redirect",
+    "update {schema}.connection_redirects r set into_id = k.into_id
+     from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id) where r.into_id = k.from_id",
+);
+pub(super) const ADD_CONNECTION_REDIRECTS: Sql = Sql(
+    "merge_redirect",
+    "insert into {schema}.connection_redirects (from_id, into_id)
+     select k.from_id, k.into_id from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id)
+     on conflict (from_id) do update set into_id = excluded.into_id",
+);
+/// The sequence's name is a value here, as it stands in a text.
+pub(super) const ADVANCE_GENERATION: Sql = Sql("merge_generation", "select nextval(($1::text)::regclass)");

@@ -1,0 +1,354 @@
+//! The transaction of some merges, statement by statement, up to but without its commit.
+//!
+//! 1. `begin`; the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and whoever
+//!    begins later waits for it.
+//! 2. Entities behind the names; what becomes of each merge.
+//! 3. Locks: the entities; restaurants with a merged attribute; connections that name a merged entity anywhere, and
+//!    those that have the keys that these get.
+//! 4. Of connections that become one, mentions: of two that are one the newer observation stays, the others move.
+//! 5. Connections: those without mentions now go, the others get their keys, and those that got mentions their figures,
+//!    counted from the rows.
+//! 6. Merged entities go, what they knew is written to those that they became, redirects take their place.
+//!
+//! Properties:
+//! - No engine's transaction is under way at the same time, so none can use what goes, and locks meet nobody's order.
+//! - Row locks keep other programs out: who wants to refer to a locked entity or connection waits, and fails for want
+//!   of the row.
+//! - The number of round trips does not depend on the number of merges, except that of the connections that become one
+//!   with a third, fourth .. the mentions move one after the other.
+
+use futures::TryStreamExt;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::super::StoreError;
+use super::super::columns::{
+    ConnectionColumns, EntityColumns, EntityKeyColumns, entity_by_id, entity_by_key, mention_at, ordinal,
+    stored_mention, uuid_set,
+};
+use super::super::connection::Connection;
+use super::super::statement::Statement;
+use super::super::transaction::{connection_key, ids};
+use super::sql::{self, Sql};
+use crate::batch::{
+    ConnectionPlan, ConnectionWrite, Folds, KeyedConnection, MergedConnection, Planned, StoredEntity, top_mention,
+};
+use crate::hash::{HashMap, HashSet};
+use crate::merge::EntityMerge;
+use crate::record::{
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityKey, EntityName, EntityType, RECENT_DAYS, RereadNeeded,
+    Timestamp, days_before,
+};
+
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// What a transaction did, true once it is committed.
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub(super) folds: Folds,
+    pub(super) planned: Vec<Planned>,
+}
+
+/// The settings of one transaction.
+#[derive(Debug)]
+pub(super) struct MergeTransaction<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) begin: &'a str,
+    pub(super) as_of: Timestamp,
+}
+
+impl MergeTransaction<'_> {
+    /// Carries merges out, as if one after the other.
+    pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Merged, StoreError> {
+        let (settled, lock) = (&self.connection.settled_attempts, self.connection.merge_lock());
+        let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
+        let (begun, alone) = futures::join!(
+            self.connection.batch(self.begin),
+            self.connection.execute(Statement::RecordAttempt, &parameters),
+        );
+        begun.map_err(StoreError::Begin)?;
+        alone?;
+        let found = self.find(merges).await?;
+        let (folds, planned) = Folds::plan(merges, |name| found.get(name));
+        if !folds.pairs().is_empty() {
+            self.fold(&folds).await?;
+        }
+        Ok(Merged { folds, planned })
+    }
+
+    /// Step 2.
+    async fn find(&self, merges: &[EntityMerge]) -> Result<HashMap<EntityName, StoredEntity>, StoreError> {
+        let (mut keys, mut wanted_ids): (HashSet<&EntityKey>, HashSet<Uuid>) = Default::default();
+        for name in merges.iter().flat_map(|merge| [&merge.from, &merge.into]) {
+            match name {
+                // PostgreSQL knows no such text, so nothing has that name.
+                EntityName::Key(key) if key.name.contains('\0') => {}
+                EntityName::Key(key) => drop(keys.insert(key)),
+                EntityName::Id(id) => drop(wanted_ids.insert(*id)),
+            }
+        }
+        let (keys, wanted_ids): (Vec<&EntityKey>, Vec<Uuid>) =
+            (keys.into_iter().collect(), wanted_ids.into_iter().collect());
+        let mut by_key = EntityKeyColumns::default();
+        for key in &keys {
+            by_key.push(key, false);
+        }
+        let mut found = HashMap::default();
+        for row in self.connection.query(Statement::EntitiesByKey, &by_key.parameters()).await? {
+            let key = keys[ordinal(&row)? as usize];
+            found.insert(EntityName::Key(key.clone()), entity_by_key(&row, key, false)?);
+        }
+        for row in self.connection.query(Statement::EntitiesById, &[&wanted_ids]).await? {
+            found.insert(EntityName::Id(row.try_get(0)?), entity_by_id(&row)?);
+        }
+        Ok(found)
+    }
+
+    /// Steps 3 to 6.
+    async fn fold(&self, folds: &Folds) -> Result<(), StoreError> {
+        let (from, into): (Vec<Uuid>, Vec<Uuid>) = folds.pairs().into_iter().unzip();
+        self.lock_entities(&[&from[..], &into].concat()).await?;
+        // Not before the locks: who referred to these entities until now is seen.
+        self.connection.client().batch_execute(sql::ALLOW_BITMAPS).await?;
+        let restaurants = self.restaurants_with(folds).await?;
+        let named = self.connections_with(folds).await?;
+        self.connection.client().batch_execute(sql::FORBID_BITMAPS).await?;
+        self.lock_entities(&restaurants).await?;
+        let entities = self.read_entities(&[&from[..], &into, &restaurants].concat()).await?;
+        let connections = folds.connections(self.lock_connections(folds, named).await?);
+
+        self.unite_mentions(&connections).await?;
+        self.write_connections(&connections).await?;
+
+        let gone: Vec<&StoredEntity> = entities.iter().filter(|entity| folds.target(entity.id) != entity.id).collect();
+        let keys: Vec<(Uuid, EntityKey)> = gone.iter().map(|entity| (entity.id, entity.key.clone())).collect();
+        let mut writes = folds.entities(entities);
+        // Before what they knew is written: one of their Google ids may go to another row.
+        self.touch(sql::DELETE_ENTITIES, &[&from], from.len()).await?;
+        // In the order of their Google ids, like every writer; one that moves goes with its row.
+        writes.sort_by(|left, right| left.google_place_id().cmp(&right.google_place_id()));
+        let columns = EntityColumns::new(&writes);
+        let updated = self.connection.execute(Statement::UpdateEntities, &columns.update()).await?;
+        if updated != writes.len() as u64 {
+            return Err(StoreError::VanishedRow);
+        }
+        self.redirect(folds, &keys, &connections).await
+    }
+
+    async fn lock_entities(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        let distinct: HashSet<&Uuid> = ids.iter().collect();
+        let locked = self.query(sql::LOCK_ENTITIES, &[&ids]).await?;
+        if locked.len() == distinct.len() { Ok(()) } else { Err(StoreError::VanishedRow) }
+    }
+
+    async fn read_entities(&self, ids: &[Uuid]) -> Result<Vec<StoredEntity>, StoreError> {
+        let distinct: HashSet<Uuid> = ids.iter().copied().collect();
+        let ids: Vec<Uuid> = distinct.into_iter().collect();
+        let rows = self.connection.query(Statement::EntitiesById, &[&ids]).await?;
+        rows.iter().map(entity_by_id).collect()
+    }
+
+    async fn restaurants_with(&self, folds: &Folds) -> Result<Vec<Uuid>, StoreError> {
+        let attributes = folds.of_type(EntityType::RestaurantAttribute);
+        if attributes.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(ids(&self.query(sql::RESTAURANTS_WITH_ATTRIBUTES, &[&attributes]).await?)?)
+    }
+
+    /// Connections that name a merged entity, with their keys.
+    async fn connections_with(&self, folds: &Folds) -> Result<HashMap<Uuid, ConnectionKey<Uuid>>, StoreError> {
+        let mut named = HashMap::default();
+        for (entity_type, statement) in [
+            (EntityType::Restaurant, sql::CONNECTIONS_OF_RESTAURANTS),
+            (EntityType::DishOrCategory, sql::CONNECTIONS_OF_DISHES),
+            (EntityType::DishOrCategory, sql::CONNECTIONS_WITH_CATEGORIES),
+            (EntityType::DishAttribute, sql::CONNECTIONS_WITH_ATTRIBUTES),
+        ] {
+            let merged = folds.of_type(entity_type);
+            if merged.is_empty() {
+                continue;
+            }
+            for row in self.query(statement, &[&merged]).await? {
+                named.insert(row.try_get(0)?, connection_key(&row, 1)?);
+            }
+        }
+        Ok(named)
+    }
+
+    /// Locks these connections, and those that have the keys that these get; reads them.
+    async fn lock_connections(
+        &self,
+        folds: &Folds,
+        named: HashMap<Uuid, ConnectionKey<Uuid>>,
+    ) -> Result<Vec<KeyedConnection>, StoreError> {
+        let (mut restaurants, mut dishes, mut attributes) = (vec![], vec![], vec![]);
+        for key in named.values().map(|key| folds.key(key)) {
+            restaurants.push(key.restaurant);
+            dishes.push(key.dish);
+            attributes.push(uuid_set(&key.dish_attributes));
+        }
+        let partners = self.query(sql::CONNECTIONS_BY_KEY, &[&restaurants, &dishes, &attributes]).await?;
+        let mut all: HashSet<Uuid> = named.into_keys().collect();
+        all.extend(ids(&partners)?);
+        let all: Vec<Uuid> = all.into_iter().collect();
+        let rows = self.query(sql::LOCK_CONNECTIONS, &[&all]).await?;
+        if rows.len() != all.len() {
+            return Err(StoreError::VanishedRow);
+        }
+        let decode = |row: &Row| {
+            let categories: Vec<Uuid> = row.try_get(4)?;
+            let facts = ConnectionFacts { categories: categories.into_iter().collect(), is_menu_item: row.try_get(5)? };
+            let mentions = row.try_get(6)?;
+            Ok(KeyedConnection { id: row.try_get(0)?, key: connection_key(row, 1)?, facts, mentions })
+        };
+        rows.iter().map(decode).collect()
+    }
+
+    /// Step 4. Two connections at a time become one, so that a mention has at most one other of its key.
+    async fn unite_mentions(&self, connections: &[MergedConnection]) -> Result<(), StoreError> {
+        let rounds = connections.iter().map(|connection| connection.others.len()).max().unwrap_or(0);
+        for round in 0..rounds {
+            let pair = |connection: &MergedConnection| Some((*connection.others.get(round)?, connection.id));
+            let (others, stay): (Vec<Uuid>, Vec<Uuid>) = connections.iter().filter_map(pair).unzip();
+            let outdated = self.outdated_duplicates(&others, &stay).await?;
+            self.touch(sql::DELETE_MENTIONS, &[&outdated], outdated.len()).await?;
+            self.execute(sql::MOVE_MENTIONS, &[&others, &stay]).await?;
+        }
+        Ok(())
+    }
+
+    /// Of mentions that both connections of a pair have, the row that does not stay.
+    async fn outdated_duplicates(&self, others: &[Uuid], stay: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let Sql(name, text) = sql::DUPLICATES;
+        let text = text.replace("{schema}", self.connection.schema());
+        let parameters: [&(dyn ToSql + Sync); 2] = [&others, &stay];
+        // Row by row: there may be as many as a connection has mentions.
+        let rows = self.connection.measured(name, async {
+            let mut outdated = Vec::new();
+            let rows = self.connection.client().query_raw(&text, parameters.iter().copied()).await?;
+            let mut rows = std::pin::pin!(rows);
+            while let Some(row) = rows.try_next().await? {
+                outdated.push(outdated_of(&row));
+            }
+            Ok(outdated)
+        });
+        rows.await?.into_iter().collect()
+    }
+
+    /// Step 5.
+    async fn write_connections(&self, connections: &[MergedConnection]) -> Result<(), StoreError> {
+        let gone: Vec<Uuid> = connections.iter().flat_map(|connection| connection.others.iter().copied()).collect();
+        self.touch(sql::DELETE_CONNECTIONS, &[&gone], gone.len()).await?;
+        let column = |value: fn(&MergedConnection) -> Uuid| connections.iter().map(value).collect::<Vec<_>>();
+        let set = |value: fn(&MergedConnection) -> Option<String>| connections.iter().map(value).collect::<Vec<_>>();
+        let moved: [&(dyn ToSql + Sync); 6] = [
+            &column(|connection| connection.id),
+            &column(|connection| connection.key.restaurant),
+            &column(|connection| connection.key.dish),
+            &set(|connection| uuid_set(&connection.key.dish_attributes)),
+            &set(|connection| uuid_set(&connection.facts.categories)),
+            &connections.iter().map(|connection| connection.facts.is_menu_item).collect::<Vec<_>>(),
+        ];
+        self.touch(sql::MOVE_CONNECTIONS, &moved, connections.len()).await?;
+        let united: Vec<&MergedConnection> =
+            connections.iter().filter(|connection| !connection.others.is_empty()).collect();
+        if united.is_empty() {
+            return Ok(());
+        }
+        let plan = ConnectionPlan::of_keys(united.iter().map(|connection| connection.key.clone()).collect());
+        let figures = self.figures(&united.iter().map(|connection| connection.id).collect::<Vec<_>>()).await?;
+        let writes: Vec<ConnectionWrite<'_>> = (0_u32..)
+            .zip(united.iter().zip(figures))
+            .map(|(node, (connection, metrics))| ConnectionWrite {
+                node,
+                id: connection.id,
+                facts: std::borrow::Cow::Borrowed(&connection.facts),
+                metrics,
+                reread: RereadNeeded::default(),
+            })
+            .collect();
+        let columns = ConnectionColumns::new(&writes, plan.connections());
+        self.connection.execute(Statement::UpdateConnections, &columns.update()).await?;
+        Ok(())
+    }
+
+    /// The figures of connections, from all their mentions.
+    async fn figures(&self, ids: &[Uuid]) -> Result<Vec<ConnectionMetrics<'static>>, StoreError> {
+        let since = days_before(self.as_of, RECENT_DAYS);
+        let counted = self.query(sql::COUNT_MENTIONS, &[&ids, &since, &self.as_of]).await?;
+        let best = self.connection.query(Statement::RereadTop, &[&ids]).await?;
+        let mut figures = Vec::with_capacity(ids.len());
+        for row in counted {
+            figures.push(ConnectionMetrics {
+                mention_count: row.try_get(0)?,
+                total_upvotes: row.try_get(1)?,
+                source_diversity: row.try_get(2)?,
+                last_mentioned_at: row.try_get(3)?,
+                recent_mention_count: row.try_get(4)?,
+                ..ConnectionMetrics::empty()
+            });
+        }
+        for row in best {
+            let stored = stored_mention(&row)?;
+            figures[ordinal(&row)? as usize].top_mentions.push(top_mention(stored.id, stored.mention));
+        }
+        for metrics in &mut figures {
+            metrics.set_top(self.as_of);
+        }
+        Ok(figures)
+    }
+
+    /// What was merged leads to what it became from now on. Also what led to it before.
+    async fn redirect(
+        &self,
+        folds: &Folds,
+        gone: &[(Uuid, EntityKey)],
+        connections: &[MergedConnection],
+    ) -> Result<(), StoreError> {
+        let from: Vec<Uuid> = gone.iter().map(|(id, _)| *id).collect();
+        let into: Vec<Uuid> = from.iter().map(|id| folds.target(*id)).collect();
+        let types: Vec<&str> = gone.iter().map(|(_, key)| key.entity_type.as_str()).collect();
+        let names: Vec<&str> = gone.iter().map(|(_, key)| &*key.name).collect();
+        self.execute(sql::TURN_ENTITY_REDIRECTS, &[&from, &into]).await?;
+        self.execute(sql::FREE_ENTITY_KEYS, &[&types, &names]).await?;
+        self.touch(sql::ADD_ENTITY_REDIRECTS, &[&from, &types, &names, &into], from.len()).await?;
+        let united = connections.iter().flat_map(|stays| stays.others.iter().map(|other| (*other, stays.id)));
+        let (from, into): (Vec<Uuid>, Vec<Uuid>) = united.unzip();
+        if !from.is_empty() {
+            self.execute(sql::TURN_CONNECTION_REDIRECTS, &[&from, &into]).await?;
+            self.touch(sql::ADD_CONNECTION_REDIRECTS, &[&from, &into], from.len()).await?;
+        }
+        let generation = format!("{}.graphsink_merge_generation", self.connection.schema());
+        self.query(sql::ADVANCE_GENERATION, &[&generation]).await?;
+        Ok(())
+    }
+
+    async fn query(&self, Sql(name, text): Sql, parameters: &Parameters<'_>) -> Result<Vec<Row>, StoreError> {
+        let text = text.replace("{schema}", self.connection.schema());
+        Ok(self.connection.measured(name, self.connection.client().query(&text, parameters)).await?)
+    }
+
+    async fn execute(&self, Sql(name, text): Sql, parameters: &Parameters<'_>) -> Result<u64, StoreError> {
+        let text = text.replace("{schema}", self.connection.schema());
+        Ok(self.connection.measured(name, self.connection.client().execute(&text, parameters)).await?)
+    }
+
+    /// Writes so many rows; each must be there.
+    async fn touch(&self, statement: Sql, parameters: &Parameters<'_>, rows: usize) -> Result<(), StoreError> {
+        if rows == 0 {
+            return Ok(());
+        }
+        let touched = self.execute(statement, parameters).await?;
+        if touched == rows as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
+    }
+}
+
+/// Of two rows of one mention the one that does not stay.
+fn outdated_of(row: &Row) -> Result<Uuid, StoreError> {
+    let (other, own) = (mention_at(row, 0)?, mention_at(row, 11)?);
+    // The ids of rows that say the same in everything do not matter; the connection's own stays.
+    let moves = other.mention.precedence(&own.mention).is_gt();
+    Ok(if moves { own.id } else { other.id })
+}
