@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,6 +69,18 @@ impl Submission {
     pub(crate) fn commit_failed(&self) {
         self.commit_under_way.store(false, Ordering::Release);
     }
+}
+
+/// Whether units are accepted, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Open,
+    /// No more are accepted; those that were take their course.
+    Closed,
+    /// The rest was given up because the engine was shut down.
+    ShutDown,
+    /// The same because it failed.
+    Failed,
 }
 
 /// All units without an outcome.
@@ -137,6 +149,22 @@ impl InFlight {
     /// Accepts no more units.
     pub(crate) fn close(&self) {
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether units are accepted.
+    pub(crate) fn life(&self) -> Life {
+        match self.given_up.get() {
+            Some(UnavailableCause::ShutDown) => Life::ShutDown,
+            Some(_) => Life::Failed,
+            None if *self.closed.read().unwrap_or_else(PoisonError::into_inner) => Life::Closed,
+            None => Life::Open,
+        }
+    }
+
+    /// How long the oldest unit has been without an outcome; zero if there is none.
+    pub(crate) fn oldest(&self) -> Duration {
+        let oldest = self.state().units.first_key_value().map(|(_, unit)| unit.accepted_at.elapsed());
+        oldest.unwrap_or_default()
     }
 
     /// Notes that a unit belongs to an epoch now; false if a transaction claimed it already.
@@ -209,7 +237,8 @@ impl InFlight {
         let outcome = outcome(submission.commit_under_way.load(Ordering::Acquire));
         drop(answer);
         let kind = OutcomeKind::of(&outcome);
-        self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()));
+        let took = submission.accepted_at.elapsed();
+        self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()), took);
         // In this order: who hears the outcome finds room, and who waits for all outcomes finds them told.
         drop(room);
         // The receipt may have been dropped: then nobody wants to know.
@@ -221,7 +250,7 @@ impl InFlight {
         // The program's code, which may panic: everything that others wait for is done, and whoever has
         // more units to settle must get to them.
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.counters.report_settled(kind, submission.accepted_at.elapsed());
+            self.counters.report_settled(kind, took);
             tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
         }));
         true

@@ -111,7 +111,9 @@ mod unit;
 #[doc(hidden)]
 pub use actor::ActorKind;
 pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
-pub use engine::{Engine, Receipt, ResubmitReport, ShutdownReport};
+pub use engine::{
+    ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
+};
 pub use error::{StartError, SubmitError};
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
 pub use outcome::{
@@ -123,7 +125,7 @@ pub use record::{
     RereadNeeded, SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention,
     score, truncate,
 };
-pub use stats::{Stats, TableStats};
+pub use stats::{Distribution, HotConnection, Latency, PoolStats, Stats, TableStats};
 pub use store::{MigrationReport, Migrations, RefreshReport, StoreError};
 pub use unit::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,

@@ -13,9 +13,15 @@
 //! | `graphsink_commit_seconds` | histogram (seconds) | | a transaction, from its connection to its commit |
 //! | `graphsink_statement_seconds` | histogram (seconds) | `statement` | a statement, from its sending to its last row |
 //! | `graphsink_acknowledgement_seconds` | histogram (seconds) | `outcome` | a unit, from its acceptance to its outcome |
+//! | `graphsink_lane_wait_seconds` | histogram (seconds) | | a sealed epoch, until its lane was free |
+//! | `graphsink_pool_wait_seconds` | histogram (seconds) | | a transaction, until it had a connection |
+//! | `graphsink_last_commit_timestamp_seconds` | gauge (seconds since 1970) | | when a transaction was committed last |
+//! | `graphsink_epochs_in_flight` | gauge (epochs) | `state` | sealed epochs: waiting for their lane, writing |
 //! | `graphsink_admission_wait_seconds` | histogram (seconds) | | time that `submit` waited for room |
 //! | `graphsink_rows_in_flight` | gauge (rows) | | rows accepted and not yet answered |
 //! | `graphsink_bytes_in_flight` | gauge (bytes) | | bytes accepted and not yet answered |
+//! | `graphsink_rows_in_flight_max` | gauge (rows) | | as many rows may be in flight |
+//! | `graphsink_bytes_in_flight_max` | gauge (bytes) | | as many bytes may be in flight |
 //! | `graphsink_retries_total` | counter | `sqlstate`, `reaction` | failed tries: retry, split, reject |
 //! | `graphsink_circuit_open` | gauge (0 or 1) | | whether the database as a whole cannot be used |
 //! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often that began |
@@ -23,7 +29,7 @@
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
 //! | `graphsink_merges_total` | counter | `outcome` | merges of entities: `merged`, `already_merged`, `rejected`, `unavailable` |
 //! | `graphsink_merge_seconds` | histogram (seconds) | | a transaction of merges, from its connection to its commit |
-//! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle |
+//! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle, max |
 //! | `graphsink_resolver_names_total` | counter | `tier` | names by where they were found: exact, alias, fuzzy, none |
 //! | `graphsink_resolver_decisions_total` | counter | `decision` | names by what was decided: existing, new, ambiguous |
 //! | `graphsink_resolver_cache_total` | counter | `result` | names by whether the answer was remembered: hit, miss |
@@ -38,8 +44,11 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::actor::ActorKind;
+use crate::config::Config;
 use crate::outcome::Disposition;
 use crate::record::Table;
+use crate::stats::{EpochState, PoolStats, Reaction};
 
 pub(crate) const UNITS: &str = "graphsink_units_total";
 pub(crate) const UNITS_INVALID: &str = "graphsink_units_invalid_total";
@@ -52,9 +61,15 @@ pub(crate) const EPOCHS_SEALED: &str = "graphsink_epochs_sealed_total";
 pub(crate) const COMMIT_SECONDS: &str = "graphsink_commit_seconds";
 pub(crate) const STATEMENT_SECONDS: &str = "graphsink_statement_seconds";
 pub(crate) const ACKNOWLEDGEMENT_SECONDS: &str = "graphsink_acknowledgement_seconds";
+pub(crate) const LANE_WAIT_SECONDS: &str = "graphsink_lane_wait_seconds";
+pub(crate) const POOL_WAIT_SECONDS: &str = "graphsink_pool_wait_seconds";
+pub(crate) const LAST_COMMIT_TIMESTAMP_SECONDS: &str = "graphsink_last_commit_timestamp_seconds";
+pub(crate) const EPOCHS_IN_FLIGHT: &str = "graphsink_epochs_in_flight";
 pub(crate) const ADMISSION_WAIT_SECONDS: &str = "graphsink_admission_wait_seconds";
 pub(crate) const ROWS_IN_FLIGHT: &str = "graphsink_rows_in_flight";
 pub(crate) const BYTES_IN_FLIGHT: &str = "graphsink_bytes_in_flight";
+pub(crate) const ROWS_IN_FLIGHT_MAX: &str = "graphsink_rows_in_flight_max";
+pub(crate) const BYTES_IN_FLIGHT_MAX: &str = "graphsink_bytes_in_flight_max";
 pub(crate) const RETRIES: &str = "graphsink_retries_total";
 pub(crate) const CIRCUIT_OPEN: &str = "graphsink_circuit_open";
 pub(crate) const CIRCUIT_OPENINGS: &str = "graphsink_circuit_openings_total";
@@ -78,9 +93,15 @@ pub(crate) fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "A transaction, from its connection to its commit");
     describe_histogram!(STATEMENT_SECONDS, Unit::Seconds, "A statement, from its sending to its last row");
     describe_histogram!(ACKNOWLEDGEMENT_SECONDS, Unit::Seconds, "A unit, from its acceptance to its outcome");
+    describe_histogram!(LANE_WAIT_SECONDS, Unit::Seconds, "A sealed epoch, until its lane was free");
+    describe_histogram!(POOL_WAIT_SECONDS, Unit::Seconds, "A transaction, until it had a connection");
+    describe_gauge!(LAST_COMMIT_TIMESTAMP_SECONDS, Unit::Seconds, "When a transaction was committed last, since 1970");
+    describe_gauge!(EPOCHS_IN_FLIGHT, Unit::Count, "Sealed epochs by what they wait for or do");
     describe_histogram!(ADMISSION_WAIT_SECONDS, Unit::Seconds, "Time that submit waited for room");
     describe_gauge!(ROWS_IN_FLIGHT, Unit::Count, "Rows accepted and not yet answered");
     describe_gauge!(BYTES_IN_FLIGHT, Unit::Bytes, "Bytes accepted and not yet answered");
+    describe_gauge!(ROWS_IN_FLIGHT_MAX, Unit::Count, "As many rows may be in flight");
+    describe_gauge!(BYTES_IN_FLIGHT_MAX, Unit::Bytes, "As many bytes may be in flight");
     describe_counter!(RETRIES, Unit::Count, "Failed tries by SQLSTATE and reaction");
     describe_gauge!(CIRCUIT_OPEN, Unit::Count, "1 while the database as a whole cannot be used, else 0");
     describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the database as a whole could not be used");
@@ -90,6 +111,18 @@ pub(crate) fn describe() {
     describe_histogram!(MERGE_SECONDS, Unit::Seconds, "A transaction of merges, from its connection to its commit");
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections of the pool");
     gauge!(CIRCUIT_OPEN).set(0.0);
+    // A series that begins with its first event has no increase for it.
+    counter!(DEAD_LETTERS).increment(0);
+    for actor in ActorKind::ALL {
+        counter!(ACTOR_RESTARTS, "actor" => actor.as_str()).increment(0);
+    }
+    for reaction in Reaction::ALL {
+        counter!(RETRIES, "sqlstate" => "none", "reaction" => reaction.as_str()).increment(0);
+    }
+    counter!(CIRCUIT_OPENINGS, "sqlstate" => "none").increment(0);
+    for state in EpochState::ALL {
+        epochs_in_flight(state.as_str(), 0);
+    }
     for outcome in ["committed", "rejected", "unavailable"] {
         counter!(UNITS, "outcome" => outcome).increment(0);
     }
@@ -170,9 +203,20 @@ pub(crate) fn merges_committed(took: Duration) {
     histogram!(MERGE_SECONDS).record(took);
 }
 
-pub(crate) fn pool(open: u32, idle: u32) {
-    gauge!(POOL_CONNECTIONS, "state" => "open").set(f64::from(open));
-    gauge!(POOL_CONNECTIONS, "state" => "idle").set(f64::from(idle));
+pub(crate) fn pool(pool: PoolStats) {
+    for (state, connections) in [("open", pool.open), ("idle", pool.idle), ("max", pool.max)] {
+        gauge!(POOL_CONNECTIONS, "state" => state).set(f64::from(connections));
+    }
+}
+
+/// What an engine may use, for panels that show how much of it is in use.
+pub(crate) fn limits(config: &Config) {
+    gauge!(ROWS_IN_FLIGHT_MAX).set(config.max_rows_in_flight as f64);
+    gauge!(BYTES_IN_FLIGHT_MAX).set(config.max_bytes_in_flight as f64);
+}
+
+pub(crate) fn epochs_in_flight(state: &'static str, epochs: u64) {
+    gauge!(EPOCHS_IN_FLIGHT, "state" => state).set(epochs as f64);
 }
 
 pub(crate) fn sealed(reason: &'static str) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix::prelude::*;
 
 use super::coordinator::TransactionCoordinator;
-use super::message::{Absorb, AnyBatch, BatchReady, DeathWatch, Discard, Panic, Seal};
+use super::message::{Absorb, AnyBatch, BatchReady, Beat, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
 use crate::in_flight::EpochId;
@@ -20,12 +20,12 @@ pub(crate) type MentionBatcher = Batcher<MentionBatch>;
 /// The shell around the batches of one table. All it knows is which epoch a row belongs to.
 pub(crate) struct Batcher<B> {
     batches: BTreeMap<EpochId, B>,
-    _watch: DeathWatch,
+    watch: DeathWatch,
 }
 
 impl<B> Batcher<B> {
     pub(crate) const fn new(watch: DeathWatch) -> Self {
-        Self { batches: BTreeMap::new(), _watch: watch }
+        Self { batches: BTreeMap::new(), watch }
     }
 }
 
@@ -65,6 +65,14 @@ impl<B: TableBatch> Handler<Discard> for Batcher<B> {
     fn handle(&mut self, Discard { below }: Discard, _: &mut Context<Self>) {
         failpoint("batcher::discard");
         self.batches = self.batches.split_off(&below);
+    }
+}
+
+impl<B: TableBatch> Handler<Beat> for Batcher<B> {
+    type Result = ();
+
+    fn handle(&mut self, Beat(pulse): Beat, _: &mut Context<Self>) {
+        pulse.beat(self.watch.child);
     }
 }
 

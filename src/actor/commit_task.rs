@@ -15,7 +15,8 @@ use crate::batch::Epoch;
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::store::{EpochObserver, Written};
+use crate::stats::{EpochState, Reaction};
+use crate::store::{EpochObserver, StoreError, Written};
 
 /// Everything that the commit of one epoch needs.
 pub(super) struct CommitTask {
@@ -55,8 +56,13 @@ impl CommitTask {
 
     async fn commit(&mut self, epoch: Epoch) {
         let lane = Arc::clone(&self.shared.lanes[self.lane]);
+        let shared = Arc::clone(&self.shared);
+        let waiting = (Instant::now(), shared.counters.epoch_is(EpochState::Waiting));
         // One commit at a time in each lane, roughly in the order of the seals.
         let _turn = lane.acquire_owned().await;
+        shared.counters.got_lane(waiting.0.elapsed());
+        drop(waiting);
+        let _writing = shared.counters.epoch_is(EpochState::Writing);
         #[cfg(feature = "internals")]
         if self.shared.without_database {
             crate::bench_internals::commit_nowhere(&epoch, crate::config::AsOf::Clock.now(), self);
@@ -120,6 +126,9 @@ impl EpochObserver for CommitTask {
         let units = epoch.units().len();
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
         self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
+        let slots = epoch.slots_by_unit(Table::Connections).zip(&written.units);
+        let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
+        self.shared.counters.named(epoch.connections.rows().len(), named.map(|(slot, row)| (*slot, row.id)));
         self.shared.listeners.committed(epoch, written);
         let keys = epoch.units().iter().flat_map(|unit| unit.entity_keys.iter().copied());
         self.shared.entities_written.remember(keys);
@@ -131,8 +140,8 @@ impl EpochObserver for CommitTask {
         }
     }
 
-    fn failed(&mut self) {
-        self.shared.counters.attempt_failed();
+    fn failed(&mut self, error: &StoreError, reaction: Reaction) {
+        self.shared.counters.attempt_failed(reaction, error.sqlstate());
     }
 
     fn kept_dead_letters(&mut self, units: usize) {

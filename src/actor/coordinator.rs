@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::commit_task::CommitTask;
-use super::message::{AnyBatch, BatchReady, DeathWatch, Discard, EpochSealed, Panic};
+use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochSealed, Panic};
 use super::supervisor::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
@@ -28,13 +28,13 @@ pub(crate) struct TransactionCoordinator {
     discarded_below: EpochId,
     shared: Arc<Shared>,
     supervisor: Addr<super::Supervisor>,
-    _watch: DeathWatch,
+    watch: DeathWatch,
 }
 
 impl TransactionCoordinator {
     pub(crate) fn new(shared: Arc<Shared>, discarded_below: EpochId, watch: DeathWatch) -> Self {
         let supervisor = watch.supervisor.clone();
-        Self { arriving: BTreeMap::new(), discarded_below, shared, supervisor, _watch: watch }
+        Self { arriving: BTreeMap::new(), discarded_below, shared, supervisor, watch }
     }
 
     fn arrive(&mut self, epoch: EpochId, take_in: impl FnOnce(&mut Arriving)) {
@@ -107,6 +107,14 @@ impl Handler<Discard> for TransactionCoordinator {
     fn handle(&mut self, Discard { below }: Discard, _: &mut Context<Self>) {
         self.discarded_below = below;
         self.arriving = self.arriving.split_off(&below);
+    }
+}
+
+impl Handler<Beat> for TransactionCoordinator {
+    type Result = ();
+
+    fn handle(&mut self, Beat(pulse): Beat, _: &mut Context<Self>) {
+        pulse.beat(self.watch.child);
     }
 }
 

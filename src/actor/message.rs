@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::ActorKind;
 use super::coordinator::TransactionCoordinator;
+use super::pulse::Pulse;
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::in_flight::{EpochId, Submission};
 use crate::unit::Unit;
@@ -24,6 +25,11 @@ pub(crate) struct Flush;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Panic(pub(crate) ActorKind);
+
+/// Supervisor -> batchers, coordinator: give a sign of life.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct Beat(pub(crate) Arc<Pulse>);
 
 /// Supervisor -> batchers: a unit of an epoch.
 #[derive(Message, Clone)]

@@ -34,10 +34,12 @@ mod batcher;
 mod commit_task;
 mod coordinator;
 mod message;
+mod pulse;
 mod routing;
 mod supervisor;
 
 pub(crate) use message::{Flush, Panic, Submit};
+pub(crate) use pulse::Pulse;
 pub(crate) use supervisor::{Shared, Supervisor};
 
 /// An actor of the engine.
@@ -53,6 +55,14 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Supervisor,
+        Self::EntityBatcher,
+        Self::ConnectionBatcher,
+        Self::MentionBatcher,
+        Self::TransactionCoordinator,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Supervisor => "supervisor",

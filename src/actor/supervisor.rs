@@ -11,8 +11,9 @@ use super::ActorKind;
 use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::message::{
-    Absorb, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
+    Absorb, Beat, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
+use super::pulse::Pulse;
 use super::routing::{Routing, Way};
 use crate::commits::CommitListeners;
 use crate::failpoint::failpoint;
@@ -30,7 +31,7 @@ const DEATHS_MAX: usize = 20;
 /// See [`DEATHS_MAX`].
 const DEATHS_WINDOW: Duration = Duration::from_secs(10);
 
-/// How often to look for units that were on their way to a supervisor that died.
+/// How often to look for units that were on their way to a supervisor that died, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// What outlives every actor, and all of them share.
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     /// See `bench_internals`.
     #[cfg(feature = "internals")]
     pub(crate) without_database: bool,
+    /// When each actor was last seen.
+    pub(crate) pulse: Arc<Pulse>,
     /// Deaths of actors, of the supervisor too, in the last while.
     pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
     /// The next epoch's number; numbers are never used again, also not by the next supervisor.
@@ -64,7 +67,7 @@ impl Shared {
     /// Notes the death of an actor; false if there were too many.
     pub(crate) fn note_death(&self, actor: ActorKind) -> bool {
         tracing::error!(actor = actor.as_str(), "an actor died and is started again");
-        self.counters.actor_restarted(actor.as_str());
+        self.counters.actor_restarted(actor);
         let mut deaths = self.deaths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         deaths.push_back(Instant::now());
         while deaths.front().is_some_and(|death| death.elapsed() > DEATHS_WINDOW) {
@@ -320,6 +323,17 @@ impl Supervisor {
         self.seal_where_free();
     }
 
+    /// Gives a sign of life, and asks the children for theirs.
+    fn beat(&self) {
+        let Some(children) = &self.children else { return };
+        let pulse = &self.shared.pulse;
+        pulse.beat(ActorKind::Supervisor);
+        children.entities.do_send(Beat(Arc::clone(pulse)));
+        children.connections.do_send(Beat(Arc::clone(pulse)));
+        children.mentions.do_send(Beat(Arc::clone(pulse)));
+        children.coordinator.do_send(Beat(Arc::clone(pulse)));
+    }
+
     /// Takes an epoch off its lane.
     fn finish(&mut self, epoch: EpochId) {
         failpoint("supervisor::finish");
@@ -341,7 +355,9 @@ impl Actor for Supervisor {
         self.children = Some(Children { entities, connections, mentions, coordinator });
         // What a supervisor before this one left behind, and what was on its way to it.
         self.route_again();
+        self.beat();
         context.run_interval(SWEEP, |supervisor, _| {
+            supervisor.beat();
             // Also those that are held: that was long enough.
             for submission in supervisor.shared.in_flight.unrouted() {
                 let keys = supervisor.keys(&submission.unit);

@@ -4,6 +4,7 @@
 //! for the connections. So it works the same from every kind of runtime, and shows no actix type.
 
 mod admission;
+mod health;
 mod receipt;
 mod thread;
 
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use futures::channel::oneshot;
-use metrics::histogram;
 use tokio::sync::TryAcquireError;
 use uuid::Uuid;
 
@@ -30,6 +30,7 @@ use crate::telemetry;
 use crate::unit::UnitOfWork;
 
 use admission::Admission;
+pub use health::{ActorHealth, Backlog, DatabaseHealth, EngineStatus, Health};
 pub use receipt::Receipt;
 use thread::Stop;
 
@@ -115,6 +116,7 @@ impl Engine {
     /// or its tables are missing.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         telemetry::describe();
+        telemetry::limits(&config);
         let (started, done) = thread::spawn(config.clone())?;
         let thread::Started { shared, supervisor, stop } = started
             .await
@@ -143,7 +145,7 @@ impl Engine {
         let Some(room) = self.inner.admission.acquire(unit.rows(), unit.bytes()).await else {
             return Err(SubmitError::Closed(Box::new(unit)));
         };
-        histogram!(telemetry::ADMISSION_WAIT_SECONDS).record(start.elapsed());
+        self.inner.shared.counters.admitted(start.elapsed());
         self.accept(unit, room)
     }
 
@@ -359,10 +361,34 @@ impl Engine {
         }
     }
 
-    /// Totals since the start.
+    /// Totals since the start, how latencies and sizes are spread, and what is under way now. Takes some microseconds and
+    /// waits for nobody, so it may be asked often.
+    ///
+    /// ```no_run
+    /// # fn show(engine: &graphsink::Engine) {
+    /// let stats = engine.stats();
+    /// println!("{} rows in flight, half acknowledged within {:?}", stats.rows_in_flight, stats.acknowledgement.quantile(0.5));
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.shared.counters.snapshot()
+        let mut stats = self.inner.shared.counters.snapshot();
+        stats.pool = self.inner.shared.store.pool_stats();
+        stats
+    }
+
+    /// Whether the engine is alive and ready for units, for the endpoints that an orchestrator asks. Takes some
+    /// microseconds and waits for nobody.
+    ///
+    /// ```no_run
+    /// # fn answer(engine: &graphsink::Engine) -> u16 {
+    /// let health = engine.health();
+    /// if health.ready { 200 } else { 503 }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::of(&self.inner.shared, &self.inner.config)
     }
 
     /// Tells somebody of commits from now on.

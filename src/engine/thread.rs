@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
 use super::SupervisorAddress;
-use crate::actor::{ActorKind, Flush, Shared, Supervisor};
+use crate::actor::{ActorKind, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
@@ -116,6 +116,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         outcome_deadline: config.outcome_deadline,
         #[cfg(feature = "internals")]
         without_database: config.without_database,
+        pulse: Arc::new(Pulse::new()),
         deaths: Mutex::new(VecDeque::new()),
         next_epoch: AtomicU64::new(1),
     })

@@ -76,6 +76,11 @@ impl Circuit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Since when it is open, and why, if it is.
+    pub(super) fn open_since(&self) -> Option<(Instant, Arc<StoreError>)> {
+        self.state().open.as_ref().map(|open| (open.since, Arc::clone(&open.cause)))
+    }
+
     /// Waits for the right to try. At the deadline the answer is what stands in the way.
     pub(super) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
         loop {

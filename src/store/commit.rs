@@ -35,7 +35,7 @@ use crate::failpoint::failpoint;
 use crate::hash::hash_of;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::telemetry;
+use crate::stats::Reaction;
 use crate::unit::{Row, Unit};
 
 /// The pause after an error that the engine itself must have caused.
@@ -62,8 +62,8 @@ pub(crate) trait EpochObserver: Send {
     fn commit_failed(&mut self, units: &[usize]);
     /// These units were or are being given up, so they are tried no more; some have their outcome already.
     fn given_up(&mut self, units: &[usize]);
-    /// A try failed, was rejected, or must be split.
-    fn failed(&mut self);
+    /// A try failed, and this follows.
+    fn failed(&mut self, error: &StoreError, reaction: Reaction);
     /// A transaction committed what `epoch` says.
     fn committed(&mut self, epoch: &Epoch, written: &Written, took: Duration);
     /// So many of the rejected units were written down.
@@ -149,8 +149,7 @@ impl Store {
                 }
                 Tried::Failed(error) => {
                     let next = after_failure(&mut group.tries, &error, group.units.len());
-                    observer.failed();
-                    telemetry::retried(error.sqlstate(), next.as_str());
+                    observer.failed(&error, next.reaction());
                     match next {
                         Next::Reject => {
                             let unit = group.units[0];
@@ -438,11 +437,11 @@ pub(super) enum Next {
 }
 
 impl Next {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(super) const fn reaction(self) -> Reaction {
         match self {
-            Self::RetryAfter(_) => "retry",
-            Self::Split => "split",
-            Self::Reject => "reject",
+            Self::RetryAfter(_) => Reaction::Retry,
+            Self::Split => Reaction::Split,
+            Self::Reject => Reaction::Reject,
         }
     }
 }

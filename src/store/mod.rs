@@ -25,14 +25,14 @@ mod transaction;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bb8::{Pool, PooledConnection, RunError};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::{AsOf, Config};
 use crate::familiar::Familiar;
-use crate::stats::Counters;
+use crate::stats::{Counters, PoolStats};
 use crate::telemetry;
 
 use circuit::Circuit;
@@ -56,8 +56,10 @@ pub(crate) use transaction::Written;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pool: Pool<ConnectionManager>,
+    connections_max: u32,
     failures: ConnectFailures,
     circuit: Arc<Circuit>,
+    counters: Arc<Counters>,
     begin: Arc<str>,
     /// Rows inserted so far, for the age of plans.
     rows_written: Arc<AtomicU64>,
@@ -95,9 +97,10 @@ impl Store {
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
+        // One for each commit slot, one to resolve a lost commit, one for refreshes.
+        let connections_max = config.in_flight_commits as u32 + 2;
         let pool = Pool::builder()
-            // One for each commit slot, one to resolve a lost commit, one for refreshes.
-            .max_size(config.in_flight_commits as u32 + 2)
+            .max_size(connections_max)
             .connection_timeout(config.connect_timeout)
             // A connection that died is found out by its first statement, and nothing is lost: the
             // check would cost each transaction one round trip.
@@ -109,8 +112,10 @@ impl Store {
             .await?;
         Ok(Self {
             pool,
+            connections_max,
             failures,
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
+            counters: Arc::clone(counters),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             rows_written: Arc::default(),
             familiar: Arc::default(),
@@ -136,6 +141,7 @@ impl Store {
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
+        let start = Instant::now();
         let connection = tokio::select! {
             connection = self.pool.get() => connection.map_err(|error| match error {
                 RunError::User(error) => error,
@@ -143,9 +149,20 @@ impl Store {
             }),
             error = self.failures.next() => Err(error),
         };
-        let state = self.pool.state();
-        telemetry::pool(state.connections, state.idle_connections);
+        self.counters.got_connection(start.elapsed());
+        telemetry::pool(self.pool_stats());
         connection
+    }
+
+    /// The connections, now.
+    pub(crate) fn pool_stats(&self) -> PoolStats {
+        let state = self.pool.state();
+        PoolStats { open: state.connections, idle: state.idle_connections, max: self.connections_max }
+    }
+
+    /// Since when the database as a whole cannot be used, and why, if that is so.
+    pub(crate) fn outage(&self) -> Option<(Instant, Arc<StoreError>)> {
+        self.circuit.open_since()
     }
 }
 

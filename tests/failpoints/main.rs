@@ -229,3 +229,25 @@ async fn a_storm_of_deaths_ends_in_a_reported_stop() {
         assert_eq!(rows, 0, "{name}: nothing was written");
     }
 }
+
+/// An actor that hangs takes its thread along: nobody gives signs of life, and a unit waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_actor_that_hangs_is_no_longer_alive_until_it_goes_on() {
+    let _scenario = Scenario::begin().await;
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    fail::cfg("batcher::absorb", "pause").unwrap();
+    let receipt = engine.submit(model::unit(&records(1, 4)[..], &Ids::default())).await.unwrap();
+    let is = async |live| {
+        while engine.health().live != live {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        engine.health()
+    };
+    let health = within(is(false)).await;
+    assert!(health.reasons[0].starts_with("no sign of life from "), "{health:?}");
+    assert_eq!((health.ready, health.backlog.units), (false, 1));
+    fail::remove("batcher::absorb");
+    assert!(within(receipt).await.committed().is_some());
+    assert!(within(is(true)).await.ready);
+}

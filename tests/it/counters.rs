@@ -63,7 +63,7 @@ async fn stats_add_up_to_what_was_submitted() {
     assert!(stats.epochs >= 1 && stats.epochs <= units, "{stats:?}");
     assert!(stats.epoch_rows_max >= 1, "{stats:?}");
     assert_eq!((stats.rows_in_flight, stats.bytes_in_flight), (0, 0));
-    let json = serde_json::to_value(stats).unwrap();
+    let json = serde_json::to_value(&stats).unwrap();
     assert_eq!(json["mentions"]["received"], stats.mentions.received);
 }
 

@@ -7,6 +7,7 @@
 //! - `generate` draws records that collide as often as they can.
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
+//! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
 //! - `support` is the server, a fresh database for each test, and waiting with patience.
@@ -18,6 +19,7 @@ mod counters;
 mod database;
 mod dead_letters;
 mod generate;
+mod health;
 mod hostile;
 mod lifecycle;
 mod loader;

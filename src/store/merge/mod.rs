@@ -85,7 +85,7 @@ impl Store {
                 Tried::Unknown(error) => outcomes.extend(unavailable(own.len(), &error, tries.attempts, true)),
                 Tried::Failed(error) => {
                     let next = after_failure(&mut tries, &error, own.len());
-                    telemetry::retried(error.sqlstate(), next.as_str());
+                    telemetry::retried(error.sqlstate(), next.reaction().as_str());
                     match next {
                         Next::Reject => {
                             let rejected = MergeRejection::Database(Box::new(rejection(&error, None)));

@@ -1,0 +1,280 @@
+//! Whether an engine is alive and ready, for the endpoints that an orchestrator asks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::actor::{ActorKind, Shared};
+use crate::config::Config;
+use crate::in_flight::Life;
+use crate::record::Timestamp;
+
+/// An actor gives a sign of life every half second, between other work. One that is silent for that long hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Every unit has its outcome at its deadline, or a few transactions later. One that is so late is stuck.
+const LATE_MAX: Duration = Duration::from_mins(1);
+
+/// An engine's health: see [`Engine::health`](crate::Engine::health). Reads and writes itself with serde; durations are
+/// seconds.
+///
+/// `live` is for liveness probes: if it is false, nothing but a restart of the process helps. An outage of the database
+/// does not make it so. `ready` is for readiness probes: whether units are accepted and can be expected to be committed
+/// soon. It says nothing of how full the engine is, because under load it is meant to be; that is in `backlog`.
+///
+/// The engine learns of the database by its own work: while no unit is submitted, an outage goes unnoticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Actors are alive (or the engine ended as it was told to), and no unit is stuck.
+    pub live: bool,
+    /// It is running, alive, and the database can be used as far as is known.
+    pub ready: bool,
+    /// Why it is not live or not ready, for a person. Holds no values of rows and no passwords.
+    pub reasons: Vec<String>,
+    /// What stage of its life the engine is in.
+    pub status: EngineStatus,
+    /// Its actors.
+    pub actors: Vec<ActorHealth>,
+    /// The database.
+    pub database: DatabaseHealth,
+    /// What was accepted and not yet answered.
+    pub backlog: Backlog,
+}
+
+/// A stage in the life of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EngineStatus {
+    /// It accepts units.
+    Running,
+    /// It accepts no more and commits what it has.
+    Draining,
+    /// It was shut down.
+    Stopped,
+    /// Its actors died too often: it ended itself.
+    Failed,
+}
+
+/// An actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ActorHealth {
+    /// Its name, as in metrics: `supervisor`, `entity_batcher`, `connection_batcher`, `mention_batcher`,
+    /// `transaction_coordinator`.
+    pub name: String,
+    /// Whether it was seen at work lately.
+    pub alive: bool,
+    /// How often it died and was started again.
+    pub restarts: u64,
+    /// How long ago it was seen at work. Below a second, unless it hangs.
+    #[serde(with = "seconds")]
+    pub seen_ago: Duration,
+}
+
+/// The database as the engine knows it from its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DatabaseHealth {
+    /// Whether it can be used, as far as is known: false while the circuit is open.
+    pub usable: bool,
+    /// How long it has not been usable.
+    #[serde(with = "optional_seconds")]
+    pub unusable_for: Option<Duration>,
+    /// When a transaction was committed last.
+    pub last_commit_at: Option<Timestamp>,
+}
+
+/// What was accepted and not yet answered, and how much of that there may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// Units.
+    pub units: u64,
+    /// Rows.
+    pub rows: u64,
+    /// As many rows may be in flight.
+    pub rows_max: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// As many bytes may be in flight.
+    pub bytes_max: u64,
+    /// How long the oldest unit has been waiting for its outcome; zero when there is none.
+    #[serde(with = "seconds")]
+    pub oldest_unit: Duration,
+}
+
+impl Health {
+    pub(super) fn of(shared: &Shared, config: &Config) -> Self {
+        let status = EngineStatus::from(shared.in_flight.life());
+        let (counted, pulse) = (shared.counters.snapshot(), &shared.pulse);
+        let ended = matches!(status, EngineStatus::Stopped | EngineStatus::Failed);
+        let actor = |actor: ActorKind| {
+            let seen_ago = pulse.age(actor);
+            let restarts = shared.counters.restarts_of(actor);
+            ActorHealth { name: actor.as_str().to_owned(), alive: !ended && seen_ago < SILENCE_MAX, restarts, seen_ago }
+        };
+        let outage = shared.store.outage();
+        let mut health = Self {
+            live: true,
+            ready: true,
+            reasons: Vec::new(),
+            status,
+            actors: ActorKind::ALL.map(actor).into(),
+            database: DatabaseHealth {
+                usable: outage.is_none(),
+                unusable_for: outage.as_ref().map(|(since, _)| since.elapsed()),
+                last_commit_at: counted.last_commit_at,
+            },
+            backlog: Backlog {
+                units: counted.units_in_flight(),
+                rows: counted.rows_in_flight,
+                rows_max: config.max_rows_in_flight as u64,
+                bytes: counted.bytes_in_flight,
+                bytes_max: config.max_bytes_in_flight as u64,
+                oldest_unit: shared.in_flight.oldest(),
+            },
+        };
+        health.judge(config.outcome_deadline, outage.map(|(_, cause)| cause.to_string()));
+        health
+    }
+
+    /// Draws the conclusions.
+    fn judge(&mut self, outcome_deadline: Duration, outage: Option<String>) {
+        match self.status {
+            EngineStatus::Running => {}
+            EngineStatus::Draining => self.is_not_ready("the engine accepts no more units".to_owned()),
+            EngineStatus::Stopped => self.is_not_ready("the engine was shut down".to_owned()),
+            EngineStatus::Failed => self.is_not_live("actors died too often, and the engine ended".to_owned()),
+        }
+        if let EngineStatus::Running | EngineStatus::Draining = self.status {
+            let silent: Vec<_> = self.actors.iter().filter(|actor| !actor.alive).map(|actor| &*actor.name).collect();
+            if !silent.is_empty() {
+                let reason = format!("no sign of life from {}", silent.join(", "));
+                self.is_not_live(reason);
+            }
+            if self.backlog.oldest_unit > outcome_deadline + LATE_MAX {
+                self.is_not_live(format!("a unit has had no outcome for {} s", self.backlog.oldest_unit.as_secs()));
+            }
+        }
+        if let Some(cause) = outage {
+            self.is_not_ready(format!("the database cannot be used: {cause}"));
+        }
+    }
+
+    fn is_not_ready(&mut self, reason: String) {
+        self.ready = false;
+        self.reasons.push(reason);
+    }
+
+    fn is_not_live(&mut self, reason: String) {
+        self.live = false;
+        self.is_not_ready(reason);
+    }
+}
+
+impl From<Life> for EngineStatus {
+    fn from(life: Life) -> Self {
+        match life {
+            Life::Open => Self::Running,
+            Life::Closed => Self::Draining,
+            Life::ShutDown => Self::Stopped,
+            Life::Failed => Self::Failed,
+        }
+    }
+}
+
+/// Durations as seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        duration.as_secs_f64().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// The same where there may be none.
+mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    // The form that serde asks for.
+    #[allow(clippy::ref_option)]
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        duration.map(|duration| duration.as_secs_f64()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(from)?;
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_mins(1);
+
+    fn healthy() -> Health {
+        let actor = |actor: ActorKind| ActorHealth {
+            name: actor.as_str().to_owned(),
+            alive: true,
+            restarts: 0,
+            seen_ago: Duration::from_millis(250),
+        };
+        Health {
+            live: true,
+            ready: true,
+            reasons: Vec::new(),
+            status: EngineStatus::Running,
+            actors: ActorKind::ALL.map(actor).into(),
+            database: DatabaseHealth { usable: true, unusable_for: None, last_commit_at: None },
+            backlog: Backlog { units: 1, rows: 9, rows_max: 9, bytes: 9, bytes_max: 9, oldest_unit: DEADLINE },
+        }
+    }
+
+    /// Live, ready, and how many reasons.
+    fn judged(change: impl FnOnce(&mut Health), outage: Option<&str>) -> (bool, bool, usize) {
+        let mut health = healthy();
+        change(&mut health);
+        health.judge(DEADLINE, outage.map(str::to_owned));
+        (health.live, health.ready, health.reasons.len())
+    }
+
+    #[test]
+    fn what_only_a_restart_mends_is_told_from_what_passes() {
+        assert_eq!(judged(|_| {}, None), (true, true, 0), "a full engine is healthy");
+        assert_eq!(judged(|_| {}, Some("down")), (true, false, 1), "an outage is no reason to restart");
+        assert_eq!(judged(|health| health.status = EngineStatus::Draining, None), (true, false, 1));
+        assert_eq!(judged(|health| health.actors[3].alive = false, None), (false, false, 1));
+        let stuck = |health: &mut Health| health.backlog.oldest_unit = 3 * DEADLINE;
+        assert_eq!(judged(stuck, Some("down")), (false, false, 2));
+        // All actors of an engine that ended are gone.
+        let ended = |status| {
+            move |health: &mut Health| {
+                health.status = status;
+                health.actors.iter_mut().for_each(|actor| actor.alive = false);
+            }
+        };
+        assert_eq!(judged(ended(EngineStatus::Stopped), None), (true, false, 1), "as it was told to");
+        assert_eq!(judged(ended(EngineStatus::Failed), None), (false, false, 1));
+    }
+
+    #[test]
+    fn it_reads_back_from_json() {
+        let mut health = healthy();
+        health.database.unusable_for = Some(Duration::from_millis(1500));
+        let json = serde_json::to_value(&health).unwrap();
+        assert_eq!((&json["status"], &json["database"]["unusable_for"]), (&"running".into(), &1.5.into()));
+        assert_eq!(json["actors"][0]["seen_ago"], 0.25);
+        assert_eq!(serde_json::from_value::<Health>(json).unwrap(), health);
+    }
+}

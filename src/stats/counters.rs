@@ -1,0 +1,363 @@
+//! Where everything is counted: for snapshots, and for the recorder that the program installed.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+use metrics::{counter, gauge, histogram};
+use uuid::Uuid;
+
+use super::distribution::Recorder;
+use super::hot_connections::HotConnections;
+use super::{Stats, TableStats};
+use crate::actor::ActorKind;
+use crate::outcome::{Disposition, Outcome};
+use crate::record::Table;
+use crate::telemetry;
+
+/// An outcome without what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutcomeKind {
+    Committed,
+    Rejected,
+    Unavailable,
+}
+
+impl OutcomeKind {
+    pub(crate) const fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Committed(_) => Self::Committed,
+            Outcome::Rejected(_) => Self::Rejected,
+            Outcome::Unavailable(_) => Self::Unavailable,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Rejected => "rejected",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What follows from a transaction that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    Retry,
+    Split,
+    Reject,
+}
+
+impl Reaction {
+    pub(crate) const ALL: [Self; 3] = [Self::Retry, Self::Split, Self::Reject];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Split => "split",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// Where a sealed epoch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EpochState {
+    /// Waiting for its lane.
+    Waiting,
+    /// In a transaction, or between two of them.
+    Writing,
+}
+
+impl EpochState {
+    pub(crate) const ALL: [Self; 2] = [Self::Waiting, Self::Writing];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Writing => "writing",
+        }
+    }
+}
+
+/// The totals, kept without locks on the way of a row.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    submitted: AtomicU64,
+    committed: AtomicU64,
+    rejected: AtomicU64,
+    unavailable: AtomicU64,
+    tables: [TableCounters; 3],
+    epochs: AtomicU64,
+    epoch_rows_max: AtomicU64,
+    epoch_rows: Recorder,
+    epoch_units: Recorder,
+    epochs_by_state: [AtomicU64; 2],
+    failures: [AtomicU64; 3],
+    actor_restarts: [AtomicU64; 5],
+    circuit_openings: AtomicU64,
+    circuit_open: AtomicBool,
+    dead_letters: AtomicU64,
+    rows_in_flight: AtomicU64,
+    bytes_in_flight: AtomicU64,
+    acknowledgement: Recorder,
+    admission_wait: Recorder,
+    lane_wait: Recorder,
+    pool_wait: Recorder,
+    commit: Recorder,
+    /// Microseconds since 1970; 0 before the first.
+    last_commit_at: AtomicI64,
+    /// Locked once an epoch.
+    hot_connections: Mutex<HotConnections>,
+}
+
+#[derive(Debug, Default)]
+struct TableCounters {
+    received: AtomicU64,
+    by_disposition: [AtomicU64; 3],
+    batch_rows: Recorder,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            submitted: AtomicU64::default(),
+            committed: AtomicU64::default(),
+            rejected: AtomicU64::default(),
+            unavailable: AtomicU64::default(),
+            tables: Default::default(),
+            epochs: AtomicU64::default(),
+            epoch_rows_max: AtomicU64::default(),
+            epoch_rows: Recorder::default(),
+            epoch_units: Recorder::default(),
+            epochs_by_state: Default::default(),
+            failures: Default::default(),
+            actor_restarts: Default::default(),
+            circuit_openings: AtomicU64::default(),
+            circuit_open: AtomicBool::default(),
+            dead_letters: AtomicU64::default(),
+            rows_in_flight: AtomicU64::default(),
+            bytes_in_flight: AtomicU64::default(),
+            acknowledgement: Recorder::default(),
+            admission_wait: Recorder::default(),
+            lane_wait: Recorder::default(),
+            pool_wait: Recorder::default(),
+            commit: Recorder::default(),
+            last_commit_at: AtomicI64::default(),
+            hot_connections: Mutex::new(HotConnections::new(Instant::now())),
+        }
+    }
+}
+
+/// An epoch counts as being where it is as long as this lives.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct InState<'a> {
+    counters: &'a Counters,
+    state: EpochState,
+}
+
+impl Drop for InState<'_> {
+    fn drop(&mut self) {
+        let left = self.counters.epochs_by_state[self.state as usize].fetch_sub(1, Ordering::Relaxed) - 1;
+        telemetry::epochs_in_flight(self.state.as_str(), left);
+    }
+}
+
+fn add(total: &AtomicU64, more: u64) {
+    total.fetch_add(more, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn accepted(&self, rows: usize, bytes: usize) {
+        add(&self.submitted, 1);
+        let rows = self.rows_in_flight.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
+        let bytes = self.bytes_in_flight.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        gauge!(telemetry::ROWS_IN_FLIGHT).set(rows as f64);
+        gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
+    }
+
+    /// A unit that took up so many rows and bytes has its outcome.
+    pub(crate) fn settled(&self, outcome: OutcomeKind, (rows, bytes): (usize, usize), took: Duration) {
+        self.acknowledgement.record_duration(took);
+        match outcome {
+            OutcomeKind::Committed => add(&self.committed, 1),
+            OutcomeKind::Rejected => add(&self.rejected, 1),
+            OutcomeKind::Unavailable => add(&self.unavailable, 1),
+        }
+        self.rows_in_flight.fetch_sub(rows as u64, Ordering::Relaxed);
+        self.bytes_in_flight.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Tells the program's recorder of a unit's outcome. Apart from [`settled`](Self::settled),
+    /// because a recorder is the program's code, and may panic.
+    pub(crate) fn report_settled(&self, outcome: OutcomeKind, took: Duration) {
+        gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
+        gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
+        counter!(telemetry::UNITS, "outcome" => outcome.as_str()).increment(1);
+        histogram!(telemetry::ACKNOWLEDGEMENT_SECONDS, "outcome" => outcome.as_str()).record(took);
+    }
+
+    /// A unit waited so long for room.
+    pub(crate) fn admitted(&self, waited: Duration) {
+        self.admission_wait.record_duration(waited);
+        histogram!(telemetry::ADMISSION_WAIT_SECONDS).record(waited);
+    }
+
+    /// An epoch waited so long for its lane.
+    pub(crate) fn got_lane(&self, waited: Duration) {
+        self.lane_wait.record_duration(waited);
+        histogram!(telemetry::LANE_WAIT_SECONDS).record(waited);
+    }
+
+    /// Somebody waited so long for a connection.
+    pub(crate) fn got_connection(&self, waited: Duration) {
+        self.pool_wait.record_duration(waited);
+        histogram!(telemetry::POOL_WAIT_SECONDS).record(waited);
+    }
+
+    /// An epoch is there until the answer is dropped.
+    pub(crate) fn epoch_is(&self, state: EpochState) -> InState<'_> {
+        let now = self.epochs_by_state[state as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        telemetry::epochs_in_flight(state.as_str(), now);
+        InState { counters: self, state }
+    }
+
+    /// An epoch with so many connections was committed: the place of each in its batch, as often as units named it, and its
+    /// id.
+    pub(crate) fn named(&self, connections: usize, rows: impl Iterator<Item = (u32, Uuid)>) {
+        let mut named = vec![(0, Uuid::nil()); connections];
+        for (slot, id) in rows {
+            let entry = &mut named[slot as usize];
+            *entry = (entry.0 + 1, id);
+        }
+        named.retain(|(rows, _)| *rows > 0);
+        self.hot_connections.lock().unwrap_or_else(PoisonError::into_inner).absorb(named, Instant::now());
+    }
+
+    /// A transaction was committed.
+    pub(crate) fn epoch_committed(
+        &self,
+        units: usize,
+        received: [(Table, usize); 3],
+        dispositions: &[(Table, Disposition)],
+        took: Duration,
+    ) {
+        add(&self.epochs, 1);
+        self.commit.record_duration(took);
+        self.epoch_units.record(units as u64);
+        let now = chrono::Utc::now();
+        self.last_commit_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
+        histogram!(telemetry::COMMIT_SECONDS).record(took);
+        histogram!(telemetry::EPOCH_UNITS).record(units as f64);
+        let mut rows_of_epoch = 0;
+        for (table, received) in received {
+            let totals = &self.tables[table as usize];
+            add(&totals.received, received as u64);
+            counter!(telemetry::ROWS_RECEIVED, "table" => table.as_str()).increment(received as u64);
+            rows_of_epoch += received as u64;
+            let mut batch_rows = 0;
+            for disposition in Disposition::ALL {
+                let rows = dispositions.iter().filter(|row| **row == (table, disposition)).count() as u64;
+                add(&totals.by_disposition[disposition as usize], rows);
+                counter!(telemetry::ROWS, "table" => table.as_str(), "disposition" => disposition.as_str())
+                    .increment(rows);
+                batch_rows += rows;
+            }
+            totals.batch_rows.record(batch_rows);
+            histogram!(telemetry::BATCH_ROWS, "table" => table.as_str()).record(batch_rows as f64);
+            counter!(telemetry::ROWS_COALESCED, "table" => table.as_str())
+                .increment((received as u64).saturating_sub(batch_rows));
+        }
+        self.epoch_rows.record(rows_of_epoch);
+        self.epoch_rows_max.fetch_max(rows_of_epoch, Ordering::Relaxed);
+    }
+
+    /// A transaction failed, and this follows.
+    pub(crate) fn attempt_failed(&self, reaction: Reaction, sqlstate: Option<&str>) {
+        add(&self.failures[reaction as usize], 1);
+        telemetry::retried(sqlstate, reaction.as_str());
+    }
+
+    pub(crate) fn actor_restarted(&self, actor: ActorKind) {
+        add(&self.actor_restarts[actor as usize], 1);
+        telemetry::actor_restarted(actor.as_str());
+    }
+
+    /// How often an actor was started again.
+    pub(crate) fn restarts_of(&self, actor: ActorKind) -> u64 {
+        self.actor_restarts[actor as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn circuit_opened(&self, sqlstate: Option<&str>) {
+        add(&self.circuit_openings, 1);
+        self.circuit_open.store(true, Ordering::Relaxed);
+        telemetry::circuit_opened(sqlstate);
+    }
+
+    pub(crate) fn circuit_closed(&self) {
+        self.circuit_open.store(false, Ordering::Relaxed);
+        telemetry::circuit_closed();
+    }
+
+    pub(crate) fn dead_letters_kept(&self, units: usize) {
+        add(&self.dead_letters, units as u64);
+        telemetry::dead_letters_kept(units);
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let table = |table: Table| {
+            let totals = &self.tables[table as usize];
+            TableStats {
+                received: get(&totals.received),
+                inserted: get(&totals.by_disposition[Disposition::Inserted as usize]),
+                updated: get(&totals.by_disposition[Disposition::Updated as usize]),
+                unchanged: get(&totals.by_disposition[Disposition::Unchanged as usize]),
+                batch_rows: totals.batch_rows.snapshot(),
+            }
+        };
+        Stats {
+            units_submitted: get(&self.submitted),
+            units_committed: get(&self.committed),
+            units_rejected: get(&self.rejected),
+            units_unavailable: get(&self.unavailable),
+            entities: table(Table::Entities),
+            connections: table(Table::Connections),
+            mentions: table(Table::Mentions),
+            epochs: get(&self.epochs),
+            epoch_rows_max: get(&self.epoch_rows_max),
+            epoch_rows: self.epoch_rows.snapshot(),
+            epoch_units: self.epoch_units.snapshot(),
+            epochs_writing: get(&self.epochs_by_state[EpochState::Writing as usize]),
+            epochs_waiting: get(&self.epochs_by_state[EpochState::Waiting as usize]),
+            failed_attempts: self.failures.iter().map(get).sum(),
+            retries: get(&self.failures[Reaction::Retry as usize]),
+            splits: get(&self.failures[Reaction::Split as usize]),
+            actor_restarts: self.actor_restarts.iter().map(get).sum(),
+            circuit_openings: get(&self.circuit_openings),
+            circuit_open: self.circuit_open.load(Ordering::Relaxed),
+            dead_letters: get(&self.dead_letters),
+            rows_in_flight: get(&self.rows_in_flight),
+            bytes_in_flight: get(&self.bytes_in_flight),
+            acknowledgement: self.acknowledgement.latency(),
+            admission_wait: self.admission_wait.latency(),
+            lane_wait: self.lane_wait.latency(),
+            pool_wait: self.pool_wait.latency(),
+            commit: self.commit.latency(),
+            // The store's to say.
+            pool: super::PoolStats::default(),
+            last_commit_at: Some(self.last_commit_at.load(Ordering::Relaxed))
+                .filter(|micros| *micros > 0)
+                .and_then(DateTime::from_timestamp_micros),
+            hot_connections: self
+                .hot_connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .hottest(Instant::now()),
+        }
+    }
+}

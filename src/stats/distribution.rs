@@ -1,0 +1,258 @@
+//! How values are spread: latencies and sizes, counted in buckets whose width grows with the value.
+//!
+//! Recording is one relaxed addition to one counter, so that it may be done for each unit. A snapshot
+//! keeps the buckets, so that two of them can be subtracted: what happened *since* an earlier look is
+//! what a person wants to see of a program that runs for weeks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use histogram::{AtomicHistogram, Config};
+use serde::{Deserialize, Serialize};
+
+/// Buckets of one power of two, as a power of two: values are told apart to 1/32, which is 3 %.
+const GROUPING_POWER: u8 = 5;
+/// Values up to 2^40: as microseconds that is twelve days.
+const MAX_VALUE_POWER: u8 = 40;
+const VALUE_MAX: u64 = (1 << MAX_VALUE_POWER) - 1;
+
+/// How whole numbers are spread, for example the rows of batches. Values are known to 3 %.
+///
+/// As JSON it also has its quantiles: `count`, `sum`, `p50`, `p90`, `p99`, `max`, and `buckets`, each the largest value that
+/// belongs to it and how many there were.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "Wire", from = "Wire")]
+pub struct Distribution {
+    count: u64,
+    sum: u64,
+    /// The largest value of each bucket that is not empty, ascending, and how many are in it.
+    buckets: Vec<(u64, u64)>,
+}
+
+impl Distribution {
+    /// How many values there were.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// All values together.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The mean; 0 when there was no value.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
+    }
+
+    /// The value that this share of all values does not exceed, for example 0.99; 0 when there was no value.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> u64 {
+        let rank = (share.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        let reached = self.buckets.iter().find(|(_, count)| {
+            seen += count;
+            seen >= rank
+        });
+        reached.or(self.buckets.last()).map_or(0, |(value, _)| *value)
+    }
+
+    /// The largest value; 0 when there was none.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.buckets.last().map_or(0, |(value, _)| *value)
+    }
+
+    /// The buckets that are not empty: the largest value that belongs to each, ascending, and how many there were.
+    #[must_use]
+    pub fn buckets(&self) -> &[(u64, u64)] {
+        &self.buckets
+    }
+
+    /// What came in since an earlier snapshot of the same engine.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut before = earlier.buckets.iter().peekable();
+        let fresh = |(value, count): &(u64, u64)| {
+            while before.next_if(|(earlier, _)| earlier < value).is_some() {}
+            let known = before.next_if(|(earlier, _)| earlier == value).map_or(0, |(_, count)| *count);
+            (*value, count.saturating_sub(known))
+        };
+        let buckets: Vec<_> = self.buckets.iter().map(fresh).filter(|(_, count)| *count > 0).collect();
+        Self { count: buckets.iter().map(|(_, count)| count).sum(), sum: self.sum.saturating_sub(earlier.sum), buckets }
+    }
+}
+
+/// How durations are spread; known to 3 %.
+///
+/// As JSON it is a [`Distribution`] named `microseconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    microseconds: Distribution,
+}
+
+impl Latency {
+    /// How many there were.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.microseconds.count()
+    }
+
+    /// The mean; zero when there was none.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.microseconds.mean() / 1e6)
+    }
+
+    /// What this share of all does not exceed, for example 0.99; zero when there was none.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_micros(self.microseconds.quantile(share))
+    }
+
+    /// The longest; zero when there was none.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.microseconds.max())
+    }
+
+    /// What came in since an earlier snapshot of the same engine.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self { microseconds: self.microseconds.since(&earlier.microseconds) }
+    }
+
+    /// The same in microseconds, with its buckets.
+    #[must_use]
+    pub const fn microseconds(&self) -> &Distribution {
+        &self.microseconds
+    }
+}
+
+/// A distribution as it is written, with what a reader would otherwise have to work out.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    count: u64,
+    sum: u64,
+    #[serde(skip_deserializing)]
+    p50: u64,
+    #[serde(skip_deserializing)]
+    p90: u64,
+    #[serde(skip_deserializing)]
+    p99: u64,
+    #[serde(skip_deserializing)]
+    max: u64,
+    buckets: Vec<(u64, u64)>,
+}
+
+impl From<Distribution> for Wire {
+    fn from(values: Distribution) -> Self {
+        let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| values.quantile(share));
+        Self { p50, p90, p99, max: values.max(), count: values.count, sum: values.sum, buckets: values.buckets }
+    }
+}
+
+impl From<Wire> for Distribution {
+    fn from(Wire { count, sum, buckets, .. }: Wire) -> Self {
+        Self { count, sum, buckets }
+    }
+}
+
+/// Where values are recorded, by any number of threads at once.
+pub(crate) struct Recorder {
+    buckets: AtomicHistogram,
+    sum: AtomicU64,
+}
+
+/// Not the buckets: there are a thousand.
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("sum", &self.sum).finish_non_exhaustive()
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let config = Config::new(GROUPING_POWER, MAX_VALUE_POWER).expect("powers in order, see their definition");
+        Self { buckets: AtomicHistogram::with_config(&config), sum: AtomicU64::new(0) }
+    }
+}
+
+impl Recorder {
+    /// What is larger than any bucket counts as the largest.
+    pub(crate) fn record(&self, value: u64) {
+        let value = value.min(VALUE_MAX);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+        // Cannot fail: the value is in range.
+        let _ = self.buckets.increment(value);
+    }
+
+    pub(crate) fn record_duration(&self, value: Duration) {
+        self.record(u64::try_from(value.as_micros()).unwrap_or(VALUE_MAX));
+    }
+
+    pub(crate) fn snapshot(&self) -> Distribution {
+        let snapshot = self.buckets.load();
+        let filled = snapshot.iter().filter(|bucket| bucket.count() > 0);
+        let buckets: Vec<_> = filled.map(|bucket| (bucket.end(), bucket.count())).collect();
+        // Of the same moment as the buckets, so that quantiles are always among them.
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        Distribution { count, sum: self.sum.load(Ordering::Relaxed), buckets }
+    }
+
+    pub(crate) fn latency(&self) -> Latency {
+        Latency { microseconds: self.snapshot() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: impl IntoIterator<Item = u64>) -> Distribution {
+        let recorder = Recorder::default();
+        for value in values {
+            recorder.record(value);
+        }
+        recorder.snapshot()
+    }
+
+    #[test]
+    fn quantiles_are_right_to_three_percent() {
+        let values = of(1..=100_000);
+        assert_eq!((values.count(), values.sum()), (100_000, 5_000_050_000));
+        for (share, exact) in [(0.5, 50_000.0), (0.9, 90_000.0), (0.99, 99_000.0), (1.0, 100_000.0)] {
+            let found = values.quantile(share) as f64;
+            assert!(found >= exact && found <= exact * 1.032, "{share}: {found} for {exact}");
+        }
+        assert_eq!(of([7, 7, 9]).quantile(0.5), 7, "small values are exact");
+        assert_eq!((of([]).quantile(0.5), of([]).max()), (0, 0));
+        assert!(of([]).mean().abs() < f64::EPSILON);
+        assert_eq!(of([u64::MAX]).max(), VALUE_MAX, "nothing is lost for being large");
+    }
+
+    #[test]
+    fn a_difference_holds_what_came_since() {
+        let recorder = Recorder::default();
+        for value in [3, 1_000, 1_000] {
+            recorder.record(value);
+        }
+        let earlier = recorder.snapshot();
+        for value in [1_000, 5, 70_000] {
+            recorder.record(value);
+        }
+        assert_eq!(recorder.snapshot().since(&earlier), of([5, 1_000, 70_000]));
+        assert_eq!(earlier.since(&earlier), of([]));
+    }
+
+    #[test]
+    fn json_says_the_quantiles_and_reads_back() {
+        let values = of([1, 2, 3, 4_000]);
+        let json = serde_json::to_value(&values).unwrap();
+        assert_eq!((&json["count"], &json["p50"]), (&4.into(), &2.into()));
+        assert_eq!(serde_json::from_value::<Distribution>(json).unwrap(), values);
+    }
+}

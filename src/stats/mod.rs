@@ -1,0 +1,136 @@
+//! What an engine has done and is doing: totals and distributions, as a snapshot at any time and for the program's
+//! metrics.
+//!
+//! `counters` is where everything is counted, by atomic additions: for units one each, for rows one an epoch.
+//! `distribution` is how latencies and sizes are kept, `hot_connections` which connections are named most.
+
+mod counters;
+mod distribution;
+mod hot_connections;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use counters::{Counters, EpochState, OutcomeKind, Reaction};
+pub use distribution::{Distribution, Latency};
+pub use hot_connections::HotConnection;
+
+use crate::record::Timestamp;
+
+/// An engine's totals since its start, and its state now. Reads and writes itself with serde, so that a program can
+/// offer it as JSON: see [`Engine::stats`](crate::Engine::stats).
+///
+/// Numbers are counted one by one, not under a lock: those of one moment may differ by what happened while they were read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Units accepted.
+    pub units_submitted: u64,
+    /// Units committed.
+    pub units_committed: u64,
+    /// Units rejected by the database.
+    pub units_rejected: u64,
+    /// Units whose outcome could not be established.
+    pub units_unavailable: u64,
+    /// Rows of `entities`.
+    pub entities: TableStats,
+    /// Rows of `connections`.
+    pub connections: TableStats,
+    /// Rows of `mentions`.
+    pub mentions: TableStats,
+    /// Transactions committed.
+    pub epochs: u64,
+    /// Rows, as received, of the largest committed transaction.
+    pub epoch_rows_max: u64,
+    /// Rows, as received, of committed transactions.
+    pub epoch_rows: Distribution,
+    /// Units of committed transactions.
+    pub epoch_units: Distribution,
+    /// Epochs that a transaction is writing, now.
+    pub epochs_writing: u64,
+    /// Sealed epochs that wait for their lane to be free, now.
+    pub epochs_waiting: u64,
+    /// Transactions that failed and were tried again, split, or ended in a rejection.
+    pub failed_attempts: u64,
+    /// Those of them that were tried again as they were.
+    pub retries: u64,
+    /// Those of them that were tried again in halves.
+    pub splits: u64,
+    /// Actors that died and were started again.
+    pub actor_restarts: u64,
+    /// How often the database as a whole could not be used, so that everybody had to wait.
+    pub circuit_openings: u64,
+    /// Whether that is so now.
+    pub circuit_open: bool,
+    /// Rejected units that were kept in `graphsink_dead_letters`.
+    pub dead_letters: u64,
+    /// Rows accepted and not yet answered, now.
+    pub rows_in_flight: u64,
+    /// Bytes accepted and not yet answered, now.
+    pub bytes_in_flight: u64,
+    /// Units: from acceptance to outcome, whichever it is.
+    pub acknowledgement: Latency,
+    /// Units: how long `submit` waited for room.
+    pub admission_wait: Latency,
+    /// Epochs: how long they waited for their lane, sealed.
+    pub lane_wait: Latency,
+    /// Transactions: how long they waited for a connection.
+    pub pool_wait: Latency,
+    /// Committed transactions: from their connection to their commit, both included.
+    pub commit: Latency,
+    /// The connections to the database, now.
+    pub pool: PoolStats,
+    /// When the last transaction was committed.
+    pub last_commit_at: Option<Timestamp>,
+    /// Connections that units name most often lately, at most ten, hottest first. An estimate.
+    pub hot_connections: Vec<HotConnection>,
+}
+
+impl Stats {
+    /// Units accepted and not yet answered.
+    #[must_use]
+    pub const fn units_in_flight(&self) -> u64 {
+        self.units_submitted.saturating_sub(self.units_committed + self.units_rejected + self.units_unavailable)
+    }
+}
+
+/// Totals of one table, of committed transactions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableStats {
+    /// Rows as submitted.
+    pub received: u64,
+    /// Rows of the database that were inserted.
+    pub inserted: u64,
+    /// Rows of the database that were updated.
+    pub updated: u64,
+    /// Rows of the database that said all this already.
+    pub unchanged: u64,
+    /// Coalesced rows of each batch.
+    pub batch_rows: Distribution,
+}
+
+impl TableStats {
+    /// Rows that coalescing saved.
+    #[must_use]
+    pub const fn coalesced(&self) -> u64 {
+        self.received.saturating_sub(self.inserted + self.updated + self.unchanged)
+    }
+}
+
+/// Connections to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolStats {
+    /// Open ones.
+    pub open: u32,
+    /// Those of them that nobody uses.
+    pub idle: u32,
+    /// As many may be open.
+    pub max: u32,
+}
+
+impl PoolStats {
+    /// Open ones that somebody uses.
+    #[must_use]
+    pub const fn in_use(&self) -> u32 {
+        self.open.saturating_sub(self.idle)
+    }
+}
