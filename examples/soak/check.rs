@@ -269,7 +269,9 @@ impl Checker {
         let marks: Vec<Record> = whole.iter().map(|number| mark(*number, as_of)).collect();
         let pool = self.load.pool.iter().zip(&self.said).filter(|(_, said)| **said).map(|(record, _)| record);
         let records: Vec<&Record> = pool.chain(&marks).chain(&self.always).collect();
-        let model = model::graph(records.iter().copied(), as_of);
+        let merged = self.load.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = merged.graph_with(records, as_of);
+        drop(merged);
         self.load.ledger.check_none("the database is not what the model says", &database::differences(&model, &graph));
         Ok(client)
     }

@@ -54,6 +54,10 @@ pub(crate) struct Totals {
     pub(crate) submits_cancelled: u64,
     /// Calls of `submit` that found the engine shut down.
     pub(crate) closed: u64,
+    /// Entities that were made part of others.
+    pub(crate) merged: u64,
+    /// Calls of `merge` without a certain outcome; each was followed by another.
+    pub(crate) merges_unavailable: u64,
 }
 
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@
 //! - `schedule` draws which fault happens when, from the seed alone; `inject` makes it happen, through the proxy of the
 //!   tests between engines and server, and as somebody else on the server;
 //! - `stage` is the server, `engines` are the engines, `pool` holds all records, `producer` makes units of them and
-//!   submits each until its outcome is known;
+//!   submits each until its outcome is known; `merger` makes one entity of two now and then;
 //! - `ledger` keeps the book of what was submitted and said; `check` compares it with the database, continuously and
 //!   row by row whenever everything has settled; `log` reads the server's log;
 //! - `report` prints the result.
@@ -20,6 +20,9 @@
 //! first half of random ids; a clock that can be moved for one process needs a library that is preloaded.
 
 mod args;
+#[allow(dead_code)]
+#[path = "../../tests/it/merges/canonical.rs"]
+mod canonical;
 mod check;
 #[allow(dead_code)]
 #[path = "../../tests/it/database.rs"]
@@ -31,6 +34,7 @@ mod generate;
 mod inject;
 mod ledger;
 mod log;
+mod merger;
 #[allow(dead_code)]
 #[path = "../../tests/it/model.rs"]
 mod model;
@@ -47,7 +51,7 @@ use std::error::Error;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use clap::Parser;
@@ -206,6 +210,7 @@ impl Soak {
             ledger: Arc::clone(&ledger),
             engines: Arc::clone(&engines),
             mischief: Arc::clone(&mischief),
+            merged: Mutex::default(),
             as_of,
         });
         let checker =
@@ -233,6 +238,8 @@ impl Soak {
             let end = start + times.end.saturating_sub(times.start);
             producers.spawn(Arc::clone(&self.load).produce(seed ^ (producer << 48), fresh.clone(), end));
         }
+        let merging =
+            tokio::spawn(merger::merge(Arc::clone(&self.load), seed, start + times.end.saturating_sub(times.start)));
         injecting.await?;
         check::engines_come_back(&self.load, &self.checker.always).await;
         let ended = async {
@@ -244,6 +251,9 @@ impl Soak {
         match tokio::time::timeout(SETTLE, ended).await {
             Ok(ended) => ended?,
             Err(_) => self.ledger.violation(format!("producers have units without outcome {SETTLE:?} after the end")),
+        }
+        if tokio::time::timeout(SETTLE, merging).await.is_err() {
+            self.ledger.violation(format!("a merge has no certain outcome {SETTLE:?} after the end"));
         }
         stop.store(true, Ordering::Relaxed);
         watching.await?;

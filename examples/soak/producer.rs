@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use crate::canonical::Canonical;
 use crate::engines::Engines;
 use crate::ledger::{Ledger, Truth, mark};
 use crate::model::{self, Ids, Record, Time};
@@ -39,6 +40,8 @@ pub(crate) struct Load {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) engines: Arc<Engines>,
     pub(crate) mischief: Arc<Mischief>,
+    /// Which entities became which.
+    pub(crate) merged: Mutex<Canonical>,
     pub(crate) as_of: Time,
 }
 

@@ -88,6 +88,8 @@ impl Report {
                 ("receipts dropped", self.totals.receipts_dropped),
                 ("submits cancelled", self.totals.submits_cancelled),
                 ("submits to a closed engine", self.totals.closed),
+                ("entities merged", self.totals.merged),
+                ("merges without a certain outcome", self.totals.merges_unavailable),
             ]
             .into_iter(),
         )

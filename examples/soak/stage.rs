@@ -90,6 +90,13 @@ impl Stage {
             .await?;
         admin.batch_execute(&privileges("grant", "to", "entities, connections, mentions")).await?;
         admin.batch_execute(&privileges("grant", "to", "graphsink_attempts")).await?;
+        admin
+            .batch_execute(&format!(
+                "grant delete on entities, connections, mentions to {ROLE};
+                 grant select, insert, update on entity_redirects, connection_redirects to {ROLE};
+                 grant usage on sequence graphsink_merge_generation to {ROLE}"
+            ))
+            .await?;
         drop(up);
         Ok(stage)
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use graphsink::{
-    Config, ConfigBuilder, Engine, Mention, Outcome, PlaceObservation, SourceType, StartError, UnavailableCause,
-    UnitOfWork,
+    Config, ConfigBuilder, Engine, EntityKey, EntityMerge, EntityType, Mention, MergeOutcome, Outcome,
+    PlaceObservation, SourceType, StartError, UnavailableCause, UnitOfWork,
 };
 use tokio_postgres::Client;
 
@@ -14,6 +14,7 @@ use crate::model::{self, Ids};
 use crate::support::{Database, as_of, outcome, seed, within};
 
 const RIGHTS: &str = include_str!("../../migrations/rights.sql");
+const MERGE_RIGHTS: &str = include_str!("../../migrations/merge_rights.sql");
 
 /// A database whose tables belong to the one who ran the migrations, and a role with the listed rights.
 struct Rights {
@@ -75,6 +76,23 @@ impl Rights {
                 (self.filled(&grant), self.filled(&revoke))
             })
             .collect()
+    }
+
+    /// The same, one for each column of those that name columns.
+    fn columns(&self, script: &str) -> Vec<(String, String)> {
+        let mut columns = Vec::new();
+        for (grant, _) in self.grants(script) {
+            let Some((verb, rest)) =
+                grant.split_once(" (").filter(|(verb, _)| ["grant insert", "grant update"].contains(verb))
+            else {
+                continue;
+            };
+            let (names, table) = rest.split_once(") on ").unwrap();
+            // Only the fence writes this one, in a test of its own.
+            let names = names.split(", ").filter(|name| *name != "fenced");
+            columns.extend(names.flat_map(|name| self.grants(&format!("{verb} ({name}) on {table}"))));
+        }
+        columns
     }
 }
 
@@ -164,11 +182,47 @@ async fn the_listed_rights_are_enough_for_a_whole_load() {
     assert_group_by(&rights.admin, later).await;
 }
 
+/// Makes one restaurant of two that share a dish and a mention of it. `name` is nobody else's.
+async fn merge(config: ConfigBuilder, name: &str) -> Result<(), String> {
+    let engine = within(Engine::start(config.build().unwrap())).await.unwrap();
+    let work = async {
+        let names = ["from", "into"].map(|which| format!("{name}, {which}"));
+        for (name, number) in names.iter().zip([1, 2]) {
+            let mut unit = UnitOfWork::new();
+            let (restaurant, dish) = (unit.restaurant(name.as_str()).handle(), unit.dish("pie").handle());
+            let connection = unit.connection(restaurant, dish).handle();
+            for source in ["shared", name] {
+                let mention = Mention::new(SourceType::Post, source, "https://example.org", "food", as_of());
+                unit.mention(connection, mention.upvotes(number));
+            }
+            committed(outcome(&engine, unit).await)?;
+        }
+        let [from, into] = names.map(|name| EntityKey::new(EntityType::Restaurant, name));
+        match within(engine.merge(vec![EntityMerge::new(from, into)])).await.remove(0) {
+            MergeOutcome::Merged { .. } => Ok(()),
+            MergeOutcome::Unavailable(unavailable) => committed(Outcome::Unavailable(unavailable)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let done = work.await;
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+    done
+}
+
 /// Takes a right away, sees an engine fail for want of it, and gives it back.
-async fn assert_needed(rights: &Rights, (grant, revoke): &(String, String), name: &str) {
+async fn assert_needed(rights: &Rights, grant: &(String, String), name: &str) {
+    assert_needed_to(everything, rights, grant, name).await;
+}
+
+async fn assert_needed_to(
+    work: impl AsyncFn(ConfigBuilder, &str) -> Result<(), String>,
+    rights: &Rights,
+    (grant, revoke): &(String, String),
+    name: &str,
+) {
     rights.admin.batch_execute(revoke).await.unwrap();
     // A missing right is retried until the deadline; each unit is tried once however short that is.
-    let without = everything(rights.config().outcome_deadline(Duration::from_millis(50)), name).await;
+    let without = work(rights.config().outcome_deadline(Duration::from_millis(50)), name).await;
     rights.admin.batch_execute(grant).await.unwrap();
     let said = without.expect_err(grant);
     // A rejected unit is told as such also when it cannot be kept; the log says why.
@@ -191,23 +245,30 @@ async fn none_of_the_listed_rights_is_too_much() {
 #[tokio::test(flavor = "multi_thread")]
 async fn none_of_the_listed_columns_is_too_much() {
     let rights = Rights::granted("evidence").await;
-    let mut columns = Vec::new();
-    for (grant, _) in rights.grants(RIGHTS) {
-        let Some((verb, rest)) =
-            grant.split_once(" (").filter(|(verb, _)| ["grant insert", "grant update"].contains(verb))
-        else {
-            continue;
-        };
-        let (names, table) = rest.split_once(") on ").unwrap();
-        // Only the fence writes this one; the next test is its own.
-        let names = names.split(", ").filter(|name| *name != "fenced");
-        columns.extend(names.flat_map(|name| rights.grants(&format!("{verb} ({name}) on {table}"))));
-    }
+    let columns = rights.columns(RIGHTS);
     assert_eq!(columns.len(), 85, "{columns:?}");
     for (number, column) in columns.iter().enumerate() {
         assert_needed(&rights, column, &format!("without {number}")).await;
     }
     assert_eq!(everything(rights.config(), "with all").await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merges_need_more_rights_and_none_of_those_is_too_much() {
+    let rights = Rights::granted("evidence").await;
+    let hasty = || rights.config().outcome_deadline(Duration::from_millis(50));
+    let denied = merge(hasty(), "without any").await.unwrap_err();
+    assert!(denied.contains("permission denied"), "{denied}");
+    rights.admin.batch_execute(&rights.filled(MERGE_RIGHTS)).await.unwrap();
+    assert_eq!(merge(rights.config(), "with all").await, Ok(()));
+    let grants = rights.grants(MERGE_RIGHTS);
+    let columns = rights.columns(MERGE_RIGHTS);
+    assert_eq!((grants.len(), columns.len()), (10, 13), "{grants:?} {columns:?}");
+    for (number, grant) in grants.iter().chain(&columns).enumerate() {
+        assert_needed_to(merge, &rights, grant, &format!("without {number}")).await;
+    }
+    assert_eq!(merge(rights.config(), "with all again").await, Ok(()));
+    assert_group_by(&rights.admin, as_of()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use crate::model::{self, ConnectionKey, EntityKey, EntitySpec, Graph, Record, Ti
 
 /// What a merge must come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(crate) enum Expected {
     Merged,
     AlreadyMerged,
     Missing,
@@ -21,20 +21,20 @@ pub(super) enum Expected {
 
 /// Everything that was said, and the merges so far.
 #[derive(Debug, Default)]
-pub(super) struct Canonical {
+pub(crate) struct Canonical {
     records: Vec<Record>,
     there: BTreeSet<EntityKey>,
     into: BTreeMap<EntityKey, EntityKey>,
 }
 
 impl Canonical {
-    pub(super) fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
+    pub(crate) fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
         self.there.extend(model::graph(records.clone(), Time::UNIX_EPOCH).entities.into_keys());
         self.records.extend(records.into_iter().cloned());
     }
 
     /// Carries a merge out.
-    pub(super) fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
+    pub(crate) fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
         if !self.there.contains(from) || !self.there.contains(into) {
             return Expected::Missing;
         }
@@ -45,6 +45,16 @@ impl Canonical {
         if root == target {
             return if from == into && root == *from { Expected::Itself } else { Expected::AlreadyMerged };
         }
+        self.fold(from, into);
+        Expected::Merged
+    }
+
+    /// Notes that one entity became part of another, if it was not so before.
+    pub(crate) fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
+        let (root, target) = (self.of(from), self.of(into));
+        if root == target {
+            return;
+        }
         for other in self.into.values_mut().filter(|other| **other == root) {
             other.clone_from(&target);
         }
@@ -52,16 +62,15 @@ impl Canonical {
         let name = root.name.clone();
         let alias = EntitySpec { key: root, by_id: false, aliases: vec![name], attributes: Vec::new(), place: None };
         self.records.push(Record::Entity(alias));
-        Expected::Merged
     }
 
     /// What an entity is by now.
-    pub(super) fn of(&self, key: &EntityKey) -> EntityKey {
+    pub(crate) fn of(&self, key: &EntityKey) -> EntityKey {
         self.into.get(key).unwrap_or(key).clone()
     }
 
     /// Everything that was merged.
-    pub(super) fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
+    pub(crate) fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
         self.into.iter()
     }
 
@@ -100,14 +109,20 @@ impl Canonical {
         }
     }
 
-    pub(super) fn graph(&self, as_of: Time) -> Graph {
-        let records: Vec<Record> = self.records.iter().map(|record| self.record(record)).collect();
+    pub(crate) fn graph(&self, as_of: Time) -> Graph {
+        self.graph_with([], as_of)
+    }
+
+    /// The graph if these were said too.
+    pub(crate) fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
+        let others = others.into_iter().map(|record| self.record(record));
+        let records: Vec<Record> = self.records.iter().map(|record| self.record(record)).chain(others).collect();
         model::graph(&records, as_of)
     }
 }
 
 /// Whether an outcome is what the model expects.
-pub(super) fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
+pub(crate) fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
     match outcome {
         MergeOutcome::Merged { .. } => expected == Expected::Merged,
         MergeOutcome::AlreadyMerged { .. } => expected == Expected::AlreadyMerged,

@@ -1,5 +1,6 @@
 //! The resolver against a real server: tiers, decisions, what is remembered, races.
 
+mod merged;
 mod plans;
 mod races;
 mod remembered;
