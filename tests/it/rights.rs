@@ -121,7 +121,12 @@ async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
     };
     let work = async {
         for number in [1, 2] {
-            committed(outcome(&engine, unit(name, number)).await)?;
+            let said = outcome(&engine, unit(name, number)).await;
+            let connection = said.committed().map(|unit| unit.connections[0].id);
+            committed(said)?;
+            let mut by_id = UnitOfWork::new();
+            let _ = by_id.existing_connection(connection.expect("it is committed")).handle();
+            committed(outcome(&engine, by_id).await)?;
         }
         within(engine.refresh_activity(as_of() + chrono::TimeDelta::days(40)))
             .await
