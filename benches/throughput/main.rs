@@ -260,6 +260,8 @@ impl Run<'_> {
         }
         let before = (cpu::of_server(database.postmaster().await?), Cpu::now());
         let mut measured = self.contestant.run(database, self.workload).await?;
+        // Sessions that end at this moment would be missed: they are no longer there, and not yet added up.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let server = cpu::of_server(database.postmaster().await?).saturating_sub(before.0);
         let client = Cpu::now().since(&before.1).total();
         if let Some(statements) = self.statements {
