@@ -16,11 +16,12 @@ use crate::generate::{Generated, entities, misspelt, seeded, unknown};
 /// Names of one batch of the bulk measurement.
 const BULK: usize = 5_000;
 
-/// Shares of a batch, in percent: exact names, aliases, misspelt names; the rest is unknown.
-type Mix = (u32, u32, u32);
+/// Shares of a batch, in percent: exact names, aliases, misspelt names, names with two errors; the rest is unknown.
+type Mix = (u32, u32, u32, u32);
 
-const MIXED: Mix = (50, 20, 20);
-const MISSPELT: Mix = (0, 0, 100);
+const MIXED: Mix = (50, 20, 20, 0);
+const MISSPELT: Mix = (0, 0, 100, 0);
+const TWICE: Mix = (0, 0, 0, 100);
 
 pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
     let mut random = seeded();
@@ -32,8 +33,12 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
     };
     let resolver = connect(Tier::Fuzzy).await?;
     println!("\nall tiers, 100 names a batch, {rounds} batches");
-    for (title, mix) in [("50 exact, 20 alias, 20 misspelt, 10 unknown", MIXED), ("100 misspelt", MISSPELT)] {
-        let (mut times, mut wrong, mut asked) = (Vec::new(), 0, 0);
+    for (title, mix) in [
+        ("50 exact, 20 alias, 20 misspelt, 10 unknown", MIXED),
+        ("100 misspelt (one error)", MISSPELT),
+        ("100 misspelt (two errors)", TWICE),
+    ] {
+        let (mut times, mut right, mut asked) = (Vec::new(), 0_u32, 0_u32);
         // The first few fill the server's caches.
         for round in 0..rounds + 3 {
             let batch = batch(&stored, 100, mix, &mut random);
@@ -46,14 +51,16 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
             for ((_, expected), found) in batch.iter().zip(found) {
                 if let Some(expected) = expected {
                     asked += 1;
-                    wrong += usize::from(found.is_none_or(|found| *found.name != **expected));
+                    right += u32::from(found.is_some_and(|found| *found.name == **expected));
                 }
             }
         }
-        println!("  {title}: {}; {wrong} of {asked} that are there not found", percentiles(&mut times));
+        let recall = 100.0 * f64::from(right) / f64::from(asked);
+        println!("  {title}: {}; recall {recall:.1}% of {asked} that are there", percentiles(&mut times));
     }
     println!("one name at a time, {} of them", rounds * 50);
-    for (title, mix) in [("exact", (100, 0, 0)), ("alias", (0, 100, 0)), ("misspelt", MISSPELT), ("unknown", (0, 0, 0))]
+    for (title, mix) in
+        [("exact", (100, 0, 0, 0)), ("alias", (0, 100, 0, 0)), ("misspelt", MISSPELT), ("unknown", (0, 0, 0, 0))]
     {
         let mut times = Vec::new();
         for (query, _) in batch(&stored, rounds * 50, mix, &mut random) {
@@ -65,7 +72,7 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
     }
     let resolver = connect(Tier::Alias).await?;
     let batches: Vec<Vec<Query>> = (0..rounds.min(20))
-        .map(|_| batch(&stored, BULK, (70, 25, 0), &mut random).into_iter().map(|(query, _)| query).collect())
+        .map(|_| batch(&stored, BULK, (70, 25, 0, 0), &mut random).into_iter().map(|(query, _)| query).collect())
         .collect();
     let start = Instant::now();
     for queries in &batches {
@@ -111,7 +118,7 @@ const fn entity_type(entity: &Generated) -> EntityType {
 
 /// Queries, and the name of the entity that each means.
 fn batch(stored: &[Generated], size: usize, mix: Mix, random: &mut StdRng) -> Vec<(Query, Option<String>)> {
-    let (exact, alias, wrong) = mix;
+    let (exact, alias, wrong, twice) = mix;
     (0..size)
         .map(|_| {
             loop {
@@ -125,6 +132,9 @@ fn batch(stored: &[Generated], size: usize, mix: Mix, random: &mut StdRng) -> Ve
                     (Query::new(kind, alias.as_str()), known)
                 } else if dice < exact + alias + wrong {
                     (Query::new(kind, misspelt(&entity.name, random)), known)
+                } else if dice < exact + alias + wrong + twice {
+                    let once = misspelt(&entity.name, random);
+                    (Query::new(kind, misspelt(&once, random)), known)
                 } else {
                     (Query::new(kind, unknown(random)), None)
                 };

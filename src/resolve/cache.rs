@@ -37,6 +37,8 @@ pub(crate) struct Ranked {
     pub(crate) candidates: Vec<Candidate>,
     /// Whether the likeliest is known to be called what the author wrote.
     pub(crate) known: bool,
+    /// Those that have the name itself as an alias, with what that says whatever the evidence; the oldest first.
+    pub(crate) by_name: Vec<Candidate>,
 }
 
 impl Ranked {
@@ -182,7 +184,7 @@ mod tests {
 
     fn ranked(tier: Option<Tier>) -> Arc<Ranked> {
         let candidate = |tier| Candidate { id: Uuid::from_u128(7), name: "x".into(), tier, confidence: 1.0 };
-        Arc::new(Ranked { candidates: tier.map(candidate).into_iter().collect(), known: true })
+        Arc::new(Ranked { candidates: tier.map(candidate).into_iter().collect(), known: true, by_name: Vec::new() })
     }
 
     fn commit(cache: &Cache, entity_type: EntityType, name: &str, aliases: &[&str]) {

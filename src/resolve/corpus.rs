@@ -1,12 +1,13 @@
 //! How common words and trigrams are among the names of the database, from a sample.
 //!
-//! Two uses: a rare word says more than a common one when names are compared, and a rare part of a name is the cheap
-//! way into the trigram index. Neither needs exact numbers.
+//! Three uses: a rare word says more than a common one when names are compared, a rare part of a name is the cheap way into
+//! the trigram index, and a rare beginning or end that into an ordered one. None needs exact numbers.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::halves::Range;
 use super::text::{plain_words, trigram, trigram_words};
 
 /// How many sampled names the prior below is worth: it rules in small databases and fades in large ones.
@@ -32,6 +33,9 @@ pub(crate) struct Corpus {
     scale: f64,
     words: HashMap<String, u32, RandomState>,
     trigrams: HashMap<u64, u32, RandomState>,
+    /// The sample, and the sample with each name read backwards, in order.
+    names: Vec<Box<str>>,
+    backwards: Vec<Box<str>>,
 }
 
 impl Corpus {
@@ -40,6 +44,8 @@ impl Corpus {
         let mut corpus = Self::default();
         for name in names {
             corpus.sampled += 1;
+            corpus.names.push(name.into());
+            corpus.backwards.push(name.chars().rev().collect());
             let mut words = plain_words(name);
             words.sort_unstable();
             words.dedup();
@@ -54,6 +60,8 @@ impl Corpus {
                 *corpus.trigrams.entry(trigram).or_default() += 1;
             }
         }
+        corpus.names.sort_unstable();
+        corpus.backwards.sort_unstable();
         corpus.scale = (rows / corpus.sampled.max(1) as f64).max(1.0);
         corpus
     }
@@ -75,10 +83,25 @@ impl Corpus {
         seen * self.scale
     }
 
+    /// About how many names there are in a range.
+    pub(crate) fn names_in(&self, range: &Range) -> f64 {
+        self.scale * count(&self.names, range)
+    }
+
+    /// About how many names there are that read backwards are in a range.
+    pub(crate) fn names_in_backwards(&self, range: &Range) -> f64 {
+        self.scale * count(&self.backwards, range)
+    }
+
     /// About how many names there are.
     pub(crate) fn rows(&self) -> f64 {
         self.sampled as f64 * self.scale
     }
+}
+
+fn count(sorted: &[Box<str>], range: &Range) -> f64 {
+    let below = |bound: &str| sorted.partition_point(|name| **name < *bound);
+    (below(&range.high) - below(&range.low)) as f64
 }
 
 #[cfg(test)]

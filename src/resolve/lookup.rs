@@ -3,8 +3,9 @@
 //! | round trip | |
 //! |---|---|
 //! | 1 | `begin` (one read-only snapshot), exact names and aliases of the whole batch |
-//! | 2 | similar names, and restaurants by address, of what was not found |
-//! | 3 | `commit` |
+//! | 2 | of what was not found: names that begin or end so, and restaurants by address |
+//! | 3 | of what is no typing error of these: similar names |
+//! | 4 | `commit` |
 //!
 //! Nothing is locked: writers are never held up. Values are parameters without exception; the only text put together
 //! here are the quoted names of two schemas.
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, RunError};
 use bb8_postgres::PostgresConnectionManager;
+use strsim::osa_distance;
 use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
@@ -27,6 +29,7 @@ use uuid::Uuid;
 
 use super::ResolveError;
 use super::corpus::Corpus;
+use super::halves::{Range, halves};
 use super::place::Address;
 use super::probes::probes;
 use super::query::{Query, Tier};
@@ -43,11 +46,13 @@ const SHARED_ALIAS_MAX: i64 = 5;
 /// What a batch may take beyond the timeouts of its statements.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// The order by text is that by id, without the primary key as a way to it. `limit 1` stops before redirects are looked
-/// at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
+/// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
+/// alias come first, so that however many share the author's text, they are among the answers.
+///
+/// `limit 1` stops before redirects are looked at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
 const KNOWN: &str = "
     select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
-           a.known, nullif(e.name, k.name)
+           a.known, nullif(e.name, k.name), a.by_name
     from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k(type, name, original, ord)
     left join lateral (
         select e.entity_id, e.name, e.aliases from {schema}.entities e
@@ -60,10 +65,11 @@ const KNOWN: &str = "
           and (r.name, r.type) <= (k.name, k.type::{schema}.entity_type)
         limit 1) as e on true
     left join lateral (
-        select a.entity_id, a.name, a.address, k.original = a.name or k.original = any(a.aliases) as known
+        select a.entity_id, a.name, a.address, k.original = a.name or k.original = any(a.aliases) as known,
+               k.name = any(a.aliases) as by_name
         from {schema}.entities a
         where $4 and e.entity_id is null and a.aliases && array[k.name, k.original] and a.type::text = k.type
-        order by a.entity_id::text
+        order by by_name desc, a.entity_id::text
         limit $5) as a on true
     where e.entity_id is not null or a.entity_id is not null";
 
@@ -79,6 +85,21 @@ const SIMILAR: &str = "
           and {trigrams}.similarity(e.name, p.name) >= $5
         order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
         limit $6) as s";
+
+/// Names that begin with some letters, or read backwards begin with some. Of another length they are no misspelt ones.
+///
+/// Sorted by similarity as above, but most are sorted out by what costs less.
+const RANGE: &str = "
+    select p.ord, s.entity_id, s.name, s.address
+    from unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[]) as p(ord, type, name, low, high)
+    cross join lateral (
+        select e.entity_id, e.name, e.address
+        from {schema}.entities e
+        where {column} >= p.low and {column} < p.high and e.type::text = p.type
+          and octet_length(e.name) between octet_length(p.name) - 4 and octet_length(p.name) + 4
+          and {trigrams}.similarity(e.name, p.name) >= $6
+        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        limit $7) as s";
 
 /// All that is at one house number, whatever the street: the streets are compared by [`Address`].
 const NEIGHBOURS: &str = "
@@ -100,18 +121,36 @@ pub(crate) struct StoredEntity {
     pub(crate) address: Option<String>,
 }
 
+/// An entity that an alias led to.
+#[derive(Debug)]
+pub(crate) struct Called {
+    pub(crate) entity: StoredEntity,
+    /// Whether it is known to be called what the author wrote.
+    pub(crate) known: bool,
+    /// Whether the name itself is an alias, and not the author's text alone.
+    pub(crate) by_name: bool,
+}
+
 /// What the database has for one query.
 #[derive(Debug, Default)]
 pub(crate) enum Found {
     /// The entity of that name, its own name if a merge gave it another, and whether it is known to be called what the
     /// author wrote.
     Exact(Uuid, Option<String>, bool),
-    /// Entities with that alias, and the same of the first.
-    Alias(Vec<(StoredEntity, bool)>),
+    /// Entities with the name or the author's text as an alias.
+    Alias(Vec<Called>),
     /// Entities with a similar name or at the same address, each once, perhaps none.
     Fuzzy(Vec<StoredEntity>),
     #[default]
     Nothing,
+}
+
+impl Found {
+    /// Whether the name is one of these with one typing error: nothing else is likelier, whatever else is similar.
+    fn has_one_error(&self, query: &Query) -> bool {
+        let near = |entity: &StoredEntity| osa_distance(&entity.name, &query.key.name) <= 1;
+        matches!(self, Self::Fuzzy(entities) if entities.iter().any(near))
+    }
 }
 
 /// A pool of connections for reading.
@@ -183,7 +222,7 @@ impl Database {
             needed.push("entities_aliases_idx");
         }
         if self.deepest >= Tier::Fuzzy {
-            needed.extend(["entities_name_trgm_idx", "entities_house_number_idx"]);
+            needed.extend(["entities_name_trgm_idx", "entities_name_backwards_idx", "entities_house_number_idx"]);
         }
         let connection = self.connection().await?;
         for index in needed {
@@ -292,7 +331,8 @@ impl Snapshot<'_> {
                 *found = Found::Exact(id, row.try_get(7)?, row.try_get::<_, Option<bool>>(2)?.unwrap_or(false));
                 continue;
             }
-            let entity = (stored(&row, 3)?, row.try_get::<_, Option<bool>>(6)?.unwrap_or(false));
+            let is = |column| row.try_get::<_, Option<bool>>(column).map(Option::unwrap_or_default);
+            let entity = Called { entity: stored(&row, 3)?, known: is(6)?, by_name: is(8)? };
             match found {
                 Found::Alias(entities) => entities.push(entity),
                 _ => *found = Found::Alias(vec![entity]),
@@ -301,43 +341,65 @@ impl Snapshot<'_> {
         Ok(found)
     }
 
-    /// Looks for similar names of what was not found, and for what is at the same address.
+    /// Looks for names with one error and for what is at the same address, then for similar names of what is left.
     async fn fuzzy(&self, queries: &[Query], found: &mut [Found], corpus: &Corpus) -> Result<(), StoreError> {
+        let sought: Vec<usize> = (0..queries.len()).filter(|index| matches!(found[*index], Found::Nothing)).collect();
+        let (mut beginnings, mut ends) = (Ranges::default(), Ranges::default());
+        let (mut ords, mut names, mut numbers, mut streets) = (vec![], vec![], vec![], vec![]);
+        for &index in &sought {
+            let query = &queries[index];
+            let halves = halves(&query.key.name, corpus);
+            beginnings.add(index, query, halves.beginning);
+            ends.add(index, query, halves.end);
+            if query.key.entity_type == EntityType::Restaurant && query.address.is_some() {
+                for (number, street) in Address::parse(query.address.as_deref(), None).houses() {
+                    ords.push(index as i32);
+                    names.push(&*query.key.name);
+                    numbers.push(number);
+                    streets.push(format!("%{street}%"));
+                }
+            }
+        }
+        let near: [&(dyn ToSql + Sync); 5] = [&ords, &names, &numbers, &streets, &self.database.candidates_max];
+        let near = self.query(self.connection.neighbours.as_ref(), &near, ords.is_empty());
+        let beginning = self.range(self.connection.beginning.as_ref(), &beginnings);
+        let end = self.range(self.connection.end.as_ref(), &ends);
+        let (beginning, end, near) = futures::join!(beginning, end, near);
+        add_similar(found, beginning?.iter().chain(&end?).chain(&near?))?;
+        let left = sought.into_iter().filter(|index| !found[*index].has_one_error(&queries[*index]));
+        let similar = self.similar(queries, left, corpus).await?;
+        add_similar(found, &similar)
+    }
+
+    /// Names that share a rare piece.
+    async fn similar(
+        &self,
+        queries: &[Query],
+        sought: impl Iterator<Item = usize>,
+        corpus: &Corpus,
+    ) -> Result<Vec<Row>, StoreError> {
         let (mut ords, mut types, mut names, mut patterns) = (vec![], vec![], vec![], vec![]);
-        let (mut near_ords, mut near_names, mut numbers, mut streets) = (vec![], vec![], vec![], vec![]);
-        for (index, query) in queries.iter().enumerate().filter(|(index, _)| matches!(found[*index], Found::Nothing)) {
+        for index in sought {
+            let query = &queries[index];
             for pattern in probes(&query.key.name, corpus) {
                 ords.push(index as i32);
                 types.push(query.key.entity_type.as_str());
                 names.push(&*query.key.name);
                 patterns.push(pattern);
             }
-            if query.key.entity_type == EntityType::Restaurant && query.address.is_some() {
-                for (number, street) in Address::parse(query.address.as_deref(), None).houses() {
-                    near_ords.push(index as i32);
-                    near_names.push(&*query.key.name);
-                    numbers.push(number);
-                    streets.push(format!("%{street}%"));
-                }
-            }
         }
         let database = self.database;
-        let similar: [&(dyn ToSql + Sync); 6] =
+        let parameters: [&(dyn ToSql + Sync); 6] =
             [&ords, &types, &names, &patterns, &database.similarity_min, &database.candidates_max];
-        let near: [&(dyn ToSql + Sync); 5] = [&near_ords, &near_names, &numbers, &streets, &database.candidates_max];
-        let similar = self.query(self.connection.similar.as_ref(), &similar, ords.is_empty());
-        let near = self.query(self.connection.neighbours.as_ref(), &near, near_ords.is_empty());
-        let (similar, near) = futures::join!(similar, near);
-        for row in similar?.iter().chain(&near?) {
-            let ord: i32 = row.try_get(0)?;
-            let entity = stored(row, 1)?;
-            match &mut found[ord as usize] {
-                Found::Fuzzy(entities) if entities.iter().any(|known| known.id == entity.id) => {}
-                Found::Fuzzy(entities) => entities.push(entity),
-                found => *found = Found::Fuzzy(vec![entity]),
-            }
-        }
-        Ok(())
+        self.query(self.connection.similar.as_ref(), &parameters, ords.is_empty()).await
+    }
+
+    async fn range(&self, statement: Option<&Statement>, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
+        let Ranges { ords, types, names, lows, highs } = ranges;
+        let database = self.database;
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [ords, types, names, lows, highs, &database.similarity_min, &database.candidates_max];
+        self.query(statement, &parameters, ords.is_empty()).await
     }
 
     async fn query(
@@ -353,6 +415,41 @@ impl Snapshot<'_> {
     }
 }
 
+/// Columns of [`RANGE`]'s parameters.
+#[derive(Default)]
+struct Ranges<'a> {
+    ords: Vec<i32>,
+    types: Vec<&'static str>,
+    names: Vec<&'a str>,
+    lows: Vec<String>,
+    highs: Vec<String>,
+}
+
+impl<'a> Ranges<'a> {
+    fn add(&mut self, index: usize, query: &'a Query, range: Option<Range>) {
+        let Some(Range { low, high }) = range else { return };
+        self.ords.push(index as i32);
+        self.types.push(query.key.entity_type.as_str());
+        self.names.push(&query.key.name);
+        self.lows.push(low);
+        self.highs.push(high);
+    }
+}
+
+/// Adds candidates to what was found, each once.
+fn add_similar<'a>(found: &mut [Found], rows: impl IntoIterator<Item = &'a Row>) -> Result<(), StoreError> {
+    for row in rows {
+        let ord: i32 = row.try_get(0)?;
+        let entity = stored(row, 1)?;
+        match &mut found[ord as usize] {
+            Found::Fuzzy(entities) if entities.iter().any(|known| known.id == entity.id) => {}
+            Found::Fuzzy(entities) => entities.push(entity),
+            found => *found = Found::Fuzzy(vec![entity]),
+        }
+    }
+    Ok(())
+}
+
 fn stored(row: &Row, first: usize) -> Result<StoredEntity, tokio_postgres::Error> {
     Ok(StoredEntity { id: row.try_get(first)?, name: row.try_get(first + 1)?, address: row.try_get(first + 2)? })
 }
@@ -364,6 +461,8 @@ struct Connection {
     known: Statement,
     /// Absent where `pg_trgm` is.
     similar: Option<Statement>,
+    beginning: Option<Statement>,
+    end: Option<Statement>,
     neighbours: Option<Statement>,
     /// From before `begin` to the confirmed `commit`: a connection that is dropped in between is not used again.
     in_transaction: bool,
@@ -437,11 +536,14 @@ impl Manager {
         let text =
             |template: &str, trigrams: &str| template.replace("{schema}", &self.schema).replace("{trigrams}", trigrams);
         let known = client.prepare(&text(KNOWN, "")).await?;
-        let (mut similar, mut neighbours) = (None, None);
+        let (mut similar, mut beginning, mut end, mut neighbours) = (None, None, None, None);
         if let Some(trigrams) = trigrams {
+            let range = |column: &str| text(RANGE, &trigrams).replace("{column}", column);
+            beginning = Some(client.prepare(&range("e.name")).await?);
+            end = Some(client.prepare(&range("reverse(e.name)")).await?);
             similar = Some(client.prepare(&text(SIMILAR, &trigrams)).await?);
             neighbours = Some(client.prepare(&text(NEIGHBOURS, &trigrams)).await?);
         }
-        Ok(Connection { client, known, similar, neighbours, in_transaction: false })
+        Ok(Connection { client, known, similar, beginning, end, neighbours, in_transaction: false })
     }
 }

@@ -9,7 +9,7 @@
 //! | tier | finds | confidence |
 //! |---|---|---|
 //! | [`Exact`](Tier::Exact) | the entity of that type and name | 1: the key *is* the entity, whatever the evidence |
-//! | [`Alias`](Tier::Alias) | entities of that type with the name, or the author's text, among their aliases | 0.97, moved by evidence |
+//! | [`Alias`](Tier::Alias) | entities of that type with the name, or the author's text, among their aliases | 0.97, by the text alone 0.96, moved by evidence |
 //! | [`Fuzzy`](Tier::Fuzzy) | entities whose *name* has a trigram similarity of at least 0.3, and restaurants at the same house number and street | soft TF-IDF with Jaro-Winkler, or Levenshtein, moved by evidence |
 //!
 //! The confidence decides ([`ResolverSettings`]): from 0.85 on the existing entity, below 0.7 a new one, and between
@@ -54,15 +54,23 @@
 //!
 //! # What the fuzzy tier does not find
 //!
-//! Aliases are compared exactly: an array has no trigram index. Names are looked for by their rare pieces of three or
-//! four letters, in about a millisecond a name and no longer: in a large database, a name that is misspelt where it is
-//! rare and is common everywhere else is not found (`benches/resolve` counts them), unless an address finds it. Confidences depend on how common words are, in a sample that is drawn anew every ten minutes.
+//! - **Misspelt aliases.** Aliases are compared exactly: an array has no trigram index, and one of its own on each alias
+//!   would cost every writer. Names that [`Resolution::put`] took for an entity are aliases of it, so a
+//!   spelling has to be judged once only.
+//! - **Names with several errors, in another case and in another order of words**, where they are common. A name with one
+//!   typing error is found by its beginning or its end, which are right (from a beginning or an end of two letters on, as
+//!   long as not more than 2,000 names share it). Anything else is looked for by its rare pieces of three or four
+//!   letters, in about a millisecond a name and no longer: in a large database what is misspelt where it is rare is
+//!   not found that way, unless an address finds it. `benches/resolve` prints the share that is found.
+//!
+//! Confidences depend on how common words are, in a sample that is drawn anew every ten minutes.
 //!
 //! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for.
 
 mod cache;
 mod corpus;
 mod error;
+mod halves;
 mod in_batch;
 mod lookup;
 mod place;
@@ -84,7 +92,7 @@ use uuid::Uuid;
 use cache::{Cache, Ranked};
 use corpus::Corpus;
 pub use error::ResolveError;
-use lookup::{Database, Found, StoredEntity};
+use lookup::{Called, Database, Found, StoredEntity};
 use place::Address;
 pub use query::{Candidate, Decision, Query, Resolution, Tier};
 use score::{Name, confidence};
@@ -99,6 +107,8 @@ use crate::unit::NAME_CHARS_MAX;
 
 /// An alias was given by somebody who could have been wrong.
 const ALIAS_CONFIDENCE: f64 = 0.97;
+/// What the author wrote says a little less than the name that somebody made of it: "the place" may be any.
+const TEXT_CONFIDENCE: f64 = 0.96;
 /// How old a sample of names may be before another one is drawn, in the background.
 const SAMPLE_GOOD_FOR: Duration = Duration::from_mins(10);
 
@@ -162,7 +172,8 @@ impl Resolver {
         let database = database.await?;
         let cache = Arc::new(Cache::new(settings.cache_entries, settings.time_to_live));
         let (corpus, sampling) = (RwLock::new(None), AtomicBool::new(false));
-        Ok(Self { inner: Arc::new(Inner { settings, database, cache, corpus, sampling, runtime }) })
+        let inner = Inner { settings, database, cache, corpus, sampling, runtime };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Decides what each name means. The answers are in the order of the queries.
@@ -180,7 +191,7 @@ impl Resolver {
         for (query, decision) in queries.iter().zip(&mut decisions) {
             if is_new(decision) {
                 let key = centres[&query.key].clone();
-                let alias = (*query.text() != key.name).then(|| Arc::clone(query.text()));
+                let alias = query.other_than(&key.name);
                 *decision = Decision::New { key, alias };
             }
         }
@@ -268,7 +279,7 @@ impl Resolver {
         let new = || Decision::New { key: query.key.clone(), alias: None };
         let Some(best) = ranked.candidates.first() else { return new() };
         let existing = || {
-            let alias = (!ranked.known && best.name != *query.text()).then(|| Arc::clone(query.text()));
+            let alias = if ranked.known { None } else { query.other_than(&best.name) };
             Decision::Existing { entity: best.clone(), alias }
         };
         // Nothing tells the best from the next.
@@ -322,20 +333,28 @@ fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
         Found::Nothing => Ranked::default(),
         Found::Exact(id, other_name, known) => {
             let name = other_name.map_or_else(|| Arc::clone(&query.key.name), Arc::from);
-            Ranked { candidates: vec![Candidate { id, name, tier: Tier::Exact, confidence: 1.0 }], known }
+            let candidates = vec![Candidate { id, name, tier: Tier::Exact, confidence: 1.0 }];
+            Ranked { candidates, known, by_name: Vec::new() }
         }
         Found::Alias(entities) => {
             let place = Address::parse(query.address.as_deref(), query.city.as_deref());
+            let mut by_name: Vec<Candidate> = entities
+                .iter()
+                .filter(|called| called.by_name)
+                .map(|called| candidate(called.entity.clone(), Tier::Alias, ALIAS_CONFIDENCE))
+                .collect();
+            by_name.sort_by(likelier);
             let mut known_by: Vec<(Candidate, bool)> = entities
                 .into_iter()
-                .map(|(entity, known)| {
+                .map(|Called { entity, known, by_name }| {
                     let theirs = Address::parse(entity.address.as_deref(), None);
-                    (candidate(entity, Tier::Alias, confidence(ALIAS_CONFIDENCE, &place, &theirs)), known)
+                    let alone = if by_name { ALIAS_CONFIDENCE } else { TEXT_CONFIDENCE };
+                    (candidate(entity, Tier::Alias, confidence(alone, &place, &theirs)), known)
                 })
                 .collect();
             known_by.sort_by(|(left, _), (right, _)| likelier(left, right));
             let known = known_by.first().is_some_and(|(_, known)| *known);
-            Ranked { candidates: known_by.into_iter().map(|(candidate, _)| candidate).collect(), known }
+            Ranked { candidates: known_by.into_iter().map(|(candidate, _)| candidate).collect(), known, by_name }
         }
         Found::Fuzzy(entities) => {
             let place = Address::parse(query.address.as_deref(), query.city.as_deref());
@@ -352,7 +371,7 @@ fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
                 })
                 .collect();
             candidates.sort_by(likelier);
-            Ranked { candidates, known: false }
+            Ranked { candidates, known: false, by_name: Vec::new() }
         }
     }
 }

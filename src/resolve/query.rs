@@ -55,6 +55,12 @@ impl Query {
         self.original.as_ref().unwrap_or(&self.key.name)
     }
 
+    /// What an entity of that name is to be called too, so that the same query finds it again: what the author wrote,
+    /// or if that is the entity's name, the name that was asked for.
+    pub(crate) fn other_than(&self, name: &Arc<str>) -> Option<Arc<str>> {
+        [self.text(), &self.key.name].into_iter().find(|text| *text != name).map(Arc::clone)
+    }
+
     pub(crate) const fn has_evidence(&self) -> bool {
         self.address.is_some() || self.city.is_some()
     }
@@ -103,14 +109,15 @@ pub enum Decision {
     Existing {
         /// Which one, and how it was found.
         entity: Candidate,
-        /// What the author wrote, if the entity is not known to be called that: to be added as an alias.
+        /// What the author wrote, or if that is the entity's name, what was asked for, if the entity is not known to
+        /// be called that: to be added as an alias.
         alias: Option<Arc<str>>,
     },
     /// No entity of the database: one is to be created, or another query of the same batch creates it.
     New {
         /// The name of the new entity: that of the query, or of another query of the batch that means the same.
         key: EntityKey,
-        /// What the author wrote, if it is not the name.
+        /// What the author wrote, or if that is the name, what was asked for, if that is another.
         alias: Option<Arc<str>>,
     },
     /// Too likely to create a new entity, and too unlikely to take one of these: see [`GreyZone::Flag`].

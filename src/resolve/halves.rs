@@ -1,0 +1,139 @@
+//! The way to names with one typing error, through ordered indexes.
+//!
+//! A name with one error, wherever it is, begins as it should up to the error, and ends as it should behind it. So
+//! whichever place a name is cut at, one of its parts is right; a letter is left out where it is cut, because two
+//! letters in the wrong order may lie on both sides. All names that begin with the one part, and all that end with the
+//! other, are two short ranges: of the unique index on the name, and of an index on the name read backwards. The cut is
+//! where they hold the fewest names. In a million names that takes tens of microseconds where the trigram index takes
+//! milliseconds, since the error itself makes its trigrams the rarest ones.
+//!
+//! Not found this way: what is written in another case or with other accents, words in another order, two errors far
+//! from each other. For these there are the [probes](super::probes).
+
+use super::corpus::Corpus;
+
+/// A range of about this many names is the longest that is read: some milliseconds.
+const ROWS_MAX: f64 = 2_000.0;
+/// A part of fewer letters says nothing.
+const LETTERS_MIN: usize = 2;
+
+/// A range of texts in the order of code points: from `low` on, below `high`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) low: String,
+    pub(crate) high: String,
+}
+
+/// The names that begin, and the names read backwards that begin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Halves {
+    pub(crate) beginning: Option<Range>,
+    pub(crate) end: Option<Range>,
+}
+
+/// Where to look for a name that may have an error.
+pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
+    let letters: Vec<char> = name.chars().collect();
+    let backwards: Vec<char> = letters.iter().rev().copied().collect();
+    let ranges = |cut: usize| {
+        let beginning = Range::of(&letters[..cut]);
+        let end = Range::of(&backwards[..(letters.len() - cut).saturating_sub(1)]);
+        let beginning = beginning.map(|range| (corpus.names_in(&range), range));
+        let end = end.map(|range| (corpus.names_in_backwards(&range), range));
+        (beginning, end)
+    };
+    // A range that is too long counts as one that finds nothing: worse than any other.
+    let cost = |range: &Option<(f64, Range)>| {
+        range.as_ref().map(|(rows, _)| *rows).filter(|rows| *rows <= ROWS_MAX).unwrap_or(2.0 * ROWS_MAX)
+    };
+    let best = (0..letters.len())
+        .map(|cut| (cut, ranges(cut)))
+        // Of equal ones that nearest to the middle: a sample cannot tell them apart.
+        .min_by(|(left, a), (right, b)| {
+            let middle = |cut: usize| (2 * cut + 1).abs_diff(letters.len());
+            let (a, b) = (cost(&a.0) + cost(&a.1), cost(&b.0) + cost(&b.1));
+            a.total_cmp(&b).then_with(|| middle(*left).cmp(&middle(*right)))
+        });
+    let short = |range: Option<(f64, Range)>| range.filter(|(rows, _)| *rows <= ROWS_MAX).map(|(_, range)| range);
+    match best {
+        Some((_, (beginning, end))) => Halves { beginning: short(beginning), end: short(end) },
+        None => Halves::default(),
+    }
+}
+
+impl Range {
+    /// All texts that begin with these letters.
+    fn of(beginning: &[char]) -> Option<Self> {
+        let (last, others) = beginning.split_last()?;
+        // Skips the surrogates, which are no characters.
+        let next = (*last..=char::MAX).nth(1)?;
+        let text = |last: char| others.iter().chain([&last]).collect();
+        (beginning.len() >= LETTERS_MIN).then(|| Self { low: text(*last), high: text(next) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Range {
+        fn contains(&self, text: &str) -> bool {
+            *self.low <= *text && *text < *self.high
+        }
+    }
+
+    fn finds(halves: &Halves, stored: &str) -> bool {
+        let backwards: String = stored.chars().rev().collect();
+        let within = |range: &Option<Range>, text: &str| range.as_ref().is_some_and(|range| range.contains(text));
+        within(&halves.beginning, stored) || within(&halves.end, &backwards)
+    }
+
+    #[test]
+    fn ranges_hold_what_begins_with_their_letters() {
+        let range = Range::of(&['b', 'a']).unwrap();
+        assert!(range.contains("ba") && range.contains("bar\u{10ffff}"));
+        assert!(!range.contains("b") && !range.contains("bb") && !range.contains("az"));
+        assert_eq!(Range::of(&['b', '\u{d7ff}']).unwrap().high, "b\u{e000}");
+        assert_eq!((Range::of(&['b']), Range::of(&[]), Range::of(&['b', char::MAX])), (None, None, None));
+    }
+
+    #[test]
+    fn a_common_beginning_is_read_further() {
+        let names: Vec<String> = (0..1_000).map(|number| format!("the golden {number:04} grill")).collect();
+        let corpus = Corpus::new(names.iter().map(String::as_str), 1_000_000.0);
+        let halves = halves("the golden 0123 brill", &corpus);
+        let beginning = halves.beginning.unwrap();
+        assert!(beginning.low.starts_with("the golden 0"), "{beginning:?}");
+    }
+
+    #[test]
+    fn what_is_common_at_both_ends_is_not_read() {
+        let corpus = Corpus::new(["cafe"; 1_000], 1_000_000.0);
+        assert_eq!(halves("cafe", &corpus), Halves::default());
+        assert_eq!(halves("", &corpus), Halves::default());
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_with_one_error_is_within_one_of_them(
+            letters in prop::collection::vec(prop::sample::select(vec!['a', 'b', ' ', '\u{e9}']), 6..16),
+            place in any::<prop::sample::Index>(),
+            kind in 0..4_u8,
+        ) {
+            let stored: String = letters.iter().collect();
+            let mut wrong = letters;
+            let place = place.index(wrong.len() - 1);
+            match kind {
+                0 => drop(wrong.remove(place)),
+                1 => wrong.insert(place, 'x'),
+                2 => wrong[place] = 'x',
+                _ => wrong.swap(place, place + 1),
+            }
+            let wrong: String = wrong.into_iter().collect();
+            let halves = halves(&wrong, &Corpus::new(["something else"], 1.0));
+            prop_assert!(finds(&halves, &stored), "{stored} by {wrong}: {halves:?}");
+        }
+    }
+}
