@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use graphsink::resolve::{Query, Resolver, ResolverSettings};
 use graphsink::{
     Config, ConfigBuilder, Engine, EntityKey, EntityMerge, EntityType, Mention, MergeOutcome, Outcome,
     PlaceObservation, SourceType, StartError, UnavailableCause, UnitOfWork,
@@ -15,6 +16,7 @@ use crate::support::{Database, as_of, outcome, seed, within};
 
 const RIGHTS: &str = include_str!("../../migrations/rights.sql");
 const MERGE_RIGHTS: &str = include_str!("../../migrations/merge_rights.sql");
+const RESOLVER_RIGHTS: &str = include_str!("../../migrations/resolver_rights.sql");
 
 /// A database whose tables belong to the one who ran the migrations, and a role with the listed rights.
 struct Rights {
@@ -302,4 +304,40 @@ async fn a_commit_that_got_lost_is_asked_for_with_the_listed_rights() {
         rights.admin.query_one("select count(*) from graphsink_attempts where fenced", &[]).await.unwrap().get(0);
     assert_eq!((mentions, fences), (1, 1));
     assert_group_by(&rights.admin, as_of()).await;
+}
+
+/// With what an engine may do and `pg_trgm`, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolver_finds_names_with_the_listed_rights() {
+    let rights = Rights::granted("evidence").await;
+    let engine = Engine::start(rights.config().build().unwrap()).await.unwrap();
+    let mut unit = UnitOfWork::new();
+    let place = PlaceObservation::new(as_of()).address("12 Oak St");
+    unit.restaurant("franklin barbecue").alias("Franklin's").place(place).handle();
+    committed(outcome(&engine, unit).await).unwrap();
+    let names = ["franklin barbecue", "Franklin's", "franklin barbeque", "frnklin barbecue", "Franklin, Barbecue"]
+        .map(|name| Query::new(EntityType::Restaurant, name));
+    let neighbour = Query::new(EntityType::Restaurant, "franklin").address("12 Oak Street");
+    let queries: Vec<Query> = names.into_iter().chain([neighbour]).collect();
+    // Connected anew each time: statements are prepared with the rights of that moment.
+    let find = async || -> Result<Vec<_>, String> {
+        let settings = ResolverSettings::default().cache_entries(0);
+        let resolver = Resolver::attach(&engine, settings).await.map_err(|error| error.to_string())?;
+        resolver.find(&queries).await.map_err(|error| error.to_string())
+    };
+    let trigrams = RESOLVER_RIGHTS.replace(":\"trigrams\"", "public");
+    let mut needed = rights.grants(&trigrams);
+    assert_eq!(needed.len(), 1, "{needed:?}");
+    rights.admin.batch_execute(&needed[0].0).await.unwrap();
+    let found = find().await.unwrap();
+    assert!(found.iter().all(Option::is_some), "{found:?}");
+    needed.extend(rights.grants("grant select on :\"schema\".entities to :\"role\""));
+    for (grant, revoke) in needed {
+        rights.admin.batch_execute(&revoke).await.unwrap();
+        let without = find().await.expect_err(&grant);
+        assert!(without.contains("42501"), "without {grant}: {without}");
+        rights.admin.batch_execute(&grant).await.unwrap();
+    }
+    assert_eq!(find().await, Ok(found));
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
 }
