@@ -1,8 +1,9 @@
 //! The main job: loads JSON lines into the evidence graph, and says what became of them.
 //!
 //! `cargo run --release --example ingest -- --help` says it all. The files beside this one:
-//! `args` (the command line), `database` (where the graph is), `feed` (from the reader to the
-//! engine), `tally` (what became of the units), `progress` and `summary` (what a person sees).
+//! `args` (the command line), `database` (where the graph is), `names` (which entities the input means),
+//! `feed` (from the reader to the engine), `tally` (what became of the units), `progress` and `summary` (what
+//! a person sees).
 
 #[path = "ingest/args.rs"]
 mod args;
@@ -10,6 +11,8 @@ mod args;
 mod database;
 #[path = "ingest/feed.rs"]
 mod feed;
+#[path = "ingest/names.rs"]
+mod names;
 #[path = "ingest/progress.rs"]
 mod progress;
 #[path = "ingest/stop.rs"]
@@ -27,12 +30,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use graphsink::loader::{Input, Sample, Units};
+use graphsink::loader::{Sample, Units};
 use graphsink::{AsOf, Config, Engine, Migrations};
 
 use args::{Args, Source};
 use database::Database;
 use feed::Feed;
+use names::{Replay, Review};
 use progress::Watch;
 use stop::Stop;
 use summary::Summary;
@@ -83,12 +87,13 @@ async fn run(args: Args) -> Result<ExitCode, AnyError> {
     // Whatever can be wrong with files is told before anything is started or written.
     source.check()?;
     let rejects = args.rejects.as_deref().map(Rejects::create).transpose()?;
+    let review = args.review.as_deref().map(Review::create).transpose()?;
     let mut database = Database::open(&args).await?;
     let code = if args.psql {
         stop.ignore();
         database.run_psql()?
     } else {
-        let summary = load(&args, source, rejects, &database, &stop).await?;
+        let summary = load(&args, source, (rejects, review), &database, &stop).await?;
         if args.json {
             println!("{}", serde_json::to_string(&summary)?);
         } else {
@@ -103,7 +108,7 @@ async fn run(args: Args) -> Result<ExitCode, AnyError> {
 async fn load(
     args: &Args,
     source: Source,
-    rejects: Option<Rejects>,
+    (rejects, review): (Option<Rejects>, Option<Review>),
     database: &Database,
     stop: &Stop,
 ) -> Result<Summary, AnyError> {
@@ -121,15 +126,21 @@ async fn load(
     let engine = Engine::start(config.clone()).await?;
 
     let extent = source.extent();
-    let units = Units::new(source.open()).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
+    let mut replay = Replay::new(source);
+    let resolved = match args.resolver_settings() {
+        Some(settings) => Some(names::resolve(&engine, settings, &mut replay, review, stop).await?),
+        None => None,
+    };
+    let units = Units::new(replay.open()?).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
     let watch = Watch::start(engine.clone(), units.progress(), extent);
-    let feed = Feed { engine: &engine, producers: args.producers.get(), rejects, stop };
+    let (names, resolved) = resolved.unzip();
+    let feed = Feed { engine: &engine, producers: args.producers.get(), names, rejects, stop };
     let outcome = feed.run(units).await;
     watch.end().await;
     let stats = engine.stats();
     engine.shutdown(SHUTDOWN).await;
     let strongest = database.strongest(&args.schema).await;
-    Ok(Summary::new(outcome, &stats, as_of, &args.schema, strongest))
+    Ok(Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest))
 }
 
 fn write_sample(sample: Sample, path: &Path) -> Result<(), AnyError> {
@@ -159,18 +170,4 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-impl Source {
-    fn open(self) -> Vec<Input> {
-        match self {
-            Self::Inputs(paths) => paths.into_iter().map(Input::from_arg).collect(),
-            Self::Sample { seed, lines } => {
-                vec![Input::Reader {
-                    name: "sample".to_owned(),
-                    reader: Box::new(Sample::new(seed, lines).into_reader()),
-                }]
-            }
-        }
-    }
 }

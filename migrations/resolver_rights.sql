@@ -3,7 +3,7 @@
 --
 --   psql -v role=evidence_writer -v trigrams=public -f migrations/resolver_rights.sql DATABASE_URL
 --
--- Everything else that a resolver reads is in `entities`. One that only reads needs this, `usage` on the tables' schema
--- and `select` on `entities`.
+-- Everything else that a resolver reads is in `entities` and `entity_redirects`. One that only reads needs this, `usage` on
+-- the tables' schema and `select` on these two.
 
 grant usage on schema :"trigrams" to :"role";

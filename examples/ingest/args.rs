@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use graphsink::loader::Sample;
 use graphsink::{Timestamp, truncate};
 
@@ -81,6 +81,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
 
+    /// Decides first which entity each name of the input means, asking the tiers up to this one; the input is read twice for
+    /// it [default: names are taken as they are].
+    #[arg(long, value_name = "TIER")]
+    pub(crate) resolve: Option<Tier>,
+
+    /// What becomes of a name that is like an entity, but not enough.
+    #[arg(long, value_name = "POLICY", default_value = "flag", requires = "resolve")]
+    pub(crate) grey_zone: Policy,
+
+    /// Writes a JSON line for each flagged name: what was asked, the decision, its confidence, and what it may be.
+    #[arg(long, value_name = "FILE", requires = "resolve")]
+    pub(crate) review: Option<PathBuf>,
+
     /// Prints the summary as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -90,8 +103,30 @@ pub(crate) struct Args {
     pub(crate) skip_read_indexes: bool,
 
     /// Loads nothing, but opens psql on the database; an embedded server runs as long as psql does.
-    #[arg(long, conflicts_with_all = ["input", "sample", "write_sample", "rejects", "json"])]
+    #[arg(long, conflicts_with_all = ["input", "sample", "write_sample", "rejects", "json", "resolve"])]
     pub(crate) psql: bool,
+}
+
+/// The last tier that a name is looked for in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Tier {
+    /// Entities by that name: changes nothing, but says how many are known.
+    Exact,
+    /// Also those with the name or the original text among their aliases.
+    Alias,
+    /// Also those with a similar name, or at the same address.
+    Fuzzy,
+}
+
+/// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Policy {
+    /// A new entity is created, and the name is listed for review.
+    Flag,
+    /// The best candidate is taken.
+    Accept,
+    /// A new entity is created.
+    Create,
 }
 
 /// What is loaded.

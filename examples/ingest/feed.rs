@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use graphsink::loader::{InputUnit, Origin, ReadError, Units};
+use graphsink::resolve::ResolvedNames;
 use graphsink::{Engine, Outcome, Receipt, SubmitError};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -26,6 +27,8 @@ const UNITS_READ_AHEAD: usize = 256;
 pub(crate) struct Feed<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) producers: usize,
+    /// What the input's names mean, if that was asked.
+    pub(crate) names: Option<ResolvedNames>,
     pub(crate) rejects: Option<Rejects>,
     pub(crate) stop: &'a Stop,
 }
@@ -66,10 +69,12 @@ impl Feed<'_> {
             let _ = ended.send(read(units, &sender, &stop));
         });
         let rejects = self.rejects.map(Arc::new);
+        let names = self.names.map(Arc::new);
         let producers = (0..self.producers).map(|_| {
             let producer = Producer {
                 engine: self.engine.clone(),
                 source: Arc::clone(&source),
+                names: names.clone(),
                 rejects: rejects.clone(),
                 stop: self.stop.clone(),
                 tally: Tally::default(),
@@ -120,6 +125,7 @@ fn read(units: Units, sender: &mpsc::Sender<InputUnit>, stop: &Stop) -> End {
 struct Producer {
     engine: Engine,
     source: Source,
+    names: Option<Arc<ResolvedNames>>,
     rejects: Option<Arc<Rejects>>,
     stop: Stop,
     tally: Tally,
@@ -159,13 +165,16 @@ impl Producer {
             };
             let Some(InputUnit { origin, content }) = unit else { break };
             self.tally.read(&origin);
-            let unit = match content {
+            let mut unit = match content {
                 Ok(unit) => unit,
                 Err(errors) => {
                     self.tally.refused_lines(&origin, &errors, self.rejects.as_deref())?;
                     continue;
                 }
             };
+            if let Some(names) = &self.names {
+                names.apply(&mut unit);
+            }
             self.tally.submitting();
             let submit = engine.submit(unit);
             let mut submit = pin!(submit);

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::AnyError;
 use crate::database::{Database, Strong};
 use crate::feed::{End, Fed};
+use crate::names::Resolved;
 use crate::tally::Reason;
 
 /// A line below the header and no other.
@@ -27,7 +28,7 @@ pub(crate) struct Summary {
     committed: u64,
     rejected: u64,
     unavailable: u64,
-    /// From the first submit to the last outcome.
+    /// From the first submit to the last outcome; with `--resolve` also what that took before.
     seconds: f64,
     /// Mentions of committed units, the repeated ones too.
     mentions_per_second: f64,
@@ -40,6 +41,8 @@ pub(crate) struct Summary {
     entities: Rows,
     connections: Rows,
     mentions: Rows,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved: Option<Resolved>,
     transactions: u64,
     rows_per_transaction_mean: f64,
     rows_per_transaction_max: u64,
@@ -92,6 +95,7 @@ impl Summary {
         stats: &Stats,
         as_of: Timestamp,
         schema: &str,
+        resolved: Option<Resolved>,
         strongest: Result<Vec<Strong>, AnyError>,
     ) -> Self {
         let Fed { tally, end } = fed;
@@ -106,7 +110,7 @@ impl Summary {
             error.get_or_insert(failure);
             Vec::new()
         });
-        let seconds = tally.elapsed().as_secs_f64();
+        let seconds = tally.elapsed().as_secs_f64() + resolved.map_or(0.0, |resolved| resolved.seconds);
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let rows = stats.entities.received + stats.connections.received + stats.mentions.received;
         Self {
@@ -125,6 +129,7 @@ impl Summary {
             entities: Rows::new(&stats.entities),
             connections: Rows::new(&stats.connections),
             mentions: Rows::new(&stats.mentions),
+            resolved,
             transactions: stats.epochs,
             rows_per_transaction_mean: if stats.epochs > 0 { rows as f64 / stats.epochs as f64 } else { 0.0 },
             rows_per_transaction_max: stats.epoch_rows_max,
@@ -173,6 +178,9 @@ impl Summary {
             writeln!(text, "Some outcomes are unknown, the first one {first}. Running it again is safe.")?;
         }
         writeln!(text, "\n{}", self.rows_table())?;
+        if let Some(resolved) = &self.resolved {
+            writeln!(text, "\n{}", resolved.table())?;
+        }
         writeln!(text, "\n{}", self.figures())?;
         if !self.rejected_by_reason.is_empty() {
             writeln!(text, "\nRejected\n{}", self.rejected_table())?;
@@ -256,7 +264,7 @@ impl Summary {
     }
 }
 
-fn table(header: &[&str], right: &[usize]) -> Table {
+pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(HEADER_LINE).set_content_arrangement(ContentArrangement::Dynamic);
     if table.width().is_none() {

@@ -39,6 +39,34 @@
 //! # }
 //! ```
 //!
+//! # Whole inputs
+//!
+//! Whoever loads a file wants the same database from it whatever its order, and again the second time. [`Names`] takes
+//! the names of all its units, decides each of them once, and [`ResolvedNames::apply`] puts the decisions into the units:
+//!
+//! ```no_run
+//! use graphsink::resolve::{Names, Resolver, ResolverSettings, Tier};
+//! use graphsink::{Engine, UnitOfWork};
+//!
+//! # async fn run(engine: Engine, units: impl Fn() -> Vec<UnitOfWork>) -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = ResolverSettings::default().deepest(Tier::Alias);
+//! let mut names = Names::new(Resolver::attach(&engine, settings).await?);
+//! for unit in units() {
+//!     names.add(&unit);
+//! }
+//! let names = names.resolve().await?;
+//! for mut unit in units() {
+//!     names.apply(&mut unit);
+//!     engine.submit(unit).await?;
+//! }
+//! println!("{:?}, {} to look at", names.counts(), names.flagged().len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A name that is taken for another entity becomes one of its aliases, so that it is found again. What is flagged is
+//! written as an entity of its own: nothing of the input is lost, and whoever reviews it can merge later.
+//!
 //! # What holds
 //!
 //! - **One snapshot.** All that a batch's answers say was true at one moment, of committed rows only. What is
@@ -55,7 +83,7 @@
 //! # What the fuzzy tier does not find
 //!
 //! - **Misspelt aliases.** Aliases are compared exactly: an array has no trigram index, and one of its own on each alias
-//!   would cost every writer. Names that [`Resolution::put`] took for an entity are aliases of it, so a
+//!   would cost every writer. Names that the loader or [`Resolution::put`] took for an entity are aliases of it, so a
 //!   spelling has to be judged once only.
 //! - **Names with several errors, in another case and in another order of words**, where they are common. A name with one
 //!   typing error is found by its beginning or its end, which are right (from a beginning or an end of two letters on, as
@@ -73,6 +101,7 @@ mod error;
 mod halves;
 mod in_batch;
 mod lookup;
+mod names;
 mod place;
 mod probes;
 mod query;
@@ -93,6 +122,7 @@ use cache::{Cache, Ranked};
 use corpus::Corpus;
 pub use error::ResolveError;
 use lookup::{Called, Database, Found, StoredEntity};
+pub use names::{FlaggedCandidate, FlaggedName, NameCounts, Names, ResolvedNames};
 use place::Address;
 pub use query::{Candidate, Decision, Query, Resolution, Tier};
 use score::{Name, confidence};
@@ -131,6 +161,8 @@ struct Inner {
     /// The last sample, and when it was drawn.
     corpus: RwLock<Option<(Instant, Arc<Corpus>)>>,
     sampling: AtomicBool,
+    /// Rows of the largest unit.
+    unit_rows_max: usize,
     /// Drives the connections.
     runtime: Handle,
 }
@@ -163,6 +195,7 @@ impl Resolver {
     async fn start(config: &Config, settings: ResolverSettings, runtime: Handle) -> Result<Self, ResolveError> {
         settings.check()?;
         telemetry::describe_resolver();
+        let unit_rows_max = config.max_unit_rows();
         let (config, asked) = (config.clone(), settings.clone());
         let database = on(&runtime, async move {
             let database = Database::new(&config, &asked).await?;
@@ -172,7 +205,7 @@ impl Resolver {
         let database = database.await?;
         let cache = Arc::new(Cache::new(settings.cache_entries, settings.time_to_live));
         let (corpus, sampling) = (RwLock::new(None), AtomicBool::new(false));
-        let inner = Inner { settings, database, cache, corpus, sampling, runtime };
+        let inner = Inner { settings, database, cache, corpus, sampling, unit_rows_max, runtime };
         Ok(Self { inner: Arc::new(inner) })
     }
 

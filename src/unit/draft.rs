@@ -321,6 +321,27 @@ impl UnitOfWork {
         handle
     }
 
+    /// The entities that are named by type and name: that key, the aliases and the places.
+    #[cfg(feature = "resolver")]
+    pub(crate) fn named_by_key(&self) -> impl Iterator<Item = (&EntityKey, &[Arc<str>], &[PlaceObservation])> {
+        self.entities.iter().filter_map(|draft| match &draft.name {
+            EntityName::Key(key) => Some((key, &*draft.aliases, &*draft.places)),
+            EntityName::Id(_) => None,
+        })
+    }
+
+    /// Gives entities that are named by type and name another name, where there is one; the old one becomes an alias.
+    #[cfg(feature = "resolver")]
+    pub(crate) fn rename<'a>(&mut self, new_name: impl Fn(&EntityKey) -> Option<&'a Arc<str>>) {
+        for draft in &mut self.entities {
+            if let EntityName::Key(key) = &mut draft.name
+                && let Some(name) = new_name(key)
+            {
+                draft.aliases.push(std::mem::replace(&mut key.name, Arc::clone(name)));
+            }
+        }
+    }
+
     /// Says more of an entity of this unit.
     pub(crate) fn again(&mut self, entity: EntityHandle) -> EntityBuilder<'_> {
         EntityBuilder { unit: self, index: entity.index }

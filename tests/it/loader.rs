@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use chrono::SubsecRound;
 use graphsink::loader::{Input, Sample, Units};
-use graphsink::{AsOf, Engine, EntityType, SourceType, Timestamp};
-use rand::SeedableRng;
+use graphsink::resolve::{GreyZone, NameCounts, Names, ResolvedNames, Resolver, ResolverSettings, Tier};
+use graphsink::{AsOf, Engine, EntityType, PlaceObservation, SourceType, Timestamp, UnitOfWork};
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use crate::database::{self, assert_group_by, assert_same};
@@ -130,23 +131,46 @@ impl Lines {
     }
 }
 
-/// Loads inputs with a number of producers; every unit must become durable.
 async fn load(database: &Database, as_of: Timestamp, inputs: Vec<Vec<u8>>, producers: usize) {
+    load_resolved(database, as_of, inputs, producers, None).await;
+}
+
+fn units(inputs: &[Vec<u8>]) -> Units {
+    let input = |(number, bytes): (usize, &Vec<u8>)| Input::Reader {
+        name: format!("input {number}"),
+        reader: Box::new(Cursor::new(bytes.clone())),
+    };
+    Units::new(inputs.iter().enumerate().map(input).collect::<Vec<_>>())
+}
+
+/// Loads inputs with a number of producers; every unit must become durable. Says what the names were resolved to, if
+/// they are to be.
+async fn load_resolved(
+    database: &Database,
+    as_of: Timestamp,
+    inputs: Vec<Vec<u8>>,
+    producers: usize,
+    settings: Option<ResolverSettings>,
+) -> Arc<ResolvedNames> {
     let config = database.config().as_of(AsOf::Fixed(as_of)).max_batch_rows(2_000).build().unwrap();
     let engine = Engine::start(config).await.unwrap();
-    let inputs = inputs
-        .into_iter()
-        .enumerate()
-        .map(|(number, bytes)| Input::Reader { name: format!("input {number}"), reader: Box::new(Cursor::new(bytes)) });
-    let units = Arc::new(Mutex::new(Units::new(inputs)));
+    let mut resolved = ResolvedNames::default();
+    if let Some(settings) = settings {
+        let mut names = Names::new(Resolver::attach(&engine, settings).await.unwrap());
+        units(&inputs).for_each(|unit| names.add(&unit.unwrap().content.expect("every line is good")));
+        resolved = names.resolve().await.unwrap();
+    }
+    let resolved = Arc::new(resolved);
+    let units = Arc::new(Mutex::new(units(&inputs)));
     let producers: Vec<_> = (0..producers)
         .map(|_| {
-            let (engine, units) = (engine.clone(), Arc::clone(&units));
+            let (engine, units, resolved) = (engine.clone(), Arc::clone(&units), Arc::clone(&resolved));
             tokio::spawn(async move {
                 let mut receipts = Vec::new();
                 loop {
                     let Some(unit) = units.lock().unwrap().next() else { break };
-                    let unit = unit.unwrap().content.expect("every line is good");
+                    let mut unit = unit.unwrap().content.expect("every line is good");
+                    resolved.apply(&mut unit);
                     receipts.push(engine.submit(unit).await.unwrap());
                 }
                 for receipt in receipts {
@@ -160,6 +184,7 @@ async fn load(database: &Database, as_of: Timestamp, inputs: Vec<Vec<u8>>, produ
         producer.await.unwrap();
     }
     let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+    resolved
 }
 
 async fn every_way_of_loading_leaves_the_graph_of_the_model(lines: &Lines, seed: u64) {
@@ -215,4 +240,113 @@ async fn every_way_of_loading_a_given_file_leaves_the_same_database() {
         let lines = Lines::new(lines, Sample::as_of());
         every_way_of_loading_leaves_the_graph_of_the_model(&lines, seed).await;
     }
+}
+
+// ---- names that are resolved -------------------------------------------------------------------
+
+/// What is known of names before anything is loaded. Some of the sample's are aliases of others, or nearly theirs.
+async fn known_before(database: &Database, names: &[String]) {
+    let engine = database.engine().await;
+    for (number, name) in names.iter().enumerate() {
+        let mut unit = UnitOfWork::new();
+        let entity = match number % 4 {
+            0 => unit.restaurant(format!("{name} of old")).alias(name.as_str()),
+            1 => unit.restaurant(name.as_str()),
+            2 => unit.restaurant(misspelt(name, number)),
+            // Two of one alias.
+            _ => {
+                unit.restaurant(format!("{name} one")).alias(name.as_str()).handle();
+                unit.restaurant(format!("{name} two")).alias(name.as_str())
+            }
+        };
+        let place = PlaceObservation::new(Sample::as_of() - chrono::TimeDelta::days(9_000)).address("12 Oak St");
+        entity.place(place).handle();
+        crate::support::commit(&engine, unit).await;
+    }
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+}
+
+fn misspelt(name: &str, place: usize) -> String {
+    let mut letters: Vec<char> = name.chars().collect();
+    let place = place % (letters.len() - 1);
+    letters.swap(place, place + 1);
+    letters.into_iter().collect()
+}
+
+/// Lines with names as people write them: misspelt, called by what others wrote for another place.
+fn muddled(lines: impl IntoIterator<Item = String>, random: &mut StdRng) -> (Lines, Vec<String>) {
+    let lines: Vec<Value> = lines.into_iter().map(|line| serde_json::from_str(&line).unwrap()).collect();
+    let names: BTreeSet<String> =
+        lines.iter().map(|line| line["restaurant"]["normalized_name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    let lines = lines.into_iter().map(|mut line| {
+        let restaurant = &mut line["restaurant"];
+        let name = restaurant["normalized_name"].as_str().unwrap().to_owned();
+        // The names that are left may be two for one id, of which only the first would be written.
+        if let Some(place) = restaurant.get_mut("place").and_then(Value::as_object_mut) {
+            place.remove("google_place_id");
+        }
+        match random.random_range(0..6) {
+            0 => restaurant["normalized_name"] = misspelt(&name, random.random_range(0..3)).into(),
+            1 => restaurant["original_text"] = names.choose(random).unwrap().as_str().into(),
+            2 => restaurant["original_text"] = misspelt(&name, random.random_range(0..3)).into(),
+            _ => {}
+        }
+        line.to_string()
+    });
+    (Lines::new(lines.collect::<Vec<_>>(), Sample::as_of()), names)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resolved_loads_leave_the_same_database_in_any_order_and_the_second_time() {
+    let seed = seed("resolved loads");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (lines, names) = muddled(Sample::new(seed, 600), &mut random);
+    let straight = Lines::bytes(&lines.groups);
+    let mut groups: Vec<&Vec<String>> = lines.groups.iter().collect();
+    groups.shuffle(&mut random);
+    let shuffled = Lines::bytes(groups);
+    let policies = [GreyZone::Flag, GreyZone::Accept, GreyZone::Create];
+    let ways = [(Tier::Exact, GreyZone::Flag), (Tier::Alias, GreyZone::Flag)];
+    for (tier, policy) in ways.into_iter().chain(policies.map(|policy| (Tier::Fuzzy, policy))) {
+        let settings = || Some(ResolverSettings::default().deepest(tier).grey_zone(policy));
+        let mut graphs = Vec::new();
+        for (inputs, producers) in [(vec![straight.clone()], 1), (vec![shuffled.clone(), straight.clone()], 4)] {
+            let database = Database::migrated().await;
+            known_before(&database, &names[..names.len().min(40)]).await;
+            let load = async || load_resolved(&database, lines.as_of, inputs.clone(), producers, settings()).await;
+            let first = load().await;
+            let client = database.client().await;
+            let graph = database::read(&client).await;
+            assert_group_by(&client, lines.as_of).await;
+            println!("{tier:?}, {policy:?}: {:?}", first.counts());
+            check_counts(tier, first.counts());
+            let again = load().await;
+            println!("again: {:?}", again.counts());
+            assert_same(&graph, &database::read(&client).await);
+            if policy == GreyZone::Flag {
+                let found = again.counts();
+                let unknown = (found.fuzzy, found.same_as_new, found.new, found.flagged);
+                assert_eq!(unknown, (0, 0, 0, 0), "everything is known by now: {found:?}");
+                assert!(again.flagged().is_empty());
+            }
+            graphs.push(graph);
+        }
+        assert_same(&graphs[0], &graphs[1]);
+        if tier == Tier::Exact {
+            let database = Database::migrated().await;
+            known_before(&database, &names[..names.len().min(40)]).await;
+            load(&database, lines.as_of, vec![shuffled.clone()], 2).await;
+            assert_same(&graphs[0], &database::read(&database.client().await).await);
+        }
+    }
+}
+
+/// That the input is what the test is about.
+fn check_counts(tier: Tier, counts: NameCounts) {
+    assert!(counts.exact > 0 && counts.new > 0, "{counts:?}");
+    assert_eq!(tier >= Tier::Alias, counts.alias > 0, "{counts:?}");
+    assert_eq!(tier >= Tier::Alias, counts.same_as_new > 0, "{counts:?}");
+    assert_eq!(tier >= Tier::Alias, counts.flagged > 0, "{counts:?}");
+    assert_eq!(tier >= Tier::Fuzzy, counts.fuzzy > 0, "{counts:?}");
 }

@@ -1,5 +1,7 @@
 //! The resolver against a real server: tiers, decisions, what is remembered, races.
 
+mod input;
+mod measured;
 mod merged;
 mod plans;
 mod races;
