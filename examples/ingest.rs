@@ -9,6 +9,8 @@
 mod args;
 #[path = "ingest/database.rs"]
 mod database;
+#[path = "observability/endpoint.rs"]
+mod endpoint;
 #[path = "ingest/feed.rs"]
 mod feed;
 #[path = "ingest/names.rs"]
@@ -35,6 +37,7 @@ use graphsink::{AsOf, Config, Engine, Migrations};
 
 use args::{Args, Source};
 use database::Database;
+use endpoint::Endpoint;
 use feed::Feed;
 use names::{Replay, Review};
 use progress::Watch;
@@ -123,7 +126,19 @@ async fn load(
     let config = config.build()?;
     let migrations = if args.skip_read_indexes { Migrations::tables_only() } else { Migrations::all() };
     migrations.run(&config).await?;
+    // Before the engine, so that nothing that it says is lost.
+    let metrics = args.metrics_address.map(|address| Ok::<_, AnyError>((address, endpoint::install_recorder()?)));
+    let metrics = metrics.transpose()?;
     let engine = Engine::start(config.clone()).await?;
+    let _endpoint = match metrics {
+        None => None,
+        Some((address, metrics)) => {
+            let serve = Endpoint::serve(address, engine.clone(), metrics).await;
+            let endpoint = serve.map_err(|error| format!("--metrics-address {address}: {error}"))?;
+            eprintln!("metrics: http://{}/metrics", endpoint.address());
+            Some(endpoint)
+        }
+    };
 
     let extent = source.extent();
     let mut replay = Replay::new(source);

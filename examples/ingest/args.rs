@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -75,6 +76,11 @@ pub(crate) struct Args {
     /// Transactions at the same time [default: the engine's].
     #[arg(long, value_name = "N")]
     pub(crate) in_flight_commits: Option<usize>,
+
+    /// Offers metrics to Prometheus at /metrics of this address, probes at /livez and /readyz, and what `top --attach` reads
+    /// at /stats; see examples/observability.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
 
     /// Writes a JSON line for each rejected unit: input, line, reason and record (a unit of several lines: also all lines
     /// and records).
