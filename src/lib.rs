@@ -9,19 +9,19 @@
 //! row), rejected (nothing was written, and why) or unavailable (unknown until the deadline;
 //! submitting it again is always safe).
 //!
-//! ```text
-//!   your tasks            the engine's thread                        its runtime for SQL
-//!
-//!   UnitOfWork            Supervisor ─┬▶ EntityBatcher ─────┐
-//!     │ validate                      ├▶ ConnectionBatcher ─┼▶ TransactionCoordinator ─▶ commit task
-//!     │ wait for room        epochs   └▶ MentionBatcher ────┘      batches                 │ pool
-//!     ▼                                                                                    ▼
-//!   submit ── Receipt ◀──────────────────────── Outcome ◀───────────────────────────── PostgreSQL
-//! ```
+//! <div>
+#![doc = include_str!("guide/picture.svg")]
+//! </div>
 //!
 //! Units that arrive while a transaction is under way are committed together by the next one (an
 //! *epoch*): a lone unit goes at once, and under load batches grow by themselves. What one epoch
-//! says of one row is merged before it is sent.
+//! says of one row is merged before it is sent. When as many rows or bytes are in flight as the
+//! settings allow, `submit` waits; nothing is thrown away.
+//!
+//! The engine does not make anybody agree on an order. Every record is an observation, and the
+//! merge rules say what two observations of one thing become: sets unite, the newest place and the
+//! newest observation of a mention win, and a connection's figures follow from its mentions. That is
+//! why a unit may be submitted twice, by two processes, or again after a crash, without a trace.
 //!
 //! # What holds
 //!
@@ -34,7 +34,7 @@
 //! - **A unit that PostgreSQL refuses does not harm its neighbours.**
 //! - **Memory is bounded** by what may be in flight, in rows and in bytes.
 //!
-//! # Example
+//! # A first example
 //!
 //! ```no_run
 //! use graphsink::{Config, Engine, Mention, Migrations, SourceType, UnitOfWork};
@@ -60,11 +60,18 @@
 //! }
 //! ```
 //!
-//! # Metrics and spans
+//! # Where to go next
 //!
-//! The engine reports to whatever recorder of the [`metrics`](https://docs.rs/metrics) crate and
-//! whatever subscriber of [`tracing`](https://docs.rs/tracing) the program installs: see
-//! [`telemetry`] for the table of all names.
+//! | you want to | read |
+//! |---|---|
+//! | put the engine into your program | [`guide::embedding`] |
+//! | load history, or make it faster | [`guide::tuning`] |
+//! | know what happens when something fails | [`guide::failure_semantics`] |
+//! | run it: probes, alerts, what to do when | [`guide::operating`] |
+//! | create or upgrade the tables, or move from what you have | [`guide::migrating`] |
+//! | give it as few rights as possible, and encrypt | [`guide::security`] |
+//! | look a metric or a span up | [`telemetry`] |
+//! | look a setting up | [`ConfigBuilder`] |
 //!
 //! # Features
 //!
@@ -91,6 +98,7 @@ mod engine;
 mod error;
 mod failpoint;
 mod familiar;
+pub mod guide;
 mod hash;
 mod in_flight;
 #[cfg(feature = "loader")]

@@ -1,0 +1,28 @@
+//! How to use graphsink, page by page. Each answers one question; start with [`embedding`].
+//!
+//! | page | question |
+//! |---|---|
+//! | [`embedding`] | how does the engine become part of my program? |
+//! | [`tuning`] | which setting matters, and how do I see it? |
+//! | [`failure_semantics`] | what happens to my units when something fails? |
+//! | [`operating`] | what do I watch, and what do I do when an alert fires? |
+//! | [`migrating`] | how do the tables come about, change, and take over from others? |
+//! | [`security`] | which rights does it need, and what may end up in logs? |
+
+#[doc = include_str!("guide/embedding.md")]
+pub mod embedding {}
+
+#[doc = include_str!("guide/tuning.md")]
+pub mod tuning {}
+
+#[doc = include_str!("guide/failure_semantics.md")]
+pub mod failure_semantics {}
+
+#[doc = include_str!("guide/operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("guide/migrating.md")]
+pub mod migrating {}
+
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
