@@ -30,6 +30,11 @@ impl AsOf {
 }
 
 /// A setting that cannot work.
+///
+/// ```
+/// let error = graphsink::Config::builder("postgresql://localhost/evidence").in_flight_commits(65).build().unwrap_err();
+/// assert_eq!(error.to_string(), "setting in_flight_commits: must be at most 64");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting {setting}: {reason}")]
 pub struct ConfigError {
@@ -134,6 +139,29 @@ impl Config {
 
 /// Settings on their way to a [`Config`]. With serde every field is optional, an unknown one is an
 /// error, durations are seconds, and `as_of` is an RFC 3339 time (absent: the clock).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use graphsink::{AsOf, Config};
+///
+/// let config = Config::builder("postgresql://app@localhost/evidence")
+///     .schema("evidence")
+///     .max_batch_rows(12_000)
+///     .max_unit_rows(20_000)
+///     .max_rows_in_flight(60_000)
+///     .max_bytes_in_flight(128 << 20)
+///     .in_flight_commits(4)
+///     .outcome_deadline(Duration::from_secs(120))
+///     .statement_timeout(Duration::from_secs(20))
+///     .lock_timeout(Duration::from_secs(5))
+///     .connect_timeout(Duration::from_secs(3))
+///     .as_of(AsOf::Fixed("2025-06-01T00:00:00Z".parse()?))
+///     .dead_letters(true)
+///     .build()?;
+/// assert_eq!((config.schema(), config.max_unit_rows()), ("evidence", 20_000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[must_use]
@@ -257,7 +285,9 @@ impl ConfigBuilder {
     /// Checks every value and how they fit together.
     pub fn build(self) -> Result<Config, ConfigError> {
         let error = |setting, reason: &str| ConfigError { setting, reason: reason.to_owned() };
-        let url = self.database_url.ok_or_else(|| error("database_url", "is missing"))?;
+        let url = self.database_url.ok_or_else(|| {
+            error("database_url", "is missing: give a connection string such as `postgresql://user@host/database`")
+        })?;
         let (mut postgres, tls) = tls::parse(&url)?;
         let schema = self.schema.unwrap_or_else(|| "public".to_owned());
         if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
@@ -285,7 +315,7 @@ impl ConfigBuilder {
             return Err(error("max_bytes_in_flight", "must be at most 512 MiB"));
         }
         if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
-            return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold"));
+            return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold: fix a time after 4713 BC"));
         }
         let connect_timeout = seconds("connect_timeout", self.connect_timeout_seconds, 5.0)?;
         postgres.connect_timeout(connect_timeout);
@@ -337,6 +367,15 @@ const SETTINGS: [&str; 13] = [
 impl ConfigBuilder {
     /// Reads settings from a TOML file (where one is named) and then from the environment:
     /// `GRAPHSINK_MAX_BATCH_ROWS` and so on, and `DATABASE_URL`. The environment wins.
+    ///
+    /// ```no_run
+    /// use graphsink::ConfigBuilder;
+    ///
+    /// # fn run() -> Result<(), graphsink::ConfigError> {
+    /// let config = ConfigBuilder::load(Some("graphsink.toml".as_ref()))?.build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
         use figment::providers::{Env, Format, Serialized, Toml};
         let mut figment = figment::Figment::new();
@@ -360,7 +399,7 @@ fn kind(kind: &figment::error::Kind) -> String {
     use figment::error::Kind;
     match kind {
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!(" expects {expected}"),
-        Kind::UnknownField(field, _) => format!("unknown setting {field}"),
+        Kind::UnknownField(field, _) => format!("unknown setting {field}, known are {}", SETTINGS.join(", ")),
         Kind::Message(message) => format!(" {message}"),
         _ => String::new(),
     }

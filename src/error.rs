@@ -7,6 +7,19 @@ use crate::store::StoreError;
 use crate::unit::{InvalidUnit, UnitOfWork};
 
 /// Why a unit was not accepted. Where the unit is not to blame it is given back.
+///
+/// ```no_run
+/// use graphsink::SubmitError;
+///
+/// # fn run(engine: &graphsink::Engine, unit: graphsink::UnitOfWork, later: &mut Vec<graphsink::UnitOfWork>) {
+/// match engine.try_submit(unit) {
+///     Ok(receipt) => drop(receipt), // accepted; nobody needs to know what becomes of it
+///     Err(SubmitError::Full(unit) | SubmitError::Closed(unit)) => later.push(*unit),
+///     Err(SubmitError::Invalid(broken)) => eprintln!("{}: {broken}", broken.rule()),
+///     Err(other) => eprintln!("{other}"),
+/// }
+/// # }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
@@ -17,7 +30,9 @@ pub enum SubmitError {
     #[error("the engine is full: wait, or use `submit`, which waits")]
     Full(Box<UnitOfWork>),
     /// The engine is draining, was shut down, or failed.
-    #[error("the engine accepts no more units")]
+    #[error(
+        "the engine accepts no more units (`Engine::health` says why): submit this one, which is given back, to a new engine"
+    )]
     Closed(Box<UnitOfWork>),
 }
 
@@ -33,11 +48,26 @@ impl fmt::Debug for SubmitError {
 }
 
 /// Why an engine did not start.
+///
+/// ```no_run
+/// use graphsink::{Config, Engine, Migrations, StartError};
+///
+/// # async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = match Engine::start(config.clone()).await {
+///     Err(StartError::NotMigrated { .. }) => {
+///         Migrations::all().run(&config).await?;
+///         Engine::start(config).await?
+///     }
+///     started => started?,
+/// };
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The database could not be reached, or is not fit for use.
-    #[error("the database cannot be used")]
+    #[error("the database cannot be used: check the connection string, that the server runs, and the role's rights")]
     Store(#[from] StoreError),
     /// A table is missing from the schema.
     #[error("schema {schema} has no table {table}: run `Migrations::all().run(&config)` first")]
@@ -48,18 +78,20 @@ pub enum StartError {
         table: &'static str,
     },
     /// The server is older than PostgreSQL 14.
-    #[error("the server is PostgreSQL {version}, graphsink needs 14 or newer")]
+    #[error("the server is PostgreSQL {version}, graphsink needs 14 or newer: upgrade it, or connect to another")]
     ServerTooOld {
         /// Its major version.
         version: i32,
     },
     /// The database's encoding is not UTF-8.
-    #[error("the database is encoded in {encoding}, graphsink needs UTF8")]
+    #[error(
+        "the database is encoded in {encoding}, graphsink needs UTF8: use one made by `create database .. encoding 'UTF8' template template0`"
+    )]
     Encoding {
         /// `server_encoding`.
         encoding: String,
     },
     /// The engine's thread could not be started.
-    #[error("the engine's thread cannot be started")]
+    #[error("the engine's thread cannot be started: look at the process's limits of threads and memory")]
     Thread(#[from] std::io::Error),
 }

@@ -91,9 +91,13 @@ pub enum MergeRejection {
 impl fmt::Display for MergeRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(name) => write!(f, "there is no {name}"),
-            Self::DifferentTypes { from, into } => write!(f, "a {from} cannot become a {into}"),
-            Self::Itself(id) => write!(f, "entity {id} cannot be merged into itself"),
+            Self::Missing(name) => {
+                write!(f, "there is no {name}: look at its type and spelling, and whether its unit was committed")
+            }
+            Self::DifferentTypes { from, into } => {
+                write!(f, "a {from} cannot become a {into}: only entities of one type can be merged")
+            }
+            Self::Itself(id) => write!(f, "entity {id} cannot be merged into itself: both names mean it"),
             Self::Database(rejection) => rejection.fmt(f),
         }
     }

@@ -11,6 +11,22 @@ use crate::record::{EntityType, Table};
 use crate::unit::{ConnectionHandle, EntityHandle, Field, MentionHandle, Row};
 
 /// What became of a unit.
+///
+/// ```no_run
+/// use graphsink::{Outcome, Receipt, RejectReason};
+///
+/// # async fn run(receipt: Receipt) {
+/// match receipt.await {
+///     Outcome::Committed(unit) => println!("{} rows are durable", unit.entities.len() + unit.mentions.len()),
+///     Outcome::Rejected(why) => match why.reason {
+///         RejectReason::MissingRow { table, id } => println!("{table} has no {id}"),
+///         _ => println!("{}: {:?}, {:?}", why.sqlstate, why.constraint, why.row),
+///     },
+///     Outcome::Unavailable(why) if why.commit_under_way => println!("perhaps written, submit it again: {why}"),
+///     Outcome::Unavailable(why) => println!("not written, submit it again: {why}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum Outcome {
@@ -40,6 +56,13 @@ impl Outcome {
     }
 
     /// Turns everything but a commit into an error, for `?`.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), Box<dyn std::error::Error>> {
+    /// let committed = engine.submit(unit).await?.await.into_result()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_result(self) -> Result<Committed, NotCommitted> {
         match self {
             Self::Committed(committed) => Ok(committed),
@@ -98,6 +121,21 @@ pub struct CommittedRow {
 }
 
 /// A unit that is durable, with the id of each of its rows.
+///
+/// ```no_run
+/// use graphsink::{Disposition, UnitOfWork};
+///
+/// # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut unit = UnitOfWork::new();
+/// let franklin = unit.restaurant("franklin bbq").temp_id("r1").handle();
+/// let committed = engine.submit(unit).await?.await.into_result()?;
+/// if let Some(row) = committed.entity(franklin) {
+///     println!("{} is {}", row.id, if row.disposition == Disposition::Inserted { "new" } else { "known" });
+///     assert_eq!(committed.temp_ids()["r1"], row.id);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Committed {
     /// Entities in the order in which the unit named them.
@@ -173,7 +211,8 @@ pub enum RejectReason {
     Database,
 }
 
-/// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint.
+/// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint. Its text, and
+/// `message` and `detail`, may quote the row. [`Outcome`] has an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -210,13 +249,17 @@ impl fmt::Display for Rejection {
                 write!(f, ", {noun} {name}")?;
             }
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        match self.dead_letter {
+            Some(id) => write!(f, ", kept as dead letter {id}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl std::error::Error for Rejection {}
 
-/// Why nothing certain can be said of a unit.
+/// Why nothing certain can be said of a unit. [`Outcome`] has an example.
 #[derive(Debug, Clone)]
 pub struct Unavailable {
     /// Whether a commit was under way whose answer never came. If not, nothing was written.
@@ -244,7 +287,7 @@ impl fmt::Display for UnavailableCause {
         match self {
             Self::Database(_) => f.write_str("the database could not be used until the deadline"),
             Self::ShutDown => f.write_str("the engine was shut down first"),
-            Self::EngineFailed => f.write_str("the engine failed"),
+            Self::EngineFailed => f.write_str("the engine failed, start another"),
         }
     }
 }
@@ -252,7 +295,7 @@ impl fmt::Display for UnavailableCause {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = if self.commit_under_way { "a commit was under way" } else { "nothing was written" };
-        write!(f, "no outcome after {} attempts, {state}: {}", self.attempts, self.cause)
+        write!(f, "no outcome after {} attempts, {state}: {}; trying again is always safe", self.attempts, self.cause)
     }
 }
 

@@ -100,7 +100,10 @@ pub(crate) fn parse(connection_string: &str) -> Result<(tokio_postgres::Config, 
 }
 
 fn not_a_connection_string() -> ConfigError {
-    error("database_url", "is not a PostgreSQL connection string")
+    error(
+        "database_url",
+        "is not a PostgreSQL connection string: write it like `postgresql://user@host:5432/database`, special characters as `%` and their code",
+    )
 }
 
 fn error(setting: &'static str, reason: impl Into<String>) -> ConfigError {

@@ -65,7 +65,7 @@ pub enum LineReason {
         message: String,
     },
     /// The line is longer than any that is read. It was not held in memory.
-    #[error("is longer than {limit} bytes")]
+    #[error("is longer than {limit} bytes: spread it over several lines of one unit")]
     LineTooLong {
         /// The longest that is read.
         limit: usize,
@@ -79,7 +79,7 @@ pub enum LineReason {
         bytes: usize,
     },
     /// The input could not be read on after this line, so that its unit may lack lines.
-    #[error("belongs to a unit within which the input broke off")]
+    #[error("belongs to a unit within which the input broke off: load it again when the input is whole")]
     UnitCutOff,
 }
 

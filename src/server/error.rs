@@ -98,7 +98,7 @@ pub enum ServerError {
     },
 
     /// The server did not go away.
-    #[error("process {pid} of PostgreSQL did not end within {seconds} s after {signal}")]
+    #[error("process {pid} of PostgreSQL did not end within {seconds} s after {signal}: end it by hand")]
     Stop {
         /// The process.
         pid: u32,

@@ -21,31 +21,33 @@ pub enum StoreError {
     #[error("cannot begin: {}", describe(.0))]
     Begin(tokio_postgres::Error),
     /// A value could not be sent, or one in the database could not be read.
-    #[error("a value could not be sent to PostgreSQL or read from it")]
+    #[error(
+        "a value could not be sent to PostgreSQL or read from it: compare the columns' types with those of the migrations"
+    )]
     Value(tokio_postgres::Error),
     /// A label of an enum that this version does not know.
-    #[error("{0} has a label that this version does not know")]
+    #[error("{0} has a label that this version does not know: upgrade graphsink")]
     UnknownLabel(&'static str),
     /// A time that PostgreSQL cannot hold, as the time that figures refer to.
     #[error("as_of lies before what PostgreSQL's timestamptz can hold")]
     ImpossibleTime,
     /// No connection came about in time.
-    #[error("no connection within {0:?}")]
+    #[error("no connection within {0:?}: the server cannot be reached, or all connections of the pool are in use")]
     NoConnection(std::time::Duration),
     /// The server did not answer in time.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {0:?}: the server or the network in between is silent")]
     NoAnswer(std::time::Duration),
     /// A row that was just seen is gone: another program deletes rows.
-    #[error("a row vanished while it was being used")]
+    #[error("a row vanished while it was being used: another program deletes rows")]
     VanishedRow,
     /// The engine's own code panicked while it wrote; nothing of it was committed.
-    #[error("the engine panicked while it wrote")]
+    #[error("the engine panicked while it wrote: report it with the panic's message; nothing of it was committed")]
     Panicked,
     /// The engine was shut down.
     #[error("the engine was shut down")]
     ShutDown,
     /// A migration did not run.
-    #[error("a migration failed")]
+    #[error("a migration failed and left nothing: mend the cause and run the migrations again")]
     Migration(#[source] Box<refinery::Error>),
 }
 

@@ -74,7 +74,7 @@ impl fmt::Display for Field {
 #[non_exhaustive]
 pub enum InvalidUnit {
     /// The unit has no row.
-    #[error("the unit has no row")]
+    #[error("the unit has no row: add one, or do not submit it")]
     NoRows,
     /// The unit has more rows than the engine's limit.
     #[error("the unit has {rows} rows, the limit is {limit}: split it")]
@@ -93,7 +93,7 @@ pub enum InvalidUnit {
         limit: usize,
     },
     /// A dish attribute was added to a connection that is named by its id: its key is settled.
-    #[error("{row}: a connection that exists has its dish attributes for good")]
+    #[error("{row}: a connection that exists has its dish attributes for good: name it by its key instead")]
     DishAttributeOnExistingConnection {
         /// The connection.
         row: Row,
@@ -131,7 +131,7 @@ pub enum InvalidUnit {
         limit: usize,
     },
     /// A text, or a text within JSON, holds a NUL, which PostgreSQL cannot store.
-    #[error("{row}: {field} holds a NUL character")]
+    #[error("{row}: {field} holds a NUL character, which PostgreSQL cannot store: take it out")]
     NulCharacter {
         /// The row.
         row: Row,
@@ -215,7 +215,7 @@ pub enum InvalidUnit {
         found: EntityType,
     },
     /// A row refers to an entity by a handle of another unit.
-    #[error("{row}: {field} is a handle of another unit")]
+    #[error("{row}: {field} is a handle of another unit: use one of this unit, or the row's id")]
     ForeignHandle {
         /// The row that refers.
         row: Row,
@@ -223,7 +223,7 @@ pub enum InvalidUnit {
         field: Field,
     },
     /// A mention stands on no connection of this unit.
-    #[error("{row}: stands on no connection of this unit")]
+    #[error("{row}: stands on no connection of this unit: use a handle of this unit, or the connection's id")]
     MentionWithoutConnection {
         /// The mention.
         row: Row,
