@@ -199,6 +199,13 @@ impl Engine {
     /// Drains until the deadline, merges that were asked for too, and ends the engine. Units without an outcome by then are told
     /// `Unavailable` and named in the report. Calling it again waits for the same end and gives
     /// the same report.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine) {
+    /// let report = engine.shutdown(std::time::Duration::from_secs(25)).await;
+    /// println!("{} units committed, {} abandoned", report.stats.units_committed, report.abandoned.len());
+    /// # }
+    /// ```
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.inner.close();
         let in_flight = &self.inner.shared.in_flight;
@@ -225,6 +232,14 @@ impl Engine {
     /// Brings recent counts, scores and activity levels of all connections to `as_of`, in steps of
     /// 1,000 connections, each a transaction of its own. Epochs keep the connections that they
     /// touch up to date by themselves.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
+    /// let report = engine.refresh_activity(chrono::Utc::now()).await?;
+    /// println!("{} of {} connections changed", report.updated, report.connections);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the database cannot be used; what was brought up to date until then stays so.

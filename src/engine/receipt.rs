@@ -10,6 +10,15 @@ use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 
 /// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any
 /// runtime, or dropped: the unit takes its course all the same.
+///
+/// ```no_run
+/// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), graphsink::SubmitError> {
+/// let receipt = engine.submit(unit).await?;
+/// let number = receipt.number();
+/// println!("unit {number} was {}", receipt.await.as_str());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the outcome is told to whoever awaits the receipt; drop it explicitly if nobody needs to know"]
 pub struct Receipt {

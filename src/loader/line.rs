@@ -13,6 +13,19 @@ use crate::record::Mention;
 use crate::unit::{PlaceObservation, UnitOfWork};
 
 /// One line of the input, with its defaults filled in.
+///
+/// ```
+/// use graphsink::{UnitOfWork, loader::Line};
+///
+/// let text = br#"{"restaurant": {"normalized_name": "franklin bbq"}, "dish_or_category": {"normalized_name": "brisket"},
+///     "source": {"type": "comment", "id": "t1_abc", "url": "https://example.org/t1_abc", "subreddit": "austinfood",
+///                "created_at": "2024-01-10T14:20:00Z"}}"#;
+/// let mut unit = UnitOfWork::new();
+/// let added = Line::parse(text)?.expect("not blank").add_to(&mut unit);
+/// assert_eq!((added.entities, added.connections, added.mentions), (2, 1, 1));
+/// assert_eq!(Line::parse(b"{}").unwrap_err().to_string(), "restaurant.normalized_name is missing");
+/// # Ok::<(), graphsink::loader::LineReason>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Line {
     unit: Option<String>,

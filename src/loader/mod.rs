@@ -4,6 +4,22 @@
 //! share a unit together, [`Sample`] writes such lines. Everything here is plain and synchronous: a
 //! program hands the units to an engine in its own way, as `examples/ingest.rs` does.
 //!
+//! ```no_run
+//! use graphsink::loader::{Input, Units};
+//!
+//! # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+//! for unit in Units::new([Input::from_arg("mentions.jsonl.gz")]) {
+//!     let unit = unit?;
+//!     match unit.content {
+//!         Ok(content) => drop(engine.submit(content).await?),
+//!         Err(errors) => errors.iter().for_each(|error| eprintln!("{}: {error}", unit.origin.input)),
+//!     }
+//! }
+//! engine.flush().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # The format
 //!
 //! One JSON object a line, UTF-8:

@@ -23,6 +23,14 @@ use crate::record::{Timestamp, canonical};
 use words::{AUTHORS, CITIES, DISH_ATTRIBUTES, DISHES, FIRSTS, KINDS, REMARKS, RESTAURANT_ATTRIBUTES, STREETS, WAYS};
 
 /// Iterates over the lines of a sample, without line feeds. [`Sample::into_reader`] gives bytes.
+///
+/// ```
+/// use graphsink::loader::{Line, Sample};
+///
+/// let lines: Vec<String> = Sample::new(7, 100).collect();
+/// assert_eq!(lines, Sample::new(7, 100).collect::<Vec<_>>(), "the same seed, the same lines");
+/// assert!(lines.iter().all(|line| Line::parse(line.as_bytes()).is_ok()));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Sample {
     seed: u64,

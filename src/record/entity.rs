@@ -52,6 +52,14 @@ impl fmt::Display for EntityType {
 
 /// What makes an entity the same entity: its type and its name, compared exactly.
 ///
+/// ```
+/// use graphsink::{EntityKey, EntityName, EntityType};
+///
+/// let key = EntityKey::new(EntityType::Restaurant, "franklin bbq");
+/// assert_ne!(key, EntityKey::new(EntityType::Restaurant, "Franklin BBQ"));
+/// assert_eq!(EntityName::from(key).to_string(), "restaurant \"franklin bbq\"");
+/// ```
+///
 /// The order of this type (type, then name by code point) is the order in which every writer locks
 /// rows of `entities`. It is part of the compatibility contract between versions of graphsink.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -42,6 +42,21 @@ impl fmt::Display for SourceType {
 }
 
 /// One observation of one post or comment.
+///
+/// ```
+/// use graphsink::{Mention, SourceType};
+///
+/// let written = "2024-01-10T14:20:00Z".parse()?;
+/// let first = Mention::new(SourceType::Comment, "t1_abc", "https://example.org/t1_abc", "austinfood", written)
+///     .thread("t3_xyz")
+///     .author("someone")
+///     .excerpt("the brisket")
+///     .upvotes(67);
+/// // Seen again a day later, it has lost votes: the newest observation wins as a whole.
+/// let second = first.clone().upvotes(61).observed_at("2024-01-11T14:20:00Z".parse()?);
+/// assert!(second.precedence(&first).is_gt());
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {
     /// Post or comment; part of the key.

@@ -61,6 +61,15 @@ impl ActivityLevel {
 
 /// `upvotes * exp(-(as_of - created_at in days) / 60)`.
 ///
+/// ```
+/// use graphsink::{Timestamp, score};
+///
+/// let (written, later): (Timestamp, Timestamp) = ("2024-01-01T00:00:00Z".parse()?, "2024-03-01T00:00:00Z".parse()?);
+/// assert_eq!(score(100, written, written), 100.0);
+/// assert_eq!(score(100, written, later).round(), 37.0, "after sixty days");
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
+///
 /// A mention of the far future would score beyond what a double (and JSON) can hold; it scores
 /// `f64::MAX` with the sign of its upvotes.
 #[must_use]

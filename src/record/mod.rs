@@ -72,6 +72,14 @@ impl std::fmt::Display for Table {
 }
 
 /// A merge rule: what two versions of the same row become.
+///
+/// ```
+/// use graphsink::{Merge, SortedSet};
+///
+/// let mut aliases: SortedSet<&str> = ["Franklin's", "Franklin BBQ"].into_iter().collect();
+/// aliases.merge(["Franklin's", "Franklin Barbecue"].into_iter().collect());
+/// assert_eq!(aliases.as_slice(), ["Franklin BBQ", "Franklin Barbecue", "Franklin's"]);
+/// ```
 pub trait Merge {
     /// Joins `other` into `self`.
     fn merge(&mut self, other: Self);

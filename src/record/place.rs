@@ -8,6 +8,14 @@ use serde_json::Value;
 use super::{Merge, Timestamp};
 
 /// Latitude or longitude in units of 1e-8 degrees, exactly what `numeric(·,8)` holds.
+///
+/// ```
+/// use graphsink::{Coordinate, CoordinateError};
+///
+/// assert_eq!(Coordinate::latitude(30.123_456_785)?.to_string(), "30.12345679");
+/// assert_eq!(Coordinate::latitude(90.5), Err(CoordinateError::OutOfRange { limit: 90 }));
+/// # Ok::<(), CoordinateError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Coordinate(i64);
 

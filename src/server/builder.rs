@@ -32,6 +32,21 @@ const RESERVED: [(&str, &str); 11] = [
 ];
 
 /// Describes an [`EmbeddedServer`]; [`start`](Self::start) starts it.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), graphsink::server::ServerError> {
+/// use graphsink::server::EmbeddedServer;
+///
+/// let server = EmbeddedServer::builder()
+///     .data_dir("/var/tmp/evidence")
+///     .setting("max_connections", "20")
+///     .log_to("/var/tmp/evidence.log")
+///     .start()
+///     .await?;
+/// println!("{}", server.psql_command("postgres"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "nothing happens before `start`"]
 pub struct ServerBuilder {

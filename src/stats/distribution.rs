@@ -120,6 +120,13 @@ impl Latency {
     }
 
     /// What came in since an earlier snapshot of the same engine.
+    ///
+    /// ```no_run
+    /// # fn look(engine: &graphsink::Engine, before: &graphsink::Stats) {
+    /// let lately = engine.stats().acknowledgement.since(&before.acknowledgement);
+    /// println!("p99 {:?}, {} units", lately.quantile(0.99), lately.count());
+    /// # }
+    /// ```
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self { microseconds: self.microseconds.since(&earlier.microseconds) }

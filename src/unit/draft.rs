@@ -77,20 +77,30 @@ pub(super) struct MentionDraft {
 }
 
 /// Refers to an entity of the unit that gave it out.
+///
+/// ```
+/// use graphsink::{InvalidUnit, UnitOfWork};
+///
+/// let (mut one, mut other) = (UnitOfWork::new(), UnitOfWork::new());
+/// let franklin = one.restaurant("franklin bbq").handle();
+/// let brisket = other.dish("brisket").handle();
+/// other.connection(franklin, brisket); // a handle of `one`
+/// assert!(matches!(other.validate(10_000), Err(InvalidUnit::ForeignHandle { .. })));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntityHandle {
     nonce: u64,
     index: u32,
 }
 
-/// Refers to a connection of the unit that gave it out.
+/// Refers to a connection of the unit that gave it out: see [`UnitOfWork::connection`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionHandle {
     nonce: u64,
     index: u32,
 }
 
-/// Refers to a mention of the unit that gave it out.
+/// Refers to a mention of the unit that gave it out: see [`Committed::mention`](crate::Committed::mention).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MentionHandle {
     nonce: u64,
@@ -111,7 +121,16 @@ handle!(EntityHandle);
 handle!(ConnectionHandle);
 handle!(MentionHandle);
 
-/// Names an entity: a handle of this unit, or the id of a row that exists.
+/// Names an entity: a handle of this unit, or the id of a row that exists. Whatever takes one takes both.
+///
+/// ```
+/// # use graphsink::UnitOfWork;
+/// # let franklin_id = uuid::Uuid::from_u128(7);
+/// let mut unit = UnitOfWork::new();
+/// let brisket = unit.dish("brisket").handle();
+/// unit.connection(franklin_id, brisket);
+/// assert_eq!(unit.rows(), 3, "the row that is named by its id counts");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntityRef {
     /// A row of this unit.
@@ -154,6 +173,18 @@ impl From<Uuid> for ConnectionRef {
 }
 
 /// One observation of where a restaurant is. The newest observation wins as a whole.
+///
+/// ```
+/// use graphsink::{PlaceObservation, UnitOfWork};
+///
+/// let place = PlaceObservation::new("2024-01-11T00:00:00Z".parse()?)
+///     .location(30.270_12, -97.731_27)
+///     .address("900 E 11th St, Austin")
+///     .google_place_id("ChIJ")
+///     .metadata(serde_json::json!({"price_level": 2}));
+/// UnitOfWork::new().restaurant("franklin bbq").place(place);
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlaceObservation {
     /// Degrees, -90 to 90; only together with a longitude. Stored with eight decimals.
@@ -242,6 +273,15 @@ impl UnitOfWork {
     }
 
     /// Adds an entity by its key. It is created unless it exists.
+    ///
+    /// ```
+    /// # use graphsink::{EntityType, UnitOfWork};
+    /// let mut unit = UnitOfWork::new();
+    /// // The same word is two entities, because the type is part of the key.
+    /// unit.entity(EntityType::DishAttribute, "italian");
+    /// unit.entity(EntityType::RestaurantAttribute, "italian");
+    /// assert_eq!(unit.rows(), 2);
+    /// ```
     pub fn entity(&mut self, entity_type: EntityType, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
         let name = EntityName::Key(EntityKey { entity_type, name: name.into() });
         let index = self.push_entity(name);
@@ -270,12 +310,33 @@ impl UnitOfWork {
 
     /// Names an entity that exists, to refer to it or to add aliases, attributes or a place. The
     /// unit is rejected when no such row exists.
+    ///
+    /// ```
+    /// # use graphsink::UnitOfWork;
+    /// # let id = uuid::Uuid::from_u128(7);
+    /// let mut unit = UnitOfWork::new();
+    /// unit.existing_entity(id).alias("Franklin Barbecue");
+    /// unit.existing_entity(id).alias("Franklin's");
+    /// assert_eq!(unit.rows(), 1, "an id is one row, however often it is named");
+    /// ```
     pub fn existing_entity(&mut self, id: Uuid) -> EntityBuilder<'_> {
         let index = self.existing_entity_index(id);
         EntityBuilder { unit: self, index }
     }
 
     /// Adds a connection by its key. It is created unless it exists.
+    ///
+    /// ```
+    /// # use graphsink::UnitOfWork;
+    /// let mut unit = UnitOfWork::new();
+    /// let franklin = unit.restaurant("franklin bbq").handle();
+    /// let brisket = unit.dish("brisket").handle();
+    /// let bbq = unit.dish("bbq").handle();
+    /// let smoky = unit.dish_attribute("smoky").handle();
+    /// // Attributes are part of the key, categories are not.
+    /// unit.connection(franklin, brisket).dish_attribute(smoky).category(bbq).menu_item(false).temp_id("c1");
+    /// # assert!(unit.validate(10_000).is_ok());
+    /// ```
     pub fn connection(
         &mut self,
         restaurant: impl Into<EntityRef>,
@@ -291,6 +352,18 @@ impl UnitOfWork {
 
     /// Names a connection that exists, to add mentions or categories. The unit is rejected when no
     /// such row exists.
+    ///
+    /// ```
+    /// # use graphsink::{Mention, SourceType, UnitOfWork};
+    /// # let id = uuid::Uuid::from_u128(7);
+    /// let mut unit = UnitOfWork::new();
+    /// let bbq = unit.dish("bbq").handle();
+    /// let connection = unit.existing_connection(id).category(bbq).handle();
+    /// let at = "2024-01-10T14:20:00Z".parse()?;
+    /// unit.mention(connection, Mention::new(SourceType::Post, "t3_xyz", "https://example.org/t3_xyz", "austinfood", at));
+    /// # assert!(unit.validate(10_000).is_ok());
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     pub fn existing_connection(&mut self, id: Uuid) -> ConnectionBuilder<'_> {
         let index = self.existing_connection_index(id);
         ConnectionBuilder { unit: self, index }

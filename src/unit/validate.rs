@@ -35,6 +35,14 @@ const EARLIEST_SECONDS: i64 = -210_866_803_200;
 impl UnitOfWork {
     /// Checks every rule that can be checked without the database; the first that is broken is
     /// the answer. `Engine::submit` does this, with its own limit.
+    ///
+    /// ```
+    /// # use graphsink::{InvalidUnit, UnitOfWork};
+    /// let mut unit = UnitOfWork::new();
+    /// unit.restaurant("  ");
+    /// let broken = unit.validate(10_000).unwrap_err();
+    /// assert_eq!((broken.rule(), broken.row().map(|row| row.index)), ("blank_name", Some(0)));
+    /// ```
     pub fn validate(&self, max_unit_rows: usize) -> Result<(), InvalidUnit> {
         if self.is_empty() {
             return Err(InvalidUnit::NoRows);
