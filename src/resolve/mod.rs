@@ -282,7 +282,8 @@ impl Resolver {
             let missing = Arc::new(missing);
             let lookup = {
                 let (database, queries, corpus) = (inner.database.clone(), Arc::clone(&missing), Arc::clone(&corpus));
-                async move { database.look_up(&queries, &corpus).await }
+                // In a box: callers' futures would be large.
+                Box::pin(async move { database.look_up(&queries, &corpus).await })
             };
             let found = on(&inner.runtime, lookup).await?;
             telemetry::resolver_looked_up(start.elapsed());

@@ -39,6 +39,9 @@ use crate::unit::UnitOfWork;
 /// Names of one lookup. Enough to make round trips cheap, little enough to answer long before any timeout.
 const LOOKUP_NAMES: usize = 1_000;
 
+/// Answers to queries that follow each other, and the position of the first of these.
+type LookedUp = (usize, Vec<Arc<Ranked>>);
+
 /// Names that are being collected. See the [module](super#whole-inputs).
 #[derive(Debug)]
 pub struct Names {
@@ -47,7 +50,7 @@ pub struct Names {
     seen: HashSet<Query>,
     /// Queries that were sent to be looked up.
     sent: usize,
-    lookups: JoinSet<Result<(usize, Vec<Arc<Ranked>>), ResolveError>>,
+    lookups: JoinSet<Result<LookedUp, ResolveError>>,
     /// As many lookups at once as there are connections: the others would time out waiting for one.
     turns: Arc<Semaphore>,
 }
@@ -231,7 +234,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
         asked.texts.extend(query.original.as_ref().map(Arc::clone));
         asked.addresses.extend(query.address.as_ref().map(Arc::clone));
     }
-    let mut resolved = ResolvedNames::default();
+    let mut decided = ResolvedNames::default();
     let mut taken_for: HashMap<EntityKey, Taken> = HashMap::default();
     let mut new: HashSet<&EntityKey> = HashSet::default();
     // An alias of entities that it is not taken for: as one of another it could not be told apart later.
@@ -239,7 +242,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
     for (key, asked) in &names {
         let ranked = best_of(asked.queries.iter().map(|query| &*of_queries[*query]));
         match resolver.decide(&queries[asked.queries[0]], &ranked) {
-            Decision::Existing { entity, .. } if entity.tier == Tier::Exact => resolved.counts.exact += 1,
+            Decision::Existing { entity, .. } if entity.tier == Tier::Exact => decided.counts.exact += 1,
             Decision::Existing { entity, .. } => {
                 let taken = Taken { name: Arc::clone(&entity.name), candidate: entity.into() };
                 taken_for.insert((*key).clone(), taken);
@@ -252,7 +255,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
             }
             Decision::Ambiguous { candidates } => {
                 let candidates = candidates.into_iter().map(FlaggedCandidate::from).collect();
-                resolved.flagged.push(flagged(key, asked, candidates));
+                decided.flagged.push(flagged(key, asked, candidates));
             }
         }
     }
@@ -265,25 +268,25 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
             taken_for.insert(key, Taken { name: centre.name, candidate });
         }
     }
-    resolved.flagged.extend(leave_contested(&mut taken_for, &names));
-    resolved.flagged.sort_by(|a, b| a.key.cmp(&b.key));
-    resolved.counts.flagged = resolved.flagged.len() as u64;
+    decided.flagged.extend(leave_contested(&mut taken_for, &names));
+    decided.flagged.sort_by(|a, b| a.key.cmp(&b.key));
+    decided.counts.flagged = decided.flagged.len() as u64;
     for taken in taken_for.values() {
         *match taken.candidate.tier {
-            Some(Tier::Fuzzy) => &mut resolved.counts.fuzzy,
-            Some(_) => &mut resolved.counts.alias,
-            None => &mut resolved.counts.same_as_new,
+            Some(Tier::Fuzzy) => &mut decided.counts.fuzzy,
+            Some(_) => &mut decided.counts.alias,
+            None => &mut decided.counts.same_as_new,
         } += 1;
     }
-    let NameCounts { exact, alias, fuzzy, same_as_new, flagged, .. } = resolved.counts;
-    resolved.counts.new = names.len() as u64 - exact - alias - fuzzy - same_as_new - flagged;
+    let NameCounts { exact, alias, fuzzy, same_as_new, flagged, .. } = decided.counts;
+    decided.counts.new = names.len() as u64 - exact - alias - fuzzy - same_as_new - flagged;
     for (label, count) in
-        [("existing", exact + alias + fuzzy), ("new", resolved.counts.new + same_as_new), ("ambiguous", flagged)]
+        [("existing", exact + alias + fuzzy), ("new", decided.counts.new + same_as_new), ("ambiguous", flagged)]
     {
         telemetry::resolver_decided(label, count as usize);
     }
-    resolved.taken_for = taken_for.into_iter().map(|(key, taken)| (key, taken.name)).collect();
-    resolved
+    decided.taken_for = taken_for.into_iter().map(|(key, taken)| (key, taken.name)).collect();
+    decided
 }
 
 /// The entity that a name was taken for.
@@ -320,9 +323,9 @@ fn leave_contested(taken_for: &mut HashMap<EntityKey, Taken>, names: &HashMap<&E
         for (key, asked) in names {
             let called = taken_for.get(*key).map_or(&key.name, |taken| &taken.name);
             for text in &asked.texts {
-                let named = EntityKey { entity_type: key.entity_type, name: Arc::clone(text) };
-                if taken_for.get(&named).is_some_and(|taken| taken.name != *called) {
-                    rivals.entry(named).or_default().insert(Arc::clone(called));
+                let other = EntityKey { entity_type: key.entity_type, name: Arc::clone(text) };
+                if taken_for.get(&other).is_some_and(|taken| taken.name != *called) {
+                    rivals.entry(other).or_default().insert(Arc::clone(called));
                 }
             }
         }

@@ -18,7 +18,9 @@ fn units(names: &[(&str, &str)]) -> Vec<UnitOfWork> {
 
 async fn resolve(setup: &Setup, units: &[UnitOfWork]) -> ResolvedNames {
     let mut names = Names::new(setup.resolver.clone());
-    units.iter().for_each(|unit| names.add(unit));
+    for unit in units {
+        names.add(unit);
+    }
     names.resolve().await.unwrap()
 }
 
