@@ -33,6 +33,7 @@ mod orms;
 mod per_unit;
 mod report;
 mod rows;
+mod server_cpu;
 mod statements;
 mod unnest;
 mod values;
@@ -258,11 +259,11 @@ impl Run<'_> {
         if self.statements.is_some() {
             statements::reset(&database.connect().await?).await?;
         }
-        let before = (cpu::of_server(database.postmaster().await?), Cpu::now());
+        let before = (server_cpu::so_far(database.postmaster().await?), Cpu::now());
         let mut measured = self.contestant.run(database, self.workload).await?;
         // Sessions that end at this moment would be missed: they are no longer there, and not yet added up.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let server = cpu::of_server(database.postmaster().await?).saturating_sub(before.0);
+        let server = server_cpu::so_far(database.postmaster().await?).saturating_sub(before.0);
         let client = Cpu::now().since(&before.1).total();
         if let Some(statements) = self.statements {
             measured.notes.extend(statements::since_last(statements));
