@@ -92,7 +92,7 @@ struct Arguments {
     /// Only tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full")]
     tables: Option<String>,
-    /// Tells the seconds by statement, the engine's and (through pg_stat_statements) the server's; costs some speed
+    /// Tells the seconds by statement, the engine's and (through `pg_stat_statements`) the server's; costs some speed
     #[arg(long)]
     statements: bool,
     /// A setting of the server, NAME=VALUE (repeatable)
