@@ -1,4 +1,4 @@
-//! What is asked of the database: SQL, connections, one snapshot for a batch.
+//! What is asked of the database: one snapshot for a batch.
 //!
 //! | round trip | |
 //! |---|---|
@@ -7,27 +7,19 @@
 //! | 3 | of what is no typing error of these: similar names |
 //! | 4 | `commit` |
 //!
-//! Nothing is locked: writers are never held up. Values are parameters without exception; the only text put together
-//! here are the quoted names of two schemas.
-//!
-//! **Plans are pinned**, as the engine's are (see `ARCHITECTURE.md`), and for the same reason, but with bitmap scans,
-//! without which no GIN index can be used. That opens the trap that the engine closes by forbidding them: an equality
-//! of names could be looked up through the trigram index. So names are compared as rows from both sides, which is
-//! equality, and which only the unique index on (name, type) can serve; and elsewhere the type is compared as text, so
-//! that no index on it is read beside the one that selects.
+//! Nothing is locked: writers are never held up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, RunError};
-use bb8_postgres::PostgresConnectionManager;
+use bb8::PooledConnection;
 use strsim::osa_distance;
-use tokio::sync::Notify;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
 use super::ResolveError;
+use super::connection::{Manager, Statements};
 use super::corpus::Corpus;
 use super::halves::{Range, halves};
 use super::place::Address;
@@ -36,8 +28,7 @@ use super::query::{Query, Tier};
 use super::settings::ResolverSettings;
 use crate::config::Config;
 use crate::record::EntityType;
-use crate::store::{StoreError, quote_identifier};
-use crate::tls::MakeTls;
+use crate::store::{ConnectionPool, Connector, StoreError, quote_identifier};
 
 /// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
 const SAMPLE: i64 = 20_000;
@@ -45,73 +36,6 @@ const SAMPLE: i64 = 20_000;
 const SHARED_ALIAS_MAX: i64 = 5;
 /// What a batch may take beyond the timeouts of its statements.
 const NETWORK: Duration = Duration::from_secs(1);
-
-/// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
-/// alias come first, so that however many share the author's text, they are among the answers.
-///
-/// `limit 1` stops before redirects are looked at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
-const KNOWN: &str = "
-    select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
-           a.known, nullif(e.name, k.name), a.by_name
-    from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k(type, name, original, ord)
-    left join lateral (
-        select e.entity_id, e.name, e.aliases from {schema}.entities e
-        where (e.name, e.type) >= (k.name, k.type::{schema}.entity_type)
-          and (e.name, e.type) <= (k.name, k.type::{schema}.entity_type)
-        union all
-        select e.entity_id, e.name, e.aliases
-        from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
-        where (r.name, r.type) >= (k.name, k.type::{schema}.entity_type)
-          and (r.name, r.type) <= (k.name, k.type::{schema}.entity_type)
-        limit 1) as e on true
-    left join lateral (
-        select a.entity_id, a.name, a.address, k.original = a.name or k.original = any(a.aliases) as known,
-               k.name = any(a.aliases) as by_name
-        from {schema}.entities a
-        where $4 and e.entity_id is null and a.aliases && array[k.name, k.original] and a.type::text = k.type
-        order by by_name desc, a.entity_id::text
-        limit $5) as a on true
-    where e.entity_id is not null or a.entity_id is not null";
-
-/// Names a third as long, or three times, are similar to nobody.
-const SIMILAR: &str = "
-    select p.ord, s.entity_id, s.name, s.address
-    from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, type, name, pattern)
-    cross join lateral (
-        select e.entity_id, e.name, e.address
-        from {schema}.entities e
-        where e.name ~~* p.pattern and e.type::text = p.type
-          and octet_length(e.name) * 3 >= octet_length(p.name) and octet_length(e.name) <= octet_length(p.name) * 3
-          and {trigrams}.similarity(e.name, p.name) >= $5
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
-        limit $6) as s";
-
-/// Names that begin with some letters, or read backwards begin with some. Of another length they are no misspelt ones.
-///
-/// Sorted by similarity as above, but most are sorted out by what costs less.
-const RANGE: &str = "
-    select p.ord, s.entity_id, s.name, s.address
-    from unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[]) as p(ord, type, name, low, high)
-    cross join lateral (
-        select e.entity_id, e.name, e.address
-        from {schema}.entities e
-        where {column} >= p.low and {column} < p.high and e.type::text = p.type
-          and octet_length(e.name) between octet_length(p.name) - 4 and octet_length(p.name) + 4
-          and {trigrams}.similarity(e.name, p.name) >= $6
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
-        limit $7) as s";
-
-/// All that is at one house number, whatever the street: the streets are compared by [`Address`].
-const NEIGHBOURS: &str = "
-    select p.ord, s.entity_id, s.name, s.address
-    from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, name, number, street)
-    cross join lateral (
-        select e.entity_id, e.name, e.address
-        from {schema}.entities e
-        where e.address ~>=~ (p.number || ' ') and e.address ~<~ (p.number || '!') and e.address ~~* p.street
-          and e.type::text = 'restaurant'
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
-        limit $5) as s";
 
 /// An entity as the database has it.
 #[derive(Debug, Clone)]
@@ -156,11 +80,9 @@ impl Found {
 /// A pool of connections for reading.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
-    pool: Pool<Manager>,
-    failures: Failures,
+    pool: ConnectionPool<Manager>,
     begin: Arc<str>,
     patience: Duration,
-    connect_timeout: Duration,
     schema: Arc<str>,
     deepest: Tier,
     similarity_min: f32,
@@ -171,21 +93,9 @@ impl Database {
     /// Connects lazily; connections are driven by the runtime that this is called on.
     pub(crate) async fn new(config: &Config, settings: &ResolverSettings) -> Result<Self, StoreError> {
         let schema: Arc<str> = quote_identifier(config.schema()).into();
-        let hosts = config.postgres.get_hosts().len().max(config.postgres.get_hostaddrs().len()).max(1);
-        let manager = Manager {
-            inner: PostgresConnectionManager::new(config.postgres.clone(), config.tls.make()),
-            schema: Arc::clone(&schema),
-            patience: config.connect_timeout * (hosts as u32 + 1),
-        };
-        let failures = Failures::default();
-        let pool = Pool::builder()
-            .max_size(settings.connections)
-            .connection_timeout(config.connect_timeout)
-            .test_on_check_out(false)
-            .retry_connection(false)
-            .error_sink(Box::new(failures.clone()))
-            .build(manager)
-            .await?;
+        let connector = Connector::new(config.postgres.clone(), &config.tls, config.connect_timeout);
+        let manager = Manager { connector };
+        let pool = ConnectionPool::new(manager, settings.connections, config.connect_timeout).await?;
         let statement_timeout = config.statement_timeout.as_millis();
         let begin = format!(
             "begin isolation level repeatable read read only;
@@ -204,10 +114,8 @@ impl Database {
         );
         Ok(Self {
             pool,
-            failures,
             begin: begin.into(),
             patience: config.statement_timeout + NETWORK,
-            connect_timeout: config.connect_timeout,
             schema,
             deepest: settings.deepest,
             similarity_min: settings.similarity_min as f32,
@@ -247,8 +155,9 @@ impl Database {
 
     async fn try_look_up(&self, queries: &[Query], corpus: &Corpus) -> Result<Vec<Found>, StoreError> {
         let mut connection = self.connection().await?;
-        connection.in_transaction = true;
-        let snapshot = Snapshot { database: self, connection: &connection };
+        connection.is_busy = true;
+        let statements = connection.statements.as_ref().expect("prepared when it was taken");
+        let snapshot = Snapshot { database: self, client: &connection.client, statements };
         let found = self.answer(snapshot.known(queries)).await?;
         let found = if self.deepest == Tier::Fuzzy {
             let mut found = found;
@@ -258,7 +167,7 @@ impl Database {
             found
         };
         self.answer(connection.client.batch_execute("commit")).await?;
-        connection.in_transaction = false;
+        connection.is_busy = false;
         Ok(found)
     }
 
@@ -283,13 +192,16 @@ impl Database {
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, Manager>, StoreError> {
-        tokio::select! {
-            connection = self.pool.get() => connection.map_err(|error| match error {
-                RunError::User(error) => error,
-                RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
-            }),
-            error = self.failures.next() => Err(error),
+        let mut connection = self.pool.get().await?;
+        if connection.statements.is_none() {
+            connection.is_busy = true;
+            let statements = Statements::prepare(&connection.client, &self.schema);
+            let statements = tokio::time::timeout(self.patience, statements).await;
+            let statements = statements.map_err(|_| StoreError::NoAnswer(self.patience))?;
+            connection.statements = Some(statements.map_err(StoreError::Begin)?);
+            connection.is_busy = false;
         }
+        Ok(connection)
     }
 
     /// Waits for an answer, but not for ever.
@@ -305,7 +217,8 @@ impl Database {
 /// One transaction.
 struct Snapshot<'a> {
     database: &'a Database,
-    connection: &'a Connection,
+    client: &'a Client,
+    statements: &'a Statements,
 }
 
 impl Snapshot<'_> {
@@ -316,10 +229,9 @@ impl Snapshot<'_> {
         let originals: Vec<&str> = queries.iter().map(|query| &**query.text()).collect();
         let aliases = self.database.deepest >= Tier::Alias;
         let parameters: [&(dyn ToSql + Sync); 5] = [&types, &names, &originals, &aliases, &SHARED_ALIAS_MAX];
-        let client = &self.connection.client;
         // The driver sends both before the first is answered.
-        let begin = client.batch_execute(&self.database.begin);
-        let rows = client.query(&self.connection.known, &parameters);
+        let begin = self.client.batch_execute(&self.database.begin);
+        let rows = self.client.query(&self.statements.known, &parameters);
         let (started, rows) = futures::join!(begin, rows);
         started.map_err(StoreError::Begin)?;
         let mut found: Vec<Found> = Vec::new();
@@ -343,6 +255,7 @@ impl Snapshot<'_> {
 
     /// Looks for names with one error and for what is at the same address, then for similar names of what is left.
     async fn fuzzy(&self, queries: &[Query], found: &mut [Found], corpus: &Corpus) -> Result<(), StoreError> {
+        let Some(statements) = &self.statements.fuzzy else { return Ok(()) };
         let sought: Vec<usize> = (0..queries.len()).filter(|index| matches!(found[*index], Found::Nothing)).collect();
         let (mut beginnings, mut ends) = (Ranges::default(), Ranges::default());
         let (mut ords, mut names, mut numbers, mut streets) = (vec![], vec![], vec![], vec![]);
@@ -361,19 +274,20 @@ impl Snapshot<'_> {
             }
         }
         let near: [&(dyn ToSql + Sync); 5] = [&ords, &names, &numbers, &streets, &self.database.candidates_max];
-        let near = self.query(self.connection.neighbours.as_ref(), &near, ords.is_empty());
-        let beginning = self.range(self.connection.beginning.as_ref(), &beginnings);
-        let end = self.range(self.connection.end.as_ref(), &ends);
+        let near = self.query(&statements.neighbours, &near, ords.is_empty());
+        let beginning = self.range(&statements.beginning, &beginnings);
+        let end = self.range(&statements.end, &ends);
         let (beginning, end, near) = futures::join!(beginning, end, near);
         add_similar(found, beginning?.iter().chain(&end?).chain(&near?))?;
         let left = sought.into_iter().filter(|index| !found[*index].has_one_error(&queries[*index]));
-        let similar = self.similar(queries, left, corpus).await?;
+        let similar = self.similar(&statements.similar, queries, left, corpus).await?;
         add_similar(found, &similar)
     }
 
     /// Names that share a rare piece.
     async fn similar(
         &self,
+        statement: &Statement,
         queries: &[Query],
         sought: impl Iterator<Item = usize>,
         corpus: &Corpus,
@@ -391,10 +305,10 @@ impl Snapshot<'_> {
         let database = self.database;
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&ords, &types, &names, &patterns, &database.similarity_min, &database.candidates_max];
-        self.query(self.connection.similar.as_ref(), &parameters, ords.is_empty()).await
+        self.query(statement, &parameters, ords.is_empty()).await
     }
 
-    async fn range(&self, statement: Option<&Statement>, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
+    async fn range(&self, statement: &Statement, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
         let Ranges { ords, types, names, lows, highs } = ranges;
         let database = self.database;
         let parameters: [&(dyn ToSql + Sync); 7] =
@@ -404,14 +318,11 @@ impl Snapshot<'_> {
 
     async fn query(
         &self,
-        statement: Option<&Statement>,
+        statement: &Statement,
         parameters: &[&(dyn ToSql + Sync)],
         nothing: bool,
     ) -> Result<Vec<Row>, StoreError> {
-        match statement {
-            Some(statement) if !nothing => Ok(self.connection.client.query(statement, parameters).await?),
-            _ => Ok(Vec::new()),
-        }
+        if nothing { Ok(Vec::new()) } else { Ok(self.client.query(statement, parameters).await?) }
     }
 }
 
@@ -452,98 +363,4 @@ fn add_similar<'a>(found: &mut [Found], rows: impl IntoIterator<Item = &'a Row>)
 
 fn stored(row: &Row, first: usize) -> Result<StoredEntity, tokio_postgres::Error> {
     Ok(StoredEntity { id: row.try_get(first)?, name: row.try_get(first + 1)?, address: row.try_get(first + 2)? })
-}
-
-/// A connection with its statements.
-#[derive(Debug)]
-struct Connection {
-    client: Client,
-    known: Statement,
-    /// Absent where `pg_trgm` is.
-    similar: Option<Statement>,
-    beginning: Option<Statement>,
-    end: Option<Statement>,
-    neighbours: Option<Statement>,
-    /// From before `begin` to the confirmed `commit`: a connection that is dropped in between is not used again.
-    in_transaction: bool,
-}
-
-/// Why a connection did not come about. The pool would say "timed out", later.
-#[derive(Debug, Clone, Default)]
-struct Failures {
-    last: Arc<Mutex<Option<StoreError>>>,
-    happened: Arc<Notify>,
-}
-
-impl Failures {
-    /// The next failure from now on. Of several who wait one hears it, and the others wait on.
-    async fn next(&self) -> StoreError {
-        loop {
-            self.happened.notified().await;
-            if let Some(error) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return error;
-            }
-        }
-    }
-}
-
-impl ErrorSink<StoreError> for Failures {
-    fn sink(&self, error: StoreError) {
-        tracing::warn!(error = %error, "a connection of the resolver's pool failed");
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.happened.notify_waiters();
-    }
-
-    fn boxed_clone(&self) -> Box<dyn ErrorSink<StoreError>> {
-        Box::new(self.clone())
-    }
-}
-
-/// Makes connections for the pool.
-#[derive(Debug, Clone)]
-struct Manager {
-    inner: PostgresConnectionManager<MakeTls>,
-    schema: Arc<str>,
-    patience: Duration,
-}
-
-impl ManageConnection for Manager {
-    type Connection = Connection;
-    type Error = StoreError;
-
-    async fn connect(&self) -> Result<Connection, StoreError> {
-        let connect = async {
-            let client = self.inner.connect().await.map_err(|error| StoreError::Connect(Arc::new(error)))?;
-            self.prepare(client).await.map_err(StoreError::Begin)
-        };
-        tokio::time::timeout(self.patience, connect).await.map_err(|_| StoreError::NoConnection(self.patience))?
-    }
-
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        Ok(self.inner.is_valid(&mut connection.client).await?)
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.in_transaction || self.inner.has_broken(&mut connection.client)
-    }
-}
-
-impl Manager {
-    async fn prepare(&self, client: Client) -> Result<Connection, tokio_postgres::Error> {
-        let find = "select quote_ident(n.nspname) from pg_catalog.pg_extension e
-                    join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
-        let trigrams: Option<String> = client.query_opt(find, &[]).await?.map(|row| row.try_get(0)).transpose()?;
-        let text =
-            |template: &str, trigrams: &str| template.replace("{schema}", &self.schema).replace("{trigrams}", trigrams);
-        let known = client.prepare(&text(KNOWN, "")).await?;
-        let (mut similar, mut beginning, mut end, mut neighbours) = (None, None, None, None);
-        if let Some(trigrams) = trigrams {
-            let range = |column: &str| text(RANGE, &trigrams).replace("{column}", column);
-            beginning = Some(client.prepare(&range("e.name")).await?);
-            end = Some(client.prepare(&range("reverse(e.name)")).await?);
-            similar = Some(client.prepare(&text(SIMILAR, &trigrams)).await?);
-            neighbours = Some(client.prepare(&text(NEIGHBOURS, &trigrams)).await?);
-        }
-        Ok(Connection { client, known, similar, beginning, end, neighbours, in_transaction: false })
-    }
 }

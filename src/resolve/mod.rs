@@ -96,6 +96,7 @@
 //! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for.
 
 mod cache;
+mod connection;
 mod corpus;
 mod error;
 mod halves;

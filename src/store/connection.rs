@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bb8_postgres::PostgresConnectionManager;
 use bytes::Bytes;
 use futures::SinkExt;
 use futures::future::try_join_all;
@@ -14,10 +13,11 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::pool::Connector;
 use super::statement::Statement;
 use crate::hash::HashMap;
 use crate::telemetry;
-use crate::tls::{MakeTls, Tls};
+use crate::tls::Tls;
 
 /// A plan made on an empty table is good for that many rows, whichever index it picked.
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
@@ -39,20 +39,15 @@ fn lock_key(purpose: &str, schema: &str) -> i64 {
 /// Makes connections for the pool.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionManager {
-    inner: PostgresConnectionManager<MakeTls>,
+    connector: Connector,
     tls: Tls,
     schema: Arc<str>,
-    /// How long a connection may take in all.
-    patience: Duration,
 }
 
 impl ConnectionManager {
     /// `schema` is a quoted identifier.
     pub(crate) fn new(config: tokio_postgres::Config, tls: Tls, schema: Arc<str>, connect_timeout: Duration) -> Self {
-        // One host after the other may keep silent, and then there is the login.
-        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
-        let patience = connect_timeout * (hosts as u32 + 1);
-        Self { inner: PostgresConnectionManager::new(config, tls.make()), tls, schema, patience }
+        Self { connector: Connector::new(config, &tls, connect_timeout), tls, schema }
     }
 }
 
@@ -61,11 +56,7 @@ impl bb8::ManageConnection for ConnectionManager {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Connection, StoreError> {
-        // The driver's timeout is for the socket. A server that then keeps silent would take up the pool's room for ever,
-        // and the pool makes no other connection as long as one is on its way for each that waits.
-        let client = tokio::time::timeout(self.patience, self.inner.connect()).await;
-        let client = client.map_err(|_| StoreError::NoConnection(self.patience))?;
-        let client = client.map_err(|error| StoreError::Connect(Arc::new(error)))?;
+        let client = self.connector.connect().await?;
         Ok(Connection {
             client,
             tls: self.tls.clone(),
@@ -82,11 +73,11 @@ impl bb8::ManageConnection for ConnectionManager {
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        Ok(self.inner.is_valid(&mut connection.client).await?)
+        self.connector.is_valid(&mut connection.client).await
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.in_transaction || self.inner.has_broken(&mut connection.client)
+        connection.in_transaction || self.connector.has_broken(&mut connection.client)
     }
 }
 

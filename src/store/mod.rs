@@ -19,16 +19,17 @@ mod merge;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
+mod pool;
 mod refresh;
 mod statement;
 mod transaction;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bb8::{Pool, PooledConnection, RunError};
-use tokio::sync::{Notify, Semaphore};
+use bb8::PooledConnection;
+use tokio::sync::Semaphore;
 
 use crate::config::{AsOf, Config};
 use crate::familiar::Familiar;
@@ -45,6 +46,10 @@ pub(crate) use copy::encode as encode_mentions;
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
+#[cfg(not(feature = "resolver"))]
+use pool::ConnectionPool;
+#[cfg(feature = "resolver")]
+pub(crate) use pool::{ConnectionPool, Connector};
 pub use refresh::RefreshReport;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
@@ -55,9 +60,8 @@ pub(crate) use transaction::Written;
 /// A pool of connections, and what every transaction needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    pool: Pool<ConnectionManager>,
+    pool: ConnectionPool<ConnectionManager>,
     connections_max: u32,
-    failures: ConnectFailures,
     circuit: Arc<Circuit>,
     counters: Arc<Counters>,
     begin: Arc<str>,
@@ -93,27 +97,15 @@ impl Store {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let manager =
             ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema, config.connect_timeout);
-        let failures = ConnectFailures::default();
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
         // One for each commit slot, one to resolve a lost commit, one for refreshes.
         let connections_max = config.in_flight_commits as u32 + 2;
-        let pool = Pool::builder()
-            .max_size(connections_max)
-            .connection_timeout(config.connect_timeout)
-            // A connection that died is found out by its first statement, and nothing is lost: the
-            // check would cost each transaction one round trip.
-            .test_on_check_out(false)
-            // The engine retries itself, and knows which errors deserve it.
-            .retry_connection(false)
-            .error_sink(Box::new(failures.clone()))
-            .build(manager)
-            .await?;
+        let pool = ConnectionPool::new(manager, connections_max, config.connect_timeout).await?;
         Ok(Self {
             pool,
             connections_max,
-            failures,
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             counters: Arc::clone(counters),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
@@ -142,13 +134,7 @@ impl Store {
 
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
         let start = Instant::now();
-        let connection = tokio::select! {
-            connection = self.pool.get() => connection.map_err(|error| match error {
-                RunError::User(error) => error,
-                RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
-            }),
-            error = self.failures.next() => Err(error),
-        };
+        let connection = self.pool.get().await;
         self.counters.got_connection(start.elapsed());
         telemetry::pool(self.pool_stats());
         connection
@@ -163,41 +149,5 @@ impl Store {
     /// Since when the database as a whole cannot be used, and why, if that is so.
     pub(crate) fn outage(&self) -> Option<(Instant, Arc<StoreError>)> {
         self.circuit.open_since()
-    }
-}
-
-/// Why connections do not come about. The pool itself would say "timed out" and keep the reason:
-/// whoever waits for a connection hears it from here, at once.
-#[derive(Debug, Clone, Default)]
-struct ConnectFailures {
-    last: Arc<Mutex<Option<Arc<StoreError>>>>,
-    happened: Arc<Notify>,
-}
-
-impl ConnectFailures {
-    /// The next failure from now on.
-    async fn next(&self) -> StoreError {
-        loop {
-            self.happened.notified().await;
-            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match last.as_deref() {
-                Some(StoreError::Connect(error)) => return StoreError::Connect(Arc::clone(error)),
-                Some(StoreError::NoConnection(patience)) => return StoreError::NoConnection(*patience),
-                // Others do not come from making a connection.
-                Some(_) | None => {}
-            }
-        }
-    }
-}
-
-impl bb8::ErrorSink<StoreError> for ConnectFailures {
-    fn sink(&self, error: StoreError) {
-        tracing::warn!(error = %error, "a connection of the pool failed");
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
-        self.happened.notify_waiters();
-    }
-
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {
-        Box::new(self.clone())
     }
 }

@@ -1,0 +1,157 @@
+//! The resolver's SQL, and connections on which it is prepared.
+//!
+//! Values are parameters without exception; the only text put together here are the quoted names of two schemas.
+//!
+//! **Plans are pinned** (`Database::new`), as the engine's are (see `ARCHITECTURE.md`), and for the same reason, but with
+//! bitmap scans, without which no GIN index can be used. That opens the trap that the engine closes by forbidding them: an
+//! equality of names could be looked up through the trigram index. So names are compared as rows from both sides, which
+//! is equality, and which only the unique index on (name, type) can serve; and elsewhere the type is compared as text, so
+//! that no index on it is read beside the one that selects.
+
+use bb8::ManageConnection;
+use tokio_postgres::{Client, Error, Statement};
+
+use crate::store::{Connector, StoreError};
+
+/// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
+/// alias come first, so that however many share the author's text, they are among the answers.
+///
+/// `limit 1` stops before redirects are looked at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
+const KNOWN: &str = "
+    select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
+           a.known, nullif(e.name, k.name), a.by_name
+    from unnest($1::text[], $2::text[], $3::text[]) with ordinality as k(type, name, original, ord)
+    left join lateral (
+        select e.entity_id, e.name, e.aliases from {schema}.entities e
+        where (e.name, e.type) >= (k.name, k.type::{schema}.entity_type)
+          and (e.name, e.type) <= (k.name, k.type::{schema}.entity_type)
+        union all
+        select e.entity_id, e.name, e.aliases
+        from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
+        where (r.name, r.type) >= (k.name, k.type::{schema}.entity_type)
+          and (r.name, r.type) <= (k.name, k.type::{schema}.entity_type)
+        limit 1) as e on true
+    left join lateral (
+        select a.entity_id, a.name, a.address, k.original = a.name or k.original = any(a.aliases) as known,
+               k.name = any(a.aliases) as by_name
+        from {schema}.entities a
+        where $4 and e.entity_id is null and a.aliases && array[k.name, k.original] and a.type::text = k.type
+        order by by_name desc, a.entity_id::text
+        limit $5) as a on true
+    where e.entity_id is not null or a.entity_id is not null";
+
+/// Names a third as long, or three times, are similar to nobody.
+const SIMILAR: &str = "
+    select p.ord, s.entity_id, s.name, s.address
+    from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, type, name, pattern)
+    cross join lateral (
+        select e.entity_id, e.name, e.address
+        from {schema}.entities e
+        where e.name ~~* p.pattern and e.type::text = p.type
+          and octet_length(e.name) * 3 >= octet_length(p.name) and octet_length(e.name) <= octet_length(p.name) * 3
+          and {trigrams}.similarity(e.name, p.name) >= $5
+        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        limit $6) as s";
+
+/// Names that begin with some letters, or read backwards begin with some. Of another length they are no misspelt ones.
+///
+/// Sorted by similarity as above, but most are sorted out by what costs less.
+const RANGE: &str = "
+    select p.ord, s.entity_id, s.name, s.address
+    from unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[]) as p(ord, type, name, low, high)
+    cross join lateral (
+        select e.entity_id, e.name, e.address
+        from {schema}.entities e
+        where {column} >= p.low and {column} < p.high and e.type::text = p.type
+          and octet_length(e.name) between octet_length(p.name) - 4 and octet_length(p.name) + 4
+          and {trigrams}.similarity(e.name, p.name) >= $6
+        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        limit $7) as s";
+
+/// All that is at one house number, whatever the street: the streets are compared by [`Address`](super::place::Address).
+const NEIGHBOURS: &str = "
+    select p.ord, s.entity_id, s.name, s.address
+    from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, name, number, street)
+    cross join lateral (
+        select e.entity_id, e.name, e.address
+        from {schema}.entities e
+        where e.address ~>=~ (p.number || ' ') and e.address ~<~ (p.number || '!') and e.address ~~* p.street
+          and e.type::text = 'restaurant'
+        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        limit $5) as s";
+
+/// A connection with its statements.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// Prepared when they are first needed.
+    pub(super) statements: Option<Statements>,
+    /// While statements are being prepared, and from before `begin` to the confirmed `commit`: a connection that is
+    /// dropped in between is not used again.
+    pub(super) is_busy: bool,
+}
+
+/// The statements of one connection.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) known: Statement,
+    /// Absent where `pg_trgm` is.
+    pub(super) fuzzy: Option<FuzzyStatements>,
+}
+
+/// Those that need `pg_trgm`.
+#[derive(Debug)]
+pub(super) struct FuzzyStatements {
+    pub(super) beginning: Statement,
+    pub(super) end: Statement,
+    pub(super) neighbours: Statement,
+    pub(super) similar: Statement,
+}
+
+impl Statements {
+    /// `schema` is a quoted identifier.
+    pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
+        let find = "select quote_ident(n.nspname) from pg_catalog.pg_extension e
+                    join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
+        let trigrams: Option<String> = client.query_opt(find, &[]).await?.map(|row| row.try_get(0)).transpose()?;
+        let known = client.prepare(&KNOWN.replace("{schema}", schema)).await?;
+        let fuzzy = match trigrams {
+            Some(trigrams) => {
+                let text = |template: &str| template.replace("{schema}", schema).replace("{trigrams}", &trigrams);
+                let range = |column: &str| text(RANGE).replace("{column}", column);
+                Some(FuzzyStatements {
+                    beginning: client.prepare(&range("e.name")).await?,
+                    end: client.prepare(&range("reverse(e.name)")).await?,
+                    neighbours: client.prepare(&text(NEIGHBOURS)).await?,
+                    similar: client.prepare(&text(SIMILAR)).await?,
+                })
+            }
+            None => None,
+        };
+        Ok(Self { known, fuzzy })
+    }
+}
+
+/// Makes connections for the pool.
+#[derive(Debug, Clone)]
+pub(super) struct Manager {
+    pub(super) connector: Connector,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = StoreError;
+
+    async fn connect(&self) -> Result<Connection, StoreError> {
+        let client = self.connector.connect().await?;
+        Ok(Connection { client, statements: None, is_busy: false })
+    }
+
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        self.connector.is_valid(&mut connection.client).await
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.is_busy || self.connector.has_broken(&mut connection.client)
+    }
+}

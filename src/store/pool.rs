@@ -1,0 +1,122 @@
+//! Pools of connections, the engine's and the resolver's: how a connection is made, and what those hear who wait for one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, RunError};
+use bb8_postgres::PostgresConnectionManager;
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+
+use super::StoreError;
+use crate::tls::{MakeTls, Tls};
+
+/// Makes bare connections, for the managers of pools.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    inner: PostgresConnectionManager<MakeTls>,
+    /// How long a connection may take in all.
+    patience: Duration,
+}
+
+impl Connector {
+    pub(crate) fn new(config: tokio_postgres::Config, tls: &Tls, connect_timeout: Duration) -> Self {
+        // One host after the other may keep silent, and then there is the login.
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+        let patience = connect_timeout * (hosts as u32 + 1);
+        Self { inner: PostgresConnectionManager::new(config, tls.make()), patience }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client, StoreError> {
+        // The driver's timeout is for the socket. A server that then keeps silent would take up the pool's room for ever,
+        // and the pool makes no other connection as long as one is on its way for each that waits.
+        let client = tokio::time::timeout(self.patience, self.inner.connect()).await;
+        let client = client.map_err(|_| StoreError::NoConnection(self.patience))?;
+        client.map_err(|error| StoreError::Connect(Arc::new(error)))
+    }
+
+    pub(crate) async fn is_valid(&self, client: &mut Client) -> Result<(), StoreError> {
+        Ok(self.inner.is_valid(client).await?)
+    }
+
+    pub(crate) fn has_broken(&self, client: &mut Client) -> bool {
+        self.inner.has_broken(client)
+    }
+}
+
+/// A pool that says at once why there is no connection.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionPool<M: ManageConnection<Error = StoreError>> {
+    pool: Pool<M>,
+    failures: ConnectFailures,
+    connect_timeout: Duration,
+}
+
+impl<M: ManageConnection<Error = StoreError>> ConnectionPool<M> {
+    /// Connects lazily; call it on the runtime that is to drive the connections.
+    pub(crate) async fn new(manager: M, connections: u32, connect_timeout: Duration) -> Result<Self, StoreError> {
+        let failures = ConnectFailures::default();
+        let pool = Pool::builder()
+            .max_size(connections)
+            .connection_timeout(connect_timeout)
+            // A connection that died is found out by its first statement, and nothing is lost: the
+            // check would cost each transaction one round trip.
+            .test_on_check_out(false)
+            // The callers retry themselves, and know which errors deserve it.
+            .retry_connection(false)
+            .error_sink(Box::new(failures.clone()))
+            .build(manager)
+            .await?;
+        Ok(Self { pool, failures, connect_timeout })
+    }
+
+    pub(crate) async fn get(&self) -> Result<PooledConnection<'_, M>, StoreError> {
+        tokio::select! {
+            connection = self.pool.get() => connection.map_err(|error| match error {
+                RunError::User(error) => error,
+                RunError::TimedOut => StoreError::NoConnection(self.connect_timeout),
+            }),
+            error = self.failures.next() => Err(error),
+        }
+    }
+
+    pub(crate) fn state(&self) -> bb8::State {
+        self.pool.state()
+    }
+}
+
+/// Why connections do not come about. The pool itself would say "timed out" and keep the reason:
+/// whoever waits for a connection hears it from here, at once.
+#[derive(Debug, Clone, Default)]
+struct ConnectFailures {
+    last: Arc<Mutex<Option<Arc<StoreError>>>>,
+    happened: Arc<Notify>,
+}
+
+impl ConnectFailures {
+    /// The next failure from now on.
+    async fn next(&self) -> StoreError {
+        loop {
+            self.happened.notified().await;
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match last.as_deref() {
+                Some(StoreError::Connect(error)) => return StoreError::Connect(Arc::clone(error)),
+                Some(StoreError::NoConnection(patience)) => return StoreError::NoConnection(*patience),
+                // Others do not come from making a connection.
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+impl ErrorSink<StoreError> for ConnectFailures {
+    fn sink(&self, error: StoreError) {
+        tracing::warn!(error = %error, "a connection of the pool failed");
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
+        self.happened.notify_waiters();
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<StoreError>> {
+        Box::new(self.clone())
+    }
+}
