@@ -10,7 +10,8 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use super::message::EpochFinished;
-use super::supervisor::{Shared, Supervisor};
+use super::shared::Shared;
+use super::supervisor::Supervisor;
 use crate::batch::Epoch;
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
@@ -57,10 +58,10 @@ impl CommitTask {
     async fn commit(&mut self, epoch: Epoch) {
         let lane = Arc::clone(&self.shared.lanes[self.lane]);
         let shared = Arc::clone(&self.shared);
-        let waiting = (Instant::now(), shared.counters.epoch_is(EpochState::Waiting));
+        let (start, waiting) = (Instant::now(), shared.counters.epoch_is(EpochState::Waiting));
         // One commit at a time in each lane, roughly in the order of the seals.
         let _turn = lane.acquire_owned().await;
-        shared.counters.got_lane(waiting.0.elapsed());
+        shared.counters.got_lane(start.elapsed());
         drop(waiting);
         let _writing = shared.counters.epoch_is(EpochState::Writing);
         #[cfg(feature = "internals")]

@@ -7,7 +7,7 @@ use actix::prelude::*;
 
 use super::commit_task::CommitTask;
 use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochSealed, Panic};
-use super::supervisor::Shared;
+use super::shared::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
 use crate::in_flight::{EpochId, Submission};

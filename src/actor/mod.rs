@@ -36,11 +36,13 @@ mod coordinator;
 mod message;
 mod pulse;
 mod routing;
+mod shared;
 mod supervisor;
 
 pub(crate) use message::{Flush, Panic, Submit};
 pub(crate) use pulse::Pulse;
-pub(crate) use supervisor::{Shared, Supervisor};
+pub(crate) use shared::Shared;
+pub(crate) use supervisor::Supervisor;
 
 /// An actor of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

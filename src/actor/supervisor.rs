@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::Semaphore;
 
 use super::ActorKind;
 use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
@@ -13,73 +12,16 @@ use super::coordinator::TransactionCoordinator;
 use super::message::{
     Absorb, Beat, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
 };
-use super::pulse::Pulse;
 use super::routing::{Routing, Way};
-use crate::commits::CommitListeners;
+use super::shared::Shared;
 use crate::failpoint::failpoint;
-use crate::familiar::Familiar;
 use crate::hash::HashMap;
-use crate::in_flight::{EpochId, InFlight, Submission};
-use crate::stats::Counters;
-use crate::store::Store;
+use crate::in_flight::{EpochId, Submission};
 use crate::telemetry;
 use crate::unit::Unit;
 
-/// More deaths than this within [`DEATHS_WINDOW`] are no accidents: the engine stops, instead of
-/// dying and rising for ever.
-const DEATHS_MAX: usize = 20;
-/// See [`DEATHS_MAX`].
-const DEATHS_WINDOW: Duration = Duration::from_secs(10);
-
 /// How often to look for units that were on their way to a supervisor that died, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
-
-/// What outlives every actor, and all of them share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) in_flight: InFlight,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) store: Store,
-    /// Who hears of commits.
-    pub(crate) listeners: CommitListeners,
-    /// Keys of entities that this engine committed lately, or saw: no transaction inserts those.
-    pub(crate) entities_written: Familiar,
-    /// Merges of entities take turns; true when there are to be no more.
-    pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
-    /// Drives the connections.
-    pub(crate) runtime: tokio::runtime::Handle,
-    /// One permit each: the turn to commit in a lane.
-    pub(crate) lanes: Vec<Arc<Semaphore>>,
-    pub(crate) max_batch_rows: usize,
-    pub(crate) outcome_deadline: Duration,
-    /// See `bench_internals`.
-    #[cfg(feature = "internals")]
-    pub(crate) without_database: bool,
-    /// When each actor was last seen.
-    pub(crate) pulse: Arc<Pulse>,
-    /// Deaths of actors, of the supervisor too, in the last while.
-    pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
-    /// The next epoch's number; numbers are never used again, also not by the next supervisor.
-    pub(crate) next_epoch: std::sync::atomic::AtomicU64,
-}
-
-impl Shared {
-    /// Notes the death of an actor; false if there were too many.
-    pub(crate) fn note_death(&self, actor: ActorKind) -> bool {
-        tracing::error!(actor = actor.as_str(), "an actor died and is started again");
-        self.counters.actor_restarted(actor);
-        let mut deaths = self.deaths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        deaths.push_back(Instant::now());
-        while deaths.front().is_some_and(|death| death.elapsed() > DEATHS_WINDOW) {
-            deaths.pop_front();
-        }
-        deaths.len() <= DEATHS_MAX
-    }
-
-    fn new_epoch(&self) -> EpochId {
-        self.next_epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-    }
-}
 
 /// Why an epoch is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,18 +130,20 @@ impl Supervisor {
         TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
     }
 
-    /// Sends a unit on its way, or holds it.
-    fn route_or_hold(&mut self, submission: Arc<Submission>) {
+    /// Sends a unit on its way, or holds it, if it may wait.
+    fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool) {
         let keys = self.keys(&submission.unit);
         let rows = submission.unit.rows();
-        match self.routing.way(&keys) {
-            Way::Any => self.route(submission, self.emptiest_lane(), keys),
-            Way::Several(_) if self.held_rows + rows <= self.shared.max_batch_rows => {
+        let lane = match self.routing.way(&keys) {
+            Way::Any => self.emptiest_lane(),
+            Way::Several(_) if may_wait && self.held_rows + rows <= self.shared.max_batch_rows => {
                 self.held_rows += rows;
                 self.held.push_back(submission);
+                return;
             }
-            Way::Lane(lane) | Way::Several(lane) => self.route(submission, lane, keys),
-        }
+            Way::Lane(lane) | Way::Several(lane) => lane,
+        };
+        self.route(submission, lane, keys);
     }
 
     /// Sends everybody on who need not be held any more.
@@ -208,7 +152,7 @@ impl Supervisor {
         for submission in std::mem::take(&mut self.held) {
             // Routed already: by the sweep.
             if submission.epoch() == 0 {
-                self.route_or_hold(submission);
+                self.route_or_hold(submission, true);
             }
         }
     }
@@ -318,7 +262,7 @@ impl Supervisor {
         self.held.clear();
         self.held_rows = 0;
         for submission in unclaimed {
-            self.route_or_hold(submission);
+            self.route_or_hold(submission, true);
         }
         self.seal_where_free();
     }
@@ -360,12 +304,7 @@ impl Actor for Supervisor {
             supervisor.beat();
             // Also those that are held: that was long enough.
             for submission in supervisor.shared.in_flight.unrouted() {
-                let keys = supervisor.keys(&submission.unit);
-                let lane = match supervisor.routing.way(&keys) {
-                    Way::Any => supervisor.emptiest_lane(),
-                    Way::Lane(lane) | Way::Several(lane) => lane,
-                };
-                supervisor.route(submission, lane, keys);
+                supervisor.route_or_hold(submission, false);
             }
             supervisor.seal_where_free();
         });
@@ -378,7 +317,7 @@ impl Handler<Submit> for Supervisor {
     fn handle(&mut self, Submit(submission): Submit, _: &mut Context<Self>) {
         // Routed already: by `route_again`, when the message waited for a new supervisor.
         if submission.epoch() == 0 {
-            self.route_or_hold(submission);
+            self.route_or_hold(submission, true);
             self.seal_where_free();
         }
     }

@@ -16,7 +16,8 @@ use crate::store::{Connector, StoreError};
 /// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
 /// alias come first, so that however many share the author's text, they are among the answers.
 ///
-/// `limit 1` stops before redirects are looked at where there is an entity; where a merge took the entity of this name, the answer is what it was merged into.
+/// `limit 1` stops before redirects are looked at where there is an entity. Where a merge took the entity of this name, the
+/// answer is what it was merged into.
 const KNOWN: &str = "
     select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
            a.known, nullif(e.name, k.name), a.by_name

@@ -22,11 +22,11 @@ use futures::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::backoff::backoff;
 use super::circuit::Permit;
 use super::connection::Connection;
-use super::error::ErrorClass;
+use super::ending::CommitAnswer;
 use super::fence::Fate;
+use super::retry::{Next, Tries, after_failure};
 use super::transaction::{AttemptError, Transaction, Written};
 use super::{Store, StoreError, answer};
 use crate::batch::Epoch;
@@ -38,13 +38,6 @@ use crate::record::Table;
 use crate::stats::Reaction;
 use crate::unit::{Row, Unit};
 
-/// The pause after an error that the engine itself must have caused.
-const BUG_PAUSE: Duration = Duration::from_secs(1);
-/// How often a foreign key violation is tried again before it counts as the unit's own fault: the
-/// check does not wait for a parent row that another transaction is about to commit.
-const FOREIGN_KEY_RETRIES: u32 = 2;
-/// How often an error that nobody knows is tried again before it counts as some unit's fault.
-const UNKNOWN_RETRIES: u32 = 2;
 /// The time for one try, however close the deadline is.
 pub(super) const LAST_TRY: Duration = Duration::from_secs(5);
 /// A stored score counts as up to date while the clock moved it by less than this part: re-observed
@@ -78,14 +71,6 @@ struct Group {
     /// Coalesced already, for the whole epoch at first.
     epoch: Option<Epoch>,
     tries: Tries,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tries {
-    pub(super) attempts: u32,
-    foreign_key: u32,
-    too_long: u32,
-    unknown: u32,
 }
 
 /// How one transaction ended.
@@ -321,19 +306,13 @@ impl Store {
             // Dropped with its transaction in it, which the server then rolls back.
             return Attempted::GivenUp;
         }
-        match self.send_commit(&connection).await {
-            Ok(()) => {
-                connection.leave_transaction();
-                connection.settled_attempts = vec![attempt];
-                Attempted::Committed(written)
-            }
-            // An error that leaves the connection alive is the server's word that it aborted.
-            Err(error) if is_definite(&error) => {
-                connection.leave_transaction();
+        match self.commit_attempt(&mut connection, attempt).await {
+            CommitAnswer::Committed => Attempted::Committed(written),
+            CommitAnswer::Aborted(error) => {
                 observer.commit_failed(&group.units);
                 Attempted::Failed(error)
             }
-            Err(error) => Attempted::Lost(written, error),
+            CommitAnswer::None(error) => Attempted::Lost(written, error),
         }
     }
 
@@ -360,112 +339,6 @@ impl Store {
             written
         });
         connection.while_answering(self.silence(), limit, written).await
-    }
-
-    pub(super) async fn send_commit(&self, connection: &Connection) -> Result<(), StoreError> {
-        let answer = async {
-            let answer = connection.batch("commit").await;
-            failpoint("store::committed");
-            answer
-        };
-        let answer = AssertUnwindSafe(tokio::time::timeout(self.statement_timeout, answer)).catch_unwind();
-        match answer.await {
-            Ok(Ok(answer)) => Ok(answer?),
-            Ok(Err(_)) => Err(StoreError::NoAnswer(self.statement_timeout)),
-            Err(_) => Err(StoreError::Panicked),
-        }
-    }
-}
-
-impl Store {
-    /// Ends a transaction that failed; says whether the server confirmed. If it did not, the
-    /// connection stays "in transaction", and the pool drops it.
-    pub(super) async fn roll_back(&self, connection: &mut Connection) -> bool {
-        let rollback = tokio::time::timeout(self.connect_timeout, connection.batch("rollback")).await;
-        let confirmed = matches!(rollback, Ok(Ok(())));
-        if confirmed {
-            connection.leave_transaction();
-        }
-        confirmed
-    }
-
-    /// Ends a transaction that failed with `error`, and sees whether the connection may be used
-    /// again. The answer is the error, as what it turned out to be.
-    pub(super) async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
-        match error.class() {
-            ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
-                // The statement may still be at work and hold locks that the next try waits for.
-                connection.cancel();
-                error
-            }
-            // A driver's error without SQLSTATE: if the connection still answers, a value could not be sent or
-            // read. That may be some row's fault, or that of a pooler that mixes prepared statements up: not on
-            // this connection again.
-            ErrorClass::Reconnect if error.sqlstate().is_none() => match error {
-                StoreError::Postgres(error) if self.roll_back(connection).await => {
-                    connection.enter_transaction();
-                    StoreError::Value(error)
-                }
-                error => error,
-            },
-            // Prepared statements may be what is wrong: not on this connection again.
-            ErrorClass::Reconnect | ErrorClass::Unknown | ErrorClass::Bug => error,
-            _ => {
-                self.roll_back(connection).await;
-                error
-            }
-        }
-    }
-}
-
-/// Whether an error of `commit` proves that nothing was committed.
-pub(super) fn is_definite(error: &StoreError) -> bool {
-    use tokio_postgres::error::Severity;
-    error.db().is_some_and(|error| {
-        // FATAL and PANIC end the connection, and may come after the commit took place. The two
-        // codes say themselves that nothing is known.
-        matches!(error.parsed_severity(), Some(Severity::Error)) && !matches!(error.code().code(), "40003" | "08007")
-    })
-}
-
-/// What follows from a failed try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    RetryAfter(Duration),
-    Split,
-    Reject,
-}
-
-impl Next {
-    pub(super) const fn reaction(self) -> Reaction {
-        match self {
-            Self::RetryAfter(_) => Reaction::Retry,
-            Self::Split => Reaction::Split,
-            Self::Reject => Reaction::Reject,
-        }
-    }
-}
-
-pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
-    let again = Next::RetryAfter(backoff(tries.attempts));
-    let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
-    match error.class() {
-        // Of those that stand in everybody's way the circuit has its own idea of when.
-        ErrorClass::Transient | ErrorClass::Reconnect | ErrorClass::Resource | ErrorClass::Configuration => again,
-        ErrorClass::Bug => Next::RetryAfter(BUG_PAUSE),
-        ErrorClass::TooLong => {
-            tries.too_long += 1;
-            if tries.too_long > 1 && units > 1 { Next::Split } else { again }
-        }
-        ErrorClass::Unknown => {
-            tries.unknown += 1;
-            if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
-        }
-        ErrorClass::Poison if error.sqlstate() == Some("23503") => {
-            tries.foreign_key += 1;
-            if tries.foreign_key > FOREIGN_KEY_RETRIES { alone_or_split } else { again }
-        }
-        ErrorClass::Poison => alone_or_split,
     }
 }
 

@@ -61,7 +61,7 @@ impl bb8::ManageConnection for ConnectionManager {
             client,
             tls: self.tls.clone(),
             schema: Arc::clone(&self.schema),
-            place_lock: lock_key("", &self.schema),
+            place_lock: lock_key("Google ids in ", &self.schema),
             merge_lock: lock_key("merges in ", &self.schema),
             planned: None,
             statements: HashMap::default(),

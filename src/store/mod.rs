@@ -1,7 +1,7 @@
 //! Effects: what the engine does to PostgreSQL.
 //!
-//! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] decides what
-//! to try again and what to split, [`transaction`] writes one epoch, [`fence`] finds out whether a
+//! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] tries and
+//! splits, as [`retry`] says, [`transaction`] writes one epoch, [`ending`] commits it, [`fence`] finds out whether a
 //! commit without an answer took place, [`circuit`] stops the line while nobody can write,
 //! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL.
 
@@ -13,6 +13,7 @@ mod commit;
 mod connection;
 mod copy;
 mod dead_letter;
+mod ending;
 mod error;
 mod fence;
 mod merge;
@@ -21,6 +22,7 @@ mod migrate;
 mod plans;
 mod pool;
 mod refresh;
+mod retry;
 mod statement;
 mod transaction;
 

@@ -108,6 +108,45 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
     }
 }
 
+/// A unit that shares new entities with transactions in two lanes goes to neither as long as both are at work: not for
+/// ever, nor is it forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_is_held_between_two_lanes_is_committed() {
+    for held in [Duration::ZERO, Duration::from_millis(700)] {
+        let database = Database::migrated().await;
+        let engine = Engine::start(database.config().in_flight_commits(2).build().unwrap()).await.unwrap();
+        let (client, holder) = (database.client().await, database.client().await);
+        let serves = |restaurant: &str, dish: &str| {
+            let mut unit = UnitOfWork::new();
+            let (restaurant, dish) = (unit.restaurant(restaurant).handle(), unit.dish(dish).handle());
+            unit.connection(restaurant, dish);
+            unit
+        };
+        holder.batch_execute("begin; lock table entities in share mode").await.unwrap();
+        let mut receipts = Vec::new();
+        for unit in [serves("franklin", "brisket"), serves("uchi", "maki")] {
+            receipts.push(engine.submit(unit).await.unwrap());
+        }
+        let both_wait = "select count(*) = 2 from pg_stat_activity
+                         where datname = current_database() and wait_event_type = 'Lock'";
+        within(async { while !client.query_one(both_wait, &[]).await.unwrap().get::<_, bool>(0) {} }).await;
+        for unit in [serves("franklin", "maki"), serves("uchi", "brisket"), serves("lazarus", "pretzel")] {
+            receipts.push(engine.submit(unit).await.unwrap());
+        }
+        // Longer than the supervisor's sweep, which lets nobody wait for ever.
+        tokio::time::sleep(held).await;
+        holder.batch_execute("commit").await.unwrap();
+        within(engine.flush()).await;
+        for receipt in receipts {
+            assert!(within(receipt).await.committed().is_some());
+        }
+        let rows = "select (select count(*) from entities), (select count(*) from connections)";
+        let row = client.query_one(rows, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (6, 5));
+        database.assert_no_deadlocks().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn drain_and_shutdown_may_be_called_again_and_by_many() {
     let database = Database::migrated().await;

@@ -21,9 +21,11 @@ use futures::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::commit::{LAST_TRY, Next, Tries, after_failure, is_definite, rejection};
+use super::commit::{LAST_TRY, rejection};
 use super::connection::Connection;
+use super::ending::CommitAnswer;
 use super::fence::Fate;
+use super::retry::{Next, Tries, after_failure};
 use super::{Store, StoreError, answer};
 use crate::batch::Planned;
 use crate::failpoint::failpoint;
@@ -178,17 +180,10 @@ impl Store {
             self.roll_back(&mut connection).await;
             return Attempted::Committed(done);
         }
-        match self.send_commit(&connection).await {
-            Ok(()) => {
-                connection.leave_transaction();
-                connection.settled_attempts = vec![attempt];
-                Attempted::Committed(done)
-            }
-            Err(error) if is_definite(&error) => {
-                connection.leave_transaction();
-                Attempted::Failed(error)
-            }
-            Err(error) => Attempted::Lost(done, error),
+        match self.commit_attempt(&mut connection, attempt).await {
+            CommitAnswer::Committed => Attempted::Committed(done),
+            CommitAnswer::Aborted(error) => Attempted::Failed(error),
+            CommitAnswer::None(error) => Attempted::Lost(done, error),
         }
     }
 

@@ -24,26 +24,23 @@ pub(super) const RESTAURANTS_WITH_ATTRIBUTES: Sql = Sql(
     "select e.entity_id from {schema}.entities e
      where e.type = 'restaurant' and e.restaurant_attributes && $1::uuid[]",
 );
-pub(super) const CONNECTIONS_OF_RESTAURANTS: Sql = Sql(
-    "merge_find_connections",
-    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-     from {schema}.connections c where c.restaurant_id = any($1::uuid[])",
-);
-pub(super) const CONNECTIONS_OF_DISHES: Sql = Sql(
-    "merge_find_connections",
-    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-     from {schema}.connections c where c.dish_or_category_id = any($1::uuid[])",
-);
-pub(super) const CONNECTIONS_WITH_CATEGORIES: Sql = Sql(
-    "merge_find_connections",
-    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-     from {schema}.connections c where c.categories && $1::uuid[]",
-);
-pub(super) const CONNECTIONS_WITH_ATTRIBUTES: Sql = Sql(
-    "merge_find_connections",
-    "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-     from {schema}.connections c where c.dish_attributes && $1::uuid[]",
-);
+/// Connections and their keys.
+macro_rules! connections_where {
+    ($condition:literal) => {
+        Sql(
+            "merge_find_connections",
+            concat!(
+                "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+                 from {schema}.connections c where ",
+                $condition
+            ),
+        )
+    };
+}
+pub(super) const CONNECTIONS_OF_RESTAURANTS: Sql = connections_where!("c.restaurant_id = any($1::uuid[])");
+pub(super) const CONNECTIONS_OF_DISHES: Sql = connections_where!("c.dish_or_category_id = any($1::uuid[])");
+pub(super) const CONNECTIONS_WITH_CATEGORIES: Sql = connections_where!("c.categories && $1::uuid[]");
+pub(super) const CONNECTIONS_WITH_ATTRIBUTES: Sql = connections_where!("c.dish_attributes && $1::uuid[]");
 
 /// Those that have the keys already.
 pub(super) const CONNECTIONS_BY_KEY: Sql = Sql(
@@ -114,11 +111,21 @@ pub(super) const DELETE_ENTITIES: Sql =
     Sql("merge_delete_entities", "delete from {schema}.entities where entity_id = any($1::uuid[])");
 
 /// Whoever was led to what is merged now is led on.
-pub(super) const TURN_ENTITY_REDIRECTS: Sql = Sql(
-    "merge_redirect",
-    "update {schema}.entity_redirects r set into_id = k.into_id
-     from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id) where r.into_id = k.from_id",
-);
+macro_rules! turn {
+    ($redirects:literal) => {
+        Sql(
+            "merge_redirect",
+            concat!(
+                "update {schema}.",
+                $redirects,
+                " r set into_id = k.into_id
+                 from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id) where r.into_id = k.from_id"
+            ),
+        )
+    };
+}
+pub(super) const TURN_ENTITY_REDIRECTS: Sql = turn!("entity_redirects");
+pub(super) const TURN_CONNECTION_REDIRECTS: Sql = turn!("connection_redirects");
 /// A key that somebody used again after its entity was merged belongs to the later one.
 pub(super) const FREE_ENTITY_KEYS: Sql = Sql(
     "merge_redirect",
@@ -131,11 +138,6 @@ pub(super) const ADD_ENTITY_REDIRECTS: Sql = Sql(
      select k.from_id, k.type::{schema}.entity_type, k.name, k.into_id
      from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) as k(from_id, type, name, into_id)
      on conflict (from_id) do update set name = excluded.name, into_id = excluded.into_id",
-);
-pub(super) const TURN_CONNECTION_REDIRECTS: Sql = Sql(
-    "merge_redirect",
-    "update {schema}.connection_redirects r set into_id = k.into_id
-     from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id) where r.into_id = k.from_id",
 );
 pub(super) const ADD_CONNECTION_REDIRECTS: Sql = Sql(
     "merge_redirect",

@@ -1,0 +1,69 @@
+//! What outlives every actor.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::ActorKind;
+use super::pulse::Pulse;
+use crate::commits::CommitListeners;
+use crate::familiar::Familiar;
+use crate::in_flight::{EpochId, InFlight};
+use crate::stats::Counters;
+use crate::store::Store;
+
+/// More deaths than this within [`DEATHS_WINDOW`] are no accidents: the engine stops, instead of
+/// dying and rising for ever.
+const DEATHS_MAX: usize = 20;
+/// See [`DEATHS_MAX`].
+const DEATHS_WINDOW: Duration = Duration::from_secs(10);
+
+/// What outlives every actor, and all of them share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) in_flight: InFlight,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) store: Store,
+    /// Who hears of commits.
+    pub(crate) listeners: CommitListeners,
+    /// Keys of entities that committed units named lately: no transaction is likely to insert those.
+    pub(crate) entities_written: Familiar,
+    /// Merges of entities take turns; true when there are to be no more.
+    pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
+    /// Drives the connections.
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// One permit each: the turn to commit in a lane.
+    pub(crate) lanes: Vec<Arc<Semaphore>>,
+    pub(crate) max_batch_rows: usize,
+    pub(crate) outcome_deadline: Duration,
+    /// See `bench_internals`.
+    #[cfg(feature = "internals")]
+    pub(crate) without_database: bool,
+    /// When each actor was last seen.
+    pub(crate) pulse: Arc<Pulse>,
+    /// Deaths of actors, of the supervisor too, in the last while.
+    pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
+    /// The next epoch's number; numbers are never used again, also not by the next supervisor.
+    pub(crate) next_epoch: std::sync::atomic::AtomicU64,
+}
+
+impl Shared {
+    /// Notes the death of an actor; false if there were too many.
+    pub(crate) fn note_death(&self, actor: ActorKind) -> bool {
+        tracing::error!(actor = actor.as_str(), "an actor died and is started again");
+        self.counters.actor_restarted(actor);
+        let mut deaths = self.deaths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        deaths.push_back(Instant::now());
+        while deaths.front().is_some_and(|death| death.elapsed() > DEATHS_WINDOW) {
+            deaths.pop_front();
+        }
+        deaths.len() <= DEATHS_MAX
+    }
+
+    /// A number that no epoch had.
+    pub(super) fn new_epoch(&self) -> EpochId {
+        self.next_epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,65 @@
+//! What follows from a failed try of one or more units or merges: another try, two halves, or a rejection.
+
+use std::time::Duration;
+
+use super::StoreError;
+use super::backoff::backoff;
+use super::error::ErrorClass;
+use crate::stats::Reaction;
+
+/// The pause after an error that the engine itself must have caused.
+const BUG_PAUSE: Duration = Duration::from_secs(1);
+/// How often a foreign key violation is tried again before it counts as the unit's own fault: the
+/// check does not wait for a parent row that another transaction is about to commit.
+const FOREIGN_KEY_RETRIES: u32 = 2;
+/// How often an error that nobody knows is tried again before it counts as some unit's fault.
+const UNKNOWN_RETRIES: u32 = 2;
+/// What was tried so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tries {
+    pub(super) attempts: u32,
+    foreign_key: u32,
+    too_long: u32,
+    unknown: u32,
+}
+
+/// What follows from a failed try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    RetryAfter(Duration),
+    Split,
+    Reject,
+}
+
+impl Next {
+    pub(super) const fn reaction(self) -> Reaction {
+        match self {
+            Self::RetryAfter(_) => Reaction::Retry,
+            Self::Split => Reaction::Split,
+            Self::Reject => Reaction::Reject,
+        }
+    }
+}
+
+pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
+    let again = Next::RetryAfter(backoff(tries.attempts));
+    let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
+    match error.class() {
+        // Of those that stand in everybody's way the circuit has its own idea of when.
+        ErrorClass::Transient | ErrorClass::Reconnect | ErrorClass::Resource | ErrorClass::Configuration => again,
+        ErrorClass::Bug => Next::RetryAfter(BUG_PAUSE),
+        ErrorClass::TooLong => {
+            tries.too_long += 1;
+            if tries.too_long > 1 && units > 1 { Next::Split } else { again }
+        }
+        ErrorClass::Unknown => {
+            tries.unknown += 1;
+            if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
+        }
+        ErrorClass::Poison if error.sqlstate() == Some("23503") => {
+            tries.foreign_key += 1;
+            if tries.foreign_key > FOREIGN_KEY_RETRIES { alone_or_split } else { again }
+        }
+        ErrorClass::Poison => alone_or_split,
+    }
+}
