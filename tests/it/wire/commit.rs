@@ -166,12 +166,12 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     let seed = seed("statements that fail");
     let rig = Rig::start(|config| config.in_flight_commits(16).max_batch_rows(1)).await;
     let space = Space { restaurants: 400, dishes: 50, attributes: 40, sources: 4_000, threads: 50, as_of: as_of() };
-    let records = generate::sample(seed, space, 6 * MESSAGES + 160);
+    let records = generate::sample(seed, space, 20 * MESSAGES + 160);
     let (known, records) = records.split_at(160);
     let mut journal = Journal::default();
     // Rows that exist, so that there is something to lock, to read and to update.
     assert!(journal.tell(&rig.engine, known).await.committed().is_some());
-    // Only entities: what is said of them is the last that such a transaction does.
+    // Only entities: what is said of them is the last that such a transaction does. About one record in six is one.
     let entities: Vec<_> = records.iter().filter(|record| matches!(record, Record::Entity(_))).collect();
     for message in 0..MESSAGES {
         let mixed = [&known[message * 2..][..2], &records[message * 6..][..4]].concat();
