@@ -7,8 +7,8 @@
 //!
 //! Properties:
 //! - Waiting is a matter of speed alone: any unit may go to any lane.
-//! - Nobody is held for ever: an epoch that ends lets everybody try again, room for held rows is limited, and who is
-//!   held has no epoch, so the supervisor's sweep finds it and sends it on.
+//! - Nobody is held for ever: an epoch that ends lets everybody try again, a few times; room for held rows is limited; a
+//!   flush sends everybody on; and who is held has no epoch, so the supervisor's sweep finds it.
 
 use crate::hash::HashMap;
 

@@ -68,6 +68,13 @@ struct Sealed {
     keys: Vec<u64>,
 }
 
+/// A unit whose keys are under way in several lanes.
+struct Held {
+    submission: Arc<Submission>,
+    /// So many epochs may end before it goes where others have its keys all the same.
+    patience: usize,
+}
+
 struct Children {
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
@@ -82,7 +89,7 @@ pub(crate) struct Supervisor {
     sealed: BTreeMap<EpochId, Sealed>,
     routing: Routing,
     /// Units whose keys are under way in several lanes, oldest first; they have no epoch.
-    held: VecDeque<Arc<Submission>>,
+    held: VecDeque<Held>,
     /// Rows of those.
     held_rows: usize,
     children: Option<Children>,
@@ -130,15 +137,15 @@ impl Supervisor {
         TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
     }
 
-    /// Sends a unit on its way, or holds it, if it may wait.
-    fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool) {
+    /// Sends a unit on its way, or holds it, while no more than `patience` epochs end.
+    fn route_or_hold(&mut self, submission: Arc<Submission>, patience: usize) {
         let keys = self.keys(&submission.unit);
         let rows = submission.unit.rows();
         let lane = match self.routing.way(&keys) {
             Way::Any => self.emptiest_lane(),
-            Way::Several(_) if may_wait && self.held_rows + rows <= self.shared.max_batch_rows => {
+            Way::Several(_) if patience > 0 && self.held_rows + rows <= self.shared.max_batch_rows => {
                 self.held_rows += rows;
-                self.held.push_back(submission);
+                self.held.push_back(Held { submission, patience });
                 return;
             }
             Way::Lane(lane) | Way::Several(lane) => lane,
@@ -146,13 +153,19 @@ impl Supervisor {
         self.route(submission, lane, keys);
     }
 
-    /// Sends everybody on who need not be held any more.
+    /// How many epochs may end before a unit is no longer held. Fewer cost speed (two: 8 %), more cost those
+    /// acknowledgements that take longest.
+    const fn patience(&self) -> usize {
+        3 * self.lanes.len()
+    }
+
+    /// An epoch ended: sends everybody on who need not be held any more.
     fn route_held(&mut self) {
         self.held_rows = 0;
-        for submission in std::mem::take(&mut self.held) {
+        for Held { submission, patience } in std::mem::take(&mut self.held) {
             // Routed already: by the sweep.
             if submission.epoch() == 0 {
-                self.route_or_hold(submission, true);
+                self.route_or_hold(submission, patience.saturating_sub(1));
             }
         }
     }
@@ -262,7 +275,7 @@ impl Supervisor {
         self.held.clear();
         self.held_rows = 0;
         for submission in unclaimed {
-            self.route_or_hold(submission, true);
+            self.route_or_hold(submission, self.patience());
         }
         self.seal_where_free();
     }
@@ -304,7 +317,7 @@ impl Actor for Supervisor {
             supervisor.beat();
             // Also those that are held: that was long enough.
             for submission in supervisor.shared.in_flight.unrouted() {
-                supervisor.route_or_hold(submission, false);
+                supervisor.route_or_hold(submission, 0);
             }
             supervisor.seal_where_free();
         });
@@ -317,7 +330,7 @@ impl Handler<Submit> for Supervisor {
     fn handle(&mut self, Submit(submission): Submit, _: &mut Context<Self>) {
         // Routed already: by `route_again`, when the message waited for a new supervisor.
         if submission.epoch() == 0 {
-            self.route_or_hold(submission, true);
+            self.route_or_hold(submission, self.patience());
             self.seal_where_free();
         }
     }
@@ -327,6 +340,10 @@ impl Handler<Flush> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, _: &mut Context<Self>) {
+        self.held_rows = 0;
+        for Held { submission, .. } in std::mem::take(&mut self.held) {
+            self.route_or_hold(submission, 0);
+        }
         for lane in 0..self.lanes.len() {
             self.seal(lane, SealReason::Flush);
         }
