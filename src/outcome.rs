@@ -85,6 +85,13 @@ pub enum NotCommitted {
 
 /// What the transaction that carried a row did to it in the database. Rows of several units that
 /// name the same database row share its disposition.
+///
+/// ```
+/// use graphsink::Disposition;
+///
+/// // What a unit said twice is inserted once and unchanged the second time.
+/// assert_ne!(Disposition::Inserted, Disposition::Unchanged);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
@@ -98,9 +105,19 @@ pub enum Disposition {
 
 impl Disposition {
     /// All dispositions.
+    ///
+    /// ```
+    /// use graphsink::Disposition;
+    ///
+    /// assert_eq!(Disposition::ALL.map(Disposition::as_str), ["inserted", "updated", "unchanged"]);
+    /// ```
     pub const ALL: [Self; 3] = [Self::Inserted, Self::Updated, Self::Unchanged];
 
     /// The disposition as a label of metrics.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Disposition::Updated.as_str(), "updated");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,6 +9,13 @@ use uuid::Uuid;
 use super::{Merge, Place, SortedSet};
 
 /// The type of an entity, part of its key: the same word may be two entities of different type.
+///
+/// ```
+/// use graphsink::EntityType;
+///
+/// // Names are unique within a type: a dish attribute and a restaurant attribute may share one.
+/// assert_eq!(EntityType::DishAttribute.to_string(), "dish_attribute");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntityType {
@@ -24,9 +31,20 @@ pub enum EntityType {
 
 impl EntityType {
     /// All types, in the order of the database's enum.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    ///
+    /// let labels = EntityType::ALL.map(EntityType::as_str);
+    /// assert_eq!(labels, ["restaurant", "dish_or_category", "dish_attribute", "restaurant_attribute"]);
+    /// ```
     pub const ALL: [Self; 4] = [Self::Restaurant, Self::DishOrCategory, Self::DishAttribute, Self::RestaurantAttribute];
 
     /// The label of the database's enum `entity_type`.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::EntityType::DishOrCategory.as_str(), "dish_or_category");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +56,13 @@ impl EntityType {
     }
 
     /// The type with this label.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    ///
+    /// assert_eq!(EntityType::from_label("restaurant"), Some(EntityType::Restaurant));
+    /// assert_eq!(EntityType::from_label("Restaurant"), None);
+    /// ```
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|entity_type| entity_type.as_str() == label)
@@ -72,6 +97,13 @@ pub struct EntityKey {
 
 impl EntityKey {
     /// A key.
+    ///
+    /// ```
+    /// use graphsink::{EntityKey, EntityType};
+    ///
+    /// let key = EntityKey::new(EntityType::Restaurant, "franklin barbecue");
+    /// assert_eq!(&*key.name, "franklin barbecue");
+    /// ```
     pub fn new(entity_type: EntityType, name: impl Into<Arc<str>>) -> Self {
         Self { entity_type, name: name.into() }
     }

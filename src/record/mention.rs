@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::{ConnectionName, Merge, Timestamp};
 
 /// Where a mention stands.
+///
+/// ```
+/// use graphsink::SourceType;
+///
+/// // A post and a comment of one id are two mentions.
+/// assert_ne!(SourceType::Post, SourceType::Comment);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceType {
@@ -20,6 +27,10 @@ pub enum SourceType {
 
 impl SourceType {
     /// The label of the database's enum `mention_source`.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::SourceType::Comment.as_str(), "comment");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +40,13 @@ impl SourceType {
     }
 
     /// The type with this label.
+    ///
+    /// ```
+    /// use graphsink::SourceType;
+    ///
+    /// assert_eq!(SourceType::from_label("post"), Some(SourceType::Post));
+    /// assert_eq!(SourceType::from_label("reply"), None);
+    /// ```
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         [Self::Post, Self::Comment].into_iter().find(|source_type| source_type.as_str() == label)
@@ -84,6 +102,15 @@ pub struct Mention {
 impl Mention {
     /// A mention with the loader's defaults: its own thread, no words, no votes, no author,
     /// observed when it was written.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now);
+    /// // A mention is its own thread, has no votes and was observed when it was written, until it says otherwise.
+    /// assert_eq!((&*mention.thread_id, mention.upvotes, mention.observed_at), ("t1_1", 0, now));
+    /// ```
     #[must_use]
     pub fn new(
         source_type: SourceType,
@@ -108,6 +135,14 @@ impl Mention {
     }
 
     /// Sets the thread.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now).thread("t3_9");
+    /// assert_eq!(&*mention.thread_id, "t3_9");
+    /// ```
     #[must_use]
     pub fn thread(mut self, thread_id: impl Into<Arc<str>>) -> Self {
         self.thread_id = thread_id.into();
@@ -115,6 +150,15 @@ impl Mention {
     }
 
     /// Sets the words that matter.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now)
+    ///     .excerpt("get the brisket");
+    /// assert_eq!(mention.content_excerpt, "get the brisket");
+    /// ```
     #[must_use]
     pub fn excerpt(mut self, excerpt: impl Into<String>) -> Self {
         self.content_excerpt = excerpt.into();
@@ -122,6 +166,14 @@ impl Mention {
     }
 
     /// Sets who wrote it.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now).author("smoker");
+    /// assert_eq!(mention.author.as_deref(), Some("smoker"));
+    /// ```
     #[must_use]
     pub fn author(mut self, author: impl Into<String>) -> Self {
         self.author = Some(author.into());
@@ -129,6 +181,14 @@ impl Mention {
     }
 
     /// Sets the votes.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now).upvotes(-3);
+    /// assert_eq!(mention.upvotes, -3);
+    /// ```
     #[must_use]
     pub const fn upvotes(mut self, upvotes: i32) -> Self {
         self.upvotes = upvotes;
@@ -136,6 +196,15 @@ impl Mention {
     }
 
     /// Sets when it was observed.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now)
+    ///     .observed_at(now + chrono::TimeDelta::hours(1));
+    /// assert!(mention.observed_at > mention.created_at);
+    /// ```
     #[must_use]
     pub const fn observed_at(mut self, observed_at: Timestamp) -> Self {
         self.observed_at = observed_at;
@@ -145,6 +214,16 @@ impl Mention {
     /// The order of "wins": the newest `observed_at`, then the higher upvotes, then the greater
     /// excerpt. The remaining columns follow so that the order is total: two observations that tie
     /// in all three would otherwise leave a row that depends on which came first.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType};
+    ///
+    /// let now = graphsink::truncate(chrono::Utc::now());
+    /// let mention = Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", now);
+    /// let later = mention.clone().observed_at(now + chrono::TimeDelta::hours(1)).upvotes(12);
+    /// // The later observation wins, in whichever order the two arrive.
+    /// assert!(later.precedence(&mention).is_gt());
+    /// ```
     #[must_use]
     pub fn precedence(&self, other: &Self) -> Ordering {
         let rank = |mention: &Self| (mention.observed_at, mention.upvotes);

@@ -29,16 +29,34 @@ use chrono::{DateTime, Utc};
 
 /// A UTC time. PostgreSQL keeps microseconds, so every time is cut to microseconds before it is
 /// compared with anything ([`truncate`]).
+///
+/// ```
+/// use chrono::TimeZone;
+///
+/// let noon: graphsink::Timestamp = chrono::Utc.with_ymd_and_hms(2026, 1, 5, 12, 0, 0).unwrap();
+/// assert_eq!(noon.to_rfc3339(), "2026-01-05T12:00:00+00:00");
+/// ```
 pub type Timestamp = DateTime<Utc>;
 
 /// Cuts a time to the microseconds that `timestamptz` keeps. A leap second becomes the second after
 /// it, which is what is stored.
+///
+/// ```
+/// use chrono::{TimeZone, Utc};
+///
+/// let precise = Utc.timestamp_nanos(1_000_001_999);
+/// assert_eq!(graphsink::truncate(precise), Utc.timestamp_nanos(1_000_001_000));
+/// ```
 #[must_use]
 pub fn truncate(time: Timestamp) -> Timestamp {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 /// The three tables, parents before children: the order in which every transaction locks them.
+///
+/// ```
+/// assert_eq!(graphsink::Table::Connections.to_string(), "connections");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
@@ -52,9 +70,19 @@ pub enum Table {
 
 impl Table {
     /// All tables, parents before children.
+    ///
+    /// ```
+    /// use graphsink::Table;
+    ///
+    /// assert_eq!(Table::ALL.map(Table::as_str), ["entities", "connections", "mentions"]);
+    /// ```
     pub const ALL: [Self; 3] = [Self::Entities, Self::Connections, Self::Mentions];
 
     /// The table's name in the database, also its label in metrics.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Table::Mentions.as_str(), "mentions");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

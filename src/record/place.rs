@@ -37,11 +37,26 @@ impl Coordinate {
     const PER_DEGREE: i64 = 100_000_000;
 
     /// A latitude in degrees, -90 to 90, rounded to eight decimals (half away from zero).
+    ///
+    /// ```
+    /// use graphsink::Coordinate;
+    ///
+    /// assert_eq!(Coordinate::latitude(30.270_12)?.to_string(), "30.27012000");
+    /// assert!(Coordinate::latitude(90.1).is_err());
+    /// # Ok::<(), graphsink::CoordinateError>(())
+    /// ```
     pub fn latitude(degrees: f64) -> Result<Self, CoordinateError> {
         Self::checked(degrees, 90)
     }
 
     /// A longitude in degrees, -180 to 180, rounded to eight decimals (half away from zero).
+    ///
+    /// ```
+    /// use graphsink::Coordinate;
+    ///
+    /// assert!(Coordinate::longitude(-179.9).is_ok());
+    /// assert!(Coordinate::longitude(f64::NAN).is_err());
+    /// ```
     pub fn longitude(degrees: f64) -> Result<Self, CoordinateError> {
         Self::checked(degrees, 180)
     }
@@ -57,12 +72,25 @@ impl Coordinate {
     }
 
     /// From units of 1e-8 degrees, as read from the database.
+    ///
+    /// ```
+    /// use graphsink::Coordinate;
+    ///
+    /// let there = Coordinate::longitude(-97.731_3)?;
+    /// assert_eq!(Coordinate::from_units(there.units()), there);
+    /// # Ok::<(), graphsink::CoordinateError>(())
+    /// ```
     #[must_use]
     pub const fn from_units(units: i64) -> Self {
         Self(units)
     }
 
     /// In units of 1e-8 degrees.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Coordinate::latitude(0.5)?.units(), 50_000_000);
+    /// # Ok::<(), graphsink::CoordinateError>(())
+    /// ```
     #[must_use]
     pub const fn units(self) -> i64 {
         self.0

@@ -203,12 +203,26 @@ pub struct PlaceObservation {
 
 impl PlaceObservation {
     /// An observation that says nothing yet.
+    ///
+    /// ```
+    /// use graphsink::PlaceObservation;
+    ///
+    /// let place = PlaceObservation::new(chrono::Utc::now());
+    /// assert!(place.address.is_none() && place.google_place_id.is_none());
+    /// ```
     #[must_use]
     pub const fn new(observed_at: Timestamp) -> Self {
         Self { latitude: None, longitude: None, address: None, google_place_id: None, metadata: None, observed_at }
     }
 
     /// Sets latitude and longitude in degrees.
+    ///
+    /// ```
+    /// use graphsink::PlaceObservation;
+    ///
+    /// let place = PlaceObservation::new(chrono::Utc::now()).location(30.2701, -97.7313);
+    /// assert_eq!((place.latitude, place.longitude), (Some(30.2701), Some(-97.7313)));
+    /// ```
     #[must_use]
     pub const fn location(mut self, latitude: f64, longitude: f64) -> Self {
         self.latitude = Some(latitude);
@@ -217,6 +231,13 @@ impl PlaceObservation {
     }
 
     /// Sets the postal address.
+    ///
+    /// ```
+    /// use graphsink::PlaceObservation;
+    ///
+    /// let place = PlaceObservation::new(chrono::Utc::now()).address("900 E 11th St");
+    /// assert_eq!(place.address.as_deref(), Some("900 E 11th St"));
+    /// ```
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
@@ -224,6 +245,13 @@ impl PlaceObservation {
     }
 
     /// Sets Google's identifier.
+    ///
+    /// ```
+    /// use graphsink::PlaceObservation;
+    ///
+    /// let place = PlaceObservation::new(chrono::Utc::now()).google_place_id("ChIJ1");
+    /// assert_eq!(place.google_place_id.as_deref(), Some("ChIJ1"));
+    /// ```
     #[must_use]
     pub fn google_place_id(mut self, id: impl Into<String>) -> Self {
         self.google_place_id = Some(id.into());
@@ -231,6 +259,14 @@ impl PlaceObservation {
     }
 
     /// Sets the metadata, a JSON object.
+    ///
+    /// ```
+    /// use graphsink::PlaceObservation;
+    ///
+    /// let place = PlaceObservation::new(chrono::Utc::now())
+    ///     .metadata(serde_json::json!({ "price_level": 2 }));
+    /// assert_eq!(place.metadata.unwrap()["price_level"], 2);
+    /// ```
     #[must_use]
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = Some(metadata);
@@ -246,6 +282,10 @@ impl Default for UnitOfWork {
 
 impl UnitOfWork {
     /// An empty unit.
+    ///
+    /// ```
+    /// assert!(graphsink::UnitOfWork::new().is_empty());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         static NONCE: AtomicU64 = AtomicU64::new(1);
@@ -261,12 +301,29 @@ impl UnitOfWork {
     }
 
     /// Number of rows of all tables. An existing row that is named by its id counts as one.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// unit.dish("brisket").handle();
+    /// assert_eq!(unit.rows(), 1);
+    /// ```
     #[must_use]
     pub fn rows(&self) -> usize {
         self.entities.len() + self.connections.len() + self.mentions.len()
     }
 
     /// Whether the unit has no row.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// assert!(unit.is_empty());
+    /// unit.dish("brisket").handle();
+    /// assert!(!unit.is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows() == 0
@@ -289,21 +346,50 @@ impl UnitOfWork {
     }
 
     /// Adds a restaurant.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let franklin = unit.restaurant("franklin barbecue").alias("Franklin BBQ").handle();
+    /// ```
     pub fn restaurant(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
         self.entity(EntityType::Restaurant, name)
     }
 
     /// Adds a dish or a category of dishes.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let brisket = unit.dish("brisket").handle();
+    /// ```
     pub fn dish(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
         self.entity(EntityType::DishOrCategory, name)
     }
 
     /// Adds a property of a dish.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let smoky = unit.dish_attribute("smoky").handle();
+    /// ```
     pub fn dish_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
         self.entity(EntityType::DishAttribute, name)
     }
 
     /// Adds a property of a restaurant.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let patio = unit.restaurant_attribute("patio").handle();
+    /// unit.restaurant("franklin barbecue").attribute(patio).handle();
+    /// ```
     pub fn restaurant_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
         self.entity(EntityType::RestaurantAttribute, name)
     }
@@ -370,6 +456,18 @@ impl UnitOfWork {
     }
 
     /// Adds a mention on a connection.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType, UnitOfWork};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// let mention =
+    ///     Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", chrono::Utc::now());
+    /// unit.mention(connection, mention);
+    /// assert_eq!(unit.rows(), 4);
+    /// ```
     pub fn mention(&mut self, connection: impl Into<ConnectionRef>, mut mention: Mention) -> MentionHandle {
         let connection = match connection.into() {
             ConnectionRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
@@ -382,6 +480,18 @@ impl UnitOfWork {
     }
 
     /// Adds a mention that the outcome will also know by a label of the caller's.
+    ///
+    /// ```
+    /// use graphsink::{Mention, SourceType, UnitOfWork};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// let mention =
+    ///     Mention::new(SourceType::Comment, "t1_1", "https://example.org/1", "austinfood", chrono::Utc::now());
+    /// // `Committed::temp_ids` says what became of "m1".
+    /// unit.mention_with_temp_id(connection, mention, "m1");
+    /// ```
     pub fn mention_with_temp_id(
         &mut self,
         connection: impl Into<ConnectionRef>,
@@ -477,6 +587,13 @@ impl EntityBuilder<'_> {
     }
 
     /// Adds another spelling. One that equals the name is dropped.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// unit.restaurant("franklin barbecue").alias("Franklin BBQ").alias("Franklin's").handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn alias(mut self, alias: impl Into<Arc<str>>) -> Self {
         self.draft().aliases.push(alias.into());
@@ -484,6 +601,14 @@ impl EntityBuilder<'_> {
     }
 
     /// Adds an attribute of the restaurant.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let patio = unit.restaurant_attribute("patio").handle();
+    /// unit.restaurant("franklin barbecue").attribute(patio).handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
         let attribute = self.unit.own_entity(attribute.into());
@@ -492,6 +617,14 @@ impl EntityBuilder<'_> {
     }
 
     /// Says where the restaurant is. Of several observations the newest wins.
+    ///
+    /// ```
+    /// use graphsink::{PlaceObservation, UnitOfWork};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let place = PlaceObservation::new(chrono::Utc::now()).address("900 E 11th St");
+    /// unit.restaurant("franklin barbecue").place(place).handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn place(mut self, place: PlaceObservation) -> Self {
         self.draft().places.push(place);
@@ -507,6 +640,15 @@ impl EntityBuilder<'_> {
     }
 
     /// The handle by which later rows refer to this one.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let brisket = unit.dish("brisket").handle();
+    /// let franklin = unit.restaurant("franklin barbecue").handle();
+    /// unit.connection(franklin, brisket).handle();
+    /// ```
     #[allow(clippy::must_use_candidate)]
     pub fn handle(self) -> EntityHandle {
         EntityHandle { nonce: self.unit.nonce, index: self.index }
@@ -529,6 +671,16 @@ impl ConnectionBuilder<'_> {
 
     /// Adds a dish attribute, part of the connection's key. A connection that is named by its id
     /// has its key for good: the unit is then invalid.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let smoky = unit.dish_attribute("smoky").handle();
+    /// // Part of the connection's key: smoky brisket there is another connection than brisket there.
+    /// unit.connection(franklin, brisket).dish_attribute(smoky).handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn dish_attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
         let attribute = self.unit.own_entity(attribute.into());
@@ -541,6 +693,15 @@ impl ConnectionBuilder<'_> {
     }
 
     /// Adds a category of the dish.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let barbecue = unit.dish("barbecue").handle();
+    /// unit.connection(franklin, brisket).category(barbecue).handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn category(mut self, category: impl Into<EntityRef>) -> Self {
         let category = self.unit.own_entity(category.into());
@@ -550,6 +711,14 @@ impl ConnectionBuilder<'_> {
 
     /// Whether the dish is on the menu. Default: true for a connection named by its key. Once true
     /// in the database it stays true.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// unit.connection(franklin, brisket).menu_item(false).handle();
+    /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn menu_item(mut self, is_menu_item: bool) -> Self {
         let draft = self.draft();
@@ -568,6 +737,14 @@ impl ConnectionBuilder<'_> {
     }
 
     /// The handle by which mentions refer to this connection.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// ```
     #[allow(clippy::must_use_candidate)]
     pub fn handle(self) -> ConnectionHandle {
         ConnectionHandle { nonce: self.unit.nonce, index: self.index }

@@ -10,6 +10,14 @@ use super::{Field, InvalidUnit, PlaceObservation, Row, UnitOfWork};
 use crate::record::{Coordinate, CoordinateError, EntityName, EntityType, Table, Timestamp};
 
 /// Characters of a name or an alias.
+///
+/// ```
+/// use graphsink::{NAME_CHARS_MAX, UnitOfWork};
+///
+/// let mut unit = UnitOfWork::new();
+/// unit.dish("x".repeat(NAME_CHARS_MAX + 1)).handle();
+/// assert!(unit.validate(10_000).is_err());
+/// ```
 pub const NAME_CHARS_MAX: usize = 255;
 /// Characters of an address.
 pub const ADDRESS_CHARS_MAX: usize = 500;
