@@ -135,6 +135,38 @@ impl Config {
     pub const fn max_unit_rows(&self) -> usize {
         self.max_unit_rows
     }
+
+    /// Every setting but the connection string, as a file would have it, for reports and logs.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
+    /// assert!(config.settings().contains(&("max_batch_rows", "6000".to_owned())));
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let seconds = |time: Duration| time.as_secs_f64().to_string();
+        vec![
+            ("schema", self.schema.clone()),
+            ("max_batch_rows", self.max_batch_rows.to_string()),
+            ("max_unit_rows", self.max_unit_rows.to_string()),
+            ("max_rows_in_flight", self.max_rows_in_flight.to_string()),
+            ("max_bytes_in_flight", self.max_bytes_in_flight.to_string()),
+            ("in_flight_commits", self.in_flight_commits.to_string()),
+            ("outcome_deadline_seconds", seconds(self.outcome_deadline)),
+            ("statement_timeout_seconds", seconds(self.statement_timeout)),
+            ("lock_timeout_seconds", seconds(self.lock_timeout)),
+            ("connect_timeout_seconds", seconds(self.connect_timeout)),
+            (
+                "as_of",
+                match self.as_of {
+                    AsOf::Clock => "the clock".to_owned(),
+                    AsOf::Fixed(time) => time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+                },
+            ),
+            ("dead_letters", self.dead_letters.to_string()),
+        ]
+    }
 }
 
 /// Settings on their way to a [`Config`]. With serde every field is optional, an unknown one is an
@@ -486,7 +518,9 @@ mod tests {
             let error = file(wrong).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }
-        // Every setting is known by its name.
+        // Every setting is known by its name, and told.
+        let told: Vec<_> = config.settings().into_iter().map(|(setting, _)| setting).collect();
+        assert_eq!(told, SETTINGS[1..], "all but the connection string");
         for setting in SETTINGS {
             let value = match setting {
                 "database_url" | "schema" => "'x'",
