@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example ingest -- --help` says it all. The files beside this one:
 //! `args` (the command line), `database` (where the graph is), `names` (which entities the input means),
-//! `feed` (from the reader to the engine), `tally` (what became of the units), `progress` and `summary` (what
-//! a person sees).
+//! `feed` (from the reader to the engine), `tally` (what became of the units), `progress`, `summary` and `report` (what
+//! a person sees), `recording` (what the report shows over time).
 
 #[path = "ingest/args.rs"]
 mod args;
@@ -17,6 +17,10 @@ mod feed;
 mod names;
 #[path = "ingest/progress.rs"]
 mod progress;
+#[path = "ingest/recording.rs"]
+mod recording;
+#[path = "ingest/report.rs"]
+mod report;
 #[path = "ingest/stop.rs"]
 mod stop;
 #[path = "ingest/summary.rs"]
@@ -25,7 +29,7 @@ mod summary;
 mod tally;
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,6 +45,8 @@ use endpoint::Endpoint;
 use feed::Feed;
 use names::{Replay, Review};
 use progress::Watch;
+use recording::{Moment, Recording};
+use report::Report;
 use stop::Stop;
 use summary::Summary;
 use tally::Rejects;
@@ -91,21 +97,39 @@ async fn run(args: Args) -> Result<ExitCode, AnyError> {
     source.check()?;
     let rejects = args.rejects.as_deref().map(Rejects::create).transpose()?;
     let review = args.review.as_deref().map(Review::create).transpose()?;
-    let mut database = Database::open(&args).await?;
+    args.report.as_deref().map(create).transpose()?;
+    let mut database = match Database::open(&args).await {
+        Ok(database) => database,
+        Err(error) => return Err(report_failure(&args, error)),
+    };
     let code = if args.psql {
         stop.ignore();
         database.run_psql()?
     } else {
-        let summary = load(&args, source, (rejects, review), &database, &stop).await?;
+        let (summary, recorded) = match load(&args, source, (rejects, review), &database, &stop).await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(report_failure(&args, error)),
+        };
         if args.json {
             println!("{}", serde_json::to_string(&summary)?);
         } else {
             summary.print(&database)?;
         }
+        if let Some(path) = &args.report {
+            let summary = serde_json::to_value(&summary)?;
+            let Recorded { settings, moments } = &recorded;
+            write_report(path, &Report { summary: &summary, settings, moments })?;
+        }
         ExitCode::from(summary.exit_status())
     };
     database.close().await?;
     Ok(code)
+}
+
+/// What a report needs besides the summary.
+struct Recorded {
+    settings: Vec<(&'static str, String)>,
+    moments: Vec<Moment>,
 }
 
 async fn load(
@@ -114,7 +138,7 @@ async fn load(
     (rejects, review): (Option<Rejects>, Option<Review>),
     database: &Database,
     stop: &Stop,
-) -> Result<Summary, AnyError> {
+) -> Result<(Summary, Recorded), AnyError> {
     let as_of = args.as_of.unwrap_or_else(|| source.as_of());
     let mut config = Config::builder(database.url()).schema(&args.schema).as_of(AsOf::Fixed(as_of));
     if let Some(rows) = args.max_batch_rows {
@@ -147,23 +171,46 @@ async fn load(
         None => None,
     };
     let units = Units::new(replay.open()?).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
+    let recording = args.report.is_some().then(|| Recording::start(engine.clone()));
     let watch = Watch::start(engine.clone(), units.progress(), extent);
     let (names, resolved) = resolved.unzip();
     let feed = Feed { engine: &engine, producers: args.producers.get(), names, rejects, stop };
     let outcome = feed.run(units).await;
     watch.end().await;
+    let moments = match recording {
+        Some(recording) => recording.end().await,
+        None => Vec::new(),
+    };
     let stats = engine.stats();
     engine.shutdown(SHUTDOWN).await;
     let strongest = database.strongest(&args.schema).await;
-    Ok(Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest))
+    let settings = args.settings().into_iter().chain(config.settings()).collect();
+    let summary = Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest);
+    Ok((summary, Recorded { settings, moments }))
+}
+
+fn write_report(path: &Path, report: &Report<'_>) -> Result<(), AnyError> {
+    fs::write(path, report.html()).map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
+}
+
+/// A run that broke down before it had a summary is reported as well, if that was asked.
+fn report_failure(args: &Args, error: AnyError) -> AnyError {
+    let Some(path) = &args.report else { return error };
+    let summary = serde_json::json!({ "complete": false, "error": with_causes(&*error) });
+    let report = Report { summary: &summary, settings: &args.settings(), moments: &[] };
+    match write_report(path, &report) {
+        Ok(()) => error,
+        Err(failure) => format!("{}; and the report {failure}", with_causes(&*error)).into(),
+    }
+}
+
+/// Creates a file, or empties it.
+fn create(path: &Path) -> Result<File, AnyError> {
+    File::create(path).map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
 }
 
 fn write_sample(sample: Sample, path: &Path) -> Result<(), AnyError> {
-    let raw: Box<dyn Write> = if path.as_os_str() == "-" {
-        Box::new(io::stdout())
-    } else {
-        Box::new(File::create(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?)
-    };
+    let raw: Box<dyn Write> = if path.as_os_str() == "-" { Box::new(io::stdout()) } else { Box::new(create(path)?) };
     let mut file = BufWriter::new(raw);
     for line in sample {
         writeln!(file, "{line}")?;

@@ -100,6 +100,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "resolve")]
     pub(crate) review: Option<PathBuf>,
 
+    /// Writes a report as one HTML file: throughput, batch sizes, latencies and what became of the rows over time, the
+    /// outcome, and the settings; no password.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     /// Prints the summary as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -109,7 +114,7 @@ pub(crate) struct Args {
     pub(crate) skip_read_indexes: bool,
 
     /// Loads nothing, but opens psql on the database; an embedded server runs as long as psql does.
-    #[arg(long, conflicts_with_all = ["input", "sample", "write_sample", "rejects", "json", "resolve"])]
+    #[arg(long, conflicts_with_all = ["input", "sample", "write_sample", "rejects", "report", "json", "resolve"])]
     pub(crate) psql: bool,
 }
 
@@ -165,6 +170,30 @@ impl Args {
         self.database_url.clone().or_else(from_environment).filter(|url| !url.is_empty())
     }
 
+    /// The options that matter to a report. The database's URL is none of them: it may hold a password.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let input = match self.source() {
+            Source::Sample { seed, lines } => format!("sample of {lines} lines, seed {seed}"),
+            Source::Inputs(paths) => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        };
+        let server = if self.database_url().is_some() { "named by the user" } else { "embedded" };
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let resolve = match self.resolve {
+            Some(tier) => format!("{}, grey zone: {}", name(&tier), name(&self.grey_zone)),
+            None => "no".to_owned(),
+        };
+        vec![
+            ("graphsink", env!("CARGO_PKG_VERSION").to_owned()),
+            ("build", if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned()),
+            ("cores", cores.to_string()),
+            ("input", input),
+            ("server", server.to_owned()),
+            ("producers", self.producers.to_string()),
+            ("names resolved", resolve),
+            ("read indexes", if self.skip_read_indexes { "left out" } else { "there" }.to_owned()),
+        ]
+    }
+
     fn sample_lines(&self) -> u64 {
         self.sample.unwrap_or(Sample::LINES)
     }
@@ -204,6 +233,11 @@ impl Source {
             }
         }
     }
+}
+
+/// What a value is called on the command line.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

@@ -8,6 +8,8 @@ mod endpoint;
 #[allow(dead_code)]
 #[path = "../it/generate.rs"]
 mod generate;
+#[path = "../../examples/ingest/report.rs"]
+mod load_report;
 #[allow(dead_code)]
 #[path = "../it/model.rs"]
 mod model;
@@ -16,6 +18,9 @@ mod names;
 #[path = "../it/proxy/mod.rs"]
 mod proxy;
 mod queries;
+#[path = "../../examples/ingest/recording.rs"]
+mod recording;
+mod report;
 mod run;
 mod scrape;
 #[allow(dead_code, unused_imports)]
