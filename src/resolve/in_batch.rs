@@ -18,10 +18,14 @@ use super::place::Address;
 use super::query::{Query, Tier};
 use super::score::{Name, confidence};
 use super::text::{trigram, words};
+use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::record::EntityKey;
 
 /// The part of the trigrams of the shorter name that two names share at least, if they are to be compared.
 const SHARED_TRIGRAMS: f64 = 0.3;
+
+/// How similar two names are at least, if what the author wrote of both is to make them one.
+const TIED_SIMILARITY: f64 = 0.5;
 
 /// An address and a city.
 type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
@@ -153,19 +157,26 @@ impl Compared {
         self.addresses.iter().flat_map(Address::houses)
     }
 
-    /// Certain if they share a text; else the likeliest of what any evidence for one says of any for the other.
+    /// The likeliest of what any evidence for one says of any for the other: they share a text, or their names are
+    /// similar.
     fn matches(&self, other: &Self, deepest: Tier) -> f64 {
-        if !self.texts.is_disjoint(&other.texts) {
-            return 1.0;
-        }
-        if deepest < Tier::Fuzzy {
+        let by_name = self.texts.contains(&other.key.name) || other.texts.contains(&self.key.name);
+        let by_text = by_name || !self.texts.is_disjoint(&other.texts);
+        if !by_text && deepest < Tier::Fuzzy {
             return 0.0;
         }
         let mut most = 0.0_f64;
         for own in &self.addresses {
             for address in &other.addresses {
                 let similarity = self.name.similarity(&other.name, [own.locality(), address.locality()]);
-                most = most.max(confidence(similarity, own, address));
+                let called = match (by_name, by_text) {
+                    (true, _) => ALIAS_CONFIDENCE,
+                    // "The place" may be any: names that have nothing in common are not tied by it.
+                    (false, true) if similarity >= TIED_SIMILARITY => TEXT_CONFIDENCE,
+                    _ => 0.0,
+                };
+                let similar = if deepest < Tier::Fuzzy { 0.0 } else { similarity };
+                most = most.max(confidence(called.max(similar), own, address));
             }
         }
         most
@@ -215,6 +226,18 @@ mod tests {
     fn what_the_author_wrote_ties_names_together() {
         assert_eq!(groups(&[query("franklin bbq").original("Franklin's"), query("Franklin's")]), 1);
         assert_eq!(groups(&[query("franklin bbq"), query("la barbecue")]), 2);
+    }
+
+    #[test]
+    fn what_may_be_said_of_any_place_ties_no_names_together() {
+        let said = |name: &str, text: &str| query(name).original(text);
+        assert_eq!(groups(&[said("franklin bbq", "this place"), said("la barbecue", "this place")]), 2);
+        assert_eq!(groups(&[said("franklin bbq", "Franklin's"), said("franklin barbeque", "Franklin's")]), 1);
+        let alike = [
+            said("joes pizza", "Joe's").address("12 Oak St, Here"),
+            said("joes pizzas", "Joe's").address("90 Elm St, There"),
+        ];
+        assert_eq!(groups(&alike), 2, "their addresses say that they are two");
     }
 
     #[test]

@@ -70,10 +70,14 @@ pub(crate) enum Found {
 }
 
 impl Found {
-    /// Whether the name is one of these with one typing error: nothing else is likelier, whatever else is similar.
+    /// Whether the name is one of these with one typing error: nothing else is likelier, whatever else is similar. A
+    /// number is not mistyped but another one; and evidence may say that it is not that entity.
     fn has_one_error(&self, query: &Query) -> bool {
-        let near = |entity: &StoredEntity| osa_distance(&entity.name, &query.key.name) <= 1;
-        matches!(self, Self::Fuzzy(entities) if entities.iter().any(near))
+        let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
+        let name = &*query.key.name;
+        let near =
+            |entity: &StoredEntity| osa_distance(&entity.name, name) <= 1 && digits(&entity.name) == digits(name);
+        !query.has_evidence() && matches!(self, Self::Fuzzy(entities) if entities.iter().any(near))
     }
 }
 
