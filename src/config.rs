@@ -20,6 +20,14 @@ pub enum AsOf {
 
 impl AsOf {
     /// The time that this means now.
+    ///
+    /// ```
+    /// use graphsink::AsOf;
+    ///
+    /// let time = "2026-01-05T12:00:00Z".parse()?;
+    /// assert_eq!(AsOf::Fixed(time).now(), time);
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
@@ -125,12 +133,28 @@ impl Config {
     }
 
     /// The schema that holds the tables.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").schema("evidence").build()?;
+    /// assert_eq!(config.schema(), "evidence");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn schema(&self) -> &str {
         &self.schema
     }
 
     /// The largest number of rows of a unit.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
+    /// assert_eq!(config.max_unit_rows(), 500);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn max_unit_rows(&self) -> usize {
         self.max_unit_rows
@@ -222,12 +246,27 @@ impl fmt::Debug for ConfigBuilder {
 
 impl ConfigBuilder {
     /// A libpq connection string or URL, see [`Config::builder`]. No default.
+    ///
+    /// ```
+    /// use graphsink::ConfigBuilder;
+    ///
+    /// let builder = ConfigBuilder::default().database_url("postgresql:///evidence");
+    /// assert!(builder.build().is_ok());
+    /// ```
     pub fn database_url(mut self, database_url: impl Into<String>) -> Self {
         self.database_url = Some(database_url.into());
         self
     }
 
     /// The schema that holds the tables. Default: `public`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").schema("evidence").build()?;
+    /// assert_eq!(config.schema(), "evidence");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
         self
@@ -237,12 +276,27 @@ impl ConfigBuilder {
     /// free. Default: 6,000. Smaller: more transactions, less memory. Larger: up to a sixth faster
     /// when history is loaded (32,768), at the price of memory, and each retry repeats more. An
     /// epoch exceeds it by at most one unit.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").max_batch_rows(10_000).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_batch_rows(mut self, rows: usize) -> Self {
         self.max_batch_rows = Some(rows);
         self
     }
 
     /// Rows of the largest unit that is accepted. Default: 10,000.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
+    /// assert_eq!(config.max_unit_rows(), 500);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_unit_rows(mut self, rows: usize) -> Self {
         self.max_unit_rows = Some(rows);
         self
@@ -251,6 +305,13 @@ impl ConfigBuilder {
     /// Rows accepted and not yet answered at which `submit` waits. Default: two batches more than are committed at
     /// once, which is 24,000 with the other defaults, so that the next ones are ready when a commit ends; and at least
     /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").max_rows_in_flight(100_000).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_rows_in_flight(mut self, rows: usize) -> Self {
         self.max_rows_in_flight = Some(rows);
         self
@@ -258,6 +319,13 @@ impl ConfigBuilder {
 
     /// Bytes accepted and not yet answered at which `submit` waits. Default: 64 MiB. A unit that is
     /// larger by itself is let in when nothing else is in flight.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").max_bytes_in_flight(512 << 20).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.max_bytes_in_flight = Some(bytes);
         self
@@ -265,6 +333,13 @@ impl ConfigBuilder {
 
     /// Transactions at the same time, each on a connection of its own. Default: 2. More help a
     /// server with many cores and hurt where epochs share hot rows.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").in_flight_commits(4).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn in_flight_commits(mut self, commits: usize) -> Self {
         self.in_flight_commits = Some(commits);
         self
@@ -272,12 +347,30 @@ impl ConfigBuilder {
 
     /// How long a unit's outcome is sought, retries included, before it is `Unavailable`.
     /// Default: 60 s.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .outcome_deadline(std::time::Duration::from_secs(120))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn outcome_deadline(mut self, deadline: Duration) -> Self {
         self.outcome_deadline_seconds = Some(deadline.as_secs_f64());
         self
     }
 
     /// `statement_timeout` of the engine's transactions. Default: 30 s.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .statement_timeout(std::time::Duration::from_secs(20))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout_seconds = Some(timeout.as_secs_f64());
         self
@@ -285,18 +378,45 @@ impl ConfigBuilder {
 
     /// `lock_timeout` of the engine's transactions. Default: 10 s; above PostgreSQL's
     /// `deadlock_timeout` (1 s), so that a deadlock is told from a long wait.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .lock_timeout(std::time::Duration::from_secs(5))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout_seconds = Some(timeout.as_secs_f64());
         self
     }
 
     /// How long a connection may take to come about. Default: 5 s.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .connect_timeout(std::time::Duration::from_secs(3))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout_seconds = Some(timeout.as_secs_f64());
         self
     }
 
     /// The time that recent counts, scores and levels refer to. Default: the clock.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .as_of(graphsink::AsOf::Fixed("2026-01-05T12:00:00Z".parse().expect("a time")))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn as_of(mut self, as_of: AsOf) -> Self {
         self.as_of = match as_of {
             AsOf::Clock => None,
@@ -309,12 +429,25 @@ impl ConfigBuilder {
     /// `graphsink_dead_letters`, before its outcome is told:
     /// [`Engine::resubmit_dead_letters`](crate::Engine::resubmit_dead_letters) submits what is there
     /// again. Costs one more transaction for each rejection. Default: false.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), graphsink::ConfigError> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").dead_letters(true).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dead_letters(mut self, keep: bool) -> Self {
         self.dead_letters = Some(keep);
         self
     }
 
     /// Checks every value and how they fit together.
+    ///
+    /// ```
+    /// // Told before anything is connected to.
+    /// let error = graphsink::Config::builder("postgresql:///evidence").max_batch_rows(0).build().unwrap_err();
+    /// assert!(error.to_string().contains("max_batch_rows"));
+    /// ```
     pub fn build(self) -> Result<Config, ConfigError> {
         let error = |setting, reason: &str| ConfigError { setting, reason: reason.to_owned() };
         let url = self.database_url.ok_or_else(|| {

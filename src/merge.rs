@@ -19,6 +19,13 @@ pub struct EntityMerge {
 
 impl EntityMerge {
     /// Each is named by its id, or by its key.
+    ///
+    /// ```
+    /// use graphsink::{EntityKey, EntityMerge, EntityType};
+    ///
+    /// let key = |name: &str| EntityKey::new(EntityType::Restaurant, name);
+    /// let merge = EntityMerge::new(key("franklin bbq"), key("franklin barbecue"));
+    /// ```
     pub fn new(from: impl Into<EntityName>, into: impl Into<EntityName>) -> Self {
         Self { from: from.into(), into: into.into() }
     }

@@ -139,6 +139,16 @@ impl Engine {
     /// # Errors
     /// [`SubmitError::Invalid`] for a unit that breaks a rule, [`SubmitError::Closed`] (with the
     /// unit) after [`drain`](Self::drain) or [`shutdown`](Self::shutdown).
+    ///
+    /// ```
+    /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut unit = graphsink::UnitOfWork::new();
+    /// unit.dish("brisket").handle();
+    /// let receipt = engine.submit(unit).await?;
+    /// println!("{:?}", receipt.await.into_result()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn submit(&self, unit: UnitOfWork) -> Result<Receipt, SubmitError> {
         self.validate(&unit)?;
         let start = Instant::now();
@@ -153,6 +163,18 @@ impl Engine {
     ///
     /// # Errors
     /// Also [`SubmitError::Full`], with the unit, when there is no room.
+    ///
+    /// ```
+    /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut unit = graphsink::UnitOfWork::new();
+    /// unit.dish("brisket").handle();
+    /// match engine.try_submit(unit) {
+    ///     Ok(receipt) => drop(receipt.await),
+    ///     Err(error) => println!("not now, or never: {error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_submit(&self, unit: UnitOfWork) -> Result<Receipt, SubmitError> {
         self.validate(&unit)?;
         match self.inner.admission.try_acquire(unit.rows(), unit.bytes()) {
@@ -181,6 +203,13 @@ impl Engine {
 
     /// Resolves when every unit that was accepted before has its outcome. Open epochs are sealed
     /// at once.
+    ///
+    /// ```
+    /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// engine.flush().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self) {
         let settled = self.inner.shared.in_flight.settled_so_far();
         self.inner.supervisor().do_send(Flush);
@@ -191,6 +220,13 @@ impl Engine {
     /// Accepts no more units, also of those who wait in [`submit`](Self::submit), and resolves when
     /// every accepted unit has its outcome. The engine stays up for [`stats`](Self::stats) and
     /// [`refresh_activity`](Self::refresh_activity).
+    ///
+    /// ```
+    /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// engine.drain().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn drain(&self) {
         self.inner.close();
         self.flush().await;
@@ -369,6 +405,13 @@ impl Engine {
     }
 
     /// The settings.
+    ///
+    /// ```
+    /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("writes to the schema {}", engine.config().schema());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.inner.config

@@ -39,6 +39,12 @@ pub enum Input {
 
 impl Input {
     /// A path as a command line gives it: `-` is standard input.
+    ///
+    /// ```
+    /// use graphsink::loader::Input;
+    ///
+    /// assert_eq!(Input::from_arg("mentions.jsonl.gz").name(), "mentions.jsonl.gz");
+    /// ```
     #[must_use]
     pub fn from_arg(path: impl Into<PathBuf>) -> Self {
         let path = path.into();

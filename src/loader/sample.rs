@@ -53,6 +53,17 @@ impl Sample {
     const AS_OF_SECONDS: i64 = 1_748_736_000;
 
     /// Lines of a sample; the number of restaurants and dishes grows with it.
+    ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// use graphsink::loader::Sample;
+    ///
+    /// let mut lines = String::new();
+    /// Sample::new(7, 3).into_reader().read_to_string(&mut lines)?;
+    /// assert_eq!(lines.lines().count(), 3);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn new(seed: u64, lines: u64) -> Self {
         Self {

@@ -18,12 +18,27 @@ pub struct Query {
 
 impl Query {
     /// Asks for a name, normalized as the caller normalizes names; the resolver compares it exactly first.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// let query = Query::new(EntityType::Restaurant, "franklin barbecue");
+    /// assert_eq!(&*query.key().name, "franklin barbecue");
+    /// ```
     pub fn new(entity_type: EntityType, name: impl Into<Arc<str>>) -> Self {
         let key = EntityKey { entity_type, name: name.into() };
         Self { key, original: None, address: None, city: None }
     }
 
     /// What the author wrote: looked for among the aliases too, and the text that becomes an alias. Default: the name.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").original("Franklin's");
+    /// ```
     #[must_use]
     pub fn original(mut self, text: impl Into<Arc<str>>) -> Self {
         self.original = Some(text.into());
@@ -31,6 +46,13 @@ impl Query {
     }
 
     /// Further evidence for a restaurant: its postal address, such as "12 Oak St" or "12 Oak St, Springfield".
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").address("900 E 11th St, Austin");
+    /// ```
     #[must_use]
     pub fn address(mut self, address: impl Into<Arc<str>>) -> Self {
         self.address = Some(address.into());
@@ -38,6 +60,13 @@ impl Query {
     }
 
     /// Further evidence for a restaurant: its city or neighbourhood.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").city("Austin");
+    /// ```
     #[must_use]
     pub fn city(mut self, city: impl Into<Arc<str>>) -> Self {
         self.city = Some(city.into());
@@ -45,6 +74,14 @@ impl Query {
     }
 
     /// The type and the name.
+    ///
+    /// ```
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// let query = Query::new(EntityType::DishOrCategory, "brisket");
+    /// assert_eq!(query.key().entity_type, EntityType::DishOrCategory);
+    /// ```
     #[must_use]
     pub const fn key(&self) -> &EntityKey {
         &self.key
@@ -79,6 +116,10 @@ pub enum Tier {
 
 impl Tier {
     /// The tier as a label of metrics.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::resolve::Tier::Alias.as_str(), "alias");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

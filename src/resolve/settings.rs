@@ -54,6 +54,12 @@ impl Default for ResolverSettings {
 
 impl ResolverSettings {
     /// The last tier that is asked. Default: [`Tier::Fuzzy`]. Names that no tier finds are new.
+    ///
+    /// ```
+    /// use graphsink::resolve::{ResolverSettings, Tier};
+    ///
+    /// let settings = ResolverSettings::default().deepest(Tier::Alias);
+    /// ```
     pub fn deepest(mut self, tier: Tier) -> Self {
         self.deepest = tier;
         self
@@ -61,12 +67,24 @@ impl ResolverSettings {
 
     /// From this confidence on the existing entity is taken. Default: 0.85. Lower: more names are taken for others;
     /// higher: more entities are there twice.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().accept_from(0.9);
+    /// ```
     pub fn accept_from(mut self, confidence: f64) -> Self {
         self.accept = confidence;
         self
     }
 
     /// Below this confidence the name is new. Default: 0.7.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().new_below(0.6);
+    /// ```
     pub fn new_below(mut self, confidence: f64) -> Self {
         self.reject = confidence;
         self
@@ -74,6 +92,12 @@ impl ResolverSettings {
 
     /// From this confidence on [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6: somebody who
     /// searches would rather see a wrong thing than nothing.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().find_from(0.75);
+    /// ```
     pub fn find_from(mut self, confidence: f64) -> Self {
         self.read_only = confidence;
         self
@@ -81,30 +105,60 @@ impl ResolverSettings {
 
     /// What becomes of names between the two thresholds, and of those that several entities share as an alias.
     /// Default: [`GreyZone::Flag`].
+    ///
+    /// ```
+    /// use graphsink::resolve::{GreyZone, ResolverSettings};
+    ///
+    /// let settings = ResolverSettings::default().grey_zone(GreyZone::Create);
+    /// ```
     pub fn grey_zone(mut self, policy: GreyZone) -> Self {
         self.grey_zone = policy;
         self
     }
 
     /// Whether answers carry all candidates that were considered. Default: false.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().with_candidates(true);
+    /// ```
     pub fn with_candidates(mut self, wanted: bool) -> Self {
         self.with_candidates = wanted;
         self
     }
 
     /// Candidates that the database ranks for each piece of a name. Default: 10.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().candidates_max(5);
+    /// ```
     pub fn candidates_max(mut self, candidates: usize) -> Self {
         self.candidates_max = candidates;
         self
     }
 
     /// The trigram similarity of `pg_trgm` from which a name is a candidate. Default: 0.3, as there.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().similarity_min(0.4);
+    /// ```
     pub fn similarity_min(mut self, similarity: f64) -> Self {
         self.similarity_min = similarity;
         self
     }
 
     /// Answers that are remembered, about 300 bytes each. Default: 100,000; 0 remembers none.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().cache_entries(1_000_000);
+    /// ```
     pub fn cache_entries(mut self, entries: usize) -> Self {
         self.cache_entries = entries;
         self
@@ -112,12 +166,26 @@ impl ResolverSettings {
 
     /// How long an answer may be remembered, which is how late other processes' writes are seen. This engine's own
     /// are seen at once. Default: 30 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().time_to_live(Duration::from_secs(5));
+    /// ```
     pub fn time_to_live(mut self, time: Duration) -> Self {
         self.time_to_live = time;
         self
     }
 
     /// Connections, and so batches at the same time. Default: 2.
+    ///
+    /// ```
+    /// use graphsink::resolve::ResolverSettings;
+    ///
+    /// let settings = ResolverSettings::default().connections(4);
+    /// ```
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self

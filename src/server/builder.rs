@@ -65,6 +65,15 @@ impl ServerBuilder {
     /// The directory is created when missing and a cluster when it is empty. It holds the cluster in `data`, its password
     /// and its log. One process at a time can use it; a start that follows the violent death of the last owner waits
     /// until the server that this one left has stopped.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), graphsink::server::ServerError> {
+    /// let server = EmbeddedServer::builder().data_dir("evidence-data").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
         self
@@ -75,12 +84,30 @@ impl ServerBuilder {
     /// Without this the server runs with PostgreSQL's defaults, its durability above all, except for: time zone UTC,
     /// `shared_buffers` an eighth of the memory (64 to 512 MB), `max_wal_size` 4 GB and `checkpoint_timeout` 15 min, so
     /// that a bulk load is not slowed by checkpoints, and `wal_compression` on.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), graphsink::server::ServerError> {
+    /// let server = EmbeddedServer::builder().setting("shared_buffers", "1GB").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.insert(name.into().to_ascii_lowercase(), value.into());
         self
     }
 
     /// Appends the server's log to `path`. Default: `server.log` in the server's directory, temporary where that is.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), graphsink::server::ServerError> {
+    /// let server = EmbeddedServer::builder().log_to("postgresql.log").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn log_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.log = Some(path.into());
         self
@@ -89,6 +116,15 @@ impl ServerBuilder {
     /// Prepares the directory, starts the server and returns when it accepts connections.
     ///
     /// If the future is dropped before, nothing stays behind.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), graphsink::server::ServerError> {
+    /// let server = EmbeddedServer::builder().setting("max_connections", "20").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn start(self) -> Result<EmbeddedServer, ServerError> {
         for (name, value) in &self.settings {
             check_setting(name, value)?;

@@ -87,6 +87,16 @@ pub struct EmbeddedServer {
 
 impl EmbeddedServer {
     /// Starts a new server in a temporary directory.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("{}", server.version());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn temporary() -> Result<Self, ServerError> {
         Self::builder().start().await
     }
@@ -99,6 +109,16 @@ impl EmbeddedServer {
     /// The connection URL of database `dbname`, for tokio-postgres, psql and everything else that speaks libpq's URLs.
     ///
     /// It holds the superuser's password: do not log it.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// let config = graphsink::Config::builder(server.url("postgres")).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn url(&self, dbname: &str) -> String {
         format!(
             "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/{}",
@@ -109,42 +129,123 @@ impl EmbeddedServer {
     }
 
     /// The TCP port on 127.0.0.1. It stays the same through [`restart`](Self::restart).
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("listens on 127.0.0.1:{}", server.port());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// The name of the superuser whose password [`url`](Self::url) holds.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("{}", server.superuser());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn superuser(&self) -> &str {
         SUPERUSER
     }
 
     /// The version of the server's program, such as `15.13`.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("PostgreSQL {}", server.version());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn version(&self) -> &str {
         &self.binaries.version.text
     }
 
     /// The directory that holds the data, the socket and (unless moved) the log.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("{}", server.directory().display());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn directory(&self) -> &Path {
         self.cluster.directory()
     }
 
     /// The file the server logs to.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("{}", server.log_path().display());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
     /// Everything the server has logged so far, over all restarts.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// assert!(!server.read_log()?.contains("deadlock detected"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read_log(&self) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
     }
 
     /// What a person types to look into database `dbname`; it holds the password.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// println!("To look at it: {}", server.psql_command("postgres"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn psql_command(&self, dbname: &str) -> String {
         let psql = self.binaries.psql();
         format!("{} '{}'", psql.display(), self.url(dbname))
     }
 
     /// Creates an empty database.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::temporary().await?;
+    /// server.create_database("evidence").await?;
+    /// let url = server.url("evidence");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn create_database(&self, name: &str) -> Result<(), ServerError> {
         let sql = |source| ServerError::Sql { source };
         let (client, connection) =
@@ -162,6 +263,16 @@ impl EmbeddedServer {
     /// Stops the server with a fast shutdown; data and port stay for [`restart`](Self::restart).
     ///
     /// Does nothing when it is stopped already.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut server = EmbeddedServer::temporary().await?;
+    /// server.stop().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn stop(&mut self) -> Result<(), ServerError> {
         if let Some(postmaster) = &mut self.postmaster {
             postmaster.stop().await?;
@@ -173,6 +284,18 @@ impl EmbeddedServer {
     /// Kills the postmaster and its children with SIGKILL and waits until they are gone: for fault tests.
     ///
     /// What was committed survives, as after a power failure of the process; [`restart`](Self::restart) recovers it.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut server = EmbeddedServer::temporary().await?;
+    /// // As if the machine had lost power: what was committed is there afterwards.
+    /// server.crash()?;
+    /// server.restart().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn crash(&mut self) -> Result<(), ServerError> {
         if let Some(postmaster) = &mut self.postmaster {
             postmaster.crash()?;
@@ -182,6 +305,16 @@ impl EmbeddedServer {
     }
 
     /// Starts the server again on the same port and data; a running one is stopped first.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut server = EmbeddedServer::temporary().await?;
+    /// server.restart().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.stop().await?;
         self.cluster.clear_stale_lock().await?;

@@ -31,24 +31,44 @@ pub struct Distribution {
 
 impl Distribution {
     /// How many values there were.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// assert_eq!(rows.count(), 0);
+    /// ```
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
     /// All values together.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// assert_eq!(rows.sum(), 0);
+    /// ```
     #[must_use]
     pub const fn sum(&self) -> u64 {
         self.sum
     }
 
     /// The mean; 0 when there was no value.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// assert_eq!(rows.mean(), 0.0);
+    /// ```
     #[must_use]
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }
 
     /// The value that this share of all values does not exceed, for example 0.99; 0 when there was no value.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// println!("nine of ten epochs have at most {} rows", rows.quantile(0.9));
+    /// ```
     #[must_use]
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = (share.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0) as u64;
@@ -61,18 +81,34 @@ impl Distribution {
     }
 
     /// The largest value; 0 when there was none.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// assert_eq!(rows.max(), 0);
+    /// ```
     #[must_use]
     pub fn max(&self) -> u64 {
         self.buckets.last().map_or(0, |(value, _)| *value)
     }
 
     /// The buckets that are not empty: the largest value that belongs to each, ascending, and how many there were.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// for (up_to, count) in rows.buckets() {
+    ///     println!("{count} of at most {up_to}");
+    /// }
+    /// ```
     #[must_use]
     pub fn buckets(&self) -> &[(u64, u64)] {
         &self.buckets
     }
 
     /// What came in since an earlier snapshot of the same engine.
+    ///
+    /// ```
+    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// ```
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut before = earlier.buckets.iter().peekable();
@@ -102,18 +138,39 @@ impl Latency {
     }
 
     /// The mean; zero when there was none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let waits = graphsink::Stats::default().acknowledgement;
+    /// assert_eq!(waits.mean(), Duration::ZERO);
+    /// ```
     #[must_use]
     pub fn mean(&self) -> Duration {
         Duration::from_secs_f64(self.microseconds.mean() / 1e6)
     }
 
     /// What this share of all does not exceed, for example 0.99; zero when there was none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let waits = graphsink::Stats::default().acknowledgement;
+    /// assert_eq!(waits.quantile(0.99), Duration::ZERO);
+    /// ```
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.microseconds.quantile(share))
     }
 
     /// The longest; zero when there was none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let waits = graphsink::Stats::default().acknowledgement;
+    /// assert_eq!(waits.max(), Duration::ZERO);
+    /// ```
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.microseconds.max())
@@ -133,6 +190,11 @@ impl Latency {
     }
 
     /// The same in microseconds, with its buckets.
+    ///
+    /// ```
+    /// let waits = graphsink::Stats::default().acknowledgement;
+    /// assert_eq!(waits.microseconds().count(), waits.count());
+    /// ```
     #[must_use]
     pub const fn microseconds(&self) -> &Distribution {
         &self.microseconds

@@ -87,6 +87,10 @@ pub struct Stats {
 
 impl Stats {
     /// Units accepted and not yet answered.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Stats::default().units_in_flight(), 0);
+    /// ```
     #[must_use]
     pub const fn units_in_flight(&self) -> u64 {
         self.units_submitted.saturating_sub(self.units_committed + self.units_rejected + self.units_unavailable)
@@ -110,6 +114,10 @@ pub struct TableStats {
 
 impl TableStats {
     /// Rows that coalescing saved.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::TableStats::default().coalesced(), 0);
+    /// ```
     #[must_use]
     pub const fn coalesced(&self) -> u64 {
         self.received.saturating_sub(self.inserted + self.updated + self.unchanged)
@@ -129,6 +137,10 @@ pub struct PoolStats {
 
 impl PoolStats {
     /// Open ones that somebody uses.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::PoolStats::default().in_use(), 0);
+    /// ```
     #[must_use]
     pub const fn in_use(&self) -> u32 {
         self.open.saturating_sub(self.idle)
