@@ -1,7 +1,8 @@
 //! What people see of an engine is what it does: metrics, dashboard, alert rules and probes, against a real run with
 //! faults.
 //!
-//! A program of its own, because a recorder is the same for the whole process.
+//! A program of its own, because a recorder is the same for the whole process. So tests that start an engine beside the
+//! run that is scraped wait for its end: `run::after_the_run`.
 
 #[path = "../../examples/observability/endpoint.rs"]
 mod endpoint;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::load_report::Report;
 use crate::recording::{Moment, Recording};
+use crate::run::after_the_run;
 use crate::support::{Database, as_of, within};
 
 /// Text that would break out of every part of the file.
@@ -59,6 +60,7 @@ fn total(data: &Value, chart: &str, series: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_of_a_load_is_whole_and_true() {
+    after_the_run().await;
     let database = Database::migrated().await;
     let engine = database.small_engine(300, 2).await;
     let recording = Recording::start(engine.clone());
@@ -165,8 +167,9 @@ async fn the_report_of_a_load_is_whole_and_true() {
 }
 
 /// The connection string is the one setting that holds a secret, and the one that no report has.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_in_a_report() {
+    after_the_run().await;
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let told = Config::builder("postgresql://app:pa55w0rd-mark@db.invalid/evidence").build().unwrap();

@@ -29,6 +29,12 @@ pub(crate) async fn run() -> &'static Run {
     RUN.get_or_init(observe).await
 }
 
+/// For tests with an engine of their own: the recorder hears every engine of the process, and the run compares what it
+/// heard with the figures of one.
+pub(crate) async fn after_the_run() {
+    run().await;
+}
+
 fn unit(restaurant: &str, source: &str, google_place_id: Option<&str>) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let mut builder = unit.restaurant(restaurant);
