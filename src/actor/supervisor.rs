@@ -153,19 +153,19 @@ impl Supervisor {
         self.route(submission, lane, keys);
     }
 
-    /// How many epochs may end before a unit is no longer held. Fewer cost speed (two: 8 %), more cost those
-    /// acknowledgements that take longest.
+    /// How many epochs may end before a unit is no longer held. ARCHITECTURE.md, "Where the time goes", has what other
+    /// numbers did.
     const fn patience(&self) -> usize {
         3 * self.lanes.len()
     }
 
-    /// An epoch ended: sends everybody on who need not be held any more.
-    fn route_held(&mut self) {
+    /// Sends everybody on who need not be held any more, with what `left` makes of their patience.
+    fn route_held(&mut self, left: impl Fn(usize) -> usize) {
         self.held_rows = 0;
         for Held { submission, patience } in std::mem::take(&mut self.held) {
-            // Routed already: by the sweep.
+            // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
             if submission.epoch() == 0 {
-                self.route_or_hold(submission, patience.saturating_sub(1));
+                self.route_or_hold(submission, left(patience));
             }
         }
     }
@@ -340,10 +340,7 @@ impl Handler<Flush> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, _: &mut Context<Self>) {
-        self.held_rows = 0;
-        for Held { submission, .. } in std::mem::take(&mut self.held) {
-            self.route_or_hold(submission, 0);
-        }
+        self.route_held(|_| 0);
         for lane in 0..self.lanes.len() {
             self.seal(lane, SealReason::Flush);
         }
@@ -355,7 +352,7 @@ impl Handler<EpochFinished> for Supervisor {
 
     fn handle(&mut self, EpochFinished { epoch }: EpochFinished, _: &mut Context<Self>) {
         self.finish(epoch);
-        self.route_held();
+        self.route_held(|patience| patience - 1);
         self.seal_where_free();
     }
 }

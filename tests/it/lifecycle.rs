@@ -109,10 +109,12 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
 }
 
 /// A unit that shares new entities with transactions in two lanes goes to neither as long as both are at work: not for
-/// ever, nor is it forgotten.
+/// ever, nor is it forgotten, nor taken twice when it is sent on and a flush comes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_is_held_between_two_lanes_is_committed() {
-    for held in [Duration::ZERO, Duration::from_millis(700)] {
+async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
+    // Longer than the supervisor's sweep, which lets nobody wait for ever; and not.
+    let waits = [Duration::ZERO, Duration::from_millis(700)];
+    for (held, flushed) in waits.into_iter().flat_map(|held| [(held, false), (held, true)]) {
         let database = Database::migrated().await;
         let engine = Engine::start(database.config().in_flight_commits(2).build().unwrap()).await.unwrap();
         let (client, holder) = (database.client().await, database.client().await);
@@ -133,16 +135,27 @@ async fn a_unit_that_is_held_between_two_lanes_is_committed() {
         for unit in [serves("franklin", "maki"), serves("uchi", "brisket"), serves("lazarus", "pretzel")] {
             receipts.push(engine.submit(unit).await.unwrap());
         }
-        // Longer than the supervisor's sweep, which lets nobody wait for ever.
         tokio::time::sleep(held).await;
+        let early = flushed.then(|| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.flush().await })
+        });
+        // Until the supervisor heard of the flush.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         holder.batch_execute("commit").await.unwrap();
         within(engine.flush()).await;
+        if let Some(flush) = early {
+            within(flush).await.unwrap();
+        }
         for receipt in receipts {
             assert!(within(receipt).await.committed().is_some());
         }
         let rows = "select (select count(*) from entities), (select count(*) from connections)";
         let row = client.query_one(rows, &[]).await.unwrap();
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (6, 5));
+        let stats = engine.stats();
+        let received = [stats.entities.received, stats.connections.received];
+        assert_eq!((stats.epoch_units.sum(), received), (5, [10, 5]), "held {held:?}, flushed: {flushed}");
         database.assert_no_deadlocks().await;
     }
 }
