@@ -15,6 +15,8 @@ mod endpoint;
 mod feed;
 #[path = "ingest/names.rs"]
 mod names;
+#[path = "ingest/number.rs"]
+mod number;
 #[path = "ingest/progress.rs"]
 mod progress;
 #[path = "ingest/recording.rs"]

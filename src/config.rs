@@ -135,11 +135,9 @@ impl Config {
     /// The schema that holds the tables.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").schema("evidence").build()?;
     /// assert_eq!(config.schema(), "evidence");
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     #[must_use]
     pub fn schema(&self) -> &str {
@@ -149,18 +147,17 @@ impl Config {
     /// The largest number of rows of a unit.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
     /// assert_eq!(config.max_unit_rows(), 500);
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     #[must_use]
     pub const fn max_unit_rows(&self) -> usize {
         self.max_unit_rows
     }
 
-    /// Every setting but the connection string, as a file would have it, for reports and logs.
+    /// Every setting but the connection string, by the names and in the units that a file has, for reports and logs;
+    /// `as_of` is "the clock" where none is set.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
@@ -261,11 +258,9 @@ impl ConfigBuilder {
     /// The schema that holds the tables. Default: `public`.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").schema("evidence").build()?;
     /// assert_eq!(config.schema(), "evidence");
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
@@ -278,10 +273,8 @@ impl ConfigBuilder {
     /// epoch exceeds it by at most one unit.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_batch_rows(10_000).build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn max_batch_rows(mut self, rows: usize) -> Self {
         self.max_batch_rows = Some(rows);
@@ -291,11 +284,9 @@ impl ConfigBuilder {
     /// Rows of the largest unit that is accepted. Default: 10,000.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
     /// assert_eq!(config.max_unit_rows(), 500);
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn max_unit_rows(mut self, rows: usize) -> Self {
         self.max_unit_rows = Some(rows);
@@ -307,10 +298,8 @@ impl ConfigBuilder {
     /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_rows_in_flight(100_000).build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn max_rows_in_flight(mut self, rows: usize) -> Self {
         self.max_rows_in_flight = Some(rows);
@@ -321,10 +310,8 @@ impl ConfigBuilder {
     /// larger by itself is let in when nothing else is in flight.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_bytes_in_flight(512 << 20).build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn max_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.max_bytes_in_flight = Some(bytes);
@@ -335,10 +322,8 @@ impl ConfigBuilder {
     /// server with many cores and hurt where epochs share hot rows.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").in_flight_commits(4).build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn in_flight_commits(mut self, commits: usize) -> Self {
         self.in_flight_commits = Some(commits);
@@ -349,12 +334,10 @@ impl ConfigBuilder {
     /// Default: 60 s.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence")
     ///     .outcome_deadline(std::time::Duration::from_secs(120))
     ///     .build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn outcome_deadline(mut self, deadline: Duration) -> Self {
         self.outcome_deadline_seconds = Some(deadline.as_secs_f64());
@@ -364,12 +347,10 @@ impl ConfigBuilder {
     /// `statement_timeout` of the engine's transactions. Default: 30 s.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence")
     ///     .statement_timeout(std::time::Duration::from_secs(20))
     ///     .build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout_seconds = Some(timeout.as_secs_f64());
@@ -380,12 +361,10 @@ impl ConfigBuilder {
     /// `deadlock_timeout` (1 s), so that a deadlock is told from a long wait.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence")
     ///     .lock_timeout(std::time::Duration::from_secs(5))
     ///     .build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout_seconds = Some(timeout.as_secs_f64());
@@ -395,12 +374,10 @@ impl ConfigBuilder {
     /// How long a connection may take to come about. Default: 5 s.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence")
     ///     .connect_timeout(std::time::Duration::from_secs(3))
     ///     .build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout_seconds = Some(timeout.as_secs_f64());
@@ -410,12 +387,10 @@ impl ConfigBuilder {
     /// The time that recent counts, scores and levels refer to. Default: the clock.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence")
     ///     .as_of(graphsink::AsOf::Fixed("2026-01-05T12:00:00Z".parse().expect("a time")))
     ///     .build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn as_of(mut self, as_of: AsOf) -> Self {
         self.as_of = match as_of {
@@ -431,10 +406,8 @@ impl ConfigBuilder {
     /// again. Costs one more transaction for each rejection. Default: false.
     ///
     /// ```
-    /// # fn main() -> Result<(), graphsink::ConfigError> {
     /// let config = graphsink::Config::builder("postgresql:///evidence").dead_letters(true).build()?;
-    /// # Ok(())
-    /// # }
+    /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     pub fn dead_letters(mut self, keep: bool) -> Self {
         self.dead_letters = Some(keep);

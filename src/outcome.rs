@@ -87,10 +87,12 @@ pub enum NotCommitted {
 /// name the same database row share its disposition.
 ///
 /// ```
-/// use graphsink::Disposition;
+/// use graphsink::{Committed, Disposition};
 ///
-/// // What a unit said twice is inserted once and unchanged the second time.
-/// assert_ne!(Disposition::Inserted, Disposition::Unchanged);
+/// /// Whether a unit told the database nothing that it did not know.
+/// fn was_known(committed: &Committed) -> bool {
+///     committed.mentions.iter().all(|row| row.disposition == Disposition::Unchanged)
+/// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::AnyError;
 use crate::args::{self, Args, Policy, Source};
+use crate::number::grouped;
 use crate::stop::Stop;
-use crate::summary::{grouped, table};
+use crate::summary::table;
 
 impl Args {
     /// How names are to be resolved, if they are.

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::summary::grouped;
+use crate::number::grouped;
 
 const BAR_PERIOD: Duration = Duration::from_millis(200);
 /// Seldom enough not to fill the log of a long run.

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::number::grouped;
 use crate::recording::Moment;
 use chart::Chart;
 
@@ -83,7 +84,7 @@ impl Report<'_> {
         if let Some(reasons) = summary["rejected_by_reason"].as_object().filter(|reasons| !reasons.is_empty()) {
             let rows = reasons.iter().map(|(rule, reason)| {
                 let first = reason["first"].as_str().unwrap_or_default();
-                [code(rule), grouped(&reason["units"]), escaped(first)]
+                [code(rule), whole(&reason["units"]), escaped(first)]
             });
             html += &section("Rejected", "wide", &table(&["reason", "units", "the first one"], &[1], rows));
         }
@@ -104,8 +105,8 @@ impl Report<'_> {
         let mut lead = if self.has_outcome() {
             format!(
                 "<p class=\"lead\">{} lines, {} units in {:.2} s; figures as of {}.</p>",
-                grouped(&summary["lines"]),
-                grouped(&summary["units"]),
+                whole(&summary["lines"]),
+                whole(&summary["units"]),
                 summary["seconds"].as_f64().unwrap_or_default(),
                 text("as_of").unwrap_or_default()
             )
@@ -128,11 +129,11 @@ impl Report<'_> {
     fn figures(&self) -> String {
         let summary = self.summary;
         let figures = [
-            (grouped(&summary["mentions_per_second"]), "mentions per second"),
-            (grouped(&summary["rows_per_second"]), "rows per second"),
-            (grouped(&summary["committed"]), "units committed"),
-            (grouped(&summary["rejected"]), "rejected"),
-            (grouped(&summary["unavailable"]), "unavailable"),
+            (whole(&summary["mentions_per_second"]), "mentions per second"),
+            (whole(&summary["rows_per_second"]), "rows per second"),
+            (whole(&summary["committed"]), "units committed"),
+            (whole(&summary["rejected"]), "rejected"),
+            (whole(&summary["unavailable"]), "unavailable"),
             (milliseconds(&summary["acknowledgement_ms"]["p50"]), "until half were acknowledged"),
             (milliseconds(&summary["acknowledgement_ms"]["p99"]), "until 99 % were"),
         ];
@@ -143,7 +144,7 @@ impl Report<'_> {
     /// The summary's numbers, but those of tables.
     fn outcome(&self) -> String {
         let summary = self.summary;
-        let of = |name: &str, text: &str| [text.to_owned(), grouped(&summary[name])];
+        let of = |name: &str, text: &str| [text.to_owned(), whole(&summary[name])];
         let mut rows = vec![
             of("lines", "lines read"),
             of("units", "units"),
@@ -169,7 +170,7 @@ impl Report<'_> {
                 ("new", "new names"),
                 ("flagged", "new names to be reviewed"),
             ] {
-                rows.push([text.to_owned(), grouped(&summary["resolved"][name])]);
+                rows.push([text.to_owned(), whole(&summary["resolved"][name])]);
             }
         }
         table(&["what", "how many or how long"], &[1], rows)
@@ -179,7 +180,7 @@ impl Report<'_> {
         let columns = ["received", "inserted", "updated", "unchanged", "coalesced"];
         let rows = ["entities", "connections", "mentions"].map(|table| {
             let [received, inserted, updated, unchanged, coalesced] =
-                columns.map(|column| grouped(&self.summary[table][column]));
+                columns.map(|column| whole(&self.summary[table][column]));
             [table.to_owned(), received, inserted, updated, unchanged, coalesced]
         });
         let mut header = vec!["table"];
@@ -332,17 +333,9 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// A whole number with its thousands set apart.
-fn grouped(value: &Value) -> String {
-    let digits = (value.as_f64().unwrap_or_default().round() as u64).to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+/// A number without its fraction.
+fn whole(value: &Value) -> String {
+    grouped(value.as_f64().unwrap_or_default().round() as u64)
 }
 
 fn milliseconds(value: &Value) -> String {

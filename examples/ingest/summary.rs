@@ -12,6 +12,7 @@ use crate::AnyError;
 use crate::database::{Database, Strong};
 use crate::feed::{End, Fed};
 use crate::names::Resolved;
+use crate::number::grouped;
 use crate::tally::Reason;
 
 /// A line below the header and no other.
@@ -277,19 +278,6 @@ pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
         }
     }
     table
-}
-
-/// A number with its thousands set apart.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn signed(number: i64) -> String {

@@ -368,3 +368,23 @@ fn add_similar<'a>(found: &mut [Found], rows: impl IntoIterator<Item = &'a Row>)
 fn stored(row: &Row, first: usize) -> Result<StoredEntity, tokio_postgres::Error> {
     Ok(StoredEntity { id: row.try_get(first)?, name: row.try_get(first + 1)?, address: row.try_get(first + 2)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_error_ends_the_search_unless_it_may_be_another_place() {
+        let has_one_error = |stored: &str, query: &Query| {
+            let entity = StoredEntity { id: Uuid::nil(), name: stored.to_owned(), address: None };
+            Found::Fuzzy(vec![entity]).has_one_error(query)
+        };
+        let query = |name: &str| Query::new(EntityType::Restaurant, name);
+        assert!(has_one_error("blue door", &query("blue doer")));
+        assert!(!has_one_error("blue door", &query("blau doer")), "that is more than one");
+        assert!(!has_one_error("13th street deli", &query("12th street deli")), "that is another street");
+        assert!(!has_one_error("deli 7", &query("deli")), "that is another deli");
+        assert!(!has_one_error("blue door", &query("blue doer").address("12 Oak St")), "it may be elsewhere");
+        assert!(!Found::Nothing.has_one_error(&query("blue door")));
+    }
+}

@@ -83,8 +83,8 @@
 //! # What the fuzzy tier does not find
 //!
 //! - **Misspelt aliases.** Aliases are compared exactly: an array has no trigram index, and one of its own on each alias
-//!   would cost every writer. Names that the loader or [`Resolution::put`] took for an entity are aliases of it, so a
-//!   spelling has to be judged once only.
+//!   would cost every writer. What the author wrote of a name that was taken for an entity is an alias of it, so it has to
+//!   be judged once only. (The loader and [`Names`] give it the name as well; [`Resolution::put`] has room for one alias.)
 //! - **Names with several errors, in another case and in another order of words**, where they are common. A name with one
 //!   typing error is found by its beginning or its end, which are right (from a beginning or an end of two letters on, as
 //!   long as not more than 2,000 names share it). Anything else is looked for by its rare pieces of three or four

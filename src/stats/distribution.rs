@@ -33,8 +33,10 @@ impl Distribution {
     /// How many values there were.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// assert_eq!(rows.count(), 0);
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!(rows.count(), 4);
     /// ```
     #[must_use]
     pub const fn count(&self) -> u64 {
@@ -44,8 +46,10 @@ impl Distribution {
     /// All values together.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// assert_eq!(rows.sum(), 0);
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!(rows.sum(), 30);
     /// ```
     #[must_use]
     pub const fn sum(&self) -> u64 {
@@ -55,8 +59,10 @@ impl Distribution {
     /// The mean; 0 when there was no value.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// assert_eq!(rows.mean(), 0.0);
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!(rows.mean(), 7.5);
     /// ```
     #[must_use]
     pub fn mean(&self) -> f64 {
@@ -66,8 +72,10 @@ impl Distribution {
     /// The value that this share of all values does not exceed, for example 0.99; 0 when there was no value.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// println!("nine of ten epochs have at most {} rows", rows.quantile(0.9));
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!((rows.quantile(0.5), rows.quantile(0.9)), (2, 20));
     /// ```
     #[must_use]
     pub fn quantile(&self, share: f64) -> u64 {
@@ -83,8 +91,10 @@ impl Distribution {
     /// The largest value; 0 when there was none.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// assert_eq!(rows.max(), 0);
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!(rows.max(), 20);
     /// ```
     #[must_use]
     pub fn max(&self) -> u64 {
@@ -94,10 +104,10 @@ impl Distribution {
     /// The buckets that are not empty: the largest value that belongs to each, ascending, and how many there were.
     ///
     /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
-    /// for (up_to, count) in rows.buckets() {
-    ///     println!("{count} of at most {up_to}");
-    /// }
+    /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
+    /// # let rows: graphsink::Distribution = serde_json::from_str(json).unwrap();
+    /// // Four epochs, of 2, 2, 6 and 20 rows.
+    /// assert_eq!(rows.buckets(), [(2, 2), (6, 1), (20, 1)]);
     /// ```
     #[must_use]
     pub fn buckets(&self) -> &[(u64, u64)] {
@@ -106,8 +116,11 @@ impl Distribution {
 
     /// What came in since an earlier snapshot of the same engine.
     ///
-    /// ```
-    /// let rows = graphsink::Stats::default().epoch_rows;
+    /// ```no_run
+    /// # fn look(engine: &graphsink::Engine, before: &graphsink::Stats) {
+    /// let lately = engine.stats().epoch_rows.since(&before.epoch_rows);
+    /// println!("{} epochs, the largest of {} rows", lately.count(), lately.max());
+    /// # }
     /// ```
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -15,6 +15,8 @@ mod load_report;
 #[path = "../it/model.rs"]
 mod model;
 mod names;
+#[path = "../../examples/ingest/number.rs"]
+mod number;
 #[allow(dead_code)]
 #[path = "../it/proxy/mod.rs"]
 mod proxy;
