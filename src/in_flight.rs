@@ -91,6 +91,8 @@ pub(crate) struct InFlight {
     closed: RwLock<bool>,
     /// Why units were given up, when the engine does.
     given_up: OnceLock<UnavailableCause>,
+    /// The numbers of those that were. Taken under a unit's lock, and no other under it.
+    abandoned: Mutex<Vec<u64>>,
     counters: Arc<Counters>,
 }
 
@@ -105,7 +107,7 @@ struct State {
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         let state = Mutex::new(State { next: 1, ..State::default() });
-        Self { state, closed: RwLock::new(false), given_up: OnceLock::new(), counters }
+        Self { state, closed: RwLock::new(false), given_up: OnceLock::new(), abandoned: Mutex::default(), counters }
     }
 
     /// A poisoned lock means that a thread panicked while it held it; every change below leaves
@@ -285,13 +287,22 @@ impl InFlight {
         receiver
     }
 
-    /// Gives every unit without an outcome the outcome "unavailable"; gives their numbers.
-    pub(crate) fn abandon(&self, cause: &UnavailableCause) -> Vec<u64> {
+    /// Gives every unit without an outcome the outcome "unavailable".
+    pub(crate) fn abandon(&self, cause: &UnavailableCause) {
         // The first cause stays: who is given up twice was given up for that.
         let cause = self.given_up.get_or_init(|| cause.clone());
         let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
-        let abandon = |submission: &&Arc<Submission>| self.settle_abandoned(submission, cause);
-        left.iter().filter(abandon).map(|submission| submission.number).collect()
+        for submission in &left {
+            self.settle_abandoned(submission, cause);
+        }
+    }
+
+    /// The numbers of all units that were given up, ascending. After [`abandon`](Self::abandon) it is complete: who tells
+    /// a unit holds its lock until it is on the list.
+    pub(crate) fn abandoned(&self) -> Vec<u64> {
+        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        abandoned.sort_unstable();
+        abandoned
     }
 
     /// The same for one unit whose transaction heard that some of its units were given up: the rest of them is about to
@@ -300,11 +311,12 @@ impl InFlight {
         self.settle_abandoned(submission, self.given_up.get().unwrap_or(&UnavailableCause::EngineFailed));
     }
 
-    fn settle_abandoned(&self, submission: &Submission, cause: &UnavailableCause) -> bool {
+    fn settle_abandoned(&self, submission: &Submission, cause: &UnavailableCause) {
         self.settle_with(submission, |commit_under_way| {
+            self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(submission.number);
             let attempts = submission.attempts.load(Ordering::Relaxed);
             Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
-        })
+        });
     }
 }
 
@@ -420,8 +432,9 @@ mod tests {
         assert!(!InFlight::begin_commit([&kept, &given_up].into_iter()));
         assert!(!kept.is_commit_under_way(), "nothing of it was sent");
         assert!(InFlight::begin_commit([&kept].into_iter()));
-        assert_eq!(in_flight.abandon(&UnavailableCause::ShutDown), [kept.number]);
-        assert!(in_flight.abandon(&UnavailableCause::ShutDown).is_empty());
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        assert_eq!(in_flight.abandoned(), [kept.number], "the other one has its outcome from elsewhere");
     }
 
     #[test]
@@ -436,6 +449,22 @@ mod tests {
         in_flight.abandon_too(&second);
         let Some(Some(Outcome::Unavailable(why))) = outcome.try_recv().ok() else { panic!("it has its outcome") };
         assert!(matches!(why.cause, UnavailableCause::ShutDown) && !why.commit_under_way, "{why:?}");
+    }
+
+    /// Transactions tell the rest of their units while the shutdown tells one after the other: whoever was faster, all
+    /// are on its list.
+    #[test]
+    fn whoever_is_given_up_with_others_is_on_the_list() {
+        let in_flight = InFlight::new(Arc::default());
+        let (first, _) = accept(&in_flight);
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        let (second, _) = accept(&in_flight);
+        let (third, _) = accept(&in_flight);
+        assert!(!InFlight::begin_commit([&first, &second].into_iter()));
+        in_flight.abandon_too(&second);
+        in_flight.abandon_too(&first);
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        assert_eq!(in_flight.abandoned(), [first.number, second.number, third.number]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod receipt;
 mod thread;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -75,8 +75,6 @@ struct Inner {
     shared: Arc<Shared>,
     supervisor: SupervisorAddress,
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
-    /// What shutdowns gave up, all of them together: each reports the same.
-    abandoned: Mutex<Vec<u64>>,
     /// Resolves when the engine's thread is done.
     done: futures::future::Shared<futures::future::BoxFuture<'static, ()>>,
 }
@@ -88,8 +86,8 @@ type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline,
-    /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
+    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline, or when the engine
+    /// failed before, ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
     pub abandoned: Vec<u64>,
     /// The engine's totals.
     pub stats: Stats,
@@ -127,8 +125,8 @@ impl Engine {
             let _ = done.await;
         }));
         let admission = Admission::new(&config);
-        let (stop, abandoned) = (Mutex::new(Some(stop)), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, abandoned, done }) })
+        let stop = Mutex::new(Some(stop));
+        Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, done }) })
     }
 
     /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
@@ -254,16 +252,11 @@ impl Engine {
         // have none.
         let clock = self.inner.shared.runtime.spawn(async move { tokio::time::sleep(deadline).await });
         let _ = futures::future::select(std::pin::pin!(drained), clock).await;
-        {
-            // Nothing is abandoned that is not in the list when the lock is free again.
-            let mut abandoned = self.inner.abandoned();
-            abandoned.extend(in_flight.abandon(&UnavailableCause::ShutDown));
-        }
+        in_flight.abandon(&UnavailableCause::ShutDown);
         self.inner.stop(Stop::Now);
         self.inner.done.clone().await;
-        let mut abandoned = self.inner.abandoned().clone();
-        abandoned.sort_unstable();
-        ShutdownReport { abandoned, stats: self.stats() }
+        // Of all shutdowns together: each reports the same.
+        ShutdownReport { abandoned: in_flight.abandoned(), stats: self.stats() }
     }
 
     /// Brings recent counts, scores and activity levels of all connections to `as_of`, in steps of
@@ -427,10 +420,6 @@ impl Engine {
 impl Inner {
     fn supervisor(&self) -> Addr<Supervisor> {
         self.supervisor.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self) {
