@@ -91,8 +91,9 @@ pub(crate) struct InFlight {
     closed: RwLock<bool>,
     /// Why units were given up, when the engine does.
     given_up: OnceLock<UnavailableCause>,
-    /// The numbers of those that were. Taken under a unit's lock, and no other under it.
-    abandoned: Mutex<Vec<u64>>,
+    /// The numbers of those that were given up from the deadline of a shutdown on; nothing before one. Taken under a
+    /// unit's lock, and no other under it.
+    abandoned: Mutex<Option<Vec<u64>>>,
     counters: Arc<Counters>,
 }
 
@@ -289,6 +290,9 @@ impl InFlight {
 
     /// Gives every unit without an outcome the outcome "unavailable".
     pub(crate) fn abandon(&self, cause: &UnavailableCause) {
+        if matches!(cause, UnavailableCause::ShutDown) {
+            self.abandoned_list().get_or_insert_default();
+        }
         // The first cause stays: who is given up twice was given up for that.
         let cause = self.given_up.get_or_init(|| cause.clone());
         let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
@@ -297,12 +301,16 @@ impl InFlight {
         }
     }
 
-    /// The numbers of all units that were given up, ascending. After [`abandon`](Self::abandon) it is complete: who tells
-    /// a unit holds its lock until it is on the list.
+    /// The numbers of all units that had no outcome at a shutdown's deadline and were given up, ascending. After
+    /// [`abandon`](Self::abandon) it is complete: who tells a unit holds its lock until it is on the list.
     pub(crate) fn abandoned(&self) -> Vec<u64> {
-        let mut abandoned = self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut abandoned = self.abandoned_list().clone().unwrap_or_default();
         abandoned.sort_unstable();
         abandoned
+    }
+
+    fn abandoned_list(&self) -> MutexGuard<'_, Option<Vec<u64>>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same for one unit whose transaction heard that some of its units were given up: the rest of them is about to
@@ -313,7 +321,9 @@ impl InFlight {
 
     fn settle_abandoned(&self, submission: &Submission, cause: &UnavailableCause) {
         self.settle_with(submission, |commit_under_way| {
-            self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(submission.number);
+            if let Some(abandoned) = self.abandoned_list().as_mut() {
+                abandoned.push(submission.number);
+            }
             let attempts = submission.attempts.load(Ordering::Relaxed);
             Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
         });
@@ -465,6 +475,16 @@ mod tests {
         in_flight.abandon_too(&first);
         in_flight.abandon(&UnavailableCause::ShutDown);
         assert_eq!(in_flight.abandoned(), [first.number, second.number, third.number]);
+    }
+
+    #[test]
+    fn who_was_given_up_before_the_shutdown_is_not_on_its_list() {
+        let in_flight = InFlight::new(Arc::default());
+        let (_before, _) = accept(&in_flight);
+        in_flight.abandon(&UnavailableCause::EngineFailed);
+        let (at_the_deadline, _) = accept(&in_flight);
+        in_flight.abandon(&UnavailableCause::ShutDown);
+        assert_eq!(in_flight.abandoned(), [at_the_deadline.number]);
     }
 
     #[test]

@@ -86,8 +86,8 @@ type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline, or when the engine
-    /// failed before, ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
+    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline,
+    /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
     pub abandoned: Vec<u64>,
     /// The engine's totals.
     pub stats: Stats,
