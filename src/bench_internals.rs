@@ -126,7 +126,7 @@ pub async fn start_without_database(mut config: Config) -> Result<Engine, StartE
 /// The commit of such an engine.
 pub(crate) fn commit_nowhere(epoch: &Epoch, as_of: Timestamp, observer: &mut dyn EpochObserver) {
     let units: Vec<usize> = (0..epoch.units().len()).collect();
-    observer.attempted(&units);
+    observer.attempted(uuid::Uuid::nil(), &units);
     let mut sent = Sent { encode: true, bytes: BytesMut::new() };
     let mut written = write(epoch, None, as_of, &mut sent);
     observer.begin_commit(&units);

@@ -68,6 +68,7 @@ pub struct Config {
     pub(crate) statement_timeout: Duration,
     pub(crate) lock_timeout: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) slow_transaction: Duration,
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
     /// See `bench_internals`.
@@ -94,6 +95,7 @@ impl fmt::Debug for Config {
             .field("statement_timeout", &self.statement_timeout)
             .field("lock_timeout", &self.lock_timeout)
             .field("connect_timeout", &self.connect_timeout)
+            .field("slow_transaction", &self.slow_transaction)
             .field("as_of", &self.as_of)
             .field("dead_letters", &self.dead_letters)
             .finish()
@@ -178,6 +180,7 @@ impl Config {
             ("statement_timeout_seconds", seconds(self.statement_timeout)),
             ("lock_timeout_seconds", seconds(self.lock_timeout)),
             ("connect_timeout_seconds", seconds(self.connect_timeout)),
+            ("slow_transaction_seconds", seconds(self.slow_transaction)),
             (
                 "as_of",
                 match self.as_of {
@@ -209,6 +212,7 @@ impl Config {
 ///     .statement_timeout(Duration::from_secs(20))
 ///     .lock_timeout(Duration::from_secs(5))
 ///     .connect_timeout(Duration::from_secs(3))
+///     .slow_transaction(Duration::from_millis(500))
 ///     .as_of(AsOf::Fixed("2025-06-01T00:00:00Z".parse()?))
 ///     .dead_letters(true)
 ///     .build()?;
@@ -230,6 +234,7 @@ pub struct ConfigBuilder {
     statement_timeout_seconds: Option<f64>,
     lock_timeout_seconds: Option<f64>,
     connect_timeout_seconds: Option<f64>,
+    slow_transaction_seconds: Option<f64>,
     as_of: Option<Timestamp>,
     dead_letters: Option<bool>,
 }
@@ -384,6 +389,21 @@ impl ConfigBuilder {
         self
     }
 
+    /// A transaction that takes longer, from its wait for a connection to the answer to its commit, is logged at level
+    /// warn when it ends, however it does: with its number of units and rows and what each of its statements took, and
+    /// without any value. Default: 2 s. A day, the longest, logs none.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql:///evidence")
+    ///     .slow_transaction(std::time::Duration::from_millis(500))
+    ///     .build()?;
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    pub fn slow_transaction(mut self, longer_than: Duration) -> Self {
+        self.slow_transaction_seconds = Some(longer_than.as_secs_f64());
+        self
+    }
+
     /// The time that recent counts, scores and levels refer to. Default: the clock.
     ///
     /// ```
@@ -474,6 +494,7 @@ impl ConfigBuilder {
             statement_timeout: seconds("statement_timeout", self.statement_timeout_seconds, 30.0)?,
             lock_timeout: seconds("lock_timeout", self.lock_timeout_seconds, 10.0)?,
             connect_timeout,
+            slow_transaction: seconds("slow_transaction", self.slow_transaction_seconds, 2.0)?,
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
             #[cfg(feature = "internals")]
@@ -485,7 +506,7 @@ impl ConfigBuilder {
 /// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
 /// environment.
 #[cfg(feature = "config-file")]
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "database_url",
     "schema",
     "max_batch_rows",
@@ -497,6 +518,7 @@ const SETTINGS: [&str; 13] = [
     "statement_timeout_seconds",
     "lock_timeout_seconds",
     "connect_timeout_seconds",
+    "slow_transaction_seconds",
     "as_of",
     "dead_letters",
 ];

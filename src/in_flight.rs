@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::field::Empty;
 
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::stats::{Counters, OutcomeKind};
@@ -31,6 +32,7 @@ pub(crate) struct Submission {
     pub(crate) number: u64,
     pub(crate) unit: Arc<Unit>,
     pub(crate) accepted_at: Instant,
+    /// With `epoch` and `attempt` from when they are known.
     pub(crate) span: tracing::Span,
     /// Set while a commit of the unit is on its way and its answer is not known.
     commit_under_way: AtomicBool,
@@ -136,7 +138,7 @@ impl InFlight {
         state.next += 1;
         let submission = Arc::new(Submission {
             number,
-            span: tracing::debug_span!("unit", number, rows = unit.rows()),
+            span: tracing::debug_span!("unit", number, rows = unit.rows(), epoch = Empty, attempt = Empty),
             unit,
             accepted_at: Instant::now(),
             commit_under_way: AtomicBool::new(false),

@@ -35,10 +35,19 @@
 //! | `graphsink_resolver_cache_total` | counter | `result` | names by whether the answer was remembered: hit, miss |
 //! | `graphsink_resolver_lookup_seconds` | histogram (seconds) | | a batch's lookup in the database |
 //!
-//! Spans, at level debug: `unit` (a unit's way, from acceptance; its outcome is an event in it), `batch`
-//! (a table's part of an epoch, when it is sealed), `epoch` (a commit task, which follows from the
-//! spans of its units), `transaction` (one try; `attempt` is the id in `graphsink_attempts`), `merge`
-//! (the same for merges of entities), and at level trace `statement`.
+//! | span | level | within | fields |
+//! |---|---|---|---|
+//! | `unit`: a unit's way, from acceptance; its outcome is an event in it | debug | the caller's | `number` of the receipt, `rows`, `epoch`, `attempt` of each try |
+//! | `batch`: a table's part of an epoch, when it is sealed | debug | | `epoch`, `table` |
+//! | `epoch`: a commit task; it follows from the spans of its units | debug | | `number`, `lane`, `units` |
+//! | `transaction`: one try | debug | `epoch` | `attempt`, the id in `graphsink_attempts`; `attempts` so far, `units`, coalesced rows by table |
+//! | `merge`: a transaction of merges | debug | the caller's | `attempt`, `attempts`, `merges` |
+//! | `lane_wait`, `circuit_wait`: before a transaction | trace | `epoch` | |
+//! | `pool_wait`: until there is a connection | trace | `transaction` | |
+//! | `statement`: from its sending to its last row | trace | `transaction` | `name` |
+//!
+//! So a slow acknowledgement leads from its unit's `epoch` and `attempt` to the epoch, its transaction and the
+//! statement. The example `traces` goes this way with OpenTelemetry.
 
 use std::time::Duration;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use futures::FutureExt;
-use tracing::Instrument;
+use tracing::{Instrument, field};
+use uuid::Uuid;
 
 use super::message::EpochFinished;
 use super::shared::Shared;
@@ -56,30 +57,7 @@ impl CommitTask {
     }
 
     async fn commit(&mut self, epoch: Epoch) {
-        let lane = Arc::clone(&self.shared.lanes[self.lane]);
-        let shared = Arc::clone(&self.shared);
-        let (start, waiting) = (Instant::now(), shared.counters.epoch_is(EpochState::Waiting));
-        // One commit at a time in each lane, roughly in the order of the seals.
-        let _turn = lane.acquire_owned().await;
-        shared.counters.got_lane(start.elapsed());
-        drop(waiting);
-        let _writing = shared.counters.epoch_is(EpochState::Writing);
-        #[cfg(feature = "internals")]
-        if self.shared.without_database {
-            crate::bench_internals::commit_nowhere(&epoch, crate::config::AsOf::Clock.now(), self);
-            return;
-        }
-        let store = self.shared.store.clone();
-        let deadline = self.deadline();
-        let span = tracing::debug_span!("epoch", number = self.epoch, lane = self.lane, units = self.submissions.len());
-        if !span.is_disabled() {
-            // Links, not parents: one transaction serves many callers.
-            for submission in &self.submissions {
-                span.follows_from(submission.span.id());
-            }
-        }
-        let commit = store.commit(epoch, deadline, self).instrument(span);
-        let commit = AssertUnwindSafe(commit).catch_unwind().await;
+        let commit = AssertUnwindSafe(self.commit_in_turn(epoch)).catch_unwind().await;
         if commit.is_err() {
             // A bug of ours. The connection was dropped with the transaction in it; only a commit
             // that was on its way may have come through.
@@ -97,6 +75,40 @@ impl CommitTask {
         }
     }
 
+    async fn commit_in_turn(&mut self, epoch: Epoch) {
+        let lane = Arc::clone(&self.shared.lanes[self.lane]);
+        let shared = Arc::clone(&self.shared);
+        let span = self.span();
+        let (start, waiting) = (Instant::now(), shared.counters.epoch_is(EpochState::Waiting));
+        // One commit at a time in each lane, roughly in the order of the seals.
+        let lane_wait = tracing::trace_span!(parent: &span, "lane_wait");
+        let _turn = lane.acquire_owned().instrument(lane_wait).await;
+        shared.counters.got_lane(start.elapsed());
+        drop(waiting);
+        let _writing = shared.counters.epoch_is(EpochState::Writing);
+        #[cfg(feature = "internals")]
+        if self.shared.without_database {
+            crate::bench_internals::commit_nowhere(&epoch, crate::config::AsOf::Clock.now(), self);
+            return;
+        }
+        let store = self.shared.store.clone();
+        let deadline = self.deadline();
+        store.commit(epoch, deadline, self).instrument(span).await;
+    }
+
+    /// The epoch's span. It and those of its units name each other: a unit's by number, because one that serves many
+    /// cannot be the child of each.
+    fn span(&self) -> tracing::Span {
+        let span = tracing::debug_span!("epoch", number = self.epoch, lane = self.lane, units = self.submissions.len());
+        if !span.is_disabled() {
+            for submission in &self.submissions {
+                span.follows_from(submission.span.id());
+                submission.span.record("epoch", self.epoch);
+            }
+        }
+        span
+    }
+
     /// The deadline of the unit that waits longest. An epoch whose turn comes late is tried once
     /// all the same.
     fn deadline(&self) -> Instant {
@@ -106,9 +118,15 @@ impl CommitTask {
 }
 
 impl EpochObserver for CommitTask {
-    fn attempted(&mut self, units: &[usize]) {
+    fn number(&self) -> u64 {
+        self.epoch
+    }
+
+    fn attempted(&mut self, attempt: Uuid, units: &[usize]) {
         for unit in units {
-            self.submissions[*unit].attempts.fetch_add(1, Ordering::Relaxed);
+            let submission = &self.submissions[*unit];
+            submission.attempts.fetch_add(1, Ordering::Relaxed);
+            submission.span.record("attempt", field::display(attempt));
         }
     }
 

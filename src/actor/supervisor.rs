@@ -145,6 +145,7 @@ impl Supervisor {
             Way::Any => self.emptiest_lane(),
             Way::Several(_) if patience > 0 && self.held_rows + rows <= self.shared.max_batch_rows => {
                 self.held_rows += rows;
+                tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
                 self.held.push_back(Held { submission, patience });
                 return;
             }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::Engine;
 use crate::merge::{EntityMerge, MergeOutcome};
 use crate::outcome::{Unavailable, UnavailableCause};
@@ -50,7 +52,7 @@ impl Engine {
             }
             shared.store.merge(&merges, shared.outcome_deadline, &|| shared.listeners.unknown()).await
         };
-        match self.inner.shared.runtime.spawn(work).await {
+        match self.inner.shared.runtime.spawn(work.in_current_span()).await {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The engine ended in the midst of it.

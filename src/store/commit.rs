@@ -46,8 +46,10 @@ const SCORE_TOLERANCE: f64 = 1e-3;
 
 /// Hears what becomes of the units of an epoch, by their index.
 pub(crate) trait EpochObserver: Send {
-    /// A transaction is about to try these units.
-    fn attempted(&mut self, units: &[usize]);
+    /// The epoch's number, for who reads the log.
+    fn number(&self) -> u64;
+    /// The transaction `attempt` is about to try these units.
+    fn attempted(&mut self, attempt: Uuid, units: &[usize]);
     /// A commit of these units is about to be sent. False if one of them was given up: then it is
     /// not sent.
     fn begin_commit(&mut self, units: &[usize]) -> bool;
@@ -84,6 +86,18 @@ enum Attempted {
     GivenUp,
 }
 
+impl Attempted {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Committed(_) => "committed",
+            Self::Rejected(_) => "rejected",
+            Self::Failed(_) => "failed",
+            Self::Lost(..) => "commit not answered",
+            Self::GivenUp => "given up",
+        }
+    }
+}
+
 /// How one try ended, when the truth about its commit was found out.
 enum Tried {
     Committed(Vec<Committed>),
@@ -102,7 +116,7 @@ impl Store {
         let mut groups = VecDeque::from([whole]);
         let mut rejected = Vec::new();
         while let Some(mut group) = groups.pop_front() {
-            let permit = match self.circuit.enter(deadline).await {
+            let permit = match self.circuit.enter(deadline).instrument(tracing::trace_span!("circuit_wait")).await {
                 Ok(permit) => permit,
                 Err(cause) => {
                     give_up(&group, &cause, false, observer);
@@ -113,8 +127,10 @@ impl Store {
                 Epoch::from_units(group.units.iter().map(|unit| Arc::clone(&units[*unit])).collect())
             });
             group.tries.attempts += 1;
-            observer.attempted(&group.units);
-            match self.try_once(&epoch, &group, permit, deadline, observer).await {
+            // New for every attempt, so that the fence of one never meets another.
+            let attempt = Uuid::now_v7();
+            observer.attempted(attempt, &group.units);
+            match self.try_once(attempt, &epoch, &group, permit, deadline, observer).await {
                 Tried::Committed(committed) => {
                     for (unit, committed) in group.units.iter().zip(committed) {
                         observer.settled(*unit, Outcome::Committed(committed));
@@ -218,14 +234,13 @@ impl Store {
     /// One transaction, and the truth about it.
     async fn try_once(
         &self,
+        attempt: Uuid,
         epoch: &Epoch,
         group: &Group,
         permit: Permit<'_>,
         deadline: Instant,
         observer: &mut dyn EpochObserver,
     ) -> Tried {
-        // New for every attempt, so that the fence of one never meets another.
-        let attempt = Uuid::now_v7();
         let span = tracing::debug_span!(
             "transaction", %attempt, attempts = group.tries.attempts, units = group.units.len(),
             entities = epoch.entities.rows().len(), connections = epoch.connections.rows().len(),
@@ -287,26 +302,51 @@ impl Store {
         deadline: Instant,
         observer: &mut dyn EpochObserver,
     ) -> Attempted {
+        let start = Instant::now();
         let mut connection = match self.connection().await {
             Ok(connection) => connection,
             Err(error) => return Attempted::Failed(error),
         };
-        let written = AssertUnwindSafe(self.write(&mut connection, attempt, epoch, deadline)).catch_unwind();
+        let pool_wait = start.elapsed();
+        let attempted = self.attempt_on(&mut connection, attempt, epoch, group, deadline, observer).await;
+        let took = start.elapsed();
+        if took > self.slow_transaction {
+            // Names and numbers only, no values.
+            tracing::warn!(
+                epoch = observer.number(), %attempt, units = group.units.len(),
+                entities = epoch.entities.rows().len(), connections = epoch.connections.rows().len(),
+                mentions = epoch.mentions.rows().len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
+                pool_wait_ms = pool_wait.as_millis() as u64, statements = %connection.timeline, "slow transaction"
+            );
+        }
+        attempted
+    }
+
+    async fn attempt_on(
+        &self,
+        connection: &mut Connection,
+        attempt: Uuid,
+        epoch: &Epoch,
+        group: &Group,
+        deadline: Instant,
+        observer: &mut dyn EpochObserver,
+    ) -> Attempted {
+        let written = AssertUnwindSafe(self.write(connection, attempt, epoch, deadline)).catch_unwind();
         // A panic is a bug of ours, perhaps with one unit only: treated like an error that nobody knows.
         let written = match written.await.unwrap_or_else(|_| Err(StoreError::Panicked.into())) {
             Ok(written) => written,
             Err(AttemptError::Rejected(rejected)) => {
-                self.roll_back(&mut connection).await;
+                self.roll_back(connection).await;
                 return Attempted::Rejected(rejected);
             }
-            Err(AttemptError::Store(error)) => return Attempted::Failed(self.clean_up(&mut connection, error).await),
+            Err(AttemptError::Store(error)) => return Attempted::Failed(self.clean_up(connection, error).await),
         };
         // Every statement was awaited and was good, so the server cannot answer ROLLBACK here.
         if !observer.begin_commit(&group.units) {
             // Dropped with its transaction in it, which the server then rolls back.
             return Attempted::GivenUp;
         }
-        match self.commit_attempt(&mut connection, attempt).await {
+        match self.commit_attempt(connection, attempt).await {
             CommitAnswer::Committed => Attempted::Committed(written),
             CommitAnswer::Aborted(error) => {
                 observer.commit_failed(&group.units);

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::pool::Connector;
 use super::statement::Statement;
+use super::timeline::Timeline;
 use crate::hash::HashMap;
 use crate::telemetry;
 use crate::tls::Tls;
@@ -69,6 +70,7 @@ impl bb8::ManageConnection for ConnectionManager {
             in_transaction: false,
             opened: Instant::now(),
             last_answer: AtomicU64::new(0),
+            timeline: Timeline::default(),
         })
     }
 
@@ -101,6 +103,8 @@ pub(crate) struct Connection {
     opened: Instant,
     /// When a statement was last answered, in microseconds since `opened`.
     last_answer: AtomicU64,
+    /// What was run since the connection was taken from the pool.
+    pub(super) timeline: Timeline,
 }
 
 impl std::fmt::Debug for Connection {
@@ -152,8 +156,9 @@ impl Connection {
         let prepared = try_join_all(Statement::ALL.map(|statement| async move {
             let text = statement.text(schema);
             client.prepare_typed(&text, &statement.parameter_types()).await.map(|prepared| (statement, prepared))
-        }))
-        .await?;
+        }));
+        // It reads the tables' definitions, so it waits for whoever changes them.
+        let prepared = self.measured("prepare", prepared).await?;
         self.statements = prepared.into_iter().collect();
         Ok(())
     }
@@ -245,16 +250,16 @@ impl Connection {
         }
     }
 
-    /// Runs a statement in a span of its own and takes its time.
+    /// Runs a statement in a span of its own and takes its time, also where nobody waits for its end.
     pub(crate) async fn measured<T>(
         &self,
         statement: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let start = Instant::now();
+        let sent = self.timeline.sent(statement);
         let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
         self.last_answer.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
-        telemetry::statement_ran(statement, start.elapsed());
+        telemetry::statement_ran(statement, sent.answered(&result));
         result
     }
 }

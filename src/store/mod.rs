@@ -3,7 +3,8 @@
 //! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] tries and
 //! splits, as [`retry`] says, [`transaction`] writes one epoch, [`ending`] commits it, [`fence`] finds out whether a
 //! commit without an answer took place, [`circuit`] stops the line while nobody can write,
-//! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL.
+//! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL,
+//! [`timeline`] remembers what a transaction's statements took.
 
 mod backoff;
 mod check;
@@ -24,6 +25,7 @@ mod pool;
 mod refresh;
 mod retry;
 mod statement;
+mod timeline;
 mod transaction;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use bb8::PooledConnection;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use crate::config::{AsOf, Config};
 use crate::familiar::Familiar;
@@ -77,6 +80,8 @@ pub(crate) struct Store {
     dead_letters: bool,
     statement_timeout: Duration,
     connect_timeout: Duration,
+    /// A transaction that takes longer is logged with what its statements took.
+    slow_transaction: Duration,
 }
 
 /// What a statement may take beyond its `statement_timeout` before the server counts as silent.
@@ -118,6 +123,7 @@ impl Store {
             dead_letters: config.dead_letters,
             statement_timeout: config.statement_timeout,
             connect_timeout: config.connect_timeout,
+            slow_transaction: config.slow_transaction,
         })
     }
 
@@ -136,10 +142,10 @@ impl Store {
 
     async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
         let start = Instant::now();
-        let connection = self.pool.get().await;
+        let connection = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
         self.counters.got_connection(start.elapsed());
         telemetry::pool(self.pool_stats());
-        connection
+        connection.inspect(|connection| connection.timeline.clear())
     }
 
     /// The connections, now.

@@ -45,6 +45,16 @@ enum Attempted {
     Lost(Merged, StoreError),
 }
 
+impl Attempted {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Committed(_) => "committed",
+            Self::Failed(_) => "failed",
+            Self::Lost(..) => "commit not answered",
+        }
+    }
+}
+
 /// How one try ended, when the truth about its commit was found out.
 enum Tried {
     Merged(Vec<MergeOutcome>),
@@ -167,20 +177,40 @@ impl Store {
 
     /// One transaction, from its connection to the answer to its commit.
     async fn attempt_merges(&self, attempt: Uuid, merges: &[EntityMerge], deadline: Instant) -> Attempted {
+        let start = Instant::now();
         let mut connection = match self.connection().await {
             Ok(connection) => connection,
             Err(error) => return Attempted::Failed(error),
         };
-        let written = AssertUnwindSafe(self.write_merges(&mut connection, attempt, merges, deadline)).catch_unwind();
+        let pool_wait = start.elapsed();
+        let attempted = self.attempt_merges_on(&mut connection, attempt, merges, deadline).await;
+        let took = start.elapsed();
+        if took > self.slow_transaction {
+            tracing::warn!(
+                %attempt, merges = merges.len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
+                pool_wait_ms = pool_wait.as_millis() as u64, statements = %connection.timeline, "slow merge"
+            );
+        }
+        attempted
+    }
+
+    async fn attempt_merges_on(
+        &self,
+        connection: &mut Connection,
+        attempt: Uuid,
+        merges: &[EntityMerge],
+        deadline: Instant,
+    ) -> Attempted {
+        let written = AssertUnwindSafe(self.write_merges(connection, attempt, merges, deadline)).catch_unwind();
         let done = match written.await.unwrap_or(Err(StoreError::Panicked)) {
             Ok(done) => done,
-            Err(error) => return Attempted::Failed(self.clean_up(&mut connection, error).await),
+            Err(error) => return Attempted::Failed(self.clean_up(connection, error).await),
         };
         if done.folds.pairs().is_empty() {
-            self.roll_back(&mut connection).await;
+            self.roll_back(connection).await;
             return Attempted::Committed(done);
         }
-        match self.commit_attempt(&mut connection, attempt).await {
+        match self.commit_attempt(connection, attempt).await {
             CommitAnswer::Committed => Attempted::Committed(done),
             CommitAnswer::Aborted(error) => Attempted::Failed(error),
             CommitAnswer::None(error) => Attempted::Lost(done, error),

@@ -1,0 +1,31 @@
+//! Spans of the engine for OpenTelemetry.
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::Layer;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Where spans go: to memory, for who reads them in the same process, and if `print` says so to standard output as well.
+/// A service has an exporter of `opentelemetry-otlp` here, which sends them to a collector, in batches.
+pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter) {
+    let kept = InMemorySpanExporter::default();
+    let mut provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone());
+    if print {
+        provider = provider.with_simple_exporter(opentelemetry_stdout::SpanExporter::default());
+    }
+    (provider.build(), kept)
+}
+
+/// Takes the engine's spans, and nobody else's, to `provider`: those of statements are at level trace.
+pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("graphsink"))
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(EnvFilter::new("graphsink=trace"))
+}

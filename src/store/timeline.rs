@@ -1,0 +1,123 @@
+//! What the statements of one transaction took, for whoever asks why it was slow.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Error;
+
+/// The statements that a connection ran since somebody took it from the pool, in the order of their answers.
+#[derive(Debug, Default)]
+pub(super) struct Timeline(Mutex<Vec<Step>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    statement: &'static str,
+    end: Instant,
+    /// Of statements sent together each waits for those before it, so its own time begins with the answer to the last
+    /// of them.
+    took: Duration,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Good,
+    Error,
+    /// Nobody waited for it any longer.
+    None,
+}
+
+impl Timeline {
+    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins anew.
+    pub(super) fn clear(&self) {
+        self.steps().clear();
+    }
+
+    /// Notes a statement that is being sent. If what this gives is dropped before the answer, so is the wait for it.
+    pub(super) fn sent(&self, statement: &'static str) -> Sent<'_> {
+        Sent { timeline: self, statement, start: Instant::now(), answer: Answer::None }
+    }
+}
+
+/// `begin 0.2 ms, record_attempt 0.1 ms, commit 30000.0 ms (no answer)`
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, step) in self.steps().iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let answer = match step.answer {
+                Answer::Good => "",
+                Answer::Error => " (error)",
+                Answer::None => " (no answer)",
+            };
+            write!(f, "{separator}{} {:.1} ms{answer}", step.statement, step.took.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
+    }
+}
+
+/// A statement under way.
+#[derive(Debug)]
+pub(super) struct Sent<'a> {
+    timeline: &'a Timeline,
+    statement: &'static str,
+    start: Instant,
+    answer: Answer,
+}
+
+impl Sent<'_> {
+    /// The answer is here; gives the time since the sending.
+    pub(super) fn answered<T>(mut self, answer: &Result<T, Error>) -> Duration {
+        self.answer = if answer.is_ok() { Answer::Good } else { Answer::Error };
+        self.start.elapsed()
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        let mut steps = self.timeline.steps();
+        let end = Instant::now();
+        let begin = steps.last().map_or(self.start, |before| before.end.max(self.start));
+        let took = end.saturating_duration_since(begin);
+        steps.push(Step { statement: self.statement, end, took, answer: self.answer });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Statement and answer of each step.
+    fn told(timeline: &Timeline) -> Vec<(&'static str, Answer)> {
+        timeline.steps().iter().map(|step| (step.statement, step.answer)).collect()
+    }
+
+    #[test]
+    fn a_statement_that_nobody_waits_for_any_longer_is_told_as_one_without_an_answer() {
+        let timeline = Timeline::default();
+        timeline.sent("begin").answered(&Ok(()));
+        drop(timeline.sent("copy_mentions"));
+        assert_eq!(told(&timeline), [("begin", Answer::Good), ("copy_mentions", Answer::None)]);
+        let text = timeline.to_string();
+        assert!(text.starts_with("begin 0.0 ms, copy_mentions 0.") && text.ends_with(" ms (no answer)"), "{text}");
+        timeline.clear();
+        assert_eq!(timeline.to_string(), "");
+    }
+
+    #[test]
+    fn the_times_of_statements_sent_together_add_up_to_the_time_of_all() {
+        let timeline = Timeline::default();
+        let start = Instant::now();
+        let (first, second) = (timeline.sent("begin"), timeline.sent("record_attempt"));
+        std::thread::sleep(Duration::from_millis(5));
+        first.answered(&Ok(()));
+        let whole = second.answered(&Ok(()));
+        let both: Duration = timeline.steps().iter().map(|step| step.took).sum();
+        assert!(whole >= Duration::from_millis(5) && both >= Duration::from_millis(5));
+        assert!(both <= start.elapsed(), "{both:?}");
+    }
+}
