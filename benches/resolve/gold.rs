@@ -65,11 +65,11 @@ pub(crate) async fn run(url: &str, data: &Path, file: Option<&Path>) -> Result<(
         for at in quality.iter().filter(|at| ((at.threshold * 100.0).round() as u32).is_multiple_of(5)) {
             println!("{:>9.2}  {:>9.3}  {:>6.3}  {:>5.3}", at.threshold, at.precision, at.recall, at.f1);
         }
-        for (confidence, _, listing, key) in pairs.iter().filter(|pair| pair.0 >= 0.85 && !pair.1) {
+        for (confidence, _, listing, key) in pairs.iter().filter(|pair| pair.0 > 0.85 && !pair.1) {
             println!("wrong at 0.85: {} ({}) for {key}, {confidence:.2}", listing.name, listing.addr);
         }
         let right: HashSet<&str> =
-            pairs.iter().filter(|pair| pair.0 >= 0.85 && pair.1).map(|pair| pair.2.key.as_str()).collect();
+            pairs.iter().filter(|pair| pair.0 > 0.85 && pair.1).map(|pair| pair.2.key.as_str()).collect();
         for (first, second) in gold.iter().filter(|(_, second)| !right.contains(second)) {
             let name =
                 |key: &str| listings.iter().find(|listing| listing.key == key).map_or("", |listing| &listing.name);

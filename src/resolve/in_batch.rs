@@ -16,16 +16,14 @@ use std::sync::Arc;
 use super::corpus::Corpus;
 use super::place::Address;
 use super::query::{Query, Tier};
-use super::score::{Name, confidence};
+use super::score::{Name, TIED_SIMILARITY, confidence};
+use super::settings::{Band, ResolverSettings};
 use super::text::{trigram, words};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::record::EntityKey;
 
 /// The part of the trigrams of the shorter name that two names share at least, if they are to be compared.
 const SHARED_TRIGRAMS: f64 = 0.3;
-
-/// How similar two names are at least, if what the author wrote of both is to make them one.
-const TIED_SIMILARITY: f64 = 0.5;
 
 /// An address and a city.
 type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
@@ -49,8 +47,7 @@ struct Compared {
 /// For each name the key of the entity that is to be created for it.
 pub(crate) fn centres<'a>(
     queries: impl IntoIterator<Item = &'a Query>,
-    deepest: Tier,
-    accept: f64,
+    settings: &ResolverSettings,
     corpus: &Corpus,
 ) -> HashMap<EntityKey, EntityKey> {
     let mut members: BTreeMap<EntityKey, Member> = BTreeMap::new();
@@ -63,7 +60,7 @@ pub(crate) fn centres<'a>(
     let mut members: Vec<(EntityKey, Member)> = members.into_iter().collect();
     members.sort_by_cached_key(|(key, _)| (key.entity_type, key.name.chars().count(), Arc::clone(&key.name)));
     let compared: Vec<Compared> = members.into_iter().map(|(key, member)| Compared::new(key, member, corpus)).collect();
-    let matches = matches(&compared, deepest, accept);
+    let matches = matches(&compared, settings);
     // Stable: of names that match as many others the one that is first already.
     let mut order: Vec<usize> = (0..compared.len()).collect();
     order.sort_by_key(|name| std::cmp::Reverse(matches[*name].len()));
@@ -81,14 +78,15 @@ pub(crate) fn centres<'a>(
 }
 
 /// For each name the others that it matches, with the confidence.
-fn matches(names: &[Compared], deepest: Tier, accept: f64) -> Vec<Vec<(usize, f64)>> {
+fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f64)>> {
+    let deepest = settings.deepest;
     let mut matches: Vec<Vec<(usize, f64)>> = vec![Vec::new(); names.len()];
     let mut ways = Ways::default();
     for (index, name) in names.iter().enumerate() {
         for other in ways.candidates(name, names, deepest) {
             if names[other].key.entity_type == name.key.entity_type {
                 let confidence = name.matches(&names[other], deepest);
-                if confidence >= accept {
+                if settings.band(confidence) == Band::Existing {
                     matches[index].push((other, confidence));
                     matches[other].push((index, confidence));
                 }
@@ -201,7 +199,7 @@ mod tests {
     }
 
     fn resolved(queries: &[Query]) -> BTreeMap<EntityKey, EntityKey> {
-        centres(queries, Tier::Fuzzy, 0.85, &Corpus::default()).into_iter().collect()
+        centres(queries, &ResolverSettings::default(), &Corpus::default()).into_iter().collect()
     }
 
     fn groups(queries: &[Query]) -> usize {
@@ -251,8 +249,12 @@ mod tests {
     #[test]
     fn without_the_fuzzy_tier_only_equal_texts_match() {
         let queries = [query("blue door"), query("blue doer"), query("x").original("blue door")];
-        let groups =
-            |deepest| centres(&queries, deepest, 0.85, &Corpus::default()).into_values().collect::<BTreeSet<_>>().len();
+        let groups = |deepest| {
+            centres(&queries, &ResolverSettings::default().deepest(deepest), &Corpus::default())
+                .into_values()
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
         assert_eq!([groups(Tier::Exact), groups(Tier::Alias), groups(Tier::Fuzzy)], [3, 2, 1]);
     }
 

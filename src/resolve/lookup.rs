@@ -3,7 +3,7 @@
 //! | round trip | |
 //! |---|---|
 //! | 1 | `begin` (one read-only snapshot), exact names and aliases of the whole batch |
-//! | 2 | of what was not found: names that begin or end so, and restaurants by address |
+//! | 2 | of what was not found, or is refuted by its address: names that begin or end so, and restaurants by address |
 //! | 3 | of what is no typing error of these: similar names |
 //! | 4 | `commit` |
 //!
@@ -25,7 +25,9 @@ use super::halves::{Range, halves};
 use super::place::Address;
 use super::probes::probes;
 use super::query::{Query, Tier};
-use super::settings::ResolverSettings;
+use super::score::confidence;
+use super::settings::{Band, ResolverSettings};
+use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::config::Config;
 use crate::record::EntityType;
 use crate::store::{ConnectionPool, Connector, StoreError, quote_identifier};
@@ -55,14 +57,23 @@ pub(crate) struct Called {
     pub(crate) by_name: bool,
 }
 
+impl Called {
+    /// How likely it is the one that is at this place.
+    pub(crate) fn confidence(&self, place: &Address) -> f64 {
+        let alone = if self.by_name { ALIAS_CONFIDENCE } else { TEXT_CONFIDENCE };
+        confidence(alone, place, &Address::parse(self.entity.address.as_deref(), None))
+    }
+}
+
 /// What the database has for one query.
 #[derive(Debug, Default)]
 pub(crate) enum Found {
     /// The entity of that name, its own name if a merge gave it another, and whether it is known to be called what the
     /// author wrote.
     Exact(Uuid, Option<String>, bool),
-    /// Entities with the name or the author's text as an alias.
-    Alias(Vec<Called>),
+    /// Entities with the name or the author's text as an alias; and where evidence speaks against all of these, others
+    /// as for `Fuzzy`.
+    Alias(Vec<Called>, Vec<StoredEntity>),
     /// Entities with a similar name or at the same address, each once, perhaps none.
     Fuzzy(Vec<StoredEntity>),
     #[default]
@@ -70,6 +81,19 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    /// Whether similar names are worth a look: nothing is known, or evidence says that it is none of those.
+    fn is_open(&self, query: &Query, settings: &ResolverSettings) -> bool {
+        match self {
+            Self::Nothing | Self::Fuzzy(_) => true,
+            Self::Exact(..) => false,
+            Self::Alias(called, _) => {
+                let place = Address::parse(query.address.as_deref(), query.city.as_deref());
+                let confidence = |called: &Called| called.confidence(&place);
+                query.has_evidence() && called.iter().all(|called| settings.band(confidence(called)) != Band::Existing)
+            }
+        }
+    }
+
     /// Whether the name is one of these with one typing error: nothing else is likelier, whatever else is similar. A
     /// number is not mistyped but another one; and evidence may say that it is not that entity.
     fn has_one_error(&self, query: &Query) -> bool {
@@ -88,9 +112,7 @@ pub(crate) struct Database {
     begin: Arc<str>,
     patience: Duration,
     schema: Arc<str>,
-    deepest: Tier,
-    similarity_min: f32,
-    candidates_max: i64,
+    settings: ResolverSettings,
 }
 
 impl Database {
@@ -121,19 +143,17 @@ impl Database {
             begin: begin.into(),
             patience: config.statement_timeout + NETWORK,
             schema,
-            deepest: settings.deepest,
-            similarity_min: settings.similarity_min as f32,
-            candidates_max: settings.candidates_max as i64,
+            settings: settings.clone(),
         })
     }
 
     /// Checks that the indexes are there without which a lookup would read whole tables.
     pub(crate) async fn check(&self) -> Result<(), ResolveError> {
         let mut needed = vec!["entities_name_type_key"];
-        if self.deepest >= Tier::Alias {
+        if self.settings.deepest >= Tier::Alias {
             needed.push("entities_aliases_idx");
         }
-        if self.deepest >= Tier::Fuzzy {
+        if self.settings.deepest >= Tier::Fuzzy {
             needed.extend(["entities_name_trgm_idx", "entities_name_backwards_idx", "entities_house_number_idx"]);
         }
         let connection = self.connection().await?;
@@ -146,6 +166,14 @@ impl Database {
             }
         }
         Ok(())
+    }
+
+    fn similarity_min(&self) -> f32 {
+        self.settings.similarity_min as f32
+    }
+
+    fn candidates_max(&self) -> i64 {
+        self.settings.candidates_max as i64
     }
 
     /// Looks a batch up, in one snapshot. The answers are in the order of the queries.
@@ -162,14 +190,10 @@ impl Database {
         connection.is_busy = true;
         let statements = connection.statements.as_ref().expect("prepared when it was taken");
         let snapshot = Snapshot { database: self, client: &connection.client, statements };
-        let found = self.answer(snapshot.known(queries)).await?;
-        let found = if self.deepest == Tier::Fuzzy {
-            let mut found = found;
+        let mut found = self.answer(snapshot.known(queries)).await?;
+        if self.settings.deepest == Tier::Fuzzy {
             self.answer(snapshot.fuzzy(queries, &mut found, corpus)).await?;
-            found
-        } else {
-            found
-        };
+        }
         self.answer(connection.client.batch_execute("commit")).await?;
         connection.is_busy = false;
         Ok(found)
@@ -231,7 +255,7 @@ impl Snapshot<'_> {
         let types: Vec<&str> = queries.iter().map(|query| query.key.entity_type.as_str()).collect();
         let names: Vec<&str> = queries.iter().map(|query| &*query.key.name).collect();
         let originals: Vec<&str> = queries.iter().map(|query| &**query.text()).collect();
-        let aliases = self.database.deepest >= Tier::Alias;
+        let aliases = self.database.settings.deepest >= Tier::Alias;
         let parameters: [&(dyn ToSql + Sync); 5] = [&types, &names, &originals, &aliases, &SHARED_ALIAS_MAX];
         // The driver sends both before the first is answered.
         let begin = self.client.batch_execute(&self.database.begin);
@@ -250,8 +274,8 @@ impl Snapshot<'_> {
             let is = |column| row.try_get::<_, Option<bool>>(column).map(Option::unwrap_or_default);
             let entity = Called { entity: stored(&row, 3)?, known: is(6)?, by_name: is(8)? };
             match found {
-                Found::Alias(entities) => entities.push(entity),
-                _ => *found = Found::Alias(vec![entity]),
+                Found::Alias(entities, _) => entities.push(entity),
+                _ => *found = Found::Alias(vec![entity], Vec::new()),
             }
         }
         Ok(found)
@@ -260,7 +284,9 @@ impl Snapshot<'_> {
     /// Looks for names with one error and for what is at the same address, then for similar names of what is left.
     async fn fuzzy(&self, queries: &[Query], found: &mut [Found], corpus: &Corpus) -> Result<(), StoreError> {
         let Some(statements) = &self.statements.fuzzy else { return Ok(()) };
-        let sought: Vec<usize> = (0..queries.len()).filter(|index| matches!(found[*index], Found::Nothing)).collect();
+        let sought: Vec<usize> = (0..queries.len())
+            .filter(|index| found[*index].is_open(&queries[*index], &self.database.settings))
+            .collect();
         let (mut beginnings, mut ends) = (Ranges::default(), Ranges::default());
         let (mut ords, mut names, mut numbers, mut streets) = (vec![], vec![], vec![], vec![]);
         for &index in &sought {
@@ -277,7 +303,8 @@ impl Snapshot<'_> {
                 }
             }
         }
-        let near: [&(dyn ToSql + Sync); 5] = [&ords, &names, &numbers, &streets, &self.database.candidates_max];
+        let candidates_max = self.database.candidates_max();
+        let near: [&(dyn ToSql + Sync); 5] = [&ords, &names, &numbers, &streets, &candidates_max];
         let near = self.query(&statements.neighbours, &near, ords.is_empty());
         let beginning = self.range(&statements.beginning, &beginnings);
         let end = self.range(&statements.end, &ends);
@@ -306,17 +333,15 @@ impl Snapshot<'_> {
                 patterns.push(pattern);
             }
         }
-        let database = self.database;
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&ords, &types, &names, &patterns, &database.similarity_min, &database.candidates_max];
+        let (similarity_min, candidates_max) = (self.database.similarity_min(), self.database.candidates_max());
+        let parameters: [&(dyn ToSql + Sync); 6] = [&ords, &types, &names, &patterns, &similarity_min, &candidates_max];
         self.query(statement, &parameters, ords.is_empty()).await
     }
 
     async fn range(&self, statement: &Statement, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
         let Ranges { ords, types, names, lows, highs } = ranges;
-        let database = self.database;
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [ords, types, names, lows, highs, &database.similarity_min, &database.candidates_max];
+        let (similarity_min, candidates_max) = (self.database.similarity_min(), self.database.candidates_max());
+        let parameters: [&(dyn ToSql + Sync); 7] = [ords, types, names, lows, highs, &similarity_min, &candidates_max];
         self.query(statement, &parameters, ords.is_empty()).await
     }
 
@@ -357,8 +382,12 @@ fn add_similar<'a>(found: &mut [Found], rows: impl IntoIterator<Item = &'a Row>)
         let ord: i32 = row.try_get(0)?;
         let entity = stored(row, 1)?;
         match &mut found[ord as usize] {
-            Found::Fuzzy(entities) if entities.iter().any(|known| known.id == entity.id) => {}
-            Found::Fuzzy(entities) => entities.push(entity),
+            Found::Alias(called, _) if called.iter().any(|called| called.entity.id == entity.id) => {}
+            Found::Fuzzy(entities) | Found::Alias(_, entities) => {
+                if entities.iter().all(|known| known.id != entity.id) {
+                    entities.push(entity);
+                }
+            }
             found => *found = Found::Fuzzy(vec![entity]),
         }
     }

@@ -12,9 +12,11 @@
 //! | [`Alias`](Tier::Alias) | entities of that type with the name, or the author's text, among their aliases | 0.97, by the text alone 0.96, moved by evidence |
 //! | [`Fuzzy`](Tier::Fuzzy) | entities whose *name* has a trigram similarity of at least 0.3, and restaurants at the same house number and street | soft TF-IDF with Jaro-Winkler, or Levenshtein, moved by evidence |
 //!
-//! The confidence decides ([`ResolverSettings`]): from 0.85 on the existing entity, below 0.7 a new one, and between
+//! The confidence decides ([`ResolverSettings`]): above 0.85 the existing entity, below 0.7 a new one, and between
 //! them what [`GreyZone`] says. An alias that several entities share equally is never taken for granted: it is in the
-//! grey zone too. Names of one batch that nobody knows and that match each other become one new entity.
+//! grey zone too. An alias that evidence refutes ends no search: the fuzzy tier is asked as well.
+//! What a query of the batch says authors call an entity of the database is heard as its alias by the others, and names that
+//! nobody knows and that match each other become one new entity.
 //! [`Resolution::put`] writes the decision into a [`UnitOfWork`](crate::UnitOfWork), like any other caller would.
 //!
 //! [`Resolver::find`] is for those who only search: it decides nothing, adds nothing, and answers from 0.6 on.
@@ -95,6 +97,7 @@
 //!
 //! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for.
 
+mod brought;
 mod cache;
 mod connection;
 mod corpus;
@@ -119,14 +122,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use brought::Brought;
 use cache::{Cache, Ranked};
 use corpus::Corpus;
 pub use error::ResolveError;
-use lookup::{Called, Database, Found, StoredEntity};
+use lookup::{Database, Found, StoredEntity};
 pub use names::{FlaggedCandidate, FlaggedName, NameCounts, Names, ResolvedNames};
 use place::Address;
 pub use query::{Candidate, Decision, Query, Resolution, Tier};
 use score::{Name, confidence};
+use settings::Band;
 pub use settings::{GreyZone, ResolverSettings};
 
 use crate::commits::CommitListener;
@@ -220,8 +225,20 @@ impl Resolver {
             queries.iter().zip(&ranked).map(|(query, ranked)| self.decide(query, ranked)).collect();
         let settings = &self.inner.settings;
         let is_new = |decision: &Decision| matches!(decision, Decision::New { .. });
+        if settings.deepest >= Tier::Alias {
+            let brought = Brought::by(queries.iter().zip(&decisions));
+            let called = |((query, decision), ranked): ((&Query, &Decision), &Arc<Ranked>)| {
+                is_new(decision).then(|| brought.ranked(query, ranked, &corpus)).flatten()
+            };
+            let called: Vec<_> = queries.iter().zip(&decisions).zip(&ranked).map(called).collect();
+            for ((query, decision), called) in queries.iter().zip(&mut decisions).zip(called) {
+                if let Some(called) = called {
+                    *decision = self.decide(query, &called);
+                }
+            }
+        }
         let new = queries.iter().zip(&decisions).filter(|(_, decision)| is_new(decision)).map(|(query, _)| query);
-        let centres = in_batch::centres(new, settings.deepest, settings.accept, &corpus);
+        let centres = in_batch::centres(new, settings, &corpus);
         for (query, decision) in queries.iter().zip(&mut decisions) {
             if is_new(decision) {
                 let key = centres[&query.key].clone();
@@ -319,16 +336,16 @@ impl Resolver {
         };
         // Nothing tells the best from the next.
         let is_shared = ranked.candidates.get(1).is_some_and(|next| next.confidence >= best.confidence);
-        if best.confidence < settings.reject {
-            new()
-        } else if best.confidence >= settings.accept && !is_shared {
-            existing()
-        } else {
-            match settings.grey_zone {
-                GreyZone::Accept => existing(),
-                GreyZone::Create => new(),
-                GreyZone::Flag => Decision::Ambiguous { candidates: ranked.candidates.clone() },
-            }
+        // The key is the entity, whatever the thresholds.
+        let band = match settings.band(best.confidence) {
+            _ if best.tier == Tier::Exact => Band::Existing,
+            Band::Existing if is_shared => Band::Grey,
+            band => band,
+        };
+        match (band, settings.grey_zone) {
+            (Band::Existing, _) | (Band::Grey, GreyZone::Accept) => existing(),
+            (Band::New, _) | (Band::Grey, GreyZone::Create) => new(),
+            (Band::Grey, GreyZone::Flag) => Decision::Ambiguous { candidates: ranked.candidates.clone() },
         }
     }
 
@@ -371,7 +388,7 @@ fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
             let candidates = vec![Candidate { id, name, tier: Tier::Exact, confidence: 1.0 }];
             Ranked { candidates, known, by_name: Vec::new() }
         }
-        Found::Alias(entities) => {
+        Found::Alias(entities, others) => {
             let place = Address::parse(query.address.as_deref(), query.city.as_deref());
             let mut by_name: Vec<Candidate> = entities
                 .iter()
@@ -381,34 +398,39 @@ fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
             by_name.sort_by(likelier);
             let mut known_by: Vec<(Candidate, bool)> = entities
                 .into_iter()
-                .map(|Called { entity, known, by_name }| {
-                    let theirs = Address::parse(entity.address.as_deref(), None);
-                    let alone = if by_name { ALIAS_CONFIDENCE } else { TEXT_CONFIDENCE };
-                    (candidate(entity, Tier::Alias, confidence(alone, &place, &theirs)), known)
+                .map(|called| {
+                    let confidence = called.confidence(&place);
+                    (candidate(called.entity, Tier::Alias, confidence), called.known)
                 })
                 .collect();
+            known_by.extend(similar(query, others, corpus).into_iter().map(|candidate| (candidate, false)));
             known_by.sort_by(|(left, _), (right, _)| likelier(left, right));
             let known = known_by.first().is_some_and(|(_, known)| *known);
             Ranked { candidates: known_by.into_iter().map(|(candidate, _)| candidate).collect(), known, by_name }
         }
         Found::Fuzzy(entities) => {
-            let place = Address::parse(query.address.as_deref(), query.city.as_deref());
-            let mut names = vec![Name::new(&query.key.name, corpus)];
-            names.extend(query.original.as_ref().map(|original| Name::new(original, corpus)));
-            let mut candidates: Vec<Candidate> = entities
-                .into_iter()
-                .map(|entity| {
-                    let theirs = Address::parse(entity.address.as_deref(), None);
-                    let name = Name::new(&entity.name, corpus);
-                    let localities = [place.locality(), theirs.locality()];
-                    let similarity = names.iter().map(|own| own.similarity(&name, localities)).fold(0.0, f64::max);
-                    candidate(entity, Tier::Fuzzy, confidence(similarity, &place, &theirs))
-                })
-                .collect();
-            candidates.sort_by(likelier);
-            Ranked { candidates, known: false, by_name: Vec::new() }
+            Ranked { candidates: similar(query, entities, corpus), known: false, by_name: Vec::new() }
         }
     }
+}
+
+/// Entities by how similar their names are, and what evidence says; the likeliest first.
+fn similar(query: &Query, entities: Vec<StoredEntity>, corpus: &Corpus) -> Vec<Candidate> {
+    let place = Address::parse(query.address.as_deref(), query.city.as_deref());
+    let mut names = vec![Name::new(&query.key.name, corpus)];
+    names.extend(query.original.as_ref().map(|original| Name::new(original, corpus)));
+    let mut candidates: Vec<Candidate> = entities
+        .into_iter()
+        .map(|entity| {
+            let theirs = Address::parse(entity.address.as_deref(), None);
+            let name = Name::new(&entity.name, corpus);
+            let localities = [place.locality(), theirs.locality()];
+            let similarity = names.iter().map(|own| own.similarity(&name, localities)).fold(0.0, f64::max);
+            candidate(entity, Tier::Fuzzy, confidence(similarity, &place, &theirs))
+        })
+        .collect();
+    candidates.sort_by(likelier);
+    candidates
 }
 
 fn candidate(entity: StoredEntity, tier: Tier, confidence: f64) -> Candidate {

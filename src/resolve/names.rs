@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::brought::Brought;
 use super::cache::Ranked;
 use super::corpus::Corpus;
 use super::query::{Candidate, Decision, Query, Tier};
@@ -240,13 +241,18 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
     let mut new: HashSet<&EntityKey> = HashSet::default();
     // An alias of entities that it is not taken for: as one of another it could not be told apart later.
     let mut held: HashSet<&EntityKey> = HashSet::default();
+    // What is taken for entities of the database, and how: heard by the rest of the input.
+    let mut known: Vec<(&Asked, Candidate)> = Vec::new();
     for (key, asked) in &names {
         let ranked = best_of(asked.queries.iter().map(|query| &*of_queries[*query]));
         match resolver.decide(&queries[asked.queries[0]], &ranked) {
-            Decision::Existing { entity, .. } if entity.tier == Tier::Exact => decided.counts.exact += 1,
             Decision::Existing { entity, .. } => {
-                let taken = Taken { name: Arc::clone(&entity.name), candidate: entity.into() };
-                taken_for.insert((*key).clone(), taken);
+                known.push((asked, entity.clone()));
+                if entity.tier == Tier::Exact {
+                    decided.counts.exact += 1;
+                } else {
+                    taken_for.insert((*key).clone(), entity.into());
+                }
             }
             Decision::New { .. } => {
                 new.insert(*key);
@@ -261,8 +267,38 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
         }
     }
     let settings = &resolver.inner.settings;
+    if settings.deepest >= Tier::Alias {
+        let mut brought = Brought::default();
+        for (asked, entity) in &known {
+            for query in asked.queries.iter().map(|query| &queries[*query]) {
+                brought.add(&query.key.name, query, entity);
+                brought.add(query.text(), query, entity);
+            }
+        }
+        let left = std::mem::take(&mut new);
+        for key in left {
+            let asked = &names[key];
+            let called: Vec<Ranked> = asked
+                .queries
+                .iter()
+                .filter_map(|query| brought.ranked(&queries[*query], &of_queries[*query], corpus))
+                .collect();
+            match resolver.decide(&queries[asked.queries[0]], &best_of(called.iter())) {
+                Decision::Existing { entity, .. } if !held.contains(key) => {
+                    taken_for.insert(key.clone(), entity.into());
+                }
+                Decision::Ambiguous { candidates } if !held.contains(key) => {
+                    let candidates = candidates.into_iter().map(FlaggedCandidate::from).collect();
+                    decided.flagged.push(flagged(key, asked, candidates));
+                }
+                _ => {
+                    new.insert(key);
+                }
+            }
+        }
+    }
     let unknown = queries.iter().filter(|query| new.contains(&query.key));
-    for (key, centre) in in_batch::centres(unknown, settings.deepest, settings.accept, corpus) {
+    for (key, centre) in in_batch::centres(unknown, settings, corpus) {
         if key != centre && !held.contains(&key) {
             let candidate =
                 FlaggedCandidate { name: Arc::clone(&centre.name), id: None, tier: None, confidence: settings.accept };
@@ -294,6 +330,12 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
 struct Taken {
     name: Arc<str>,
     candidate: FlaggedCandidate,
+}
+
+impl From<Candidate> for Taken {
+    fn from(entity: Candidate) -> Self {
+        Self { name: Arc::clone(&entity.name), candidate: entity.into() }
+    }
 }
 
 /// All candidates of one name: of the first tier that found any, each with the best that any of the queries says for it.

@@ -27,6 +27,8 @@ const WORD_CHARS_MIN: usize = 3;
 const SAME_NAME: f64 = 0.7;
 /// What a word weighs that tells which one is meant.
 const QUALIFIER: f64 = 0.25;
+/// How similar two names are at least, if what the author wrote of both is to make them one.
+pub(crate) const TIED_SIMILARITY: f64 = 0.5;
 /// What is the same after folding may still be two things, and what differs in everything may be one.
 const CERTAINTY: f64 = 0.99;
 

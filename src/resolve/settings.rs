@@ -17,6 +17,17 @@ pub enum GreyZone {
     Flag,
 }
 
+/// What a confidence leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Band {
+    /// The entity is taken.
+    Existing,
+    /// The caller's policy decides.
+    Grey,
+    /// It is another entity.
+    New,
+}
+
 /// Settings of a [`Resolver`](crate::resolve::Resolver). Checked when it is made.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -65,15 +76,15 @@ impl ResolverSettings {
         self
     }
 
-    /// From this confidence on the existing entity is taken. Default: 0.85. Lower: more names are taken for others;
-    /// higher: more entities are there twice.
+    /// Above this confidence the existing entity is taken. Default: 0.85. Lower: more names are taken for others;
+    /// higher: more entities are there twice; at 1 exact names alone are taken, as always.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
     ///
-    /// let settings = ResolverSettings::default().accept_from(0.9);
+    /// let settings = ResolverSettings::default().accept_above(0.9);
     /// ```
-    pub fn accept_from(mut self, confidence: f64) -> Self {
+    pub fn accept_above(mut self, confidence: f64) -> Self {
         self.accept = confidence;
         self
     }
@@ -191,10 +202,21 @@ impl ResolverSettings {
         self
     }
 
+    /// What a candidate's confidence leads to.
+    pub(crate) fn band(&self, confidence: f64) -> Band {
+        if confidence > self.accept {
+            Band::Existing
+        } else if confidence >= self.reject {
+            Band::Grey
+        } else {
+            Band::New
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let error = |setting, reason: &str| Err(ConfigError { setting, reason: reason.to_owned() });
         for (setting, value) in [
-            ("accept_from", self.accept),
+            ("accept_above", self.accept),
             ("new_below", self.reject),
             ("find_from", self.read_only),
             ("similarity_min", self.similarity_min),
@@ -204,7 +226,7 @@ impl ResolverSettings {
             }
         }
         if self.reject > self.accept {
-            return error("new_below", "must not be above accept_from");
+            return error("new_below", "must not be above accept_above");
         }
         if !(1..=1_000).contains(&self.candidates_max) {
             return error("candidates_max", "must be from 1 to 1,000");
@@ -224,11 +246,23 @@ mod tests {
     fn settings_are_checked() {
         let setting = |settings: ResolverSettings| settings.check().unwrap_err().setting;
         let default = ResolverSettings::default;
-        assert_eq!(setting(default().accept_from(1.5)), "accept_from");
+        assert_eq!(setting(default().accept_above(1.5)), "accept_above");
         assert_eq!(setting(default().find_from(f64::NAN)), "find_from");
         assert_eq!(setting(default().new_below(0.9)), "new_below");
         assert_eq!(setting(default().candidates_max(0)), "candidates_max");
         assert_eq!(setting(default().connections(0)), "connections");
         assert!(default().check().is_ok());
+    }
+
+    #[test]
+    fn what_lies_on_a_threshold_is_for_the_policy() {
+        let band = |confidence: f64| ResolverSettings::default().band(confidence);
+        for (confidence, expected) in [(0.85, Band::Grey), (0.7, Band::Grey), (0.0, Band::New), (1.0, Band::Existing)] {
+            assert_eq!(band(confidence), expected, "{confidence}");
+        }
+        assert_eq!(band(0.85_f64.next_up()), Band::Existing);
+        assert_eq!(band(0.7_f64.next_down()), Band::New);
+        let all = ResolverSettings::default().accept_above(1.0).new_below(1.0);
+        assert_eq!((all.band(1.0), all.band(0.999)), (Band::Grey, Band::New));
     }
 }

@@ -97,6 +97,33 @@ async fn the_name_says_more_than_what_the_author_wrote() {
 }
 
 #[tokio::test]
+async fn what_the_input_calls_a_known_entity_is_heard_by_the_rest_of_it() {
+    let setup = setup(ResolverSettings::default().deepest(Tier::Alias)).await;
+    add(&setup.engine, "franklin barbecue", &[], None).await;
+    add(&setup.engine, "blue door", &[], None).await;
+    let all = [
+        ("franklin barbecue", "Aaron's"),
+        ("Aaron's", "AARON"),
+        ("blue door", "B"),
+        ("franklin barbecue", "B"),
+        ("B", "b"),
+    ];
+    let mut units = units(&all);
+    for _ in 0..units.len() {
+        units.rotate_left(1);
+        let names = resolve(&setup, &units).await;
+        let counts = names.counts();
+        assert_eq!((counts.exact, counts.alias, counts.flagged, counts.new), (2, 1, 1, 0), "{counts:?}");
+        assert_eq!(&*names.flagged()[0].key.name, "B");
+    }
+    let names = resolve(&setup, &units).await;
+    write(&setup, &names, &units).await;
+    let again = resolve(&setup, &units).await.counts();
+    assert_eq!((again.exact, again.alias, again.new), (3, 1, 0), "{again:?}");
+    assert_eq!(stored(&setup).await.len(), 3);
+}
+
+#[tokio::test]
 async fn an_address_is_evidence_and_a_bad_unit_is_none() {
     let setup = setup(ResolverSettings::default()).await;
     add(&setup.engine, "virgils", &[], Some("12 Oak St")).await;

@@ -4,6 +4,7 @@ mod input;
 mod measured;
 mod merged;
 mod plans;
+mod quality;
 mod races;
 mod remembered;
 mod tiers;

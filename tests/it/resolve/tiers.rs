@@ -33,13 +33,23 @@ async fn the_type_is_always_part_of_the_match() {
     let setup = setup(ResolverSettings::default()).await;
     let mut unit = UnitOfWork::new();
     unit.dish_attribute("italian").alias("italiano").handle();
+    unit.restaurant_attribute("patio seating").alias("terrace").handle();
     unit.dish("franklin barbecue").handle();
     commit(&setup.engine, unit).await;
-    for name in ["italian", "italiano", "itallian"] {
-        let attribute = Query::new(EntityType::DishAttribute, name);
-        assert!(!is_new(&one(&setup.resolver, attribute).await), "{name}");
-        let other = Query::new(EntityType::RestaurantAttribute, name);
-        assert!(is_new(&one(&setup.resolver, other).await), "{name}");
+    let (of_dishes, of_restaurants) = (EntityType::DishAttribute, EntityType::RestaurantAttribute);
+    for (own, other, names) in [
+        (of_dishes, of_restaurants, ["italian", "italiano", "itallian"]),
+        (of_restaurants, of_dishes, ["patio seating", "terrace", "patio seeting"]),
+    ] {
+        for name in names {
+            assert!(!is_new(&one(&setup.resolver, Query::new(own, name)).await), "{name}");
+            assert!(is_new(&one(&setup.resolver, Query::new(other, name)).await), "{name}");
+            // Nor within a batch.
+            let both = setup.resolver.resolve(&[Query::new(own, name), Query::new(other, name)]).await.unwrap();
+            assert_eq!(both.iter().map(is_new).collect::<Vec<_>>(), [false, true], "{name}");
+            let found = setup.resolver.find(&[Query::new(own, name), Query::new(other, name)]).await.unwrap();
+            assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "{name}");
+        }
     }
     assert!(is_new(&one(&setup.resolver, place("franklin barbeque")).await));
 }
@@ -69,7 +79,7 @@ async fn between_the_thresholds_the_callers_policy_decides() {
     let query = || place("blue door");
     for (policy, expected) in [(GreyZone::Accept, "existing"), (GreyZone::Create, "new"), (GreyZone::Flag, "ambiguous")]
     {
-        let settings = ResolverSettings::default().grey_zone(policy).accept_from(0.999).new_below(0.3);
+        let settings = ResolverSettings::default().grey_zone(policy).accept_above(0.999).new_below(0.3);
         let setup = setup(settings).await;
         let id = add(&setup.engine, "blue door tavern", &[], None).await;
         let resolution = one(&setup.resolver, query()).await;
@@ -98,6 +108,28 @@ async fn an_alias_of_several_is_taken_for_granted_only_with_evidence() {
     assert_eq!(existing(&resolution), (south, Tier::Alias));
     assert_eq!(resolution.candidates.len(), 2, "ranked, as they were asked for");
     assert!(resolution.candidates[0].confidence > resolution.candidates[1].confidence);
+}
+
+#[tokio::test]
+async fn what_evidence_says_is_another_is_looked_for_by_similar_names() {
+    let setup = setup(ResolverSettings::default().with_candidates(true)).await;
+    // More share the alias than are looked at, none of them here.
+    for number in 0..8 {
+        let address = format!("{} Oak St, Springfield", 10 + number);
+        add(&setup.engine, &format!("springfield branch {number}"), &["Golden Dragon"], Some(&address)).await;
+    }
+    let here =
+        add(&setup.engine, "golden dragon shelbyville", &["Golden Dragon"], Some("90 Elm St, Shelbyville")).await;
+    let query = place("Golden Dragon").address("90 Elm Street").city("Shelbyville");
+    let resolution = one(&setup.resolver, query).await;
+    assert_eq!(existing(&resolution).0, here, "{resolution:?}");
+    let ids: BTreeSet<_> = resolution.candidates.iter().map(|candidate| candidate.id).collect();
+    assert_eq!(ids.len(), resolution.candidates.len(), "each once");
+    // And a place that is none of them is not taken for one, although it is called so.
+    let query = place("Golden Dragon").address("7 Harbor Road").city("Ogdenville");
+    let resolution = one(&setup.resolver, query).await;
+    assert!(!matches!(resolution.decision, Decision::Existing { .. }), "{resolution:?}");
+    assert!(matches!(one(&setup.resolver, place("Golden Dragon")).await.decision, Decision::Ambiguous { .. }));
 }
 
 #[tokio::test]
@@ -160,6 +192,51 @@ async fn new_names_of_a_batch_that_match_become_one_entity() {
     assert_eq!(rows[0].get::<_, Vec<&str>>(1), ["Blue Doer", "the blue door"]);
     let again = setup.resolver.resolve(&batch).await.unwrap();
     assert!(again.iter().all(|resolution| !is_new(resolution)), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_a_batch_calls_a_known_entity_is_heard_by_the_rest_of_it() {
+    let setup = setup(ResolverSettings::default()).await;
+    let franklin = add(&setup.engine, "franklin barbecue", &[], Some("900 E 11th St, Austin")).await;
+    let diner = add(&setup.engine, "blue door", &[], None).await;
+    let mut batch = vec![
+        place("franklin barbecue").original("Aaron's"),
+        place("Aaron's"),
+        // Not by evidence, and the author may mean any place: others.
+        place("red lantern").original("Aaron's"),
+        place("blue door").original("The Place"),
+        place("golden palace").original("The Place"),
+        // Two are called so.
+        place("franklin barbecue").original("Q"),
+        place("blue door").original("Q"),
+        place("Q"),
+        // Another type.
+        Query::new(EntityType::DishOrCategory, "Aaron's"),
+    ];
+    for _ in 0..batch.len() {
+        batch.rotate_left(1);
+        let resolutions = setup.resolver.resolve(&batch).await.unwrap();
+        for (query, resolution) in batch.iter().zip(&resolutions) {
+            let key = query.key();
+            match (&*key.name, key.entity_type) {
+                ("Aaron's", EntityType::Restaurant) => assert_eq!(existing(resolution), (franklin, Tier::Alias)),
+                ("franklin barbecue", _) => assert_eq!(existing(resolution), (franklin, Tier::Exact)),
+                ("blue door", _) => assert_eq!(existing(resolution), (diner, Tier::Exact)),
+                ("Q", _) => assert!(matches!(resolution.decision, Decision::Ambiguous { .. }), "{resolution:?}"),
+                _ => assert!(is_new(resolution), "{query:?} {resolution:?}"),
+            }
+        }
+    }
+    // Somebody with another address is not the one, whatever it is called.
+    let elsewhere = [
+        place("franklin barbecue").original("Aaron's").address("900 E 11th St").city("Austin"),
+        place("Aaron's").address("12 Oak St").city("Dallas"),
+    ];
+    let resolutions = setup.resolver.resolve(&elsewhere).await.unwrap();
+    assert!(!matches!(resolutions[1].decision, Decision::Existing { .. }), "{resolutions:?}");
+    let exact = Resolver::attach(&setup.engine, ResolverSettings::default().deepest(Tier::Exact)).await.unwrap();
+    let batch = [place("franklin barbecue").original("Aaron's"), place("Aaron's")];
+    assert!(is_new(&exact.resolve(&batch).await.unwrap()[1]), "aliases are not asked for");
 }
 
 #[tokio::test]
