@@ -4,6 +4,7 @@
 //! - `laws`: units and merges in any order leave the graph of the reference.
 //! - `late`: who names what is gone.
 //! - `load`: merges while several engines write.
+//! - `plans`: which indexes they read.
 //! - `faults`: cuts at the commit, a killed process, other programs' locks, a shutdown.
 
 mod canonical;
@@ -11,6 +12,7 @@ mod faults;
 mod late;
 mod laws;
 mod load;
+mod plans;
 
 use graphsink::{Engine, EntityMerge, EntityName, EntityType, MergeOutcome};
 use tokio_postgres::Client;
