@@ -6,9 +6,13 @@
 
 #[path = "../../examples/observability/endpoint.rs"]
 mod endpoint;
+#[path = "../../examples/top/format.rs"]
+mod format;
 #[allow(dead_code)]
 #[path = "../it/generate.rs"]
 mod generate;
+#[path = "../../examples/top/history.rs"]
+mod history;
 #[path = "../../examples/ingest/report.rs"]
 mod load_report;
 #[allow(dead_code)]
@@ -26,6 +30,13 @@ mod recording;
 mod report;
 mod run;
 mod scrape;
+#[path = "../../examples/top/source.rs"]
+mod source;
 #[allow(dead_code, unused_imports)]
 #[path = "../it/support.rs"]
 mod support;
+#[path = "../../examples/top/svg.rs"]
+mod svg;
+mod top;
+#[path = "../../examples/top/view.rs"]
+mod view;

@@ -1,0 +1,210 @@
+//! From totals to what happened lately: rates, and what was added to distributions since some seconds ago.
+//!
+//! Pure: the time is an argument, and nothing here asks an engine. What must hold: only answers of one and the same engine
+//! are compared. One whose totals fell is another one, and history begins with it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use graphsink::{Distribution, Latency, Stats};
+
+use crate::endpoint::Report;
+
+/// "Lately" are so many seconds, or a little more.
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+/// Rates that are kept: more than the widest terminal has columns.
+const RATES_MAX: usize = 512;
+
+/// What an engine answered so far.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Oldest first; the first one is where the window begins.
+    looks: VecDeque<Look>,
+    /// Newest first. None where there was no answer.
+    rates: VecDeque<Option<Rate>>,
+    peak: Rate,
+    lost: Option<Lost>,
+}
+
+#[derive(Debug)]
+struct Look {
+    at: Duration,
+    report: Report,
+}
+
+/// Committed rows per second, as received.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Rate {
+    pub(crate) mentions: f64,
+    /// Of all tables.
+    pub(crate) rows: f64,
+}
+
+/// The engine cannot be asked.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) since: Duration,
+    /// Why, the last time that it was tried.
+    pub(crate) error: String,
+}
+
+impl History {
+    /// Takes an answer, or what came in its place.
+    pub(crate) fn absorb(&mut self, at: Duration, answer: Result<Report, String>) {
+        match answer {
+            Ok(report) => {
+                self.lost = None;
+                self.answered(Look { at, report });
+            }
+            Err(error) => {
+                let since = self.lost.take().map_or(at, |lost| lost.since);
+                self.lost = Some(Lost { since, error });
+                self.push(None);
+            }
+        }
+    }
+
+    fn answered(&mut self, look: Look) {
+        if let Some(before) = self.looks.back() {
+            if is_another(&before.report.stats, &look.report.stats) {
+                *self = Self::default();
+            } else if let Some(rate) = Rate::between(before, &look) {
+                self.peak = self.peak.max(rate);
+                self.push(Some(rate));
+            }
+        }
+        let begin = look.at.saturating_sub(WINDOW);
+        self.looks.push_back(look);
+        // At least two, however seldom the engine is asked.
+        while self.looks.len() > 2 && self.looks[1].at <= begin {
+            self.looks.pop_front();
+        }
+    }
+
+    fn push(&mut self, rate: Option<Rate>) {
+        self.rates.push_front(rate);
+        self.rates.truncate(RATES_MAX);
+    }
+
+    /// The last answer.
+    pub(crate) fn latest(&self) -> Option<&Report> {
+        self.looks.back().map(|look| &look.report)
+    }
+
+    /// What happened lately; None before the first answer.
+    pub(crate) fn lately(&self) -> Option<Lately<'_>> {
+        let (first, last) = self.looks.front().zip(self.looks.back())?;
+        let window = last.at.saturating_sub(first.at);
+        Some(Lately { window, before: &first.report.stats, now: &last.report.stats })
+    }
+
+    /// Rates between answers, newest first; None where there was no answer.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = Option<Rate>> {
+        self.rates.iter().copied()
+    }
+
+    /// The rate between the last two answers.
+    pub(crate) fn rate(&self) -> Rate {
+        self.rates().flatten().next().unwrap_or_default()
+    }
+
+    /// The highest rates since the first answer, or since they were forgotten.
+    pub(crate) const fn peak(&self) -> Rate {
+        self.peak
+    }
+
+    /// Forgets the highest rates.
+    pub(crate) fn reset_peak(&mut self) {
+        self.peak = self.rate();
+    }
+
+    /// Whether the engine cannot be asked.
+    pub(crate) const fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+}
+
+impl Rate {
+    /// None if no time passed.
+    fn between(before: &Look, after: &Look) -> Option<Self> {
+        let seconds = after.at.checked_sub(before.at)?.as_secs_f64();
+        let (before, after) = (&before.report.stats, &after.report.stats);
+        let rate = |total: fn(&Stats) -> u64| per_second(total(before), total(after), seconds);
+        (seconds > 0.0).then(|| Self { mentions: rate(|stats| stats.mentions.received), rows: rate(rows) })
+    }
+
+    /// The higher one of each.
+    fn max(self, other: Self) -> Self {
+        Self { mentions: self.mentions.max(other.mentions), rows: self.rows.max(other.rows) }
+    }
+}
+
+/// Two answers of one engine, some seconds apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lately<'a> {
+    window: Duration,
+    before: &'a Stats,
+    now: &'a Stats,
+}
+
+impl Lately<'_> {
+    /// The time between them.
+    pub(crate) const fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// By how much a total grew.
+    pub(crate) fn per_second(&self, total: impl Fn(&Stats) -> u64) -> f64 {
+        per_second(total(self.before), total(self.now), self.window.as_secs_f64())
+    }
+
+    /// What was added to a latency; all of it while there is one answer only.
+    pub(crate) fn latency(&self, of: impl Fn(&Stats) -> &Latency) -> Latency {
+        if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
+    }
+
+    /// The same of sizes.
+    pub(crate) fn sizes(&self, of: impl Fn(&Stats) -> &Distribution) -> Distribution {
+        if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
+    }
+
+    fn is_first(&self) -> bool {
+        std::ptr::eq(self.before, self.now)
+    }
+}
+
+/// Committed rows of all tables, as received.
+fn rows(stats: &Stats) -> u64 {
+    stats.entities.received + stats.connections.received + stats.mentions.received
+}
+
+/// Some totals are computed from others, and may fall by a little where those were counted meanwhile.
+fn per_second(before: u64, after: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { after.saturating_sub(before) as f64 / seconds } else { 0.0 }
+}
+
+/// Whether the second answer is of another engine than the first: what only grows fell.
+fn is_another(before: &Stats, after: &Stats) -> bool {
+    let (before, after) = (totals(before), totals(after));
+    before.iter().zip(&after).any(|(before, after)| after < before)
+}
+
+/// What only grows in the life of an engine.
+fn totals(stats: &Stats) -> Vec<u64> {
+    let mut totals = vec![
+        stats.units_submitted,
+        stats.units_committed,
+        stats.units_rejected,
+        stats.units_unavailable,
+        stats.epochs,
+        stats.failed_attempts,
+        stats.actor_restarts,
+        stats.circuit_openings,
+        stats.dead_letters,
+        stats.admission_wait.count(),
+    ];
+    for table in [&stats.entities, &stats.connections, &stats.mentions] {
+        totals.extend([table.received, table.inserted, table.updated, table.unchanged]);
+    }
+    totals
+}

@@ -1,0 +1,74 @@
+//! Asks an engine's `/stats` again and again, in a thread of its own: a slow answer must not hold up the keys.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crate::endpoint::Report;
+
+/// An engine that does not answer for so long is lost.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where an engine can be asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    url: String,
+    agent: ureq::Agent,
+}
+
+/// An answer, or why there was none, and when: after the start.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) at: Duration,
+    pub(crate) report: Result<Report, String>,
+}
+
+impl Source {
+    /// The address may be written without `http://`.
+    pub(crate) fn new(address: &str) -> Self {
+        let address = address.trim_end_matches('/');
+        let scheme = if address.contains("://") { "" } else { "http://" };
+        let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+        Self { url: format!("{scheme}{address}"), agent }
+    }
+
+    /// The address in full.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks once.
+    pub(crate) fn look(&self) -> Result<Report, String> {
+        let response = self.agent.get(format!("{}/stats", self.url)).call();
+        let report = response.and_then(|mut response| response.body_mut().read_json());
+        report.map_err(|error| error.to_string())
+    }
+
+    /// Asks in every interval from now on, as long as somebody listens; while paused, nobody is asked.
+    pub(crate) fn watch(
+        self,
+        started: Instant,
+        interval: Duration,
+        paused: Arc<AtomicBool>,
+    ) -> io::Result<Receiver<Answer>> {
+        let (sender, answers) = mpsc::channel();
+        let ask = move || {
+            let mut next = Instant::now();
+            loop {
+                if !paused.load(Ordering::Relaxed) {
+                    let report = self.look();
+                    if sender.send(Answer { at: started.elapsed(), report }).is_err() {
+                        return;
+                    }
+                }
+                // Missed ones are not made up for.
+                next = (next + interval).max(Instant::now());
+                thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        };
+        thread::Builder::new().name("source".to_owned()).spawn(ask)?;
+        Ok(answers)
+    }
+}
