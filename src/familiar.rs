@@ -27,12 +27,6 @@ impl Familiar {
         keys.map(|hash| generations.contains(hash)).collect()
     }
 
-    /// Those of the keys that are not expected to be there.
-    pub(crate) fn strangers(&self, keys: &[u64]) -> Vec<u64> {
-        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().copied().filter(|hash| !generations.contains(*hash)).collect()
-    }
-
     /// Expects these from now on. For committed ones.
     pub(crate) fn remember(&self, keys: impl Iterator<Item = u64>) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +57,6 @@ mod tests {
         let expected = familiar.expects(0..20);
         assert_eq!(expected.iter().filter(|expected| **expected).count(), 10);
         assert!(expected[..10].iter().all(|expected| *expected));
-        assert_eq!(familiar.strangers(&[3, 12, 9]), [12]);
         familiar.remember(keys().skip(10));
         let expected = familiar.expects(keys());
         assert!(expected[2 * GENERATION..].iter().all(|expected| *expected), "the latest");

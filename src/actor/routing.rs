@@ -1,14 +1,14 @@
 //! Which lane a unit goes to, so that transactions under way seldom wait for each other.
 //!
-//! Two transactions meet where both write the same connection or insert the same entity: the second then waits for
-//! the commit of the first, with all that it has done. A unit's *keys* stand for what it may meet others on: its
-//! restaurant, and the entities that are not known to be there. Units that share a key go to one lane as long as one
+//! Two transactions meet where both write the same connection or entity: the second then waits for the commit of the
+//! first, with all that it has done. A unit's *keys* stand for what it may meet others on: its restaurant, and the
+//! entities of which it says what is not known to be written, that they are there or that an alias is theirs. Units that share a key go to one lane as long as one
 //! of them is under way. Where its keys are under way in several lanes, a unit is held until they no longer are.
 //!
 //! Properties:
 //! - Waiting is a matter of speed alone: any unit may go to any lane.
-//! - Nobody is held for ever: an epoch that ends lets everybody try again, a few times; room for held rows is limited; a
-//!   flush sends everybody on; and who is held has no epoch, so the supervisor's sweep finds it.
+//! - Nobody is held for ever: an epoch that ends lets everybody try again, a flush sends everybody on, and who is held has
+//!   no epoch, so the supervisor's sweep finds it half a second later.
 
 use crate::hash::HashMap;
 

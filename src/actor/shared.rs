@@ -28,8 +28,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
-    /// Keys of entities that committed units named lately: no transaction is likely to insert those.
-    pub(crate) entities_written: Familiar,
+    /// What committed units said of entities lately: no transaction is likely to write that.
+    pub(crate) said_of_entities: Familiar,
     /// Merges of entities take turns; true when there are to be no more.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.

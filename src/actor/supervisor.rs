@@ -68,13 +68,6 @@ struct Sealed {
     keys: Vec<u64>,
 }
 
-/// A unit whose keys are under way in several lanes.
-struct Held {
-    submission: Arc<Submission>,
-    /// So many epochs may end before it goes where others have its keys all the same.
-    patience: usize,
-}
-
 struct Children {
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
@@ -89,9 +82,7 @@ pub(crate) struct Supervisor {
     sealed: BTreeMap<EpochId, Sealed>,
     routing: Routing,
     /// Units whose keys are under way in several lanes, oldest first; they have no epoch.
-    held: VecDeque<Held>,
-    /// Rows of those.
-    held_rows: usize,
+    held: VecDeque<Arc<Submission>>,
     children: Option<Children>,
     /// Counts children, so that each has a number of its own.
     incarnations: u64,
@@ -116,7 +107,6 @@ impl Supervisor {
             sealed: BTreeMap::new(),
             routing,
             held: VecDeque::new(),
-            held_rows: 0,
             children: None,
             incarnations: 0,
             current: HashMap::default(),
@@ -137,16 +127,14 @@ impl Supervisor {
         TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
     }
 
-    /// Sends a unit on its way, or holds it, while no more than `patience` epochs end.
-    fn route_or_hold(&mut self, submission: Arc<Submission>, patience: usize) {
+    /// Sends a unit on its way; or holds it, if it `may_wait`, where it would meet others in several lanes.
+    fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool) {
         let keys = self.keys(&submission.unit);
-        let rows = submission.unit.rows();
         let lane = match self.routing.way(&keys) {
             Way::Any => self.emptiest_lane(),
-            Way::Several(_) if patience > 0 && self.held_rows + rows <= self.shared.max_batch_rows => {
-                self.held_rows += rows;
+            Way::Several(_) if may_wait => {
                 tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
-                self.held.push_back(Held { submission, patience });
+                self.held.push_back(submission);
                 return;
             }
             Way::Lane(lane) | Way::Several(lane) => lane,
@@ -154,19 +142,12 @@ impl Supervisor {
         self.route(submission, lane, keys);
     }
 
-    /// How many epochs may end before a unit is no longer held. ARCHITECTURE.md, "Where the time goes", has what other
-    /// numbers did.
-    const fn patience(&self) -> usize {
-        3 * self.lanes.len()
-    }
-
-    /// Sends everybody on who need not be held any more, with what `left` makes of their patience.
-    fn route_held(&mut self, left: impl Fn(usize) -> usize) {
-        self.held_rows = 0;
-        for Held { submission, patience } in std::mem::take(&mut self.held) {
+    /// Sends those on who need not be held any more; everybody, unless they `may_wait`.
+    fn route_held(&mut self, may_wait: bool) {
+        for submission in std::mem::take(&mut self.held) {
             // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
             if submission.epoch() == 0 {
-                self.route_or_hold(submission, left(patience));
+                self.route_or_hold(submission, may_wait);
             }
         }
     }
@@ -176,8 +157,10 @@ impl Supervisor {
         if !self.routing.is_choice() {
             return Vec::new();
         }
-        let mut keys = self.shared.entities_written.strangers(&unit.entity_keys);
-        keys.insert(0, unit.affinity);
+        let known = self.shared.said_of_entities.expects(unit.said.iter().map(|said| said.what));
+        let news = unit.said.iter().zip(known).filter(|(_, known)| !known).map(|(said, _)| said.entity);
+        let mut keys: Vec<u64> = std::iter::once(unit.affinity).chain(news).collect();
+        keys.dedup();
         keys
     }
 
@@ -274,9 +257,8 @@ impl Supervisor {
         }
         // They are among the unclaimed.
         self.held.clear();
-        self.held_rows = 0;
         for submission in unclaimed {
-            self.route_or_hold(submission, self.patience());
+            self.route_or_hold(submission, true);
         }
         self.seal_where_free();
     }
@@ -318,7 +300,7 @@ impl Actor for Supervisor {
             supervisor.beat();
             // Also those that are held: that was long enough.
             for submission in supervisor.shared.in_flight.unrouted() {
-                supervisor.route_or_hold(submission, 0);
+                supervisor.route_or_hold(submission, false);
             }
             supervisor.seal_where_free();
         });
@@ -331,7 +313,7 @@ impl Handler<Submit> for Supervisor {
     fn handle(&mut self, Submit(submission): Submit, _: &mut Context<Self>) {
         // Routed already: by `route_again`, when the message waited for a new supervisor.
         if submission.epoch() == 0 {
-            self.route_or_hold(submission, self.patience());
+            self.route_or_hold(submission, true);
             self.seal_where_free();
         }
     }
@@ -341,7 +323,7 @@ impl Handler<Flush> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, _: &mut Context<Self>) {
-        self.route_held(|_| 0);
+        self.route_held(false);
         for lane in 0..self.lanes.len() {
             self.seal(lane, SealReason::Flush);
         }
@@ -353,7 +335,7 @@ impl Handler<EpochFinished> for Supervisor {
 
     fn handle(&mut self, EpochFinished { epoch }: EpochFinished, _: &mut Context<Self>) {
         self.finish(epoch);
-        self.route_held(|patience| patience - 1);
+        self.route_held(true);
         self.seal_where_free();
     }
 }

@@ -108,7 +108,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         counters,
         store,
         listeners: CommitListeners::default(),
-        entities_written: Familiar::default(),
+        said_of_entities: Familiar::default(),
         merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),

@@ -29,8 +29,17 @@ pub(crate) struct Unit {
     pub(crate) nonce: u64,
     /// Units with the same value probably touch the same connections: a hash of the restaurant.
     pub(crate) affinity: u64,
-    /// Hashes of the keys of its entities; those named by id are there already.
-    pub(crate) entity_keys: Vec<u64>,
+    /// What it says of entities, entity by entity.
+    pub(crate) said: Vec<Said>,
+}
+
+/// One thing that is said of an entity: that it is there, or that something belongs to it. Both as hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The entity.
+    pub(crate) entity: u64,
+    /// What is said, of this entity.
+    pub(crate) what: u64,
 }
 
 /// An entity named by id is used where a certain type belongs.
@@ -108,19 +117,8 @@ impl UnitOfWork {
             })
             .collect();
         let affinity = affinity(&entities, &connections);
-        let keys =
-            entities.iter().filter_map(|(name, _)| if let EntityName::Key(key) = name { Some(key) } else { None });
-        let entity_keys = keys.map(hash_of).collect();
-        Unit {
-            affinity,
-            entity_keys,
-            entities,
-            connections,
-            mentions,
-            typed_uses,
-            temp_ids: self.temp_ids,
-            nonce: self.nonce,
-        }
+        let said = entities.iter().flat_map(|(name, facts)| said(name, facts)).collect();
+        Unit { affinity, said, entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
     }
 }
 
@@ -152,6 +150,16 @@ fn json_bytes(value: &Value) -> usize {
         };
     }
     bytes
+}
+
+/// What a unit says of one entity. Of a place that is the place of a restaurant, and restaurants have their affinity.
+fn said(name: &EntityName, facts: &EntityFacts<EntityName>) -> impl Iterator<Item = Said> {
+    let entity = hash_of(name);
+    // Whoever names an entity by its id says that it is there already.
+    let is_there = matches!(name, EntityName::Key(_)).then_some(entity);
+    let aliases = facts.aliases.as_slice().iter().map(move |alias| hash_of(&(entity, alias)));
+    let attributes = facts.restaurant_attributes.as_slice().iter().map(move |attribute| hash_of(&(entity, attribute)));
+    is_there.into_iter().chain(aliases).chain(attributes).map(move |what| Said { entity, what })
 }
 
 /// A hash of the first connection's restaurant, or of the first entity.
@@ -253,4 +261,44 @@ fn typed_uses(unit: &UnitOfWork) -> Vec<TypedUse> {
         }
     }
     uses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units of one dish each: what is said of it, of one entity all.
+    fn said_of_brisket(aliases: &[&str]) -> Vec<Said> {
+        let mut unit = UnitOfWork::new();
+        aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
+        let said = unit.prepare().said;
+        assert!(said.iter().all(|one| one.entity == said[0].entity));
+        said
+    }
+
+    #[test]
+    fn each_alias_is_one_more_thing_that_is_said_of_an_entity() {
+        let [mention] = said_of_brisket(&[])[..] else { panic!("it is there, and that is all") };
+        let twice = said_of_brisket(&["the brisket", "Brisket!"]);
+        assert_eq!((twice.len(), twice[0]), (3, mention));
+        assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is no alias");
+        let mut other = UnitOfWork::new();
+        other.dish("ribs").alias("the brisket").handle();
+        let other = other.prepare().said;
+        assert!(
+            other.iter().all(|one| twice.iter().all(|said| one.what != said.what)),
+            "the same of another is something else"
+        );
+    }
+
+    #[test]
+    fn of_an_entity_named_by_its_id_only_what_is_added_is_said() {
+        let mut unit = UnitOfWork::new();
+        let patio = unit.restaurant_attribute("patio").handle();
+        unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();
+        unit.existing_entity(uuid::Uuid::from_u128(8)).handle();
+        let said = unit.prepare().said;
+        assert_eq!(said.len(), 3);
+        assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].what != said[2].what);
+    }
 }
