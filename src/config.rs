@@ -9,6 +9,14 @@ use crate::record::{Timestamp, truncate};
 use crate::tls::{self, Tls};
 
 /// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
+///
+/// ```
+/// use graphsink::{AsOf, Config};
+///
+/// let as_of = AsOf::Fixed("2025-06-01T00:00:00Z".parse()?);
+/// let config = Config::builder("postgresql:///evidence").as_of(as_of).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AsOf {
     /// The clock at the start of each transaction.
@@ -54,6 +62,12 @@ pub struct ConfigError {
 
 /// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a
 /// [`ConfigBuilder`] (feature `config-file`: `ConfigBuilder::load`).
+///
+/// ```
+/// let config = graphsink::Config::builder("postgresql://app:s3cret@localhost/evidence").build()?;
+/// assert!(!format!("{config:?}").contains("s3cret"), "no password is shown");
+/// # Ok::<(), graphsink::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct Config {
     pub(crate) postgres: tokio_postgres::Config,

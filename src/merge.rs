@@ -9,6 +9,14 @@ use crate::record::{EntityName, EntityType};
 
 /// Two names that turned out to mean one thing: the entity `from` becomes part of the entity `into`. See
 /// [`Engine::merge`](crate::Engine::merge).
+///
+/// ```
+/// use graphsink::{EntityKey, EntityMerge, EntityType};
+///
+/// let gone = EntityKey::new(EntityType::DishOrCategory, "bbq brisket");
+/// let stays = uuid::Uuid::from_u128(7);
+/// assert_eq!(EntityMerge::new(gone, stays).into, stays.into());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntityMerge {
     /// The entity that will be gone. Its name becomes an alias of the other.
@@ -32,6 +40,15 @@ impl EntityMerge {
 }
 
 /// What became of one [`EntityMerge`].
+///
+/// ```
+/// use graphsink::MergeOutcome;
+///
+/// /// Whether it is worth trying again.
+/// fn again(outcome: &MergeOutcome) -> bool {
+///     matches!(outcome, MergeOutcome::Unavailable(_))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum MergeOutcome {
@@ -56,6 +73,13 @@ pub enum MergeOutcome {
 
 impl MergeOutcome {
     /// The entity that both names mean now, if that is certain.
+    ///
+    /// ```
+    /// use graphsink::MergeOutcome;
+    ///
+    /// let id = uuid::Uuid::from_u128(7);
+    /// assert_eq!(MergeOutcome::AlreadyMerged { into: id }.into_id(), Some(id));
+    /// ```
     #[must_use]
     pub const fn into_id(&self) -> Option<Uuid> {
         match self {
@@ -65,6 +89,13 @@ impl MergeOutcome {
     }
 
     /// The outcome as a label of metrics.
+    ///
+    /// ```
+    /// use graphsink::MergeOutcome;
+    ///
+    /// let outcome = MergeOutcome::AlreadyMerged { into: uuid::Uuid::from_u128(7) };
+    /// assert_eq!(outcome.as_str(), "already_merged");
+    /// ```
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -77,6 +108,13 @@ impl MergeOutcome {
 }
 
 /// Why two entities cannot be merged.
+///
+/// ```
+/// use graphsink::{EntityType, MergeRejection};
+///
+/// let why = MergeRejection::DifferentTypes { from: EntityType::DishOrCategory, into: EntityType::Restaurant };
+/// assert!(why.to_string().contains("only entities of one type"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MergeRejection {

@@ -41,6 +41,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// The committed rows, or nothing.
+    ///
+    /// ```no_run
+    /// # async fn run(receipt: graphsink::Receipt) {
+    /// if let Some(unit) = receipt.await.committed() {
+    ///     println!("{} entities are durable", unit.entities.len());
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub const fn committed(&self) -> Option<&Committed> {
         match self {
@@ -50,6 +58,12 @@ impl Outcome {
     }
 
     /// The outcome as a label of metrics.
+    ///
+    /// ```no_run
+    /// # async fn run(receipt: graphsink::Receipt) {
+    /// println!("{}", receipt.await.as_str()); // committed, rejected or unavailable
+    /// # }
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         crate::stats::OutcomeKind::of(self).as_str()
@@ -73,6 +87,18 @@ impl Outcome {
 }
 
 /// An outcome other than a commit, as an error.
+///
+/// ```no_run
+/// use graphsink::{NotCommitted, Receipt};
+///
+/// # async fn run(receipt: Receipt) -> Result<(), NotCommitted> {
+/// match receipt.await.into_result() {
+///     Err(NotCommitted::Rejected(why)) => println!("mend it: {why}"),
+///     unit => println!("{:?}", unit?.entities),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotCommitted {
     /// See [`Outcome::Rejected`].
@@ -131,6 +157,13 @@ impl Disposition {
 }
 
 /// A row of a committed unit.
+///
+/// ```
+/// use graphsink::{CommittedRow, Disposition};
+///
+/// let row = CommittedRow { id: uuid::Uuid::from_u128(7), disposition: Disposition::Inserted };
+/// assert_eq!(row.disposition.as_str(), "inserted");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommittedRow {
     /// Its id in the database.
@@ -169,30 +202,84 @@ pub struct Committed {
 
 impl Committed {
     /// The row behind a handle; nothing when the handle came from another unit.
+    ///
+    /// ```no_run
+    /// # use graphsink::{Committed, Mention, SourceType, UnitOfWork};
+    /// # fn run(committed: &Committed, mention: Mention) {
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin bbq").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// let mention = unit.mention(connection, mention);
+    /// // .. submitted, and committed
+    /// let id = committed.entity(franklin).map(|row| row.id);
+    /// # }
+    /// ```
     #[must_use]
     pub fn entity(&self, handle: EntityHandle) -> Option<CommittedRow> {
         handle.index_in(self.nonce).and_then(|index| self.entities.get(index)).copied()
     }
 
     /// The row behind a handle; nothing when the handle came from another unit.
+    ///
+    /// ```no_run
+    /// # use graphsink::{Committed, Mention, SourceType, UnitOfWork};
+    /// # fn run(committed: &Committed, mention: Mention) {
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin bbq").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// let mention = unit.mention(connection, mention);
+    /// // .. submitted, and committed
+    /// let id = committed.connection(connection).map(|row| row.id);
+    /// # }
+    /// ```
     #[must_use]
     pub fn connection(&self, handle: ConnectionHandle) -> Option<CommittedRow> {
         handle.index_in(self.nonce).and_then(|index| self.connections.get(index)).copied()
     }
 
     /// The row behind a handle; nothing when the handle came from another unit.
+    ///
+    /// ```no_run
+    /// # use graphsink::{Committed, Mention, SourceType, UnitOfWork};
+    /// # fn run(committed: &Committed, mention: Mention) {
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin bbq").handle(), unit.dish("brisket").handle());
+    /// let connection = unit.connection(franklin, brisket).handle();
+    /// let mention = unit.mention(connection, mention);
+    /// // .. submitted, and committed
+    /// let id = committed.mention(mention).map(|row| row.id);
+    /// # }
+    /// ```
     #[must_use]
     pub fn mention(&self, handle: MentionHandle) -> Option<CommittedRow> {
         handle.index_in(self.nonce).and_then(|index| self.mentions.get(index)).copied()
     }
 
     /// The id of every row that the caller labelled. Of two rows with one label the later counts.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut unit = graphsink::UnitOfWork::new();
+    /// unit.dish("brisket").temp_id("d1").handle();
+    /// let committed = engine.submit(unit).await?.await.into_result()?;
+    /// println!("d1 is {}", committed.temp_ids()["d1"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn temp_ids(&self) -> HashMap<&str, Uuid> {
         self.temp_ids.iter().filter_map(|(label, row)| Some((label.as_str(), self.row(*row)?.id))).collect()
     }
 
     /// The row at a position.
+    ///
+    /// ```
+    /// use graphsink::{Committed, Row, Table};
+    ///
+    /// fn first_mention(committed: &Committed) -> Option<uuid::Uuid> {
+    ///     committed.row(Row { table: Table::Mentions, index: 0 }).map(|row| row.id)
+    /// }
+    /// ```
     #[must_use]
     pub fn row(&self, row: Row) -> Option<CommittedRow> {
         let rows = match row.table {
@@ -205,6 +292,18 @@ impl Committed {
 }
 
 /// Why only the database could refuse a unit.
+///
+/// ```
+/// use graphsink::{RejectReason, Rejection};
+///
+/// fn advice(why: &Rejection) -> &'static str {
+///     match why.reason {
+///         RejectReason::MissingRow { .. } => "name it by its key, or create it first",
+///         RejectReason::WrongEntityType { .. } => "another entity belongs there",
+///         _ => "read the SQLSTATE",
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectReason {
@@ -232,6 +331,13 @@ pub enum RejectReason {
 
 /// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint. Its text, and
 /// `message` and `detail`, may quote the row. [`Outcome`] has an example.
+///
+/// ```
+/// fn log(why: &graphsink::Rejection) {
+///     // Without `message` and `detail`, which may quote the row.
+///     println!("{} {:?} {:?} {:?}", why.sqlstate, why.table, why.column, why.constraint);
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -279,6 +385,12 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 /// Why nothing certain can be said of a unit. [`Outcome`] has an example.
+///
+/// ```
+/// fn log(why: &graphsink::Unavailable) {
+///     println!("no outcome after {} tries: {}; submit the unit again", why.attempts, why.cause);
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Unavailable {
     /// Whether a commit was under way whose answer never came. If not, nothing was written.
@@ -290,6 +402,12 @@ pub struct Unavailable {
 }
 
 /// What stood in the way of an outcome.
+///
+/// ```
+/// use graphsink::UnavailableCause;
+///
+/// assert_eq!(UnavailableCause::ShutDown.to_string(), "the engine was shut down first");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum UnavailableCause {

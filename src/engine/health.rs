@@ -22,6 +22,14 @@ const LATE_MAX: Duration = Duration::from_mins(1);
 /// soon. It says nothing of how full the engine is, because under load it is meant to be; that is in `backlog`.
 ///
 /// The engine learns of the database by its own work: while no unit is submitted, an outage goes unnoticed.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let health = engine.health();
+/// let status = if health.ready { 200 } else { 503 };
+/// println!("{status} {}", health.reasons.join("; "));
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -42,6 +50,16 @@ pub struct Health {
 }
 
 /// A stage in the life of an engine.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// use graphsink::EngineStatus;
+///
+/// if engine.health().status == EngineStatus::Failed {
+///     println!("start another engine");
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -57,6 +75,14 @@ pub enum EngineStatus {
 }
 
 /// An actor.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// for actor in engine.health().actors.iter().filter(|actor| !actor.alive) {
+///     println!("{} was last seen {:?} ago", actor.name, actor.seen_ago);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ActorHealth {
@@ -73,6 +99,14 @@ pub struct ActorHealth {
 }
 
 /// The database as the engine knows it from its work.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// if let Some(outage) = engine.health().database.unusable_for {
+///     println!("nobody can write for {outage:?}");
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DatabaseHealth {
@@ -86,6 +120,13 @@ pub struct DatabaseHealth {
 }
 
 /// What was accepted and not yet answered, and how much of that there may be.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let backlog = engine.health().backlog;
+/// println!("{} of {} rows, the oldest unit waits for {:?}", backlog.rows, backlog.rows_max, backlog.oldest_unit);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Backlog {

@@ -83,6 +83,13 @@ struct Inner {
 type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 
 /// How an engine ended.
+///
+/// ```no_run
+/// # async fn run(engine: graphsink::Engine) {
+/// let report = engine.shutdown(std::time::Duration::from_secs(20)).await;
+/// println!("{} committed, submit {:?} again", report.stats.units_committed, report.abandoned);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -94,6 +101,14 @@ pub struct ShutdownReport {
 }
 
 /// What became of the dead letters that were submitted again.
+///
+/// ```no_run
+/// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
+/// let report = engine.resubmit_dead_letters().await?;
+/// println!("{} committed, {} rejected again", report.committed, report.rejected);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct ResubmitReport {
     /// Committed, and dead letters no more.
@@ -112,6 +127,16 @@ impl Engine {
     /// # Errors
     /// When the database cannot be reached within the connect timeout, its encoding is not UTF-8,
     /// or its tables are missing.
+    ///
+    /// ```no_run
+    /// use graphsink::{Config, Engine};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder("postgresql://app@localhost/evidence").build()?;
+    /// let engine = Engine::start(config).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn start(config: Config) -> Result<Self, StartError> {
         telemetry::describe();
         telemetry::limits(&config);

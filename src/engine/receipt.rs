@@ -32,6 +32,14 @@ impl Receipt {
     }
 
     /// The unit's number, ascending in the order of acceptance, unique within the engine.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), graphsink::SubmitError> {
+    /// let receipt = engine.submit(unit).await?;
+    /// println!("accepted as unit {}", receipt.number());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number

@@ -11,6 +11,14 @@ use crate::unit::UnitOfWork;
 pub const UNIT_BYTES_MAX: usize = 64 << 20;
 
 /// A line as it stood in its input.
+///
+/// ```
+/// use graphsink::loader::{Input, Units};
+///
+/// let line = Input::Reader { name: "a test".to_owned(), reader: Box::new(&b"{}\n"[..]) };
+/// let unit = Units::new([line]).next().unwrap().unwrap();
+/// assert_eq!((unit.origin.lines[0].number, &*unit.origin.lines[0].record), (1, &b"{}"[..]));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceLine {
     /// Its number, from 1.

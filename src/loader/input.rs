@@ -23,6 +23,13 @@ const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// Where lines come from.
+///
+/// ```
+/// use graphsink::loader::Input;
+///
+/// let lines = Input::Reader { name: "a test".to_owned(), reader: Box::new(&b"{}"[..]) };
+/// assert_eq!(lines.name(), "a test");
+/// ```
 pub enum Input {
     /// A file.
     File(PathBuf),
@@ -52,6 +59,12 @@ impl Input {
     }
 
     /// The name in messages: the path as given, or `-`.
+    ///
+    /// ```
+    /// use graphsink::loader::Input;
+    ///
+    /// assert_eq!(Input::from_arg("-").name(), "-");
+    /// ```
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -95,6 +108,14 @@ impl fmt::Debug for Input {
 }
 
 /// How far the reading has come, for whoever watches from another thread.
+///
+/// ```
+/// use graphsink::loader::{Input, Units};
+///
+/// let units = Units::new([Input::from_arg("mentions.jsonl.gz")]);
+/// let progress = units.progress(); // for another thread
+/// assert_eq!((progress.bytes(), progress.lines()), (0, 0));
+/// ```
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: AtomicU64,
@@ -103,17 +124,32 @@ pub struct Progress {
 
 impl Progress {
     /// Bytes read of all inputs as they are stored, that is before decompression.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::loader::Progress::default().bytes(), 0);
+    /// ```
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
     /// Lines read that are not blank.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::loader::Progress::default().lines(), 0);
+    /// ```
     pub fn lines(&self) -> u64 {
         self.lines.load(Ordering::Relaxed)
     }
 }
 
 /// Why an input could not be read to its end.
+///
+/// ```
+/// use graphsink::loader::{Input, Units};
+///
+/// let error = Units::new([Input::from_arg("no such file")]).next().unwrap().unwrap_err();
+/// assert_eq!((error.to_string().as_str(), error.line), ("no such file cannot be read beyond line 0", 0));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{input} cannot be read beyond line {line}")]
 pub struct ReadError {

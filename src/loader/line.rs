@@ -49,6 +49,17 @@ struct Named {
 }
 
 /// Rows that a line added to a unit.
+///
+/// ```
+/// use graphsink::UnitOfWork;
+/// use graphsink::loader::{Line, Sample};
+///
+/// let line = Sample::new(7, 1).next().unwrap();
+/// let mut unit = UnitOfWork::new();
+/// let added = Line::parse(line.as_bytes())?.unwrap().add_to(&mut unit);
+/// assert_eq!(added.entities + added.connections + added.mentions, unit.rows());
+/// # Ok::<(), graphsink::loader::LineReason>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Added {
     /// Entities, the repeated ones too.
@@ -61,6 +72,13 @@ pub struct Added {
 
 impl Line {
     /// Parses one line, without its line feed. A blank line is nothing.
+    ///
+    /// ```
+    /// use graphsink::loader::{Line, LineReason};
+    ///
+    /// assert!(matches!(Line::parse(b""), Ok(None)), "a blank line");
+    /// assert!(matches!(Line::parse(b"{}"), Err(LineReason::Missing { field: "restaurant.normalized_name" })));
+    /// ```
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, LineReason> {
         let text =
             std::str::from_utf8(bytes).map_err(|error| LineReason::NotUtf8 { column: error.valid_up_to() + 1 })?;
@@ -74,12 +92,34 @@ impl Line {
     }
 
     /// The unit that the line names.
+    ///
+    /// ```
+    /// use graphsink::loader::{Line, Sample};
+    ///
+    /// let line = Line::parse(Sample::new(7, 1).next().unwrap().as_bytes())?.unwrap();
+    /// println!("{:?}", line.unit());
+    /// # Ok::<(), graphsink::loader::LineReason>(())
+    /// ```
     #[must_use]
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
 
     /// Adds what the line says to a unit, entities first.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::loader::{Line, Sample};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// for line in Sample::new(7, 3) {
+    ///     if let Some(line) = Line::parse(line.as_bytes())? {
+    ///         line.add_to(&mut unit);
+    ///     }
+    /// }
+    /// assert!(unit.rows() >= 3);
+    /// # Ok::<(), graphsink::loader::LineReason>(())
+    /// ```
     pub fn add_to(self, unit: &mut UnitOfWork) -> Added {
         let mut entities = 1;
         let attributes: Vec<_> =

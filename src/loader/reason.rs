@@ -1,6 +1,13 @@
 //! Why a line cannot be written.
 
 /// A line that is not of the format.
+///
+/// ```
+/// use graphsink::loader::{LineError, LineReason};
+///
+/// let error = LineError { line: 7, reason: LineReason::Missing { field: "source.url" } };
+/// assert_eq!(error.to_string(), "line 7: source.url is missing");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct LineError {
@@ -11,6 +18,12 @@ pub struct LineError {
 }
 
 /// Why a line cannot be written.
+///
+/// ```
+/// use graphsink::loader::{Line, LineReason};
+///
+/// assert!(matches!(Line::parse(b"[]"), Err(LineReason::NotObject { .. })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineReason {
@@ -85,6 +98,12 @@ pub enum LineReason {
 
 impl LineReason {
     /// A short stable name of the reason, for counting; as [`InvalidUnit::rule`](crate::InvalidUnit::rule).
+    ///
+    /// ```
+    /// use graphsink::loader::LineReason;
+    ///
+    /// assert_eq!(LineReason::Missing { field: "source.url" }.rule(), "missing_field");
+    /// ```
     #[must_use]
     pub const fn rule(&self) -> &'static str {
         match self {

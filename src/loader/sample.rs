@@ -82,12 +82,27 @@ impl Sample {
     ///
     /// # Panics
     /// Never: it is a constant.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::loader::Sample::as_of().to_rfc3339(), "2025-06-01T00:00:00+00:00");
+    /// ```
     #[must_use]
     pub fn as_of() -> Timestamp {
         Utc.timestamp_opt(Self::AS_OF_SECONDS, 0).single().expect("a time in range")
     }
 
     /// The sample as a stream of bytes.
+    ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// use graphsink::loader::Sample;
+    ///
+    /// let mut lines = String::new();
+    /// Sample::new(7, 2).into_reader().read_to_string(&mut lines)?;
+    /// assert!(lines.ends_with("}\n"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_reader(self) -> impl Read + Send + use<> {
         SampleReader { sample: self, line: Vec::new(), given: 0 }
     }

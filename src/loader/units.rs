@@ -24,6 +24,18 @@ use crate::unit::{Row, UnitOfWork};
 pub const UNIT_ROWS_MAX: usize = 10_000;
 
 /// One unit of the input.
+///
+/// ```
+/// use graphsink::loader::{Input, Sample, Units};
+///
+/// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+/// for unit in Units::new([sample]) {
+///     match unit.unwrap().content {
+///         Ok(unit) => assert!(unit.rows() > 0),
+///         Err(errors) => panic!("{errors:?}"),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct InputUnit {
     /// Where it came from.
@@ -33,6 +45,14 @@ pub struct InputUnit {
 }
 
 /// The lines that a unit came from.
+///
+/// ```
+/// use graphsink::loader::{Input, Sample, Units};
+///
+/// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+/// let unit = Units::new([sample]).next().unwrap().unwrap();
+/// assert_eq!((&*unit.origin.input, unit.origin.lines[0].number), ("sample", 1));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The input's name.
@@ -47,6 +67,16 @@ pub struct Origin {
 
 impl Origin {
     /// The line that a row of the unit came from.
+    ///
+    /// ```
+    /// use graphsink::loader::{Input, Sample, Units};
+    ///
+    /// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+    /// use graphsink::{Row, Table};
+    ///
+    /// let unit = Units::new([sample]).next().unwrap().unwrap();
+    /// assert_eq!(unit.origin.line_of(Row { table: Table::Entities, index: 0 }), Some(1));
+    /// ```
     #[must_use]
     pub fn line_of(&self, row: Row) -> Option<u64> {
         let rows = |added: Added| match row.table {
@@ -59,6 +89,14 @@ impl Origin {
 }
 
 /// Iterates over the units of inputs, in the order given.
+///
+/// ```
+/// use graphsink::loader::{Input, Sample, Units};
+///
+/// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+/// let units: Result<Vec<_>, _> = Units::new([sample]).collect();
+/// assert!(!units.unwrap().is_empty());
+/// ```
 pub struct Units {
     inputs: VecDeque<Input>,
     open: Option<OpenInput>,
@@ -82,6 +120,13 @@ struct OpenInput {
 
 impl Units {
     /// Reads these inputs one after the other. Nothing is opened before the first unit is asked for.
+    ///
+    /// ```
+    /// use graphsink::loader::{Input, Sample, Units};
+    ///
+    /// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+    /// assert!(Units::new([sample]).next().is_some());
+    /// ```
     #[must_use]
     pub fn new(inputs: impl IntoIterator<Item = Input>) -> Self {
         Self {
@@ -98,6 +143,14 @@ impl Units {
     }
 
     /// Whether units carry the bytes of their lines. Default: true.
+    ///
+    /// ```
+    /// use graphsink::loader::{Input, Sample, Units};
+    ///
+    /// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+    /// let unit = Units::new([sample]).keep_records(false).next().unwrap().unwrap();
+    /// assert!(unit.origin.lines[0].record.is_empty(), "less memory");
+    /// ```
     #[must_use]
     pub fn keep_records(mut self, keep: bool) -> Self {
         self.keep_records = keep;
@@ -105,6 +158,14 @@ impl Units {
     }
 
     /// Rows beyond which a unit is rejected without being put together. Default: [`UNIT_ROWS_MAX`].
+    ///
+    /// ```
+    /// use graphsink::loader::{Input, Sample, Units};
+    ///
+    /// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+    /// // As many as the engine takes.
+    /// assert!(Units::new([sample]).unit_rows_max(500).next().is_some());
+    /// ```
     #[must_use]
     pub fn unit_rows_max(mut self, rows: usize) -> Self {
         self.unit_rows_max = rows;
@@ -112,6 +173,16 @@ impl Units {
     }
 
     /// How far the reading has come.
+    ///
+    /// ```
+    /// use graphsink::loader::{Input, Sample, Units};
+    ///
+    /// let sample = Input::Reader { name: "sample".to_owned(), reader: Box::new(Sample::new(7, 3).into_reader()) };
+    /// let units = Units::new([sample]);
+    /// let progress = units.progress();
+    /// assert!(units.count() > 0);
+    /// assert_eq!(progress.lines(), 3);
+    /// ```
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)

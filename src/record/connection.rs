@@ -12,6 +12,14 @@ use super::{EntityName, Merge, SortedSet};
 ///
 /// The order of `ConnectionKey<Uuid>` is the order in which every writer locks rows of
 /// `connections`. It is part of the compatibility contract between versions of graphsink.
+///
+/// ```
+/// use graphsink::{ConnectionKey, SortedSet};
+/// use uuid::Uuid;
+///
+/// let key = |dish| ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::from_u128(dish), dish_attributes: SortedSet::default() };
+/// assert!(key(1) < key(2));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey<R> {
     /// The restaurant.
@@ -23,6 +31,13 @@ pub struct ConnectionKey<R> {
 }
 
 /// How a unit names a connection: by its key, or by the id of a row that exists.
+///
+/// ```
+/// use graphsink::ConnectionName;
+///
+/// let name = ConnectionName::Id(uuid::Uuid::nil());
+/// assert_eq!(name.to_string(), "connection 00000000-0000-0000-0000-000000000000");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConnectionName {
     /// By key; created when it does not exist.
@@ -33,6 +48,13 @@ pub enum ConnectionName {
 
 impl ConnectionName {
     /// The id, if it is named by one.
+    ///
+    /// ```
+    /// use graphsink::ConnectionName;
+    ///
+    /// let id = uuid::Uuid::from_u128(7);
+    /// assert_eq!(ConnectionName::Id(id).id(), Some(id));
+    /// ```
     #[must_use]
     pub const fn id(&self) -> Option<Uuid> {
         match self {
@@ -52,6 +74,14 @@ impl fmt::Display for ConnectionName {
 }
 
 /// What is said of a connection besides its key and its mentions.
+///
+/// ```
+/// use graphsink::{ConnectionFacts, Merge};
+///
+/// let mut facts = ConnectionFacts::<uuid::Uuid>::default();
+/// facts.merge(ConnectionFacts { is_menu_item: true, ..ConnectionFacts::default() });
+/// assert!(facts.is_menu_item);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionFacts<R> {
     /// Categories that the dish was put into here.

@@ -110,6 +110,14 @@ impl EntityKey {
 }
 
 /// How a unit names an entity: by its key, or by the id of a row that exists.
+///
+/// ```
+/// use graphsink::{EntityKey, EntityName, EntityType};
+///
+/// let by_key = EntityName::from(EntityKey::new(EntityType::DishOrCategory, "brisket"));
+/// let by_id = EntityName::from(uuid::Uuid::from_u128(7));
+/// assert_ne!(by_key, by_id);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntityName {
     /// By type and name; created when it does not exist.
@@ -141,6 +149,14 @@ impl fmt::Display for EntityName {
 
 /// What is known of an entity besides its key. `R` names other entities: [`EntityName`] before a
 /// transaction knows their ids, [`Uuid`] afterwards and in the database.
+///
+/// ```
+/// use graphsink::{EntityFacts, Merge};
+///
+/// let mut facts = EntityFacts::<uuid::Uuid> { aliases: ["Franklin's".into()].into_iter().collect(), ..EntityFacts::default() };
+/// facts.merge(EntityFacts { aliases: ["Franklin BBQ".into()].into_iter().collect(), ..EntityFacts::default() });
+/// assert_eq!(facts.aliases.len(), 2);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntityFacts<R> {
     /// Other spellings. Never the name itself.
@@ -159,6 +175,10 @@ impl<R> Default for EntityFacts<R> {
 
 impl<R: Ord> EntityFacts<R> {
     /// Whether nothing is said: the entity is merely referenced.
+    ///
+    /// ```
+    /// assert!(graphsink::EntityFacts::<uuid::Uuid>::default().is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.aliases.is_empty() && self.restaurant_attributes.is_empty() && self.place.is_none()

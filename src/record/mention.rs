@@ -249,6 +249,13 @@ impl Merge for Arc<Mention> {
 }
 
 /// What makes a mention the same mention.
+///
+/// ```
+/// use graphsink::{ConnectionName, MentionName, SourceType};
+///
+/// let connection = ConnectionName::Id(uuid::Uuid::from_u128(7));
+/// let name = MentionName { connection, source_type: SourceType::Post, source_id: "t3_xyz".into() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MentionName {
     /// The connection it speaks of.

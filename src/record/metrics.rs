@@ -30,6 +30,13 @@ pub const SCORE_DECAY_DAYS: f64 = 60.0;
 const MICROS_PER_DAY: f64 = 86_400_000_000.0;
 
 /// How lively a connection is.
+///
+/// ```
+/// use graphsink::ActivityLevel;
+///
+/// assert_eq!(serde_json::to_string(&ActivityLevel::Trending)?, "\"trending\"");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivityLevel {
@@ -43,6 +50,10 @@ pub enum ActivityLevel {
 
 impl ActivityLevel {
     /// The label of the database's enum `activity_level`.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::ActivityLevel::Active.as_str(), "active");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +64,13 @@ impl ActivityLevel {
     }
 
     /// The level with this label.
+    ///
+    /// ```
+    /// use graphsink::ActivityLevel;
+    ///
+    /// assert_eq!(ActivityLevel::from_label("normal"), Some(ActivityLevel::Normal));
+    /// assert_eq!(ActivityLevel::from_label("asleep"), None);
+    /// ```
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         [Self::Trending, Self::Active, Self::Normal].into_iter().find(|level| level.as_str() == label)
@@ -96,6 +114,16 @@ pub(crate) fn days_before(as_of: Timestamp, days: i64) -> Timestamp {
 }
 
 /// One of a connection's best mentions, as kept in `top_mentions`.
+///
+/// ```
+/// use graphsink::TopMention;
+///
+/// let json = r#"{"mention_id":"00000000-0000-0000-0000-000000000007","score":9.5,"upvotes":12,
+///                "content_excerpt":"the brisket","source_url":"https://example.org/t3","created_at":"2024-01-10T14:20:00Z"}"#;
+/// let best: TopMention<'_> = serde_json::from_str(json)?;
+/// assert_eq!(best.upvotes, 12);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopMention<'a> {
     /// The mention's id.
@@ -190,6 +218,17 @@ impl<'a> TopMention<'a> {
 }
 
 /// The columns of a connection that follow from its mentions.
+///
+/// ```
+/// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+///
+/// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+/// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+/// let id = uuid::Uuid::from_u128(7);
+/// let metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
+/// assert_eq!((metrics.mention_count, metrics.total_upvotes, metrics.top_mentions.len()), (1, 12, 1));
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionMetrics<'a> {
     /// Number of mentions.
@@ -209,9 +248,28 @@ pub struct ConnectionMetrics<'a> {
 }
 
 /// Figures as they stand in the database.
+///
+/// ```
+/// let stored: graphsink::StoredMetrics = graphsink::ConnectionMetrics::empty();
+/// assert_eq!(stored.mention_count, 0);
+/// ```
 pub type StoredMetrics = ConnectionMetrics<'static>;
 
 /// What an epoch did to one mention of an existing connection.
+///
+/// ```
+/// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+///
+/// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+/// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+/// let id = uuid::Uuid::from_u128(7);
+/// let newer = post.clone().upvotes(40);
+/// let change = MentionChange::Replaced { mention_id: id, before: &post, mention: &newer };
+/// let stored = ConnectionMetrics::from_mentions([(id, &post)], now);
+/// let threads = std::collections::HashSet::from(["t3_xyz"]);
+/// assert_eq!(stored.advance(&[change], 1, &threads, now).0.total_upvotes, 40);
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum MentionChange<'a> {
     /// A mention that was not there.
@@ -234,6 +292,13 @@ pub enum MentionChange<'a> {
 
 /// What `advance` could not know and the caller must read from the mention rows, after the
 /// epoch's mentions were written.
+///
+/// ```
+/// use graphsink::RereadNeeded;
+///
+/// let reread = RereadNeeded { newest: true, ..RereadNeeded::default() };
+/// assert!(reread.any() && !reread.threads);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RereadNeeded {
     /// A re-observed mention moved to another thread: count the distinct threads.
@@ -246,6 +311,10 @@ pub struct RereadNeeded {
 
 impl RereadNeeded {
     /// Whether anything must be read.
+    ///
+    /// ```
+    /// assert!(!graphsink::RereadNeeded::default().any());
+    /// ```
     #[must_use]
     pub const fn any(self) -> bool {
         self.threads || self.newest || self.top
@@ -254,6 +323,10 @@ impl RereadNeeded {
 
 impl<'a> ConnectionMetrics<'a> {
     /// The figures of a connection without mentions.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::ConnectionMetrics::empty().last_mentioned_at, None);
+    /// ```
     #[must_use]
     pub const fn empty() -> Self {
         Self {
@@ -268,6 +341,16 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// The figures of exactly these mentions.
+    ///
+    /// ```
+    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+    ///
+    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+    /// let id = uuid::Uuid::from_u128(7);
+    /// assert_eq!(ConnectionMetrics::from_mentions([(id, &post)], now).top_mentions[0].score, 12.0);
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
         let mut metrics = Self::empty();
         let mut threads = HashSet::default();
@@ -289,6 +372,20 @@ impl<'a> ConnectionMetrics<'a> {
     /// `recent_before` is the number of mentions that were recent at `as_of` before the changes;
     /// `known_threads` are those threads of the changes that the connection already had. Where
     /// the second part of the answer says so, the figures lack what must be read again.
+    ///
+    /// ```
+    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+    ///
+    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+    /// let id = uuid::Uuid::from_u128(7);
+    /// let change = MentionChange::Inserted { mention_id: id, mention: &post };
+    /// let (before, no_threads) = (ConnectionMetrics::empty(), std::collections::HashSet::<&str>::new());
+    /// let (after, reread) = before.advance(&[change], 0, &no_threads, now);
+    /// assert_eq!(after, ConnectionMetrics::from_mentions([(id, &post)], now));
+    /// # assert!(!reread.threads && !reread.newest);
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     #[must_use]
     pub fn advance<S: BuildHasher>(
         &'a self,
@@ -354,6 +451,18 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// Ranks and cuts the best mentions, scores them at `as_of`, and sets the activity level.
+    ///
+    /// ```
+    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+    ///
+    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+    /// let id = uuid::Uuid::from_u128(7);
+    /// let mut metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
+    /// metrics.set_top(now + chrono::TimeDelta::days(60));
+    /// assert!(metrics.top_mentions[0].score < 12.0, "older, and so worth less");
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     pub fn set_top(&mut self, as_of: Timestamp) {
         // Stable: stored mentions that tie keep the order that their source ids gave them.
         self.top_mentions.sort_by(TopMention::rank);
@@ -372,6 +481,18 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// Whether a mention could be recent at `as_of`; false spares counting them.
+    ///
+    /// ```
+    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+    ///
+    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+    /// let id = uuid::Uuid::from_u128(7);
+    /// let metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
+    /// assert!(metrics.may_have_recent(now));
+    /// assert!(!metrics.may_have_recent(now + chrono::TimeDelta::days(31)));
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     #[must_use]
     pub fn may_have_recent(&self, as_of: Timestamp) -> bool {
         self.last_mentioned_at.is_some_and(|last| last >= days_before(as_of, RECENT_DAYS))
@@ -380,6 +501,18 @@ impl<'a> ConnectionMetrics<'a> {
     /// Whether `self`, freshly computed, says the same as the stored figures. Scores decay with
     /// every passing microsecond; `score_tolerance` is the relative error below which a stored
     /// score still counts as the same.
+    ///
+    /// ```
+    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
+    ///
+    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
+    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
+    /// let id = uuid::Uuid::from_u128(7);
+    /// let stored = ConnectionMetrics::from_mentions([(id, &post)], now);
+    /// let later = ConnectionMetrics::from_mentions([(id, &post)], now + chrono::TimeDelta::minutes(1));
+    /// assert!(later.agrees_with(&stored, 1e-3) && !later.agrees_with(&stored, 0.0));
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     #[must_use]
     pub fn agrees_with(&self, stored: &ConnectionMetrics<'_>, score_tolerance: f64) -> bool {
         self.mention_count == stored.mention_count

@@ -20,6 +20,12 @@ use super::{Merge, Timestamp};
 pub struct Coordinate(i64);
 
 /// Why a number is no coordinate.
+///
+/// ```
+/// use graphsink::{Coordinate, CoordinateError};
+///
+/// assert_eq!(Coordinate::longitude(181.0), Err(CoordinateError::OutOfRange { limit: 180 }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CoordinateError {
     /// NaN or infinite.
@@ -126,6 +132,18 @@ impl fmt::Display for Coordinate {
 
 /// One observation of where a restaurant is. The newest observation wins **as a whole**: a newer
 /// one without an address leaves the restaurant without an address.
+///
+/// ```
+/// use graphsink::{Place, Timestamp};
+///
+/// let at = |time: &str| -> Result<Place, chrono::ParseError> {
+///     let observed_at: Timestamp = time.parse()?;
+///     Ok(Place { location: None, address: None, google_place_id: None, metadata: None, observed_at })
+/// };
+/// let moved = Place { address: Some("12 Oak St".to_owned()), ..at("2024-01-10T00:00:00Z")? };
+/// assert!(moved.location.is_none());
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
     /// Latitude and longitude, both or neither.
@@ -143,6 +161,17 @@ pub struct Place {
 impl Place {
     /// The order of "wins": the newer observation; at equal times the greater serialized value
     /// (address, Google's id, latitude, longitude, metadata as one canonical JSON text).
+    ///
+    /// ```
+    /// use graphsink::{Place, Timestamp};
+    ///
+    /// let at = |time: &str| -> Result<Place, chrono::ParseError> {
+    ///     let observed_at: Timestamp = time.parse()?;
+    ///     Ok(Place { location: None, address: None, google_place_id: None, metadata: None, observed_at })
+    /// };
+    /// assert!(at("2024-02-01T00:00:00Z")?.precedence(&at("2024-01-01T00:00:00Z")?).is_gt());
+    /// # Ok::<(), chrono::ParseError>(())
+    /// ```
     #[must_use]
     pub fn precedence(&self, other: &Self) -> Ordering {
         self.observed_at.cmp(&other.observed_at).then_with(|| self.serialized().cmp(&other.serialized()))

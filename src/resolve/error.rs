@@ -4,6 +4,13 @@ use crate::config::ConfigError;
 use crate::store::StoreError;
 
 /// Why a resolver gave no answers. Its text carries no name.
+///
+/// ```
+/// use graphsink::resolve::ResolveError;
+///
+/// let error = ResolveError::MissingIndex { index: "entities_aliases_idx" };
+/// assert!(error.to_string().contains("Migrations::all()"), "it says what to do");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {

@@ -149,6 +149,17 @@ const TEXT_CONFIDENCE: f64 = 0.96;
 const SAMPLE_GOOD_FOR: Duration = Duration::from_mins(10);
 
 /// Answers which entities names mean. Cheap to clone, usable from any task. See the [module](self).
+///
+/// ```no_run
+/// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
+/// use graphsink::EntityType;
+/// use graphsink::resolve::Query;
+///
+/// let task = resolver.clone();
+/// let found = task.find(&[Query::new(EntityType::DishOrCategory, "brisket")]).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Resolver {
     inner: Arc<Inner>,
@@ -179,6 +190,15 @@ impl Resolver {
     ///
     /// # Errors
     /// When a setting cannot work, the database cannot be reached, or an index is missing.
+    ///
+    /// ```no_run
+    /// # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
+    /// use graphsink::resolve::{Resolver, ResolverSettings};
+    ///
+    /// let resolver = Resolver::attach(&engine, ResolverSettings::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn attach(engine: &Engine, settings: ResolverSettings) -> Result<Self, ResolveError> {
         let resolver = Self::start(engine.config(), settings, engine.runtime().clone()).await?;
         let cache: Weak<dyn CommitListener> = Arc::downgrade(&(Arc::clone(&resolver.inner.cache) as Arc<_>));
@@ -194,6 +214,17 @@ impl Resolver {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use graphsink::Config;
+    /// use graphsink::resolve::{Resolver, ResolverSettings};
+    ///
+    /// let config = Config::builder("postgresql://reader@replica/evidence").build()?;
+    /// let resolver = Resolver::connect(&config, ResolverSettings::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(config: &Config, settings: ResolverSettings) -> Result<Self, ResolveError> {
         Self::start(config, settings, Handle::current()).await
     }
@@ -219,6 +250,23 @@ impl Resolver {
     ///
     /// # Errors
     /// When a text can be no name, or the database cannot be read. Nothing is written in any case.
+    ///
+    /// ```no_run
+    /// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use graphsink::resolve::{Decision, Query};
+    /// use graphsink::EntityType;
+    ///
+    /// let name = Query::new(EntityType::Restaurant, "franklin barbeque").original("Franklin's").city("Austin");
+    /// for resolution in resolver.resolve(&[name]).await? {
+    ///     match resolution.decision {
+    ///         Decision::Existing { entity, .. } => println!("{} ({:.2})", entity.name, entity.confidence),
+    ///         Decision::New { key, .. } => println!("{} is new", key.name),
+    ///         Decision::Ambiguous { candidates } => println!("one of {}?", candidates.len()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn resolve(&self, queries: &[Query]) -> Result<Vec<Resolution>, ResolveError> {
         let (ranked, corpus) = self.rank(queries).await?;
         let mut decisions: Vec<Decision> =
@@ -265,6 +313,18 @@ impl Resolver {
     ///
     /// # Errors
     /// When a text can be no name, or the database cannot be read.
+    ///
+    /// ```no_run
+    /// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use graphsink::EntityType;
+    /// use graphsink::resolve::Query;
+    ///
+    /// if let [Some(found)] = &resolver.find(&[Query::new(EntityType::Restaurant, "franklin barbeque")]).await?[..] {
+    ///     println!("{}: {} by {}", found.id, found.name, found.tier.as_str());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn find(&self, queries: &[Query]) -> Result<Vec<Option<Candidate>>, ResolveError> {
         let (ranked, _) = self.rank(queries).await?;
         let good_enough = |candidate: &&Candidate| candidate.confidence >= self.inner.settings.read_only;

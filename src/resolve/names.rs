@@ -44,6 +44,18 @@ const LOOKUP_NAMES: usize = 1_000;
 type LookedUp = (usize, Vec<Arc<Ranked>>);
 
 /// Names that are being collected. See the [module](super#whole-inputs).
+///
+/// ```no_run
+/// use graphsink::UnitOfWork;
+/// use graphsink::resolve::{Names, Resolver};
+///
+/// # async fn run(resolver: Resolver, units: Vec<UnitOfWork>) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut names = Names::new(resolver);
+/// units.iter().for_each(|unit| names.add(unit));
+/// let names = names.resolve().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Names {
     resolver: Resolver,
@@ -58,6 +70,16 @@ pub struct Names {
 
 impl Names {
     /// No names yet, to be decided by this resolver: by its tiers, thresholds and policy.
+    ///
+    /// ```no_run
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::resolve::{Names, Resolver};
+    ///
+    /// # async fn run(resolver: Resolver, units: Vec<UnitOfWork>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let names = Names::new(resolver);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new(resolver: Resolver) -> Self {
         let turns = Arc::new(Semaphore::new(resolver.inner.settings.connections as usize));
@@ -66,6 +88,19 @@ impl Names {
 
     /// Takes the names of a unit: of its entities that are named by type and name. Aliases are taken for what the author
     /// wrote, addresses for evidence. A unit that breaks a rule is passed over, as nothing of it will be written.
+    ///
+    /// ```no_run
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::resolve::{Names, Resolver};
+    ///
+    /// # async fn run(resolver: Resolver, units: Vec<UnitOfWork>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut names = Names::new(resolver);
+    /// for unit in &units {
+    ///     names.add(unit);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add(&mut self, unit: &UnitOfWork) {
         if unit.validate(self.resolver.inner.unit_rows_max).is_err() {
             return;
@@ -105,6 +140,18 @@ impl Names {
     ///
     /// # Errors
     /// When the database cannot be read. Nothing is written in any case.
+    ///
+    /// ```no_run
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::resolve::{Names, Resolver};
+    ///
+    /// # async fn run(resolver: Resolver, units: Vec<UnitOfWork>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut names = Names::new(resolver);
+    /// names.add(&units[0]);
+    /// println!("{:?}", names.resolve().await?.counts());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn resolve(mut self) -> Result<ResolvedNames, ResolveError> {
         self.look_up();
         self.seen = HashSet::default();
@@ -147,6 +194,15 @@ impl Names {
 }
 
 /// How the names of an input were decided; each name counts once, however often it occurs.
+///
+/// ```
+/// use graphsink::resolve::NameCounts;
+///
+/// fn known(counts: &NameCounts) -> u64 {
+///     counts.exact + counts.alias + counts.fuzzy
+/// }
+/// assert_eq!(known(&NameCounts::default()), 0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct NameCounts {
@@ -165,6 +221,12 @@ pub struct NameCounts {
 }
 
 /// A name that is like others, but not enough, or like several.
+///
+/// ```
+/// fn ask(flagged: &graphsink::resolve::FlaggedName) {
+///     println!("{} {:?}, as authors write {:?}: which one?", flagged.key.entity_type, flagged.key.name, flagged.texts);
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlaggedName {
     /// Its type and name.
@@ -178,6 +240,12 @@ pub struct FlaggedName {
 }
 
 /// What a flagged name may be.
+///
+/// ```
+/// fn show(candidate: &graphsink::resolve::FlaggedCandidate) {
+///     println!("{} ({:.2}), {:?}", candidate.name, candidate.confidence, candidate.id);
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlaggedCandidate {
     /// The entity's name.
@@ -191,6 +259,12 @@ pub struct FlaggedCandidate {
 }
 
 /// The decisions on all names of an input.
+///
+/// ```
+/// use graphsink::resolve::{NameCounts, ResolvedNames};
+///
+/// assert_eq!(ResolvedNames::default().counts(), NameCounts::default());
+/// ```
 #[derive(Debug, Default)]
 pub struct ResolvedNames {
     taken_for: HashMap<EntityKey, Arc<str>>,
@@ -201,6 +275,16 @@ pub struct ResolvedNames {
 impl ResolvedNames {
     /// Gives the entities of a unit the names that were decided; each name that is another's becomes an alias. The
     /// unit's rows stay where they are, and so do its labels.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::resolve::ResolvedNames;
+    ///
+    /// fn decided(names: &ResolvedNames, mut unit: UnitOfWork) -> UnitOfWork {
+    ///     names.apply(&mut unit);
+    ///     unit
+    /// }
+    /// ```
     pub fn apply(&self, unit: &mut UnitOfWork) {
         if !self.taken_for.is_empty() {
             unit.rename(|key| self.taken_for.get(key));
@@ -208,12 +292,26 @@ impl ResolvedNames {
     }
 
     /// How many names were decided in which way.
+    ///
+    /// ```
+    /// fn log(names: &graphsink::resolve::ResolvedNames) {
+    ///     println!("{} new, {} to look at", names.counts().new, names.counts().flagged);
+    /// }
+    /// ```
     #[must_use]
     pub const fn counts(&self) -> NameCounts {
         self.counts
     }
 
     /// Names that are worth a look, by type and name.
+    ///
+    /// ```
+    /// fn review(names: &graphsink::resolve::ResolvedNames) {
+    ///     for flagged in names.flagged() {
+    ///         println!("{:?} may be {:?}", flagged.key.name, flagged.candidates.first().map(|candidate| &candidate.name));
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn flagged(&self) -> &[FlaggedName] {
         &self.flagged

@@ -8,6 +8,16 @@ use crate::record::{EntityKey, EntityType};
 use crate::unit::{EntityHandle, UnitOfWork};
 
 /// A name whose entity is sought.
+///
+/// ```
+/// use graphsink::EntityType;
+/// use graphsink::resolve::Query;
+///
+/// let name = Query::new(EntityType::Restaurant, "franklin barbecue")
+///     .original("Franklin's")
+///     .address("900 E 11th St")
+///     .city("Austin");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Query {
     pub(crate) key: EntityKey,
@@ -104,6 +114,12 @@ impl Query {
 }
 
 /// How an entity was found. The order is that in which the tiers are asked.
+///
+/// ```
+/// use graphsink::resolve::Tier;
+///
+/// assert!(Tier::Exact < Tier::Alias && Tier::Alias < Tier::Fuzzy);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// By its type and its name, byte by byte.
@@ -131,6 +147,14 @@ impl Tier {
 }
 
 /// An entity that a name may mean.
+///
+/// ```
+/// use graphsink::resolve::{Candidate, Tier};
+///
+/// fn is_certain(candidate: &Candidate) -> bool {
+///     candidate.tier == Tier::Exact || candidate.confidence > 0.95
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// The entity's id.
@@ -144,6 +168,14 @@ pub struct Candidate {
 }
 
 /// What a name was resolved to.
+///
+/// ```
+/// use graphsink::resolve::Decision;
+///
+/// fn needs_a_person(decision: &Decision) -> bool {
+///     matches!(decision, Decision::Ambiguous { .. })
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// An entity of the database.
@@ -172,6 +204,14 @@ pub enum Decision {
 
 impl Decision {
     /// The key of the entity that is to be created; nothing for any other decision.
+    ///
+    /// ```
+    /// use graphsink::resolve::Decision;
+    /// use graphsink::{EntityKey, EntityType};
+    ///
+    /// let key = EntityKey::new(EntityType::Restaurant, "blue door");
+    /// assert_eq!(Decision::New { key: key.clone(), alias: None }.new_key(), Some(&key));
+    /// ```
     #[must_use]
     pub const fn new_key(&self) -> Option<&EntityKey> {
         match self {
@@ -182,6 +222,14 @@ impl Decision {
 }
 
 /// The answer to one [`Query`].
+///
+/// ```
+/// use graphsink::resolve::Resolution;
+///
+/// fn log(resolution: &Resolution) {
+///     println!("{:?}, of {} candidates", resolution.decision, resolution.candidates.len());
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// What to do.
@@ -196,6 +244,18 @@ impl Resolution {
     /// Writes the decision into a unit: names the existing entity by its id and adds the alias, or adds the new
     /// entity by its key. The handle is the entity's in that unit; nothing when the decision is
     /// [`Ambiguous`](Decision::Ambiguous), and then the unit is as it was.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    /// use graphsink::resolve::{Decision, Resolution};
+    /// use graphsink::{EntityKey, EntityType};
+    ///
+    /// let key = EntityKey::new(EntityType::Restaurant, "blue door");
+    /// let decision = Decision::New { key, alias: Some("The Blue Door".into()) };
+    /// let mut unit = UnitOfWork::new();
+    /// assert!(Resolution { decision, candidates: Vec::new() }.put(&mut unit).is_some());
+    /// assert_eq!(unit.rows(), 1);
+    /// ```
     pub fn put(&self, unit: &mut UnitOfWork) -> Option<EntityHandle> {
         let (entity, alias) = match &self.decision {
             Decision::Existing { entity, alias } => (unit.existing_entity(entity.id), alias),

@@ -6,6 +6,13 @@ use super::Tier;
 use crate::config::ConfigError;
 
 /// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
+///
+/// ```
+/// use graphsink::resolve::{GreyZone, ResolverSettings};
+///
+/// assert_eq!(GreyZone::default(), GreyZone::Flag);
+/// let settings = ResolverSettings::default().grey_zone(GreyZone::Create);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GreyZone {
     /// The best candidate is taken.
@@ -29,6 +36,12 @@ pub(crate) enum Band {
 }
 
 /// Settings of a [`Resolver`](crate::resolve::Resolver). Checked when it is made.
+///
+/// ```
+/// use graphsink::resolve::{GreyZone, ResolverSettings, Tier};
+///
+/// let settings = ResolverSettings::default().deepest(Tier::Alias).accept_above(0.9).grey_zone(GreyZone::Accept);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct ResolverSettings {

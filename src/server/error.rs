@@ -4,6 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why an embedded server could not be found, prepared, started or stopped.
+///
+/// ```
+/// use graphsink::server::{EmbeddedServer, ServerError};
+///
+/// # async fn example() -> Result<(), ServerError> {
+/// match EmbeddedServer::temporary().await {
+///     Err(ServerError::NotFound { wanted }) => println!("install PostgreSQL {wanted}"),
+///     server => println!("{}", server?.version()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {

@@ -102,6 +102,15 @@ impl EmbeddedServer {
     }
 
     /// Starts describing a server; without further calls it is a temporary one.
+    ///
+    /// ```
+    /// use graphsink::server::EmbeddedServer;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = EmbeddedServer::builder().setting("max_wal_size", "4GB").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ServerBuilder {
         ServerBuilder::new()
     }

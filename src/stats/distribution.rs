@@ -20,6 +20,13 @@ const VALUE_MAX: u64 = (1 << MAX_VALUE_POWER) - 1;
 ///
 /// As JSON it also has its quantiles: `count`, `sum`, `p50`, `p90`, `p99`, `max`, and `buckets`, each the largest value that
 /// belongs to it and how many there were.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let rows = engine.stats().epoch_rows;
+/// println!("half of the transactions have at most {} rows, the largest has {}", rows.quantile(0.5), rows.max());
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "Wire", from = "Wire")]
 pub struct Distribution {
@@ -138,6 +145,13 @@ impl Distribution {
 /// How durations are spread; known to 3 %.
 ///
 /// As JSON it is a [`Distribution`] named `microseconds`.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let commit = engine.stats().commit;
+/// println!("commits: mean {:?}, p99 {:?}", commit.mean(), commit.quantile(0.99));
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Latency {
     microseconds: Distribution,
@@ -145,6 +159,10 @@ pub struct Latency {
 
 impl Latency {
     /// How many there were.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Stats::default().commit.count(), 0);
+    /// ```
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.microseconds.count()

@@ -22,6 +22,14 @@ const SHOWN: usize = 10;
 const HALF_LIFE: Duration = Duration::from_mins(1);
 
 /// A connection that many units name.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// for hot in engine.stats().hot_connections {
+///     println!("{}: {} rows lately, or {} fewer", hot.connection_id, hot.recent_rows, hot.overcount);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HotConnection {
     /// Its id in the database.

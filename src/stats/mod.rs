@@ -20,6 +20,14 @@ use crate::record::Timestamp;
 /// offer it as JSON: see [`Engine::stats`](crate::Engine::stats).
 ///
 /// Numbers are counted one by one, not under a lock: those of one moment may differ by what happened while they were read.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let stats = engine.stats();
+/// println!("{} of {} units committed", stats.units_committed, stats.units_submitted);
+/// println!("p99 {:?}", stats.acknowledgement.quantile(0.99));
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -98,6 +106,13 @@ impl Stats {
 }
 
 /// Totals of one table, of committed transactions.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let mentions = engine.stats().mentions;
+/// println!("{} new, {} newer, {} known", mentions.inserted, mentions.updated, mentions.unchanged);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableStats {
     /// Rows as submitted.
@@ -125,6 +140,13 @@ impl TableStats {
 }
 
 /// Connections to the database.
+///
+/// ```no_run
+/// # fn look(engine: &graphsink::Engine) {
+/// let pool = engine.stats().pool;
+/// println!("{} of {} connections are in use", pool.in_use(), pool.max);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolStats {
     /// Open ones.

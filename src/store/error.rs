@@ -7,6 +7,11 @@ use tokio_postgres::error::DbError;
 
 /// An error of the database or of the way to it. Its text, also in `Debug`, carries no value of a
 /// row and no password; for that reason the driver's error is not given as its source.
+///
+/// ```
+/// let error = graphsink::StoreError::NoAnswer(std::time::Duration::from_secs(31));
+/// assert_eq!(error.to_string(), "no answer within 31s: the server or the network in between is silent");
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -98,12 +103,23 @@ impl From<tokio_postgres::Error> for StoreError {
 
 impl StoreError {
     /// The SQLSTATE, where PostgreSQL itself spoke.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::StoreError::ShutDown.sqlstate(), None, "PostgreSQL did not say that");
+    /// ```
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         self.db().map(|error| error.code().code())
     }
 
     /// Whether the same work may succeed later without anybody mending anything.
+    ///
+    /// ```
+    /// use graphsink::StoreError;
+    ///
+    /// assert!(StoreError::NoAnswer(std::time::Duration::from_secs(31)).is_retryable());
+    /// assert!(!StoreError::ShutDown.is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.class(), ErrorClass::Transient | ErrorClass::Reconnect | ErrorClass::Resource)

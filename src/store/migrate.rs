@@ -46,6 +46,14 @@ pub struct Migrations {
 }
 
 /// What ran.
+///
+/// ```no_run
+/// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
+/// let report = graphsink::Migrations::all().run(&config).await?;
+/// println!("{} migrations ran: {}", report.applied.len(), report.applied.join(", "));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationReport {
     /// Names of the migrations that were run now, in order; empty when all had run before.
@@ -54,12 +62,26 @@ pub struct MigrationReport {
 
 impl Migrations {
     /// The tables and the read indexes.
+    ///
+    /// ```no_run
+    /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
+    /// graphsink::Migrations::all().run(&config).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn all() -> Self {
         Self { with_read_indexes: true }
     }
 
     /// The tables without the read indexes, which cost more than half of the write speed: run
     /// [`all`](Self::all) later.
+    ///
+    /// ```no_run
+    /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
+    /// graphsink::Migrations::tables_only().run(&config).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn tables_only() -> Self {
         Self { with_read_indexes: false }
     }
@@ -70,6 +92,14 @@ impl Migrations {
     /// # Errors
     /// When the database cannot be reached, or a migration fails; each migration runs in a
     /// transaction of its own and leaves nothing when it fails.
+    ///
+    /// ```no_run
+    /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
+    /// let report = graphsink::Migrations::all().run(&config).await?;
+    /// assert!(graphsink::Migrations::all().run(&config).await?.applied.is_empty(), "again, it does nothing");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run(self, config: &Config) -> Result<MigrationReport, StoreError> {
         // Once for the socket, which the driver sees to, and once for the login.
         let patience = config.connect_timeout * 2;

@@ -15,6 +15,14 @@ const STEP: i64 = 1000;
 const TRIES: u32 = 10;
 
 /// What a refresh did.
+///
+/// ```no_run
+/// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
+/// let report = engine.refresh_activity(chrono::Utc::now()).await?;
+/// println!("{} of {} connections changed", report.updated, report.connections);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RefreshReport {
     /// Connections looked at.

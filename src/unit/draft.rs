@@ -94,6 +94,15 @@ pub struct EntityHandle {
 }
 
 /// Refers to a connection of the unit that gave it out: see [`UnitOfWork::connection`].
+///
+/// ```
+/// use graphsink::{ConnectionHandle, UnitOfWork};
+///
+/// fn brisket_at(unit: &mut UnitOfWork, restaurant: &str) -> ConnectionHandle {
+///     let (restaurant, dish) = (unit.restaurant(restaurant).handle(), unit.dish("brisket").handle());
+///     unit.connection(restaurant, dish).handle()
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionHandle {
     nonce: u64,
@@ -101,6 +110,14 @@ pub struct ConnectionHandle {
 }
 
 /// Refers to a mention of the unit that gave it out: see [`Committed::mention`](crate::Committed::mention).
+///
+/// ```
+/// use graphsink::{Committed, MentionHandle};
+///
+/// fn id(committed: &Committed, mention: MentionHandle) -> Option<uuid::Uuid> {
+///     committed.mention(mention).map(|row| row.id)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MentionHandle {
     nonce: u64,
@@ -152,6 +169,16 @@ impl From<Uuid> for EntityRef {
 }
 
 /// Names a connection: a handle of this unit, or the id of a row that exists.
+///
+/// ```
+/// use graphsink::{Mention, SourceType, UnitOfWork};
+///
+/// # let connection_id = uuid::Uuid::from_u128(7);
+/// # let written: graphsink::Timestamp = "2024-01-10T14:20:00Z".parse()?;
+/// let mut unit = UnitOfWork::new();
+/// unit.mention(connection_id, Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", written));
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRef {
     /// A row of this unit.

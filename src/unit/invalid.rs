@@ -6,6 +6,10 @@ use super::Row;
 use crate::record::EntityType;
 
 /// A column of a row, or the part of a unit that becomes one.
+///
+/// ```
+/// assert_eq!(graphsink::Field::Restaurant.as_str(), "restaurant_id");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -35,6 +39,10 @@ pub enum Field {
 
 impl Field {
     /// The column's name in the database.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::Field::Alias.as_str(), "aliases");
+    /// ```
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +78,14 @@ impl fmt::Display for Field {
 }
 
 /// A rule that a unit breaks. Nothing of the unit was accepted.
+///
+/// ```
+/// use graphsink::{InvalidUnit, UnitOfWork};
+///
+/// let mut unit = UnitOfWork::new();
+/// unit.dish(" ").handle();
+/// assert!(matches!(unit.validate(10), Err(InvalidUnit::BlankName { .. })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidUnit {
@@ -246,6 +262,17 @@ pub enum InvalidUnit {
 
 impl InvalidUnit {
     /// The row that breaks the rule, unless it is the unit as a whole.
+    ///
+    /// ```
+    /// use graphsink::{InvalidUnit, Row, Table, UnitOfWork};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// unit.dish("brisket").handle();
+    /// unit.dish("").handle();
+    /// let broken = unit.validate(10).unwrap_err();
+    /// assert_eq!(broken.row(), Some(Row { table: Table::Entities, index: 1 }));
+    /// assert_eq!(InvalidUnit::NoRows.row(), None);
+    /// ```
     #[must_use]
     pub const fn row(&self) -> Option<Row> {
         match self {
@@ -273,6 +300,10 @@ impl InvalidUnit {
     }
 
     /// A short stable name of the rule, for counting by reason.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::InvalidUnit::NoRows.rule(), "no_rows");
+    /// ```
     #[must_use]
     pub const fn rule(&self) -> &'static str {
         match self {

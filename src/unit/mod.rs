@@ -28,6 +28,12 @@ use crate::record::Table;
 
 /// One row of a unit: its table and its position among the unit's rows of that table, from 0, in
 /// the order in which they were added.
+///
+/// ```
+/// use graphsink::{Row, Table};
+///
+/// assert_eq!(Row { table: Table::Mentions, index: 2 }.to_string(), "mention 2");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Row {
     /// The table.
