@@ -8,7 +8,9 @@
 //! - The result depends on the set of names alone: not on their order, nor on how often each occurs.
 //! - Every name matches its centre by itself. There are no chains, in which a first name is like a second and that one
 //!   like a third that has nothing to do with the first.
-//! - No two centres match, so resolving the centres again changes nothing.
+//! - No two centres match, so resolving the centres again changes nothing. (In batches of so many names that some of their
+//!   trigrams are passed over, no two match that were compared.)
+//! - The work for a name is bounded, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,10 +22,14 @@ use super::score::{Name, TIED_SIMILARITY, confidence};
 use super::settings::{Band, ResolverSettings};
 use super::text::{trigram, words};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
-use crate::record::EntityKey;
+use crate::record::{EntityKey, EntityType};
 
 /// The part of the trigrams of the shorter name that two names share at least, if they are to be compared.
 const SHARED_TRIGRAMS: f64 = 0.3;
+
+/// A trigram that more names of one type share leads from none to another: that would be to compare most names with most
+/// others. Names of a batch that is larger than this are similar only if they share a rarer one.
+const COMMON_TRIGRAM: usize = 200;
 
 /// An address and a city.
 type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
@@ -81,9 +87,9 @@ pub(crate) fn centres<'a>(
 fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f64)>> {
     let deepest = settings.deepest;
     let mut matches: Vec<Vec<(usize, f64)>> = vec![Vec::new(); names.len()];
-    let mut ways = Ways::default();
+    let ways = Ways::new(names);
     for (index, name) in names.iter().enumerate() {
-        for other in ways.candidates(name, names, deepest) {
+        for other in ways.candidates(index, names, deepest) {
             if names[other].key.entity_type == name.key.entity_type {
                 let confidence = name.matches(&names[other], deepest);
                 if settings.band(confidence) == Band::Existing {
@@ -92,7 +98,6 @@ fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f
                 }
             }
         }
-        ways.add(index, name);
     }
     matches
 }
@@ -101,40 +106,57 @@ fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f
 #[derive(Default)]
 struct Ways {
     texts: HashMap<Arc<str>, Vec<usize>>,
-    trigrams: HashMap<u64, Vec<usize>>,
+    trigrams: HashMap<(EntityType, u64), Vec<usize>>,
     houses: HashMap<(String, String), Vec<usize>>,
 }
 
 impl Ways {
-    fn candidates(&self, name: &Compared, names: &[Compared], deepest: Tier) -> BTreeSet<usize> {
-        let mut candidates = BTreeSet::new();
+    fn new(names: &[Compared]) -> Self {
+        let mut ways = Self::default();
+        for (index, name) in names.iter().enumerate() {
+            for text in &name.texts {
+                ways.texts.entry(Arc::clone(text)).or_default().push(index);
+            }
+            for trigram in &name.trigrams {
+                ways.trigrams.entry((name.key.entity_type, *trigram)).or_default().push(index);
+            }
+            for house in name.houses() {
+                ways.houses.entry(house).or_default().push(index);
+            }
+        }
+        ways.trigrams.retain(|_, names| names.len() <= COMMON_TRIGRAM);
+        ways
+    }
+
+    /// Those before a name.
+    fn candidates(&self, index: usize, names: &[Compared], deepest: Tier) -> BTreeSet<usize> {
+        let (mut candidates, name) = (BTreeSet::new(), &names[index]);
+        let before = |other: &&usize| **other < index;
         if deepest >= Tier::Alias {
-            candidates.extend(name.texts.iter().filter_map(|text| self.texts.get(text)).flatten());
+            candidates.extend(name.texts.iter().filter_map(|text| self.texts.get(text)).flatten().filter(before));
         }
         if deepest >= Tier::Fuzzy {
             let mut shared: HashMap<usize, usize> = HashMap::new();
-            for other in name.trigrams.iter().filter_map(|trigram| self.trigrams.get(trigram)).flatten() {
-                *shared.entry(*other).or_default() += 1;
+            let mut common = 0;
+            for trigram in &name.trigrams {
+                let Some(others) = self.trigrams.get(&(name.key.entity_type, *trigram)) else {
+                    common += 1;
+                    continue;
+                };
+                for other in others.iter().filter(before) {
+                    *shared.entry(*other).or_default() += 1;
+                }
             }
             candidates.extend(shared.into_iter().filter_map(|(other, count)| {
-                let shorter = name.trigrams.len().min(names[other].trigrams.len());
-                (count as f64 >= SHARED_TRIGRAMS * shorter as f64).then_some(other)
+                let others = &names[other].trigrams;
+                let enough = SHARED_TRIGRAMS * name.trigrams.len().min(others.len()) as f64;
+                let is_similar = count as f64 >= enough
+                    || (count + common) as f64 >= enough && name.trigrams.intersection(others).count() as f64 >= enough;
+                is_similar.then_some(other)
             }));
-            candidates.extend(name.houses().filter_map(|house| self.houses.get(&house)).flatten());
+            candidates.extend(name.houses().filter_map(|house| self.houses.get(&house)).flatten().filter(before));
         }
         candidates
-    }
-
-    fn add(&mut self, index: usize, name: &Compared) {
-        for text in &name.texts {
-            self.texts.entry(Arc::clone(text)).or_default().push(index);
-        }
-        for trigram in &name.trigrams {
-            self.trigrams.entry(*trigram).or_default().push(index);
-        }
-        for house in name.houses() {
-            self.houses.entry(house).or_default().push(index);
-        }
     }
 }
 
@@ -192,7 +214,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::EntityType;
 
     fn query(name: &str) -> Query {
         Query::new(EntityType::Restaurant, name)
@@ -256,6 +277,28 @@ mod tests {
                 .len()
         };
         assert_eq!([groups(Tier::Exact), groups(Tier::Alias), groups(Tier::Fuzzy)], [3, 2, 1]);
+    }
+
+    #[test]
+    fn what_most_names_have_in_common_leads_to_none_and_what_is_rare_still_does() {
+        // Enough that every trigram of "cafe restaurant" is common.
+        let mut queries: Vec<Query> =
+            (0..2 * COMMON_TRIGRAM).map(|number| query(&format!("{number} cafe restaurant"))).collect();
+        queries.extend(["zanzibar cafe restaurant", "zanzibarr cafe restaurant"].map(query));
+        let ways = |queries: &[Query]| {
+            let corpus = Corpus::default();
+            let names: Vec<Compared> =
+                queries.iter().map(|query| Compared::new(query.key.clone(), Member::default(), &corpus)).collect();
+            let ways = Ways::new(&names);
+            (0..names.len()).map(|index| ways.candidates(index, &names, Tier::Fuzzy).len()).collect::<Vec<_>>()
+        };
+        let compared = ways(&queries);
+        assert_eq!(compared[queries.len() - 1], 1, "with its twin alone");
+        assert!(compared.iter().all(|others| *others < COMMON_TRIGRAM), "{compared:?}");
+        assert_eq!(ways(&queries[..10])[9], 9, "in a small batch all are compared");
+        let [first, second] = [queries.len() - 2, queries.len() - 1].map(|index| &queries[index].key);
+        let resolved = resolved(&queries);
+        assert_eq!(resolved[first], resolved[second]);
     }
 
     fn any_query() -> impl Strategy<Value = Query> {

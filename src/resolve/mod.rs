@@ -93,9 +93,14 @@
 //!   letters, in about a millisecond a name and no longer: in a large database what is misspelt where it is rare is
 //!   not found that way, unless an address finds it. `benches/resolve` prints the share that is found.
 //!
+//! - **Similar new names of a large batch that have only common letters in common.** New names are compared with each other by
+//!   trigrams that no more than 200 of them share, so that the work for each is bounded.
+//!
 //! Confidences depend on how common words are, in a sample that is drawn anew every ten minutes.
 //!
-//! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for.
+//! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for. A batch is
+//! looked up by a handful of statements, each of which has to end within `statement_timeout`: some thousands of names are as
+//! cheap, for each, as more. [`Names`] takes inputs of any length, and looks a thousand up at a time.
 
 mod brought;
 mod cache;
