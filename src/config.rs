@@ -403,9 +403,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// A transaction that takes longer, from its wait for a connection to the answer to its commit, is logged at level
-    /// warn when it ends, however it does: with its number of units and rows and what each of its statements took, and
-    /// without any value. Default: 2 s. A day, the longest, logs none.
+    /// A transaction of units, or of merges, that takes longer, from its wait for a connection to the answer to its
+    /// commit, is logged at level warn when it ends, however it does: with its number of units and rows and what each of
+    /// its statements took, and without any value. Default: 2 s. A day, the longest, logs none.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence")

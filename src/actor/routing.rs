@@ -2,8 +2,9 @@
 //!
 //! Two transactions meet where both write the same connection or entity: the second then waits for the commit of the
 //! first, with all that it has done. A unit's *keys* stand for what it may meet others on: its restaurant, and the
-//! entities of which it says what is not known to be written, that they are there or that an alias is theirs. Units that share a key go to one lane as long as one
-//! of them is under way. Where its keys are under way in several lanes, a unit is held until they no longer are.
+//! entities of which it says what is not known to be written: that they are there, or that an alias is theirs. Units that
+//! share a key go to one lane as long as one of them is under way. Where its keys are under way in several lanes, a unit
+//! is held until they no longer are.
 //!
 //! Properties:
 //! - Waiting is a matter of speed alone: any unit may go to any lane.
