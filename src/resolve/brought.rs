@@ -3,6 +3,8 @@
 //! "Franklin's" is new to the database, and another query of the same batch says that authors write it for "franklin
 //! barbecue", which is there. With the next batch it would be an alias of that; so it is with this one.
 //!
+//! Not where the name comes with an address or a city and the other query with none: then the entity's own may speak against it.
+//!
 //! One step and no more: what is decided here brings nothing to others, so the order of a batch does not matter.
 
 use std::collections::HashMap;
@@ -46,6 +48,10 @@ impl<'a> Brought<'a> {
             for (bringer, entity) in self.0.get(&(query.key.entity_type, &**text)).into_iter().flatten() {
                 // The database knows its address, and was asked.
                 if considered.candidates.iter().any(|candidate| candidate.id == entity.id) {
+                    continue;
+                }
+                // Only the database knows where that entity is, so nobody can say that it is at this place.
+                if query.has_evidence() && !bringer.has_evidence() {
                     continue;
                 }
                 let theirs = Address::parse(bringer.address.as_deref(), bringer.city.as_deref());
