@@ -57,7 +57,7 @@ pub(crate) struct Room {
 }
 
 impl Submission {
-    /// The epoch that it was routed to last; 0 before the first.
+    /// The epoch that it is routed to; 0 if it is to be routed yet, or again.
     pub(crate) fn epoch(&self) -> EpochId {
         self.epoch.load(Ordering::Acquire)
     }
@@ -199,14 +199,15 @@ impl InFlight {
         ours
     }
 
-    /// Units that no transaction has claimed, oldest first: what has to be routed again when an
-    /// actor died.
-    pub(crate) fn unclaimed(&self) -> Vec<Arc<Submission>> {
+    /// Takes the units that no transaction has claimed out of their epochs, which then cannot claim them any more: what has
+    /// to be routed again when an actor died. Oldest first, each with the epoch that it had.
+    pub(crate) fn take_back(&self) -> Vec<(EpochId, Arc<Submission>)> {
         let state = self.state();
-        state.units.values().filter(|unit| !unit.claimed.load(Ordering::Acquire)).cloned().collect()
+        let unclaimed = state.units.values().filter(|unit| !unit.claimed.load(Ordering::Acquire));
+        unclaimed.map(|unit| (unit.epoch.swap(0, Ordering::AcqRel), Arc::clone(unit))).collect()
     }
 
-    /// Units that no epoch has: their way to the supervisor was cut short by its death.
+    /// Units that no epoch has: they are held, or their way to the supervisor was cut short by its death.
     pub(crate) fn unrouted(&self) -> Vec<Arc<Submission>> {
         self.state().units.values().filter(|unit| unit.epoch() == 0).cloned().collect()
     }
@@ -367,11 +368,23 @@ mod tests {
         assert_eq!((first.epoch(), second.epoch()), (2, 1));
         let epoch = [first, second];
         assert!(!in_flight.claim(1, &epoch), "one of its units belongs to another epoch");
-        assert_eq!(in_flight.unclaimed().len(), 2, "and then none of them is claimed");
-        assert!(in_flight.claim(2, &epoch[..1]));
+        assert!(in_flight.claim(2, &epoch[..1]), "and then none of them is claimed");
         assert!(!in_flight.claim(2, &epoch[..1]), "once only");
         assert!(!in_flight.route(&epoch[0], 3), "its transaction is under way");
-        assert_eq!(in_flight.unclaimed().len(), 1);
+    }
+
+    #[test]
+    fn units_are_taken_back_from_epochs_that_did_not_claim_them() {
+        let in_flight = InFlight::new(Arc::default());
+        let units = [(); 3].map(|()| accept(&in_flight).0);
+        assert!(in_flight.route(&units[0], 1) && in_flight.route(&units[1], 2));
+        assert!(in_flight.claim(1, &units[..1]));
+        let taken: Vec<_> = in_flight.take_back().into_iter().map(|(epoch, unit)| (epoch, unit.number)).collect();
+        assert_eq!(taken, [(2, units[1].number), (0, units[2].number)]);
+        assert!(!in_flight.claim(2, &units[1..2]), "it left that epoch");
+        assert_eq!(in_flight.unrouted().len(), 2);
+        assert!(in_flight.route(&units[1], 3) && in_flight.claim(3, &units[1..2]));
+        assert_eq!(in_flight.take_back().len(), 1);
     }
 
     #[test]

@@ -241,9 +241,8 @@ impl Supervisor {
         children.mentions.do_send(Discard { below });
         children.coordinator.do_send(Discard { below });
         failpoint("supervisor::route_again");
-        let unclaimed = self.shared.in_flight.unclaimed();
-        let epochs: std::collections::HashSet<EpochId> =
-            unclaimed.iter().map(|submission| submission.epoch()).collect();
+        let unclaimed = self.shared.in_flight.take_back();
+        let epochs: std::collections::HashSet<EpochId> = unclaimed.iter().map(|(epoch, _)| *epoch).collect();
         // Epochs whose units were claimed are being committed; their tasks will report them.
         let unfinished: Vec<EpochId> = self.sealed.keys().copied().filter(|epoch| epochs.contains(epoch)).collect();
         for epoch in unfinished {
@@ -257,7 +256,7 @@ impl Supervisor {
         }
         // They are among the unclaimed.
         self.held.clear();
-        for submission in unclaimed {
+        for (_, submission) in unclaimed {
             self.route_or_hold(submission, true);
         }
         self.seal_where_free();

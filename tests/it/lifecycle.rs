@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use graphsink::{AsOf, Config, Engine, Mention, Migrations, SourceType, StartError, UnitOfWork};
+use graphsink::{ActorKind, AsOf, Config, Engine, Mention, Migrations, SourceType, StartError, UnitOfWork};
 
 use crate::database::assert_group_by;
 use crate::support::{Database, as_of, commit, within};
@@ -109,12 +109,13 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
 }
 
 /// A unit that shares new entities with transactions in two lanes goes to neither as long as both are at work: not for
-/// ever, nor is it forgotten, nor taken twice when it is sent on and a flush comes.
+/// ever, nor is it forgotten, nor taken twice when it is sent on, a flush comes, or an actor dies that had it already.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
     // Longer than the supervisor's sweep, which lets nobody wait for ever; and not.
     let waits = [Duration::ZERO, Duration::from_millis(700)];
-    for (held, flushed) in waits.into_iter().flat_map(|held| [(held, false), (held, true)]) {
+    let flushes = waits.into_iter().flat_map(|held| [(held, false), (held, true)]);
+    for (held, flushed, killed) in flushes.flat_map(|(held, flushed)| [(held, flushed, false), (held, flushed, true)]) {
         let database = Database::migrated().await;
         let engine = Engine::start(database.config().in_flight_commits(2).build().unwrap()).await.unwrap();
         let (client, holder) = (database.client().await, database.client().await);
@@ -142,6 +143,15 @@ async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
         });
         // Until the supervisor heard of the flush.
         tokio::time::sleep(Duration::from_millis(50)).await;
+        if killed {
+            engine.kill_actor(ActorKind::MentionBatcher);
+            within(async {
+                while engine.stats().actor_restarts == 0 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
         holder.batch_execute("commit").await.unwrap();
         within(engine.flush()).await;
         if let Some(flush) = early {
@@ -155,7 +165,11 @@ async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (6, 5));
         let stats = engine.stats();
         let received = [stats.entities.received, stats.connections.received];
-        assert_eq!((stats.epoch_units.sum(), received), (5, [10, 5]), "held {held:?}, flushed: {flushed}");
+        assert_eq!(
+            (stats.epoch_units.sum(), received),
+            (5, [10, 5]),
+            "held {held:?}, flushed: {flushed}, killed: {killed}"
+        );
         database.assert_no_deadlocks().await;
     }
 }
