@@ -91,6 +91,8 @@ pub(crate) struct InFlight {
     state: Mutex<State>,
     /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
     closed: RwLock<bool>,
+    /// The next epoch's number; numbers are never used again, also not by the next supervisor.
+    next_epoch: AtomicU64,
     /// Why units were given up, when the engine does.
     given_up: OnceLock<UnavailableCause>,
     /// The numbers of those that were given up from the deadline of a shutdown on; nothing before one. Taken under a
@@ -110,7 +112,14 @@ struct State {
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         let state = Mutex::new(State { next: 1, ..State::default() });
-        Self { state, closed: RwLock::new(false), given_up: OnceLock::new(), abandoned: Mutex::default(), counters }
+        Self {
+            state,
+            closed: RwLock::new(false),
+            next_epoch: AtomicU64::new(1),
+            given_up: OnceLock::new(),
+            abandoned: Mutex::default(),
+            counters,
+        }
     }
 
     /// A poisoned lock means that a thread panicked while it held it; every change below leaves
@@ -172,6 +181,16 @@ impl InFlight {
         oldest.unwrap_or_default()
     }
 
+    /// A number that no epoch had.
+    pub(crate) fn new_epoch(&self) -> EpochId {
+        self.next_epoch.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number that the next epoch will have, or a later one.
+    pub(crate) fn next_epoch(&self) -> EpochId {
+        self.next_epoch.load(Ordering::Relaxed)
+    }
+
     /// Notes that a unit belongs to an epoch now; false if a transaction claimed it already.
     pub(crate) fn route(&self, submission: &Submission, epoch: EpochId) -> bool {
         let _state = self.state();
@@ -205,6 +224,11 @@ impl InFlight {
         let state = self.state();
         let unclaimed = state.units.values().filter(|unit| !unit.claimed.load(Ordering::Acquire));
         unclaimed.map(|unit| (unit.epoch.swap(0, Ordering::AcqRel), Arc::clone(unit))).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn without_outcome(&self) -> Vec<Arc<Submission>> {
+        self.state().units.values().cloned().collect()
     }
 
     /// Units that no epoch has: they are held, or their way to the supervisor was cut short by its death.

@@ -10,7 +10,7 @@
 //!                          └────────────────────EpochFinished───────────────────────┘
 //! ```
 //!
-//! 1. The supervisor routes a unit to the open epoch of a *lane*. Lanes are commit slots: each has
+//! 1. The supervisor routes a unit to the open epoch of a *lane* (`dispatch.rs`). Lanes are commit slots: each has
 //!    at most one open epoch and one commit in flight. Units of one restaurant or with the same new
 //!    entity go to one lane as long as any of them is unanswered, so that epochs in flight seldom
 //!    meet on a row (`routing.rs`).
@@ -33,6 +33,7 @@
 mod batcher;
 mod commit_task;
 mod coordinator;
+mod dispatch;
 mod message;
 mod pulse;
 mod routing;

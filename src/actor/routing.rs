@@ -57,6 +57,12 @@ impl Routing {
         }
     }
 
+    /// Whether nothing is under way.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// A unit with these keys goes to a lane. Keys that are under way in another stay there.
     pub(super) fn enter(&mut self, lane: usize, keys: &[u64]) {
         for key in keys {
@@ -99,7 +105,7 @@ mod tests {
         assert_eq!(routing.way(&[1, 2]), Way::Any);
         assert_eq!(routing.way(&[3]), Way::Lane(1));
         routing.leave(&[3]);
-        assert!(routing.under_way.is_empty());
+        assert!(routing.is_empty());
     }
 
     proptest! {
@@ -127,7 +133,7 @@ mod tests {
             for (_, keys) in under_way {
                 routing.leave(&keys);
             }
-            prop_assert!(routing.under_way.is_empty());
+            prop_assert!(routing.is_empty());
         }
     }
 }

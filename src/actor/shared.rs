@@ -10,7 +10,7 @@ use super::ActorKind;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
 use crate::familiar::Familiar;
-use crate::in_flight::{EpochId, InFlight};
+use crate::in_flight::InFlight;
 use crate::stats::Counters;
 use crate::store::Store;
 
@@ -23,13 +23,13 @@ const DEATHS_WINDOW: Duration = Duration::from_secs(10);
 /// What outlives every actor, and all of them share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) in_flight: InFlight,
+    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) store: Store,
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
     /// What committed units said of entities lately: no transaction is likely to write that.
-    pub(crate) said_of_entities: Familiar,
+    pub(crate) said_of_entities: Arc<Familiar>,
     /// Merges of entities take turns; true when there are to be no more.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.
@@ -45,8 +45,6 @@ pub(crate) struct Shared {
     pub(crate) pulse: Arc<Pulse>,
     /// Deaths of actors, of the supervisor too, in the last while.
     pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
-    /// The next epoch's number; numbers are never used again, also not by the next supervisor.
-    pub(crate) next_epoch: std::sync::atomic::AtomicU64,
 }
 
 impl Shared {
@@ -60,10 +58,5 @@ impl Shared {
             deaths.pop_front();
         }
         deaths.len() <= DEATHS_MAX
-    }
-
-    /// A number that no epoch had.
-    pub(super) fn new_epoch(&self) -> EpochId {
-        self.next_epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
 }

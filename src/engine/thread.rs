@@ -1,7 +1,6 @@
 //! The engine's own thread: where the actors live, and what watches over their root.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use crate::actor::{ActorKind, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::familiar::Familiar;
 use crate::in_flight::InFlight;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
@@ -104,11 +102,11 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         store.forget_old_attempts().await?;
     }
     Ok(Shared {
-        in_flight: InFlight::new(Arc::clone(&counters)),
+        in_flight: Arc::new(InFlight::new(Arc::clone(&counters))),
         counters,
         store,
         listeners: CommitListeners::default(),
-        said_of_entities: Familiar::default(),
+        said_of_entities: Arc::default(),
         merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
@@ -118,7 +116,6 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         without_database: config.without_database,
         pulse: Arc::new(Pulse::new()),
         deaths: Mutex::new(VecDeque::new()),
-        next_epoch: AtomicU64::new(1),
     })
 }
 

@@ -1,0 +1,258 @@
+//! Which lane and epoch each unit is in, and what is to be done next: what the supervisor knows, without any actor.
+//!
+//! A unit that was accepted and that no transaction has claimed is in one of these places: on its way here, held, in an
+//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::epoch`] is 0), which is how the sweep
+//! finds those that were lost on their way, and how whoever meets a unit a second time knows that it was routed.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::routing::{Routing, Way};
+use crate::failpoint::failpoint;
+use crate::familiar::Familiar;
+use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::telemetry;
+use crate::unit::Unit;
+
+/// Who does what is dispatched: batchers and coordinator. What one of them is told arrives in order, or not at all.
+pub(super) trait Workers {
+    /// A unit belongs to an epoch.
+    fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>);
+    /// An epoch is complete and may be committed.
+    fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>);
+    /// Epochs below this one are no more.
+    fn discard(&self, below: EpochId);
+}
+
+/// Why an epoch is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SealReason {
+    /// Its lane has nothing else to commit.
+    LaneFree,
+    /// It has as many rows as a batch may have.
+    Full,
+    /// Somebody asked for it.
+    Flush,
+}
+
+impl SealReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::LaneFree => "lane_free",
+            Self::Full => "full",
+            Self::Flush => "flush",
+        }
+    }
+}
+
+/// A commit slot: at most one open epoch, any number of sealed ones that wait their turn.
+#[derive(Debug, Default)]
+struct Lane {
+    open: Option<OpenEpoch>,
+    sealed: usize,
+    /// Rows routed here and not finished, for choosing the emptiest lane.
+    rows: usize,
+}
+
+#[derive(Debug)]
+struct OpenEpoch {
+    epoch: EpochId,
+    submissions: Vec<Arc<Submission>>,
+    /// Under way with its units.
+    keys: Vec<u64>,
+    rows: usize,
+}
+
+/// A sealed epoch, as far as it must be remembered.
+#[derive(Debug)]
+struct Sealed {
+    lane: usize,
+    rows: usize,
+    keys: Vec<u64>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    in_flight: Arc<InFlight>,
+    said_of_entities: Arc<Familiar>,
+    max_batch_rows: usize,
+    lanes: Vec<Lane>,
+    sealed: BTreeMap<EpochId, Sealed>,
+    routing: Routing,
+    /// Units whose keys are under way in several lanes, oldest first, and some that were routed since.
+    held: VecDeque<Arc<Submission>>,
+}
+
+impl Dispatch {
+    pub(super) fn new(
+        in_flight: Arc<InFlight>,
+        said_of_entities: Arc<Familiar>,
+        lanes: usize,
+        max_batch_rows: usize,
+    ) -> Self {
+        Self {
+            in_flight,
+            said_of_entities,
+            max_batch_rows,
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            sealed: BTreeMap::new(),
+            routing: Routing::new(lanes),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// A unit arrived.
+    pub(super) fn submit(&mut self, submission: Arc<Submission>, workers: &impl Workers) {
+        // Routed already: by `start_over`, when the message waited for a new supervisor.
+        if submission.epoch() == 0 {
+            self.route_or_hold(submission, true, workers);
+            self.seal_where_free(workers);
+        }
+    }
+
+    /// Everything that is here goes on, whether or not a lane is free.
+    pub(super) fn flush(&mut self, workers: &impl Workers) {
+        self.route_held(false, workers);
+        for lane in 0..self.lanes.len() {
+            self.seal(lane, SealReason::Flush, workers);
+        }
+    }
+
+    /// All units of an epoch have their outcome, or went elsewhere.
+    pub(super) fn finished(&mut self, epoch: EpochId, workers: &impl Workers) {
+        self.take_off(epoch);
+        self.route_held(true, workers);
+        self.seal_where_free(workers);
+    }
+
+    /// Sends on who has no epoch: lost on its way to a supervisor that died, or held, which was long enough.
+    pub(super) fn sweep(&mut self, workers: &impl Workers) {
+        for submission in self.in_flight.unrouted() {
+            self.route_or_hold(submission, false, workers);
+        }
+        self.seal_where_free(workers);
+    }
+
+    /// After a death: everything that no transaction has claimed goes its way once more, under new
+    /// numbers. What the batchers and the coordinator still hold of it is discarded.
+    pub(super) fn start_over(&mut self, workers: &impl Workers) {
+        workers.discard(self.in_flight.new_epoch());
+        failpoint("supervisor::route_again");
+        let taken_back = self.in_flight.take_back();
+        let epochs: HashSet<EpochId> = taken_back.iter().map(|(epoch, _)| *epoch).collect();
+        // Epochs whose units were claimed are being committed; their tasks will report them.
+        let unfinished: Vec<EpochId> = self.sealed.keys().copied().filter(|epoch| epochs.contains(epoch)).collect();
+        for epoch in unfinished {
+            self.take_off(epoch);
+        }
+        for lane in &mut self.lanes {
+            if let Some(open) = lane.open.take() {
+                lane.rows -= open.rows;
+                self.routing.leave(&open.keys);
+            }
+        }
+        // They are among those taken back.
+        self.held.clear();
+        for (_, submission) in taken_back {
+            self.route_or_hold(submission, true, workers);
+        }
+        self.seal_where_free(workers);
+    }
+
+    /// Sends a unit on its way; or holds it, if it `may_wait`, where it would meet others in several lanes.
+    fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
+        let keys = self.keys(&submission.unit);
+        let lane = match self.routing.way(&keys) {
+            Way::Any => self.emptiest_lane(),
+            Way::Several(_) if may_wait => {
+                tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
+                self.held.push_back(submission);
+                return;
+            }
+            Way::Lane(lane) | Way::Several(lane) => lane,
+        };
+        self.route(submission, lane, keys, workers);
+    }
+
+    /// Sends those on who need not be held any more; everybody, unless they `may_wait`.
+    fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
+        for submission in std::mem::take(&mut self.held) {
+            // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
+            if submission.epoch() == 0 {
+                self.route_or_hold(submission, may_wait, workers);
+            }
+        }
+    }
+
+    /// What a unit may meet others on.
+    fn keys(&self, unit: &Unit) -> Vec<u64> {
+        if !self.routing.is_choice() {
+            return Vec::new();
+        }
+        let known = self.said_of_entities.expects(unit.said.iter().map(|said| said.what));
+        let news = unit.said.iter().zip(known).filter(|(_, known)| !known).map(|(said, _)| said.entity);
+        let mut keys: Vec<u64> = std::iter::once(unit.affinity).chain(news).collect();
+        keys.dedup();
+        keys
+    }
+
+    fn emptiest_lane(&self) -> usize {
+        (0..self.lanes.len()).min_by_key(|lane| self.lanes[*lane].rows).unwrap_or(0)
+    }
+
+    /// Routes a unit to a lane and its rows to the batchers.
+    fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: Vec<u64>, workers: &impl Workers) {
+        let rows = submission.unit.rows();
+        let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
+            epoch: self.in_flight.new_epoch(),
+            submissions: Vec::new(),
+            keys: Vec::new(),
+            rows: 0,
+        });
+        if !self.in_flight.route(&submission, open.epoch) {
+            return;
+        }
+        self.routing.enter(lane, &keys);
+        open.keys.extend(keys);
+        failpoint("supervisor::route");
+        workers.absorb(open.epoch, &submission.unit);
+        open.rows += rows;
+        open.submissions.push(submission);
+        let full = open.rows >= self.max_batch_rows;
+        self.lanes[lane].rows += rows;
+        if full {
+            self.seal(lane, SealReason::Full, workers);
+        }
+    }
+
+    /// Natural batching: while a lane commits, its next epoch grows; once it is free, that goes.
+    fn seal_where_free(&mut self, workers: &impl Workers) {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].sealed == 0 {
+                self.seal(lane, SealReason::LaneFree, workers);
+            }
+        }
+    }
+
+    fn seal(&mut self, lane: usize, reason: SealReason, workers: &impl Workers) {
+        let Some(OpenEpoch { epoch, submissions, keys, rows }) = self.lanes[lane].open.take() else { return };
+        tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
+        telemetry::sealed(reason.as_str());
+        self.sealed.insert(epoch, Sealed { lane, rows, keys });
+        self.lanes[lane].sealed += 1;
+        workers.seal(epoch, lane, submissions);
+    }
+
+    /// Takes an epoch off its lane.
+    fn take_off(&mut self, epoch: EpochId) {
+        failpoint("supervisor::finish");
+        let Some(Sealed { lane, rows, keys }) = self.sealed.remove(&epoch) else { return };
+        self.routing.leave(&keys);
+        self.lanes[lane].sealed -= 1;
+        self.lanes[lane].rows -= rows;
+    }
+}
+
+#[cfg(test)]
+mod model;

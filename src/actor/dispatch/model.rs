@@ -1,0 +1,403 @@
+//! Dispatch at work with children that die, mailboxes that are lost, and transactions that claim units at any time.
+//!
+//! The laws: after every step each unit without an outcome is claimed by one transaction, or in a place whence it will
+//! be claimed; an epoch arrives with exactly the rows of its units; and once nobody dies any more each unit gets its
+//! outcome, without the sweep unless a message to the supervisor was lost.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::in_flight::Room;
+use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::unit::UnitOfWork;
+
+const BATCHERS: usize = 3;
+const COORDINATOR: usize = BATCHERS;
+const LANES: usize = 3;
+/// That of three units.
+const MAX_BATCH_ROWS: usize = 9;
+
+type Submissions = Vec<Arc<Submission>>;
+type Units = Vec<Arc<Unit>>;
+
+#[derive(Debug)]
+enum ToChild {
+    Absorb(EpochId, Arc<Unit>),
+    /// The answer goes to this incarnation of the coordinator.
+    Seal(EpochId, u64),
+    Sealed(EpochId, Submissions),
+    Ready(EpochId, usize, Units),
+    Discard(EpochId),
+}
+
+#[derive(Debug)]
+enum ToSupervisor {
+    Submit(Arc<Submission>),
+    Finished(EpochId),
+    Stopped(usize),
+}
+
+#[derive(Debug, Default)]
+struct Arriving {
+    submissions: Option<Submissions>,
+    batches: [Option<Units>; BATCHERS],
+}
+
+/// A batcher has batches, the coordinator what arrives.
+#[derive(Debug, Default)]
+struct Child {
+    incarnation: u64,
+    dead: bool,
+    mailbox: VecDeque<ToChild>,
+    batches: BTreeMap<EpochId, Units>,
+    arriving: BTreeMap<EpochId, Arriving>,
+    discarded_below: EpochId,
+}
+
+/// A mailbox without a reader takes nothing.
+#[derive(Debug, Default)]
+struct Children(RefCell<[Child; BATCHERS + 1]>);
+
+impl Children {
+    fn tell(&self, child: usize, message: ToChild) {
+        let child = &mut self.0.borrow_mut()[child];
+        if !child.dead {
+            child.mailbox.push_back(message);
+        }
+    }
+
+    fn replace(&self, child: usize, in_flight: &InFlight) {
+        let child = &mut self.0.borrow_mut()[child];
+        let (incarnation, discarded_below) = (child.incarnation + 1, in_flight.next_epoch());
+        *child = Child { incarnation, discarded_below, ..Child::default() };
+    }
+}
+
+impl Workers for Children {
+    fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
+        for batcher in 0..BATCHERS {
+            self.tell(batcher, ToChild::Absorb(epoch, Arc::clone(unit)));
+        }
+    }
+
+    fn seal(&self, epoch: EpochId, _: usize, submissions: Submissions) {
+        let coordinator = self.0.borrow()[COORDINATOR].incarnation;
+        for batcher in 0..BATCHERS {
+            self.tell(batcher, ToChild::Seal(epoch, coordinator));
+        }
+        self.tell(COORDINATOR, ToChild::Sealed(epoch, submissions));
+    }
+
+    fn discard(&self, below: EpochId) {
+        for child in 0..=COORDINATOR {
+            self.tell(child, ToChild::Discard(below));
+        }
+    }
+}
+
+/// A task that commits an epoch.
+#[derive(Debug)]
+struct Task {
+    /// Whom it tells of its end.
+    supervisor: u64,
+    epoch: EpochId,
+    submissions: Submissions,
+}
+
+struct World {
+    in_flight: Arc<InFlight>,
+    supervisor: u64,
+    dispatch: Dispatch,
+    children: Children,
+    inbox: VecDeque<ToSupervisor>,
+    /// Those that have not claimed their units yet.
+    spawned: VecDeque<Task>,
+    claimed: VecDeque<Task>,
+    outcomes: Vec<oneshot::Receiver<Outcome>>,
+    /// Units of which the supervisor will hear from the sweep alone.
+    lost: HashSet<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A unit of this restaurant and this dish; its message may come too late for one supervisor and too early for the next.
+    Submit {
+        restaurant: u8,
+        dish: u8,
+        lost: bool,
+    },
+    Supervisor,
+    Child(usize),
+    Claim(usize),
+    Finish(usize),
+    KillChild(usize),
+    KillSupervisor,
+    Sweep,
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::Submit { restaurant, dish, lost: false }),
+        1 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::Submit { restaurant, dish, lost: true }),
+        16 => Just(Step::Supervisor),
+        40 => (0..=COORDINATOR).prop_map(Step::Child),
+        5 => any::<usize>().prop_map(Step::Claim),
+        4 => any::<usize>().prop_map(Step::Finish),
+        2 => (0..=COORDINATOR).prop_map(Step::KillChild),
+        1 => Just(Step::KillSupervisor),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::Flush),
+    ]
+}
+
+impl World {
+    fn new() -> Self {
+        let in_flight = Arc::new(InFlight::new(Arc::default()));
+        let dispatch = Dispatch::new(Arc::clone(&in_flight), Arc::default(), LANES, MAX_BATCH_ROWS);
+        Self {
+            in_flight,
+            supervisor: 0,
+            dispatch,
+            children: Children::default(),
+            inbox: VecDeque::new(),
+            spawned: VecDeque::new(),
+            claimed: VecDeque::new(),
+            outcomes: Vec::new(),
+            lost: HashSet::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
+            Step::Supervisor => self.step_supervisor(),
+            Step::Child(child) => self.step_child(child),
+            Step::Claim(task) => self.claim(task),
+            Step::Finish(task) => self.finish(task),
+            Step::KillChild(child) => self.kill_child(child),
+            Step::KillSupervisor => self.kill_supervisor(),
+            Step::Sweep => self.sweep(),
+            Step::Flush => self.dispatch.flush(&self.children),
+        }
+        self.check();
+    }
+
+    fn submit(&mut self, restaurant: u8, dish: u8, lost: bool) {
+        let mut unit = UnitOfWork::new();
+        let restaurant = unit.restaurant(format!("restaurant {restaurant}")).handle();
+        let dish = unit.dish(format!("dish {dish}")).handle();
+        unit.connection(restaurant, dish);
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
+        let (submission, outcome) = self.in_flight.accept(unit, Room { rows: permit(), bytes: permit() }).unwrap();
+        self.outcomes.push(outcome);
+        if lost {
+            self.lost.insert(submission.number);
+        } else {
+            self.inbox.push_back(ToSupervisor::Submit(submission));
+        }
+    }
+
+    fn step_supervisor(&mut self) {
+        match self.inbox.pop_front() {
+            Some(ToSupervisor::Submit(submission)) => self.dispatch.submit(submission, &self.children),
+            Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, &self.children),
+            Some(ToSupervisor::Stopped(child)) => {
+                self.children.replace(child, &self.in_flight);
+                self.start_over();
+            }
+            None => {}
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.lost.clear();
+        self.dispatch.start_over(&self.children);
+    }
+
+    fn sweep(&mut self) {
+        self.lost.clear();
+        self.dispatch.sweep(&self.children);
+    }
+
+    fn step_child(&mut self, number: usize) {
+        let mut children = self.children.0.borrow_mut();
+        let child = &mut children[number];
+        match child.mailbox.pop_front() {
+            Some(ToChild::Absorb(epoch, unit)) => child.batches.entry(epoch).or_default().push(unit),
+            Some(ToChild::Seal(epoch, to)) => {
+                let batch = child.batches.remove(&epoch).unwrap_or_default();
+                if children[COORDINATOR].incarnation == to {
+                    drop(children);
+                    self.children.tell(COORDINATOR, ToChild::Ready(epoch, number, batch));
+                }
+            }
+            Some(ToChild::Discard(below)) => {
+                child.batches = child.batches.split_off(&below);
+                child.arriving = child.arriving.split_off(&below);
+                child.discarded_below = below;
+            }
+            Some(ToChild::Sealed(epoch, _) | ToChild::Ready(epoch, ..)) if epoch < child.discarded_below => {}
+            Some(ToChild::Sealed(epoch, submissions)) => {
+                child.arriving.entry(epoch).or_default().submissions = Some(submissions);
+                self.spawned.extend(child.join(epoch, self.supervisor));
+            }
+            Some(ToChild::Ready(epoch, batcher, batch)) => {
+                child.arriving.entry(epoch).or_default().batches[batcher] = Some(batch);
+                self.spawned.extend(child.join(epoch, self.supervisor));
+            }
+            None => {}
+        }
+    }
+
+    fn claim(&mut self, task: usize) {
+        let Some(task) = pick(&mut self.spawned, task) else { return };
+        if self.in_flight.claim(task.epoch, &task.submissions) {
+            self.claimed.push_back(task);
+        } else {
+            self.tell_finished(&task);
+        }
+    }
+
+    fn finish(&mut self, task: usize) {
+        let Some(task) = pick(&mut self.claimed, task) else { return };
+        for submission in &task.submissions {
+            let cause = UnavailableCause::EngineFailed;
+            let outcome = Outcome::Unavailable(Unavailable { commit_under_way: false, attempts: 1, cause });
+            assert!(self.in_flight.settle(submission, outcome), "one transaction alone has it");
+        }
+        self.tell_finished(&task);
+    }
+
+    fn tell_finished(&mut self, task: &Task) {
+        if task.supervisor == self.supervisor {
+            self.inbox.push_back(ToSupervisor::Finished(task.epoch));
+        }
+    }
+
+    fn kill_child(&mut self, child: usize) {
+        let dying = &mut self.children.0.borrow_mut()[child];
+        if !dying.dead {
+            *dying = Child { dead: true, incarnation: dying.incarnation, ..Child::default() };
+            self.inbox.push_back(ToSupervisor::Stopped(child));
+        }
+    }
+
+    /// With it go its children, and what was on its way to any of them.
+    fn kill_supervisor(&mut self) {
+        self.supervisor += 1;
+        self.inbox.clear();
+        for child in 0..=COORDINATOR {
+            self.children.replace(child, &self.in_flight);
+        }
+        self.dispatch = Dispatch::new(Arc::clone(&self.in_flight), Arc::default(), LANES, MAX_BATCH_ROWS);
+        self.start_over();
+    }
+
+    /// The first law.
+    fn check(&self) {
+        let on_their_way: HashSet<u64> = self.inbox.iter().filter_map(ToSupervisor::unit).collect();
+        let claimed: Vec<u64> = self.claimed.iter().flat_map(|task| numbers(&task.submissions)).collect();
+        let mut once = HashSet::new();
+        assert!(claimed.iter().all(|number| once.insert(*number)), "claimed twice: {claimed:?}");
+        let Dispatch { lanes, sealed, held, .. } = &self.dispatch;
+        let open: Vec<&OpenEpoch> = lanes.iter().filter_map(|lane| lane.open.as_ref()).collect();
+        let held: HashSet<u64> = held.iter().map(|submission| submission.number).collect();
+        for submission in self.in_flight.without_outcome() {
+            let (number, epoch) = (submission.number, submission.epoch());
+            let waits = held.contains(&number) || on_their_way.contains(&number) || self.lost.contains(&number);
+            let is_open = || {
+                let epoch = open.iter().find(|open| open.epoch == epoch);
+                epoch.is_some_and(|open| numbers(&open.submissions).any(|other| other == number))
+            };
+            let is_somewhere =
+                once.contains(&number) || if epoch == 0 { waits } else { sealed.contains_key(&epoch) || is_open() };
+            assert!(is_somewhere, "unit {number} of epoch {epoch} was forgotten");
+        }
+    }
+
+    /// The last law.
+    fn settle_down(&mut self) {
+        let is_lost = !self.lost.is_empty();
+        if is_lost {
+            self.sweep();
+        }
+        loop {
+            let busy = self.children.0.borrow().iter().any(|child| !child.mailbox.is_empty());
+            if self.inbox.is_empty() && self.spawned.is_empty() && self.claimed.is_empty() && !busy {
+                break;
+            }
+            self.take(&Step::Supervisor);
+            for child in 0..=COORDINATOR {
+                self.take(&Step::Child(child));
+            }
+            self.take(&Step::Claim(0));
+            self.take(&Step::Finish(0));
+        }
+        for outcome in &mut self.outcomes {
+            assert!(matches!(outcome.try_recv(), Ok(Some(_))), "a unit without an outcome");
+        }
+        let children = self.children.0.borrow();
+        let mut children = children.iter();
+        assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows that nobody wants");
+        let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
+        assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| unit.epoch() != 0));
+        assert!(lanes.iter().all(|lane| lane.open.is_none() && lane.sealed == 0 && lane.rows == 0), "{lanes:?}");
+    }
+}
+
+impl Child {
+    /// The epoch's task, if nothing of it is missing.
+    fn join(&mut self, epoch: EpochId, supervisor: u64) -> Option<Task> {
+        let arriving = &self.arriving[&epoch];
+        if arriving.submissions.is_none() || arriving.batches.iter().any(Option::is_none) {
+            return None;
+        }
+        let Arriving { submissions, batches } = self.arriving.remove(&epoch)?;
+        let submissions = submissions?;
+        for batch in batches.into_iter().flatten() {
+            let same = batch.len() == submissions.len()
+                && batch.iter().zip(&submissions).all(|(unit, submission)| Arc::ptr_eq(unit, &submission.unit));
+            assert!(same, "epoch {epoch}: the rows of other units");
+        }
+        Some(Task { supervisor, epoch, submissions })
+    }
+}
+
+impl ToSupervisor {
+    fn unit(&self) -> Option<u64> {
+        match self {
+            Self::Submit(submission) => Some(submission.number),
+            Self::Finished(_) | Self::Stopped(_) => None,
+        }
+    }
+}
+
+fn numbers(submissions: &[Arc<Submission>]) -> impl Iterator<Item = u64> {
+    submissions.iter().map(|submission| submission.number)
+}
+
+fn pick<T>(from: &mut VecDeque<T>, number: usize) -> Option<T> {
+    let number = number.checked_rem(from.len())?;
+    from.remove(number)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn whoever_dies_each_unit_is_committed_once(steps in vec(step(), 1..400)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.take(step);
+        }
+        world.settle_down();
+    }
+}
