@@ -1,7 +1,7 @@
 //! Where everything is counted: for snapshots, and for the recorder that the program installed.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
@@ -89,7 +89,9 @@ pub(crate) struct Counters {
     committed: AtomicU64,
     rejected: AtomicU64,
     unavailable: AtomicU64,
-    tables: [TableCounters; 3],
+    /// Locked once an epoch, so that a snapshot has all rows of an epoch or none.
+    tables: Mutex<[TableTotals; 3]>,
+    batch_rows: [Recorder; 3],
     epochs: AtomicU64,
     epoch_rows_max: AtomicU64,
     epoch_rows: Recorder,
@@ -113,11 +115,19 @@ pub(crate) struct Counters {
     hot_connections: Mutex<HotConnections>,
 }
 
-#[derive(Debug, Default)]
-struct TableCounters {
-    received: AtomicU64,
-    by_disposition: [AtomicU64; 3],
-    batch_rows: Recorder,
+#[derive(Debug, Clone, Copy, Default)]
+struct TableTotals {
+    received: u64,
+    by_disposition: [u64; 3],
+}
+
+impl TableTotals {
+    fn add(&mut self, more: &Self) {
+        self.received += more.received;
+        for (total, more) in self.by_disposition.iter_mut().zip(more.by_disposition) {
+            *total += more;
+        }
+    }
 }
 
 impl Default for Counters {
@@ -127,7 +137,8 @@ impl Default for Counters {
             committed: AtomicU64::default(),
             rejected: AtomicU64::default(),
             unavailable: AtomicU64::default(),
-            tables: Default::default(),
+            tables: Mutex::default(),
+            batch_rows: Default::default(),
             epochs: AtomicU64::default(),
             epoch_rows_max: AtomicU64::default(),
             epoch_rows: Recorder::default(),
@@ -253,27 +264,37 @@ impl Counters {
         gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
         histogram!(telemetry::COMMIT_SECONDS).record(took);
         histogram!(telemetry::EPOCH_UNITS).record(units as f64);
-        let mut rows_of_epoch = 0;
+        let mut by_table = [TableTotals::default(); 3];
         for (table, received) in received {
-            let totals = &self.tables[table as usize];
-            add(&totals.received, received as u64);
-            counter!(telemetry::ROWS_RECEIVED, "table" => table.as_str()).increment(received as u64);
-            rows_of_epoch += received as u64;
-            let mut batch_rows = 0;
-            for disposition in Disposition::ALL {
-                let rows = dispositions.iter().filter(|row| **row == (table, disposition)).count() as u64;
-                add(&totals.by_disposition[disposition as usize], rows);
-                counter!(telemetry::ROWS, "table" => table.as_str(), "disposition" => disposition.as_str())
-                    .increment(rows);
-                batch_rows += rows;
-            }
-            totals.batch_rows.record(batch_rows);
-            histogram!(telemetry::BATCH_ROWS, "table" => table.as_str()).record(batch_rows as f64);
-            counter!(telemetry::ROWS_COALESCED, "table" => table.as_str())
-                .increment((received as u64).saturating_sub(batch_rows));
+            by_table[table as usize].received = received as u64;
         }
+        for (table, disposition) in dispositions {
+            by_table[*table as usize].by_disposition[*disposition as usize] += 1;
+        }
+        for (totals, epoch) in self.table_totals().iter_mut().zip(&by_table) {
+            totals.add(epoch);
+        }
+        let rows_of_epoch = by_table.iter().map(|epoch| epoch.received).sum();
         self.epoch_rows.record(rows_of_epoch);
         self.epoch_rows_max.fetch_max(rows_of_epoch, Ordering::Relaxed);
+        // The program's recorder, which may look at the statistics: no lock is held.
+        for table in Table::ALL {
+            let TableTotals { received, by_disposition } = by_table[table as usize];
+            let batch_rows = by_disposition.iter().sum();
+            self.batch_rows[table as usize].record(batch_rows);
+            counter!(telemetry::ROWS_RECEIVED, "table" => table.as_str()).increment(received);
+            for disposition in Disposition::ALL {
+                counter!(telemetry::ROWS, "table" => table.as_str(), "disposition" => disposition.as_str())
+                    .increment(by_disposition[disposition as usize]);
+            }
+            histogram!(telemetry::BATCH_ROWS, "table" => table.as_str()).record(batch_rows as f64);
+            counter!(telemetry::ROWS_COALESCED, "table" => table.as_str())
+                .increment(received.saturating_sub(batch_rows));
+        }
+    }
+
+    fn table_totals(&self) -> MutexGuard<'_, [TableTotals; 3]> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A transaction failed, and this follows.
@@ -310,14 +331,15 @@ impl Counters {
 
     pub(crate) fn snapshot(&self) -> Stats {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let tables = *self.table_totals();
         let table = |table: Table| {
-            let totals = &self.tables[table as usize];
+            let TableTotals { received, by_disposition } = tables[table as usize];
             TableStats {
-                received: get(&totals.received),
-                inserted: get(&totals.by_disposition[Disposition::Inserted as usize]),
-                updated: get(&totals.by_disposition[Disposition::Updated as usize]),
-                unchanged: get(&totals.by_disposition[Disposition::Unchanged as usize]),
-                batch_rows: totals.batch_rows.snapshot(),
+                received,
+                inserted: by_disposition[Disposition::Inserted as usize],
+                updated: by_disposition[Disposition::Updated as usize],
+                unchanged: by_disposition[Disposition::Unchanged as usize],
+                batch_rows: self.batch_rows[table as usize].snapshot(),
             }
         };
         Stats {
@@ -359,5 +381,33 @@ impl Counters {
                 .unwrap_or_else(PoisonError::into_inner)
                 .hottest(Instant::now()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_has_all_rows_of_an_epoch_or_none() {
+        const EPOCHS: u64 = 2_000;
+        let counters = Counters::default();
+        let epoch = || {
+            let received = Table::ALL.map(|table| (table, 3));
+            let rows = Table::ALL.map(|table| [(table, Disposition::Inserted), (table, Disposition::Unchanged)]);
+            counters.epoch_committed(1, received, rows.as_flattened(), Duration::ZERO);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..EPOCHS).for_each(|_| epoch()));
+            let mut seen = 0;
+            while seen < EPOCHS {
+                let stats = counters.snapshot();
+                seen = stats.entities.inserted;
+                for table in [&stats.entities, &stats.connections, &stats.mentions] {
+                    let counted = [table.received, table.inserted, table.updated, table.unchanged, table.coalesced()];
+                    assert_eq!(counted, [3 * seen, seen, 0, seen, seen]);
+                }
+            }
+        });
     }
 }
