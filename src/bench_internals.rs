@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::batch::{
@@ -20,7 +20,8 @@ use crate::error::StartError;
 use crate::outcome::{Committed, Disposition, Outcome};
 use crate::record::{ConnectionMetrics, EntityName, Table, Timestamp};
 use crate::store::{
-    ConnectionColumns, EntityColumns, EntityKeyColumns, EpochObserver, Parameters, Statement, Written, encode_mentions,
+    ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, EpochObserver, Parameters, Statement,
+    Written, copied_connections, copied_mentions,
 };
 use crate::unit::{Unit, UnitOfWork};
 
@@ -82,7 +83,7 @@ impl CoalescedEpoch {
             let top = serde_json::to_string(&metrics.top_mentions).expect("texts, numbers and times are JSON");
             ConnectionMetrics { top_mentions: serde_json::from_str(&top).expect("it was written above"), ..metrics }
         };
-        let writes = plan.as_if_new(as_of).into_iter();
+        let writes = plan.new_rows(as_of).into_iter();
         let connections: Vec<_> = writes
             .map(|write| StoredConnection {
                 id: write.id,
@@ -152,9 +153,9 @@ impl Sent {
         }
     }
 
-    fn copy(&mut self, mentions: &[&MentionNode], connections: &ConnectionPlan) {
+    fn copy(&mut self, pieces: impl FnOnce() -> Vec<Bytes>) {
         if self.encode {
-            for piece in encode_mentions(mentions, connections.connections()) {
+            for piece in pieces() {
                 self.bytes.extend_from_slice(&piece);
             }
         }
@@ -187,30 +188,26 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
         sent.parameters(Statement::UpdateEntities, &EntityColumns::new(&updates.writes).update());
     }
     let mut connections = ConnectionPlan::resolve(epoch, &entities, &std::iter::empty().collect());
-    // As it would be after a while: what is there was written by the same engine.
-    connections.expect(&vec![!stored.is_empty(); connections.connections().len()]);
-    let as_new = connections.as_if_new(as_of);
-    let columns = ConnectionColumns::new(&as_new, connections.connections());
-    sent.parameters(Statement::InsertOrLockConnections, &columns.insert());
-    let inserted: Vec<Uuid> =
-        if stored.is_empty() { as_new.iter().map(|write| write.id).collect() } else { Vec::new() };
-    drop(as_new);
-    let locked = connections.inserted_or_locked(&inserted).expect("no row vanishes").locked;
-    let new: Vec<&MentionNode> = connections.mentions_to(Disposition::Inserted, false).collect();
-    sent.copy(&new, &connections);
-    for (connection, stored) in locked.iter().zip(stored) {
-        connections.set_stored(*connection, stored);
+    let mut keys = ConnectionKeyColumns::default();
+    for node in connections.connections() {
+        keys.push(node);
     }
+    sent.parameters(Statement::LockConnections, &keys.parameters());
+    for (connection, stored) in (0_u32..).zip(stored) {
+        connections.set_stored(connection, stored);
+    }
+    let existing = connections.existing().expect("no row vanishes");
+    sent.copy(|| copied_connections(&connections.new_rows(as_of), connections.connections()));
     for (mention, stored) in known.into_iter().flatten().flatten() {
         connections.set_stored_mention(mention, stored);
     }
     let no_threads = std::iter::empty().collect();
     let advance = |connection: &u32| connections.advance(*connection, 0, &no_threads, as_of, 0.0);
-    let changed: Vec<_> = locked.iter().filter_map(advance).collect();
+    let changed: Vec<_> = existing.iter().filter_map(advance).collect();
     let columns = ConnectionColumns::new(&changed, connections.connections());
     sent.parameters(Statement::UpdateConnections, &columns.update());
-    let new: Vec<&MentionNode> = connections.mentions_to(Disposition::Inserted, true).collect();
-    sent.copy(&new, &connections);
+    let new: Vec<&MentionNode> = connections.mentions_to(Disposition::Inserted).collect();
+    sent.copy(|| copied_mentions(&new, connections.connections()));
     let changed: Vec<u32> = changed.iter().map(|write| write.node).collect();
     connections.mark_updated(changed);
 
@@ -223,7 +220,7 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
         .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
         .collect();
     let units: Vec<Committed> = epoch.committed(&entities.committed(), &connection_rows, &mention_rows);
-    Written { units, dispositions, connections: connections.into_keys() }
+    Written { units, dispositions }
 }
 
 #[cfg(test)]

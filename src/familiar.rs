@@ -1,4 +1,4 @@
-//! Rows that this engine wrote lately, so that it can expect them to be there.
+//! What this engine wrote lately, so that it can expect it to be there.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use crate::hash::HashSet;
 /// How many hashes a generation holds; there are two, of 16 bytes or so each.
 const GENERATION: usize = 64 << 10;
 
-/// Hashes of keys ([`hash_of`](crate::hash::hash_of)) whose rows are expected to be there: an expectation, not
+/// Hashes ([`hash_of`](crate::hash::hash_of)) of what is expected to be there: an expectation, not
 /// knowledge. Other writers, deletions and equal hashes make it wrong, so being wrong may cost time and nothing else.
 #[derive(Debug, Default)]
 pub(crate) struct Familiar {

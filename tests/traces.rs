@@ -163,7 +163,7 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
         let spans = told.spans();
         let slowest = Slowest::find(&spans).unwrap();
         let step = slowest.step().unwrap();
-        assert_eq!(step.name, "insert_or_lock_connections", "{slowest}");
+        assert_eq!(step.name, "lock_connections", "{slowest}");
         // Not sooner than the row was free; and the rest of the wait is not that statement's.
         assert!(step.took > HELD / 2 && step.took <= slowest.took(), "{slowest}");
         let text = slowest.to_string();
@@ -192,7 +192,7 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
             // Two lanes, one unit each; one lane, and the second unit had to wait for the next epoch.
             assert!(line.contains(words), "{words}: {line}");
         }
-        let waited = milliseconds(line, "insert_or_lock_connections");
+        let waited = milliseconds(line, "lock_connections");
         assert!(waited > HELD.as_secs_f64() * 500.0, "{line}");
         assert!(milliseconds(line, "commit") < waited && !line.contains(VALUE), "{line}");
     }
@@ -213,7 +213,7 @@ async fn a_slow_transaction_that_fails_is_logged_as_well_and_its_unit_names_the_
         told.log("slow transaction").into_iter().filter(|line| line.contains("end=\"failed\"")).collect();
     assert!(!failed.is_empty());
     for line in &failed {
-        assert!(milliseconds(line, "insert_or_lock_connections") > HELD.as_secs_f64() * 160.0, "{line}");
+        assert!(milliseconds(line, "lock_connections") > HELD.as_secs_f64() * 160.0, "{line}");
         assert!(line.contains(" ms (error)") && !line.contains(VALUE), "{line}");
     }
     let spans = told.spans();

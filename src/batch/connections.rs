@@ -40,8 +40,6 @@ pub(crate) struct ConnectionNode {
     mentions: Vec<u32>,
     /// It was named by an id that the database knew, so it must not be inserted.
     must_exist: bool,
-    /// It is expected to be there, so no figures are worked out for the case that it is not.
-    expected: bool,
     stored: Option<StoredConnection>,
     disposition: Disposition,
 }
@@ -54,7 +52,6 @@ impl ConnectionNode {
             said: ConnectionFacts { categories: SortedSet::new(), is_menu_item: false },
             mentions: Vec::new(),
             must_exist: false,
-            expected: false,
             stored: None,
             disposition: Disposition::Inserted,
         }
@@ -79,15 +76,6 @@ pub(crate) struct ConnectionWrite<'a> {
     pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
     pub(crate) metrics: ConnectionMetrics<'a>,
     pub(crate) reread: RereadNeeded,
-}
-
-/// What "insert or lock" left to be done, by place in the plan, ascending.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Existing {
-    /// Rows that were there and are locked now, to be read.
-    pub(crate) locked: Vec<u32>,
-    /// Rows that were inserted without figures, because they were expected to be there.
-    pub(crate) blank: Vec<u32>,
 }
 
 /// What to do with the connections and mentions of an epoch.
@@ -121,7 +109,7 @@ impl ConnectionPlan {
     pub(crate) fn of_keys(keys: Vec<ConnectionKey<Uuid>>) -> Self {
         let mut plan = Self::default();
         for key in keys {
-            plan.connections.push(ConnectionNode { must_exist: true, id: Uuid::now_v7(), ..ConnectionNode::new(key) });
+            plan.connections.push(ConnectionNode { must_exist: true, ..ConnectionNode::new(key) });
         }
         plan
     }
@@ -234,62 +222,40 @@ impl ConnectionPlan {
         }
     }
 
-    /// The keys of all connections, in lock order.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &ConnectionKey<Uuid>> {
-        self.connections.iter().map(|node| &node.key)
-    }
-
-    /// The same, when the plan has served.
-    pub(crate) fn into_keys(self) -> Vec<ConnectionKey<Uuid>> {
-        self.connections.into_iter().map(|node| node.key).collect()
-    }
-
     /// All connections in lock order.
     pub(crate) fn connections(&self) -> &[ConnectionNode] {
         &self.connections
     }
 
-    /// Takes in which connections, in their order, are expected to be there. Where that is wrong it costs time,
-    /// nothing else.
-    pub(crate) fn expect(&mut self, expected: &[bool]) {
-        for (node, expected) in self.connections.iter_mut().zip(expected) {
-            node.expected = *expected;
+    /// Forgets what the database has: the locks were given up.
+    pub(crate) fn forget_stored(&mut self) {
+        for node in &mut self.connections {
+            if node.stored.take().is_some() {
+                node.disposition = Disposition::Inserted;
+                if !node.must_exist {
+                    node.id = Uuid::now_v7();
+                }
+            }
         }
     }
 
-    /// The rows of all connections as they must be if none of them exists yet. Those that are expected to be there
-    /// get no figures: inserted all the same, they are [`blank`](Existing::blank).
-    pub(crate) fn as_if_new(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
-        (0_u32..)
-            .zip(&self.connections)
-            .map(|(index, node)| {
-                let mentions = node.mentions.iter().map(|mention| {
-                    let mention = &self.mentions[*mention as usize];
-                    (mention.id, &*mention.mention)
-                });
-                ConnectionWrite {
-                    node: index,
-                    id: node.id,
-                    facts: Cow::Borrowed(&node.said),
-                    metrics: if node.must_exist || node.expected {
-                        ConnectionMetrics::empty()
-                    } else {
-                        ConnectionMetrics::from_mentions(mentions, as_of)
-                    },
-                    reread: RereadNeeded::default(),
-                }
-            })
-            .collect()
+    /// The connections that were there, by place in the plan, ascending. An error if one that must be is not.
+    pub(crate) fn existing(&self) -> Result<Vec<u32>, VanishedRow> {
+        let mut existing = Vec::new();
+        for (index, node) in (0_u32..).zip(&self.connections) {
+            match &node.stored {
+                Some(_) => existing.push(index),
+                None if node.must_exist => return Err(VanishedRow),
+                None => {}
+            }
+        }
+        Ok(existing)
     }
 
-    /// The rows of blank connections with their figures.
-    pub(crate) fn filled<'a>(
-        &'a self,
-        blank: &'a [u32],
-        as_of: Timestamp,
-    ) -> impl Iterator<Item = ConnectionWrite<'a>> {
-        blank.iter().map(move |&index| {
-            let node = &self.connections[index as usize];
+    /// The rows of all connections that were not there, in lock order, with their final figures.
+    pub(crate) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
+        let new = (0_u32..).zip(&self.connections).filter(|(_, node)| node.stored.is_none());
+        new.map(|(index, node)| {
             let mentions = self.mentions_of(index).map(|(_, mention)| (mention.id, &*mention.mention));
             ConnectionWrite {
                 node: index,
@@ -299,22 +265,7 @@ impl ConnectionPlan {
                 reread: RereadNeeded::default(),
             }
         })
-    }
-
-    /// Takes in what "insert or lock" did: the ids that were inserted, in the order of the rows. An error if a
-    /// connection that was there is gone.
-    pub(crate) fn inserted_or_locked(&self, inserted: &[Uuid]) -> Result<Existing, VanishedRow> {
-        let inserted: HashSet<&Uuid> = inserted.iter().collect();
-        let mut existing = Existing::default();
-        for (index, node) in (0_u32..).zip(&self.connections) {
-            match (inserted.contains(&node.id), node.must_exist) {
-                (true, true) => return Err(VanishedRow),
-                (true, false) if node.expected => existing.blank.push(index),
-                (true, false) => {}
-                (false, _) => existing.locked.push(index),
-            }
-        }
-        Ok(existing)
+        .collect()
     }
 
     /// Takes in an existing connection as it stands under lock.
@@ -350,12 +301,10 @@ impl ConnectionPlan {
         node.stored = Some(stored);
     }
 
-    /// Mentions with a disposition, in the order of their connections; of connections that this epoch inserted, or
-    /// of those that were there.
-    pub(crate) fn mentions_to(&self, disposition: Disposition, there: bool) -> impl Iterator<Item = &MentionNode> {
+    /// Mentions with a disposition, in the order of their connections.
+    pub(crate) fn mentions_to(&self, disposition: Disposition) -> impl Iterator<Item = &MentionNode> {
         self.connections
             .iter()
-            .filter(move |connection| connection.stored.is_some() == there)
             .flat_map(|connection| &connection.mentions)
             .map(|mention| &self.mentions[*mention as usize])
             .filter(move |mention| mention.disposition == disposition)
@@ -400,13 +349,10 @@ impl ConnectionPlan {
         })
     }
 
-    /// Notes that connections get new rows; those that this epoch inserted stay inserted.
+    /// Notes that connections get new rows.
     pub(crate) fn mark_updated(&mut self, connections: impl IntoIterator<Item = u32>) {
         for connection in connections {
-            let node = &mut self.connections[connection as usize];
-            if node.stored.is_some() {
-                node.disposition = Disposition::Updated;
-            }
+            self.connections[connection as usize].disposition = Disposition::Updated;
         }
     }
 

@@ -23,8 +23,7 @@ mod simulation;
 
 pub(crate) use coalesce::Batch;
 pub(crate) use connections::{
-    ConnectionNode, ConnectionPlan, ConnectionWrite, Existing, MentionNode, StoredConnection, StoredMention,
-    top_mention,
+    ConnectionNode, ConnectionPlan, ConnectionWrite, MentionNode, StoredConnection, StoredMention, top_mention,
 };
 pub(crate) use entities::{EntityPlan, EntityUpdates, EntityWrite, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};

@@ -72,12 +72,8 @@ impl Tables {
         let updates = self.insert_or_lock_entities(epoch, &mut entities);
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
         self.update_entities(&updates);
-        // Right or wrong, it must make no difference. The low bits of an id are random.
-        let expected: Vec<bool> =
-            connections.keys().map(|key| (key.restaurant.as_u128() ^ key.dish.as_u128()) % 2 == 0).collect();
-        connections.expect(&expected);
-        let existing = self.insert_or_lock_connections(&connections);
-        self.write_mentions(&mut connections, &existing);
+        self.lock_or_insert_connections(&mut connections);
+        self.write_mentions(&mut connections);
         let (connection_rows, mention_rows) = connections.committed();
         let committed = epoch.committed(&entities.committed(), &connection_rows, &mention_rows);
         self.check_dispositions(&before, &entities, &connections);
@@ -168,28 +164,26 @@ impl Tables {
         assert_eq!(updates.place_ids, expected);
     }
 
-    fn insert_or_lock_connections(&mut self, plan: &ConnectionPlan) -> Existing {
-        let nodes = plan.connections();
-        assert!(nodes.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
-        let mut inserted = Vec::new();
-        let writes = plan.as_if_new(as_of());
-        assert_eq!(writes.len(), nodes.len());
-        for write in writes {
-            let key = nodes[write.node as usize].key.clone();
-            self.connections.entry(key).or_insert_with(|| {
-                inserted.push(write.id);
-                (write.id, write.facts.into_owned(), stored_form(&write.metrics))
-            });
+    fn lock_or_insert_connections(&mut self, plan: &mut ConnectionPlan) {
+        let keys: Vec<_> = plan.connections().iter().map(|node| node.key.clone()).collect();
+        assert!(keys.is_sorted_by(|left, right| left < right), "locks are taken in the order of the keys");
+        for (index, key) in (0_u32..).zip(&keys) {
+            if let Some((id, facts, metrics)) = self.connections.get(key).cloned() {
+                plan.set_stored(index, StoredConnection { id, facts, metrics });
+            }
         }
-        plan.inserted_or_locked(&inserted).unwrap()
+        for write in plan.new_rows(as_of()) {
+            let row = (write.id, write.facts.into_owned(), stored_form(&write.metrics));
+            let before = self.connections.insert(keys[write.node as usize].clone(), row);
+            assert_eq!(before, None, "what is there was locked");
+        }
     }
 
-    fn write_mentions(&mut self, plan: &mut ConnectionPlan, Existing { locked, blank }: &Existing) {
+    fn write_mentions(&mut self, plan: &mut ConnectionPlan) {
         let (mut recent, mut threads) = (HashMap::default(), HashMap::default());
-        for connection in locked {
-            let (id, facts, metrics) = self.connections[&plan.connections()[*connection as usize].key].clone();
-            plan.set_stored(*connection, StoredConnection { id, facts, metrics });
-            assert_eq!(plan.stored(*connection).unwrap().id, id);
+        let existing = plan.existing().unwrap();
+        for connection in &existing {
+            let id = plan.stored(*connection).unwrap().id;
             let is_recent = |mention: &Mention| {
                 mention.created_at <= as_of() && mention.created_at >= days_before(as_of(), RECENT_DAYS)
             };
@@ -211,7 +205,7 @@ impl Tables {
             }
         }
         for (disposition, exists) in [(Disposition::Inserted, false), (Disposition::Updated, true)] {
-            for node in plan.mentions_to(disposition, false).chain(plan.mentions_to(disposition, true)) {
+            for node in plan.mentions_to(disposition) {
                 let connection = plan.connections()[node.connection as usize].id;
                 let key = (connection, node.mention.source_type, Arc::clone(&node.mention.source_id));
                 let before = self.mentions.insert(key, (node.id, (*node.mention).clone()));
@@ -219,7 +213,7 @@ impl Tables {
             }
         }
         let mut updated = Vec::new();
-        for connection in locked {
+        for connection in &existing {
             let known = threads[connection].iter().map(|thread| &**thread).collect();
             let Some(mut write) = plan.advance(*connection, recent[connection], &known, as_of(), 0.0) else { continue };
             let whole = ConnectionMetrics::from_mentions(self.mentions_of(write.id), as_of());
@@ -240,15 +234,10 @@ impl Tables {
             let key = &plan.connections()[write.node as usize].key;
             updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(&write.metrics)), write.node));
         }
-        for write in plan.filled(blank, as_of()) {
-            let key = &plan.connections()[write.node as usize].key;
-            updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(&write.metrics)), write.node));
-        }
         let nodes: Vec<u32> = updated.iter().map(|(_, _, node)| *node).collect();
         for (key, row, _) in updated {
             let before = self.connections.insert(key, row.clone());
-            let is_blank = before.as_ref().is_some_and(|(_, _, metrics)| *metrics == ConnectionMetrics::empty());
-            assert!(is_blank || before.as_ref() != Some(&row), "a row that changes nothing is not written");
+            assert_ne!(before.as_ref(), Some(&row), "a row that changes nothing is not written");
             assert_eq!(before.unwrap().0, row.0, "an id is for good");
         }
         plan.mark_updated(nodes);
@@ -605,15 +594,12 @@ fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
         unit.existing_connection(connection);
     });
     let (entities, keys) = tables.look_up(&by_id).unwrap();
-    let plan = ConnectionPlan::resolve(&by_id, &entities, &keys);
-    assert_eq!(plan.inserted_or_locked(&[connection]), Err(VanishedRow));
-    assert_eq!(plan.inserted_or_locked(&[]), Ok(Existing { locked: vec![0], blank: vec![] }));
-
-    let refreshed = ConnectionPlan::of_keys(tables.connections.keys().cloned().collect());
-    let id = refreshed.connections()[0].id;
-    assert!(!id.is_nil(), "an id that no row has");
-    assert_eq!(refreshed.inserted_or_locked(&[id]), Err(VanishedRow));
-    assert_eq!(refreshed.inserted_or_locked(&[]), Ok(Existing { locked: vec![0], blank: vec![] }));
+    let by_key = ConnectionPlan::of_keys(tables.connections.keys().cloned().collect());
+    for mut plan in [ConnectionPlan::resolve(&by_id, &entities, &keys), by_key] {
+        assert_eq!(plan.existing(), Err(VanishedRow));
+        tables.lock_or_insert_connections(&mut plan);
+        assert_eq!(plan.existing(), Ok(vec![0]));
+    }
 }
 
 #[test]
@@ -630,7 +616,7 @@ fn new_rows_have_new_ids_in_lock_order() {
     let plan = ConnectionPlan::resolve(&new, &entities, &keys);
     let ids: Vec<Uuid> = plan.connections().iter().map(|node| node.id).collect();
     assert!(ids.is_sorted_by(|left, right| left < right) && !ids[0].is_nil(), "{ids:?}");
-    let mentions: Vec<Uuid> = plan.mentions_to(Disposition::Inserted, false).map(|node| node.id).collect();
+    let mentions: Vec<Uuid> = plan.mentions_to(Disposition::Inserted).map(|node| node.id).collect();
     assert!(mentions.is_sorted_by(|left, right| left < right) && !mentions[0].is_nil(), "{mentions:?}");
     assert_eq!(mentions.len(), 3);
 }

@@ -34,13 +34,11 @@ pub(super) fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
 #[derive(Debug)]
 struct Json(Vec<u8>);
 
-impl Json {
-    fn of(value: &impl serde::Serialize) -> Self {
-        // The version of the binary format.
-        let mut bytes = vec![1];
-        serde_json::to_writer(&mut bytes, value).expect("texts, numbers and times are always JSON");
-        Self(bytes)
-    }
+/// A `jsonb` in binary: the version of the format, and the text.
+pub(super) fn jsonb(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = vec![1];
+    serde_json::to_writer(&mut bytes, value).expect("texts, numbers and times are always JSON");
+    bytes
 }
 
 impl ToSql for Json {
@@ -183,7 +181,7 @@ impl ConnectionColumns {
             columns.recent_mention_counts.push(metrics.recent_mention_count);
             columns.last_mentioned_at.push(metrics.last_mentioned_at);
             columns.activity_levels.push(metrics.activity_level.as_str());
-            columns.top_mentions.push(Json::of(&metrics.top_mentions));
+            columns.top_mentions.push(Json(jsonb(&metrics.top_mentions)));
         }
         columns
     }
@@ -368,7 +366,7 @@ fn entity_facts(row: &Row) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {
     })
 }
 
-/// Decodes `ReadConnections`.
+/// Decodes `LockConnections`.
 pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, StoreError> {
     let categories: Vec<Uuid> = row.try_get(2)?;
     let level: &str = row.try_get(9)?;

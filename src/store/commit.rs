@@ -32,7 +32,6 @@ use super::{Store, StoreError, answer};
 use crate::batch::Epoch;
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
-use crate::hash::hash_of;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::stats::Reaction;
@@ -288,7 +287,6 @@ impl Store {
     fn committed(&self, epoch: &Epoch, written: Written, start: Instant, observer: &mut dyn EpochObserver) -> Tried {
         let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
         self.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
-        self.familiar.remember(written.connections.iter().map(hash_of));
         observer.committed(epoch, &written, start.elapsed());
         Tried::Committed(written.units)
     }
@@ -372,7 +370,7 @@ impl Store {
         answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(connection), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
-        let transaction = Transaction { connection, begin: &begin, familiar: &self.familiar, as_of, score_tolerance };
+        let transaction = Transaction { connection, begin: &begin, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");

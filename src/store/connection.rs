@@ -1,7 +1,7 @@
 //! One connection: its prepared statements, and whether it may be used again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +24,11 @@ use crate::tls::Tls;
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
 /// See [`Connection::plans_are_stale`]. Planning all statements takes a few milliseconds.
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
+
+/// To come back to before connections are locked.
+pub(super) const SAVEPOINT: &str = "savepoint connections";
+/// Comes back to it, as often as need be.
+pub(super) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
 /// How long a request to cancel may take; nobody waits for it.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
@@ -68,6 +73,7 @@ impl bb8::ManageConnection for ConnectionManager {
             statements: HashMap::default(),
             settled_attempts: Vec::new(),
             in_transaction: false,
+            is_out_of_step: AtomicBool::new(false),
             opened: Instant::now(),
             last_answer: AtomicU64::new(0),
             timeline: Timeline::default(),
@@ -79,7 +85,9 @@ impl bb8::ManageConnection for ConnectionManager {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.in_transaction || self.connector.has_broken(&mut connection.client)
+        connection.in_transaction
+            || connection.is_out_of_step.load(Ordering::Relaxed)
+            || self.connector.has_broken(&mut connection.client)
     }
 }
 
@@ -100,6 +108,8 @@ pub(crate) struct Connection {
     /// Attempts of this connection whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
     in_transaction: bool,
+    /// Whether answers may be taken for those of later statements: see [`Connection::copy`].
+    is_out_of_step: AtomicBool,
     opened: Instant,
     /// When a statement was last answered, in microseconds since `opened`.
     last_answer: AtomicU64,
@@ -178,6 +188,8 @@ impl Connection {
         let name = match sql {
             "commit" => "commit",
             "rollback" => "rollback",
+            SAVEPOINT => "savepoint",
+            ROLLBACK_TO_SAVEPOINT => "rollback_to_savepoint",
             _ => "begin",
         };
         self.measured(name, self.client.batch_execute(sql)).await
@@ -207,11 +219,15 @@ impl Connection {
         self.measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
     }
 
-    /// Copies encoded mentions in; says how many.
-    pub(crate) async fn copy_mentions(&self, pieces: Vec<Bytes>) -> Result<u64, Error> {
-        let statement = Statement::CopyMentions;
+    /// Copies encoded rows in; says how many.
+    ///
+    /// Send it when nothing else is unanswered. Where the server refuses it before it takes rows, it answers twice (the
+    /// driver sends two `Sync`, and only one that comes amid rows is ignored), and the driver takes the second answer for
+    /// that of the next statement. Such a connection is not used again.
+    pub(crate) async fn copy(&self, statement: Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
         self.measured(statement.as_str(), async {
-            let sink = self.client.copy_in(&self.statements[&statement]).await?;
+            let copying = self.client.copy_in(&self.statements[&statement]).await;
+            let sink = copying.inspect_err(|_| self.is_out_of_step.store(true, Ordering::Relaxed))?;
             let mut sink = std::pin::pin!(sink);
             for piece in pieces {
                 sink.feed(piece).await?;
@@ -274,6 +290,26 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::server::EmbeddedServer;
+
+    #[tokio::test]
+    async fn a_connection_on_which_a_copy_was_refused_is_not_used_again() {
+        let server = EmbeddedServer::temporary().await.unwrap();
+        let config = Config::builder(server.url("postgres")).build().unwrap();
+        crate::Migrations::all().run(&config).await.unwrap();
+        let manager = ConnectionManager::new(config.postgres, config.tls, "public".into(), config.connect_timeout);
+        let [mut connection, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
+        connection.prepare().await.unwrap();
+        let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
+        assert_eq!(connection.copy(Statement::CopyMentions, nothing()).await.unwrap(), 0);
+        assert!(!manager.has_broken(&mut connection));
+        holder.batch("begin; lock table mentions in share mode").await.unwrap();
+        connection.batch("set lock_timeout = '1ms'").await.unwrap();
+        let refused = connection.copy(Statement::CopyMentions, nothing()).await.unwrap_err();
+        assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
+        assert!(manager.has_broken(&mut connection));
+        let other = connection.client.query("select 1 where false", &[]).await;
+        assert!(other.is_err(), "the driver keeps step now: `is_out_of_step` is not needed any more");
+    }
 
     /// With `sslmode=require` the driver refuses to ask in plain text, so that the answer is the proof.
     #[tokio::test]

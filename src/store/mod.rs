@@ -37,17 +37,16 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::config::{AsOf, Config};
-use crate::familiar::Familiar;
 use crate::stats::{Counters, PoolStats};
 use crate::telemetry;
 
 use circuit::Circuit;
 #[cfg(feature = "internals")]
-pub(crate) use columns::{ConnectionColumns, EntityColumns, EntityKeyColumns, Parameters};
+pub(crate) use columns::{ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, Parameters};
 pub(crate) use commit::EpochObserver;
 use connection::{Connection, ConnectionManager};
 #[cfg(feature = "internals")]
-pub(crate) use copy::encode as encode_mentions;
+pub(crate) use copy::{connections as copied_connections, mentions as copied_mentions};
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
@@ -72,7 +71,6 @@ pub(crate) struct Store {
     begin: Arc<str>,
     /// Rows inserted so far, for the age of plans.
     rows_written: Arc<AtomicU64>,
-    familiar: Arc<Familiar>,
     /// One refresh at a time: commits need the connections.
     refreshing: Arc<Semaphore>,
     as_of: AsOf,
@@ -117,7 +115,6 @@ impl Store {
             counters: Arc::clone(counters),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             rows_written: Arc::default(),
-            familiar: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,
             dead_letters: config.dead_letters,

@@ -20,7 +20,7 @@ fn expected() -> BTreeMap<&'static str, (Statement, &'static str)> {
         (Statement::ConnectionKeysById, "connections_pkey connection_redirects_pkey"),
         (Statement::GiveUpPlaceIds, "entities_pkey"),
         (Statement::UpdateEntities, "entities_pkey"),
-        (Statement::ReadConnections, "connections_key"),
+        (Statement::LockConnections, "connections_key"),
         (Statement::ReadMentions, "mentions_key"),
         (Statement::KnownThreads, "mentions_of_connection_by_thread_idx"),
         (Statement::CountRecent, "mentions_of_connection_by_time_idx"),

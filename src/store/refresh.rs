@@ -75,9 +75,7 @@ impl Store {
         connection.enter_transaction();
         let step = async {
             connection.prepare().await.map_err(StoreError::Begin)?;
-            let familiar = &self.familiar;
-            let transaction =
-                Transaction { connection: &connection, begin: &begin, familiar, as_of, score_tolerance: 0.0 };
+            let transaction = Transaction { connection: &connection, begin: &begin, as_of, score_tolerance: 0.0 };
             let step = transaction.refresh(after, STEP).await?;
             connection.batch("commit").await?;
             Ok(step)

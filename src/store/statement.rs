@@ -9,8 +9,7 @@
 //!
 //! `insert .. on conflict do update .. where false` is the idiom "insert or lock": a row that is
 //! not there is inserted, one that is there is locked (`for no key update`) without a new version.
-//! It takes all locks of a table in one statement, in the order of its rows, and unlike
-//! `select .. for update` it works on tables that Citus distributes.
+//! It takes all locks of a table in one statement, in the order of its rows.
 
 use tokio_postgres::types::Type;
 
@@ -26,8 +25,9 @@ pub(crate) enum Statement {
     LockAlone,
     GiveUpPlaceIds,
     UpdateEntities,
-    InsertOrLockConnections,
-    ReadConnections,
+    LockConnections,
+    InsertConnections,
+    CopyConnections,
     ReadMentions,
     KnownThreads,
     CountRecent,
@@ -43,7 +43,7 @@ pub(crate) enum Statement {
 
 impl Statement {
     /// All statements, in the order of the enum.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::RecordAttempt,
         Self::EntitiesByKey,
         Self::EntitiesById,
@@ -53,8 +53,9 @@ impl Statement {
         Self::LockAlone,
         Self::GiveUpPlaceIds,
         Self::UpdateEntities,
-        Self::InsertOrLockConnections,
-        Self::ReadConnections,
+        Self::LockConnections,
+        Self::InsertConnections,
+        Self::CopyConnections,
         Self::ReadMentions,
         Self::KnownThreads,
         Self::CountRecent,
@@ -80,8 +81,9 @@ impl Statement {
             Self::LockAlone => "lock_alone",
             Self::GiveUpPlaceIds => "give_up_place_ids",
             Self::UpdateEntities => "update_entities",
-            Self::InsertOrLockConnections => "insert_or_lock_connections",
-            Self::ReadConnections => "read_connections",
+            Self::LockConnections => "lock_connections",
+            Self::InsertConnections => "insert_connections",
+            Self::CopyConnections => "copy_connections",
             Self::ReadMentions => "read_mentions",
             Self::KnownThreads => "known_threads",
             Self::CountRecent => "count_recent",
@@ -200,8 +202,8 @@ impl Statement {
                            observed_at)
                  where e.entity_id = k.id"
             }
-            Self::InsertOrLockConnections => {
-                "insert into {schema}.connections as c (connection_id, restaurant_id, dish_or_category_id,
+            Self::InsertConnections => {
+                "insert into {schema}.connections (connection_id, restaurant_id, dish_or_category_id,
                         dish_attributes, categories, is_menu_item, mention_count, total_upvotes, source_diversity,
                         recent_mention_count, last_mentioned_at, activity_level, top_mentions)
                  select k.id, k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]),
@@ -214,18 +216,25 @@ impl Statement {
                       as k(id, restaurant, dish, attributes, categories, is_menu_item, mention_count, total_upvotes,
                            source_diversity, recent_mention_count, last_mentioned_at, activity_level, top_mentions,
                            ord)
-                 order by k.ord
-                 on conflict (restaurant_id, dish_or_category_id, dish_attributes)
-                 do update set last_updated = c.last_updated where false
-                 returning connection_id"
+                 order by k.ord"
             }
-            Self::ReadConnections => {
+            // Locked in the order of the keys: rows are sorted before they are locked, and one that waited for its lock
+            // is read again.
+            Self::LockConnections => {
                 "select k.ord, c.connection_id, c.categories, c.is_menu_item, c.mention_count, c.total_upvotes,
                         c.source_diversity, c.recent_mention_count, c.last_mentioned_at, c.activity_level::text,
                         c.top_mentions::text
                  from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
                  join {schema}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
-                      and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])"
+                      and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
+                 order by k.ord
+                 for no key update of c"
+            }
+            Self::CopyConnections => {
+                "copy {schema}.connections (connection_id, restaurant_id, dish_or_category_id, dish_attributes,
+                        categories, is_menu_item, mention_count, total_upvotes, source_diversity,
+                        recent_mention_count, last_mentioned_at, activity_level, top_mentions)
+                 from stdin binary"
             }
             // A comparison of rows from both sides, which is equality, matches mentions_key and no
             // other index; three equalities would also match the read index on the source.
@@ -339,7 +348,7 @@ impl Statement {
     pub(crate) fn parameter_types(self) -> Vec<Type> {
         match self {
             Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY, Type::INT8, Type::BOOL],
-            Self::CopyMentions => Vec::new(),
+            Self::CopyMentions | Self::CopyConnections => Vec::new(),
             Self::LockShared | Self::LockAlone => vec![Type::INT8],
             Self::EntitiesByKey => vec![Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
             Self::GiveUpPlaceIds
@@ -373,7 +382,7 @@ impl Statement {
                 Type::TEXT_ARRAY,
                 Type::TIMESTAMPTZ_ARRAY,
             ],
-            Self::InsertOrLockConnections => vec![
+            Self::InsertConnections => vec![
                 Type::UUID_ARRAY,
                 Type::UUID_ARRAY,
                 Type::UUID_ARRAY,
@@ -388,7 +397,7 @@ impl Statement {
                 Type::TEXT_ARRAY,
                 Type::JSONB_ARRAY,
             ],
-            Self::ReadConnections => vec![Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
+            Self::LockConnections => vec![Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
             Self::ReadMentions => vec![Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
             Self::KnownThreads => vec![Type::UUID_ARRAY, Type::TEXT_ARRAY],
             Self::CountRecent => vec![Type::UUID_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],

@@ -3,23 +3,27 @@
 //! 1. `begin`, the attempt's own row and a share of the merges' lock, and lookups of entities and of connections named
 //!    by id: one round trip.
 //! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
-//! 3. Changed entities; connections: insert (with final figures) or lock.
-//! 4. Connections that were there: read under lock.
-//! 5. Their known mentions, known threads and recent counts; mentions of new connections.
-//! 6. New and changed mentions of those that were there, changed connections.
+//! 3. Changed entities; connections that are there: lock and read.
+//! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
+//!    counts.
+//! 5. New and changed mentions, changed connections.
 //!
-//! Steps 4 and 5 are left out when all connections are new, step 2 when nothing is said of
-//! entities that is not known. Within a step everything is sent before the first answer is awaited.
+//! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is sent before the first answer is awaited.
 //!
 //! Properties:
 //! - No merge takes place from step 1 to the commit: what redirects say holds as long.
-//! - Locks are taken in one global order: merges, attempt, entities by key, Google ids, connections by key;
-//!   one statement takes all locks of a table. Mentions are written only under their connection's lock.
+//! - Locks are taken in one global order: merges, attempt, entities by key, Google ids, connections that are there by
+//!   key, new connections by key; one statement takes all locks of a kind. Mentions are written only under their
+//!   connection's lock.
+//! - Where somebody else inserted a connection between steps 3 and 4, the transaction goes back to before step 3, which
+//!   now finds it. To lock it there and then would break the order: it would wait for a lock while others wait for
+//!   what it inserted.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
-//! - Each row gets at most one new version, except for a new restaurant with a Google id, a new connection that
-//!   was expected to be there (two each) and the loser of a race for an attribute's id.
+//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and the loser of a race
+//!   for an attribute's id.
 //! - Merge rules live in `record`, and nowhere in SQL.
 
+use bytes::Bytes;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -28,21 +32,24 @@ use super::columns::{
     ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, MentionColumns, entity_by_id,
     entity_by_key, ordinal, stored_connection, stored_mention,
 };
-use super::connection::Connection;
+use super::connection::{Connection, ROLLBACK_TO_SAVEPOINT, SAVEPOINT};
 use super::copy;
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
-    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, Existing, MentionNode, PlaceIds, StoredEntity,
+    ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, MentionNode, PlaceIds, StoredEntity,
     StoredMention, VanishedRow, top_mention,
 };
-use crate::familiar::Familiar;
-use crate::hash::{HashMap, HashSet, hash_of};
+use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{ConnectionKey, EntityKey, EntityName, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before};
 
 /// From this many rows on `copy` is faster than `insert`, in spite of its own round trip: it writes
 /// whole pages, and one WAL record for each.
 const COPY_FROM_ROWS: usize = 128;
+
+/// How often a transaction comes back to where it locks connections, because others inserted some, before it is tried
+/// again as a whole. Each time all that was there is found, so it takes as many others to fail once more.
+const RACES_MAX: u32 = 10;
 
 /// Why an attempt ended before its commit.
 #[derive(Debug)]
@@ -84,8 +91,6 @@ pub(crate) struct Written {
     pub(crate) units: Vec<Committed>,
     /// Rows of the database by table and disposition.
     pub(crate) dispositions: Vec<(Table, Disposition)>,
-    /// The epoch's connections.
-    pub(crate) connections: Vec<ConnectionKey<Uuid>>,
 }
 
 /// What the database has of locked connections besides their own rows. Connections and mentions are named by their
@@ -105,7 +110,6 @@ struct History {
 pub(crate) struct Transaction<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) begin: &'a str,
-    pub(crate) familiar: &'a Familiar,
     pub(crate) as_of: Timestamp,
     /// Relative error up to which a stored score counts as up to date.
     pub(crate) score_tolerance: f64,
@@ -118,19 +122,19 @@ impl Transaction<'_> {
         let (mut entities, keys_by_id) = self.look_up(attempt, epoch).await?;
         let entity_updates = self.insert_or_lock_entities(epoch, &mut entities).await?;
         let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
-        connections.expect(&self.familiar.expects(connections.keys().map(hash_of)));
         let EntityUpdates { place_ids, give_up, writes } = entity_updates;
         let columns = EntityColumns::new(&writes);
         let (waited, given_up, updated, locked) = futures::join!(
             self.lock_place_ids(place_ids),
             self.execute(Statement::GiveUpPlaceIds, vec![&give_up], give_up.len()),
             self.execute(Statement::UpdateEntities, columns.update(), writes.len()),
-            self.insert_or_lock_connections(&connections),
+            self.lock_connections(&mut connections, SAVEPOINT),
         );
         waited?;
         given_up?;
         updated?;
-        self.write_mentions(&mut connections, locked?).await?;
+        locked?;
+        self.write_connections(&mut connections).await?;
 
         let entity_rows = entities.committed();
         let (connection_rows, mention_rows) = connections.committed();
@@ -142,7 +146,7 @@ impl Transaction<'_> {
             .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
             .collect();
         let units = epoch.committed(&entity_rows, &connection_rows, &mention_rows);
-        Ok(Written { units, dispositions, connections: connections.into_keys() })
+        Ok(Written { units, dispositions })
     }
 
     /// Brings the figures of the next connections up to date, in lock order; gives their keys, and
@@ -162,8 +166,8 @@ impl Transaction<'_> {
         turn?;
         let keys = rows?.iter().map(|row| connection_key(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let mut connections = ConnectionPlan::of_keys(keys.clone());
-        let locked = self.insert_or_lock_connections(&connections).await?;
-        self.write_mentions(&mut connections, locked).await?;
+        self.lock_connections(&mut connections, SAVEPOINT).await?;
+        self.write_connections(&mut connections).await?;
         let updated = connections.dispositions().0.filter(|disposition| *disposition == Disposition::Updated).count();
         Ok((keys, updated))
     }
@@ -274,31 +278,62 @@ impl Transaction<'_> {
         Ok(stored)
     }
 
-    /// Step 3, the connections' part. The answer is the connections that were there.
-    async fn insert_or_lock_connections(&self, connections: &ConnectionPlan) -> Result<Existing, StoreError> {
-        let writes = connections.as_if_new(self.as_of);
-        let columns = ConnectionColumns::new(&writes, connections.connections());
-        let inserted = self.query(Statement::InsertOrLockConnections, columns.insert(), writes.is_empty()).await?;
-        Ok(connections.inserted_or_locked(&ids(&inserted)?)?)
+    /// Step 3, the connections' part: those that are there. `place` sets the savepoint before, or goes back to it.
+    async fn lock_connections(&self, connections: &mut ConnectionPlan, place: &str) -> Result<(), StoreError> {
+        if connections.connections().is_empty() {
+            return Ok(());
+        }
+        let mut columns = ConnectionKeyColumns::default();
+        for node in connections.connections() {
+            columns.push(node);
+        }
+        let (placed, rows) = futures::join!(
+            self.connection.batch(place),
+            self.query(Statement::LockConnections, columns.parameters(), false),
+        );
+        placed?;
+        for row in rows? {
+            connections.set_stored(ordinal(&row)?, stored_connection(&row)?);
+        }
+        Ok(())
     }
 
-    /// Steps 4 to 6. The order in which statements are sent keeps the server at work on mentions, which take it
-    /// longest, while rows are read and figures worked out here.
-    async fn write_mentions(&self, connections: &mut ConnectionPlan, existing: Existing) -> Result<(), StoreError> {
-        let Existing { locked, blank } = existing;
-        self.read_connections(connections, &locked).await?;
-        let plan = &*connections;
-        let of_new: Vec<&MentionNode> = plan.mentions_to(Disposition::Inserted, false).collect();
-        let (history, inserted) = futures::join!(self.read_history(plan, &locked), self.insert_mentions(&of_new, plan));
-        // In the order in which they were sent: what follows an error fails for that alone.
-        let History { known, recent, threads } = history?;
-        inserted?;
+    /// Steps 4 and 5.
+    async fn write_connections(&self, connections: &mut ConnectionPlan) -> Result<(), StoreError> {
+        let mut races = 0;
+        loop {
+            let existing = connections.existing()?;
+            let new = connections.new_rows(self.as_of);
+            let (created, history) =
+                futures::join!(self.insert_connections(&new, connections), self.read_history(connections, &existing),);
+            drop(new);
+            match created {
+                // In the order in which they were sent: what follows an error fails for that alone.
+                Ok(()) => return self.write_mentions(connections, &existing, history?).await,
+                Err(error) if error.is_race() && races < RACES_MAX => {
+                    races += 1;
+                    tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
+                    connections.forget_stored();
+                    self.lock_connections(connections, ROLLBACK_TO_SAVEPOINT).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Step 5. Mentions are sent first, which keeps the server at work while figures are worked out here.
+    async fn write_mentions(
+        &self,
+        connections: &mut ConnectionPlan,
+        existing: &[u32],
+        History { known, recent, threads }: History,
+    ) -> Result<(), StoreError> {
         for (mention, stored) in known {
             connections.set_stored_mention(mention, stored);
         }
         let plan = &*connections;
-        let new: Vec<&MentionNode> = plan.mentions_to(Disposition::Inserted, true).collect();
-        let newer = MentionColumns::new(plan.mentions_to(Disposition::Updated, true), plan.connections());
+        let new: Vec<&MentionNode> = plan.mentions_to(Disposition::Inserted).collect();
+        let newer = MentionColumns::new(plan.mentions_to(Disposition::Updated), plan.connections());
         let mentions = async {
             let (inserted, updated) = futures::join!(
                 self.insert_mentions(&new, plan),
@@ -312,10 +347,7 @@ impl Transaction<'_> {
                 let known = threads.get(connection).map(|threads| threads.iter().map(String::as_str).collect());
                 plan.advance(*connection, recent, &known.unwrap_or_default(), self.as_of, self.score_tolerance)
             };
-            let mut changed: Vec<_> =
-                locked.iter().filter_map(advance).chain(plan.filled(&blank, self.as_of)).collect();
-            // In lock order, though every row is locked.
-            changed.sort_unstable_by_key(|write| write.node);
+            let mut changed: Vec<_> = existing.iter().filter_map(advance).collect();
             if changed.iter().any(|write| write.reread.any()) {
                 // The server reads after it wrote the mentions: they were sent before.
                 self.reread(&mut changed).await?;
@@ -331,6 +363,15 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Inserts connections that were not there.
+    async fn insert_connections(&self, new: &[ConnectionWrite<'_>], plan: &ConnectionPlan) -> Result<(), StoreError> {
+        if new.len() < COPY_FROM_ROWS {
+            let columns = ConnectionColumns::new(new, plan.connections());
+            return self.execute(Statement::InsertConnections, columns.insert(), new.len()).await;
+        }
+        self.copy(Statement::CopyConnections, copy::connections(new, plan.connections()), new.len()).await
+    }
+
     /// Inserts mentions that are known to be new: their connections are locked, or new themselves.
     async fn insert_mentions(&self, mentions: &[&MentionNode], plan: &ConnectionPlan) -> Result<(), StoreError> {
         let rows = mentions.len();
@@ -338,36 +379,21 @@ impl Transaction<'_> {
             let columns = MentionColumns::new(mentions.iter().copied(), plan.connections());
             return self.execute(Statement::InsertMentions, columns.insert(), rows).await;
         }
-        let copied = self.connection.copy_mentions(copy::encode(mentions, plan.connections())).await?;
+        self.copy(Statement::CopyMentions, copy::mentions(mentions, plan.connections()), rows).await
+    }
+
+    async fn copy(&self, statement: Statement, pieces: Vec<Bytes>, rows: usize) -> Result<(), StoreError> {
+        let copied = self.connection.copy(statement, pieces).await?;
         if copied == rows as u64 { Ok(()) } else { Err(VanishedRow.into()) }
     }
 
-    /// Step 4.
-    async fn read_connections(&self, connections: &mut ConnectionPlan, locked: &[u32]) -> Result<(), StoreError> {
-        if locked.is_empty() {
-            return Ok(());
-        }
-        let mut columns = ConnectionKeyColumns::default();
-        for connection in locked {
-            columns.push(&connections.connections()[*connection as usize]);
-        }
-        let rows = self.query(Statement::ReadConnections, columns.parameters(), false).await?;
-        if rows.len() != locked.len() {
-            return Err(VanishedRow.into());
-        }
-        for row in rows {
-            connections.set_stored(locked[ordinal(&row)? as usize], stored_connection(&row)?);
-        }
-        Ok(())
-    }
-
-    /// Step 5.
-    async fn read_history(&self, connections: &ConnectionPlan, locked: &[u32]) -> Result<History, StoreError> {
+    /// Step 4, of connections that were there.
+    async fn read_history(&self, connections: &ConnectionPlan, existing: &[u32]) -> Result<History, StoreError> {
         let (mut owners, mut types, mut sources, mut mentions) = (vec![], vec![], vec![], vec![]);
         let (mut thread_owners, mut thread_ids, mut thread_nodes) = (vec![], vec![], vec![]);
         let (mut recent_owners, mut recent_nodes) = (vec![], vec![]);
-        for &connection in locked {
-            let stored = connections.stored(connection).expect("it was read in step 4");
+        for &connection in existing {
+            let stored = connections.stored(connection).expect("it was read in step 3");
             if stored.metrics.may_have_recent(self.as_of) {
                 recent_owners.push(stored.id);
                 recent_nodes.push(connection);

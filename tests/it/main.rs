@@ -21,6 +21,7 @@ mod dead_letters;
 mod generate;
 mod health;
 mod hostile;
+mod late_connections;
 mod lifecycle;
 mod loader;
 mod merge;

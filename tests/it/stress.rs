@@ -56,6 +56,7 @@ impl Load {
             assert_eq!((stats.units_rejected, stats.units_unavailable, stats.actor_restarts), (0, 0, 0), "{stats:?}");
             assert_eq!((stats.rows_in_flight, stats.bytes_in_flight), (0, 0), "{stats:?}");
             assert_eq!(stats.units_submitted, stats.units_committed);
+            assert_eq!(stats.failed_attempts, 0, "engines are no trouble to each other");
             committed += stats.epochs;
             let _ = within(engine.shutdown(Duration::from_secs(20))).await;
         }
@@ -159,6 +160,14 @@ async fn several_engines_on_one_database_leave_the_graph_of_the_model() {
     let space = Space { restaurants: 30, dishes: 30, attributes: 5, sources: 200, threads: 30, as_of: as_of() };
     let load = Load { space, records: 6_000, engines: 3, in_flight_commits: 3, max_batch_rows: 120, producers: 24 };
     load.run("stress, three engines").await;
+}
+
+/// Epochs of thousands of rows, which are copied, and in which engines find connections that others just inserted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_engines_that_copy_the_same_connections_leave_the_graph_of_the_model() {
+    let space = Space { restaurants: 12, dishes: 60, attributes: 3, sources: 3_000, threads: 200, as_of: as_of() };
+    let load = Load { space, records: 10_000, engines: 2, in_flight_commits: 2, max_batch_rows: 3_000, producers: 48 };
+    load.run("stress, large epochs").await;
 }
 
 /// Everything meets everything: the worst for locks.
