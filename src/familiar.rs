@@ -21,7 +21,7 @@ struct Generations {
 }
 
 impl Familiar {
-    /// For each of the keys whether it is expected to be there.
+    /// For each of the hashes whether it is expected.
     pub(crate) fn expects(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         keys.map(|hash| generations.contains(hash)).collect()

@@ -204,15 +204,17 @@ impl Dispatch {
     /// Routes a unit to a lane and its rows to the batchers.
     fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: Vec<u64>, workers: &impl Workers) {
         let rows = submission.unit.rows();
+        let open = self.lanes[lane].open.as_ref();
+        let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
+        if !self.in_flight.route(&submission, epoch) {
+            return;
+        }
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
-            epoch: self.in_flight.new_epoch(),
+            epoch,
             submissions: Vec::new(),
             keys: Vec::new(),
             rows: 0,
         });
-        if !self.in_flight.route(&submission, open.epoch) {
-            return;
-        }
         self.routing.enter(lane, &keys);
         open.keys.extend(keys);
         failpoint("supervisor::route");

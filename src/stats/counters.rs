@@ -1,5 +1,6 @@
 //! Where everything is counted: for snapshots, and for the recorder that the program installed.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,6 +123,11 @@ struct TableTotals {
 }
 
 impl TableTotals {
+    /// Rows as written: those that were received for one row are one.
+    fn rows(&self) -> u64 {
+        self.by_disposition.iter().sum()
+    }
+
     fn add(&mut self, more: &Self) {
         self.received += more.received;
         for (total, more) in self.by_disposition.iter_mut().zip(more.by_disposition) {
@@ -256,14 +262,6 @@ impl Counters {
         dispositions: &[(Table, Disposition)],
         took: Duration,
     ) {
-        add(&self.epochs, 1);
-        self.commit.record_duration(took);
-        self.epoch_units.record(units as u64);
-        let now = chrono::Utc::now();
-        self.last_commit_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
-        histogram!(telemetry::COMMIT_SECONDS).record(took);
-        histogram!(telemetry::EPOCH_UNITS).record(units as f64);
         let mut by_table = [TableTotals::default(); 3];
         for (table, received) in received {
             by_table[table as usize].received = received as u64;
@@ -275,22 +273,25 @@ impl Counters {
             totals.add(epoch);
         }
         let rows_of_epoch = by_table.iter().map(|epoch| epoch.received).sum();
+        for (recorder, epoch) in self.batch_rows.iter().zip(&by_table) {
+            recorder.record(epoch.rows());
+        }
+        add(&self.epochs, 1);
         self.epoch_rows.record(rows_of_epoch);
         self.epoch_rows_max.fetch_max(rows_of_epoch, Ordering::Relaxed);
-        // The program's recorder, which may look at the statistics: no lock is held.
-        for table in Table::ALL {
-            let TableTotals { received, by_disposition } = by_table[table as usize];
-            let batch_rows = by_disposition.iter().sum();
-            self.batch_rows[table as usize].record(batch_rows);
-            counter!(telemetry::ROWS_RECEIVED, "table" => table.as_str()).increment(received);
-            for disposition in Disposition::ALL {
-                counter!(telemetry::ROWS, "table" => table.as_str(), "disposition" => disposition.as_str())
-                    .increment(by_disposition[disposition as usize]);
+        self.epoch_units.record(units as u64);
+        self.commit.record_duration(took);
+        let now = chrono::Utc::now();
+        self.last_commit_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        // The program's recorder, which may panic, or look at the statistics: all is counted, and no lock is held.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
+            histogram!(telemetry::COMMIT_SECONDS).record(took);
+            histogram!(telemetry::EPOCH_UNITS).record(units as f64);
+            for table in Table::ALL {
+                report_rows(table, &by_table[table as usize]);
             }
-            histogram!(telemetry::BATCH_ROWS, "table" => table.as_str()).record(batch_rows as f64);
-            counter!(telemetry::ROWS_COALESCED, "table" => table.as_str())
-                .increment(received.saturating_sub(batch_rows));
-        }
+        }));
     }
 
     fn table_totals(&self) -> MutexGuard<'_, [TableTotals; 3]> {
@@ -382,6 +383,18 @@ impl Counters {
                 .hottest(Instant::now()),
         }
     }
+}
+
+/// The metrics of an epoch's rows of one table.
+fn report_rows(table: Table, epoch: &TableTotals) {
+    let (name, rows) = (table.as_str(), epoch.rows());
+    counter!(telemetry::ROWS_RECEIVED, "table" => name).increment(epoch.received);
+    for disposition in Disposition::ALL {
+        counter!(telemetry::ROWS, "table" => name, "disposition" => disposition.as_str())
+            .increment(epoch.by_disposition[disposition as usize]);
+    }
+    histogram!(telemetry::BATCH_ROWS, "table" => name).record(rows as f64);
+    counter!(telemetry::ROWS_COALESCED, "table" => name).increment(epoch.received.saturating_sub(rows));
 }
 
 #[cfg(test)]

@@ -140,7 +140,6 @@ impl StoreError {
             Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime => ErrorClass::Configuration,
             Self::UnknownLabel(_) => ErrorClass::Poison,
             Self::Value(_) | Self::Panicked => ErrorClass::Unknown,
-            Self::Postgres(_) if self.is_race() => ErrorClass::Transient,
             Self::Postgres(_) => self.class_of_code(),
             // On a standby `begin .. read write` is 0A000, elsewhere a doubtful code: no unit is to blame.
             Self::Connect(_) | Self::Begin(_) => match self.class_of_code() {
@@ -150,9 +149,14 @@ impl StoreError {
         }
     }
 
-    /// Whether another writer inserted a connection after it was looked for: who looks again finds it.
+    /// Whether another writer inserted a connection after it was looked for: who looks again finds it. (While an index is
+    /// built anew, the old one has a suffix to its name.)
     pub(crate) fn is_race(&self) -> bool {
-        self.db().is_some_and(|error| error.code().code() == "23505" && error.constraint() == Some("connections_key"))
+        self.db().is_some_and(|error| {
+            error.code().code() == "23505"
+                && error.table() == Some("connections")
+                && error.constraint().is_some_and(|name| name.starts_with("connections_key"))
+        })
     }
 
     fn class_of_code(&self) -> ErrorClass {

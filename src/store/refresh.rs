@@ -70,7 +70,7 @@ impl Store {
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut connection = self.connection().await?;
         let begin = self.begin(&mut connection);
-        // Three rounds of statements.
+        // A few rounds of statements.
         let patience = self.silence() * 3;
         connection.enter_transaction();
         let step = async {

@@ -9,16 +9,17 @@ use crate::stats::Reaction;
 
 /// The pause after an error that the engine itself must have caused.
 const BUG_PAUSE: Duration = Duration::from_secs(1);
-/// How often a foreign key violation is tried again before it counts as the unit's own fault: the
-/// check does not wait for a parent row that another transaction is about to commit.
-const FOREIGN_KEY_RETRIES: u32 = 2;
+/// How often an error that others may have caused is tried again before it counts as the unit's own fault. The check of a foreign
+/// key does not wait for a parent row that another transaction is about to commit; and others may insert connections
+/// faster than they are found.
+const OTHERS_RETRIES: u32 = 2;
 /// How often an error that nobody knows is tried again before it counts as some unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
 /// What was tried so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tries {
     pub(super) attempts: u32,
-    foreign_key: u32,
+    others: u32,
     too_long: u32,
     unknown: u32,
 }
@@ -56,9 +57,9 @@ pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize)
             tries.unknown += 1;
             if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
         }
-        ErrorClass::Poison if error.sqlstate() == Some("23503") => {
-            tries.foreign_key += 1;
-            if tries.foreign_key > FOREIGN_KEY_RETRIES { alone_or_split } else { again }
+        ErrorClass::Poison if error.sqlstate() == Some("23503") || error.is_race() => {
+            tries.others += 1;
+            if tries.others > OTHERS_RETRIES { alone_or_split } else { again }
         }
         ErrorClass::Poison => alone_or_split,
     }

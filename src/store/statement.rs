@@ -7,7 +7,7 @@
 //! Enum columns travel as text, so that no type has to be looked up. Sets within a row travel as
 //! array literals in text, because arrays of arrays would be flattened by `unnest`.
 //!
-//! `insert .. on conflict do update .. where false` is the idiom "insert or lock": a row that is
+//! `insert .. on conflict do update .. where false`, of entities, is the idiom "insert or lock": a row that is
 //! not there is inserted, one that is there is locked (`for no key update`) without a new version.
 //! It takes all locks of a table in one statement, in the order of its rows.
 

@@ -17,7 +17,7 @@
 //!   connection's lock.
 //! - Where somebody else inserted a connection between steps 3 and 4, the transaction goes back to before step 3, which
 //!   now finds it. To lock it there and then would break the order: it would wait for a lock while others wait for
-//!   what it inserted.
+//!   what it inserted. And no connection is inserted or locked after one was changed: others' insertions wait for changes.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and the loser of a race
 //!   for an attribute's id.

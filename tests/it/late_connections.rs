@@ -1,6 +1,6 @@
 //! Connections that other writers insert after the engine looked for them.
 
-use graphsink::{Disposition, Mention, SourceType, UnitOfWork};
+use graphsink::{Disposition, Mention, Outcome, SourceType, UnitOfWork};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -54,21 +54,24 @@ async fn meet(dishes: usize, ends: &[&str]) {
 
     let receipt = engine.submit(unit(dishes)).await.unwrap();
     let client = database.client().await;
-    let waits = "select count(*) = 1 from pg_stat_activity
-                 where datname = current_database() and wait_event_type = 'Lock'";
-    // In the order in which the engine meets them, which is that of random ids: as often as it waits, whoever it waits for.
-    for _ in ends {
-        within(async { while !client.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {} }).await;
-        let blocker = "select unnest(pg_blocking_pids(pid)) from pg_stat_activity
-                       where datname = current_database() and wait_event_type = 'Lock'";
-        let blocker: i32 = client.query_one(blocker, &[]).await.unwrap().get(0);
-        for (other, _, end) in &others {
-            let pid: i32 = other.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
-            if pid == blocker {
-                other.batch_execute(end).await.unwrap();
-            }
-        }
+    let mut at_work = Vec::new();
+    for (other, _, end) in &others {
+        let pid: i32 = other.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+        at_work.push((pid, other, *end));
     }
+    // In the order in which the engine meets them, which is that of random ids.
+    let meeting = async {
+        while !at_work.is_empty() {
+            let blockers = "select distinct unnest(pg_blocking_pids(pid)) from pg_stat_activity
+                        where datname = current_database() and wait_event_type = 'Lock'";
+            let rows = client.query(blockers, &[]).await.unwrap();
+            let blockers: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+            let Some(place) = at_work.iter().position(|(pid, ..)| blockers.contains(pid)) else { continue };
+            let (_, other, end) = at_work.swap_remove(place);
+            other.batch_execute(end).await.unwrap();
+        }
+    };
+    within(meeting).await;
     let outcome = within(receipt).await;
     let committed = outcome.committed().unwrap_or_else(|| panic!("{outcome:?}"));
     for (number, row) in committed.connections.iter().enumerate() {
@@ -109,4 +112,30 @@ async fn as_often_as_it_happens() {
     for dishes in [20, 300] {
         meet(dishes, &["commit", "rollback", "commit", "commit"]).await;
     }
+}
+
+/// Whoever makes another connection of the one that is inserted makes it meet one that is there for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
+    let database = Database::migrated().await;
+    let engine = database.engine().await;
+    assert!(within(engine.submit(unit(2)).await.unwrap()).await.committed().is_some());
+    let client = database.client().await;
+    let rewrite = "create function rewrite() returns trigger language plpgsql as $$ begin
+                       if (select name from entities where entity_id = new.dish_or_category_id) = 'dish 2' then
+                           select entity_id into new.dish_or_category_id from entities where name = 'dish 1';
+                       end if;
+                       return new;
+                   end $$;
+                   create trigger rewrite before insert on connections for each row execute function rewrite()";
+    client.batch_execute(rewrite).await.unwrap();
+    let mut other = UnitOfWork::new();
+    let (restaurant, dish) = (other.restaurant("uchi").handle(), other.dish("maki").handle());
+    other.connection(restaurant, dish);
+    let refused = engine.submit(unit(3)).await.unwrap();
+    let taken = engine.submit(other).await.unwrap();
+    assert!(within(taken).await.committed().is_some(), "nobody suffers for it");
+    let outcome = within(refused).await;
+    let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((&*rejection.sqlstate, rejection.constraint.as_deref()), ("23505", Some("connections_key")));
 }

@@ -130,6 +130,16 @@ async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
             let _ = by_id.existing_connection(connection.expect("it is committed")).handle();
             committed(outcome(&engine, by_id).await)?;
         }
+        // So many rows are copied.
+        let mut many = UnitOfWork::new();
+        let restaurant = many.restaurant(name).handle();
+        for number in 0..150 {
+            let dish = many.dish(format!("{name} {number}")).handle();
+            let connection = many.connection(restaurant, dish).handle();
+            let id = format!("{name} copied {number}");
+            many.mention(connection, Mention::new(SourceType::Post, id, "https://example.org", "s", as_of()));
+        }
+        committed(outcome(&engine, many).await)?;
         within(engine.refresh_activity(as_of() + chrono::TimeDelta::days(40)))
             .await
             .map_err(|error| error.to_string())?;

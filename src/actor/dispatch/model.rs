@@ -80,6 +80,39 @@ impl Children {
     }
 }
 
+impl Children {
+    /// One of them reads a message; gives the task of the epoch that was complete with it.
+    fn step(&self, number: usize, supervisor: u64) -> Option<Task> {
+        let mut children = self.0.borrow_mut();
+        let child = &mut children[number];
+        match child.mailbox.pop_front()? {
+            ToChild::Absorb(epoch, unit) => child.batches.entry(epoch).or_default().push(unit),
+            ToChild::Seal(epoch, to) => {
+                let batch = child.batches.remove(&epoch).unwrap_or_default();
+                if children[COORDINATOR].incarnation == to {
+                    drop(children);
+                    self.tell(COORDINATOR, ToChild::Ready(epoch, number, batch));
+                }
+            }
+            ToChild::Discard(below) => {
+                child.batches = child.batches.split_off(&below);
+                child.arriving = child.arriving.split_off(&below);
+                child.discarded_below = below;
+            }
+            ToChild::Sealed(epoch, _) | ToChild::Ready(epoch, ..) if epoch < child.discarded_below => {}
+            ToChild::Sealed(epoch, submissions) => {
+                child.arriving.entry(epoch).or_default().submissions = Some(submissions);
+                return child.join(epoch, supervisor);
+            }
+            ToChild::Ready(epoch, batcher, batch) => {
+                child.arriving.entry(epoch).or_default().batches[batcher] = Some(batch);
+                return child.join(epoch, supervisor);
+            }
+        }
+        None
+    }
+}
+
 impl Workers for Children {
     fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
         for batcher in 0..BATCHERS {
@@ -113,9 +146,12 @@ struct Task {
 
 struct World {
     in_flight: Arc<InFlight>,
+    /// Its number, from 1.
     supervisor: u64,
     dispatch: Dispatch,
     children: Children,
+    /// Of the last supervisor: they live until they have read what was sent to them.
+    orphans: Children,
     inbox: VecDeque<ToSupervisor>,
     /// Those that have not claimed their units yet.
     spawned: VecDeque<Task>,
@@ -135,6 +171,7 @@ enum Step {
     },
     Supervisor,
     Child(usize),
+    Orphan(usize),
     Claim(usize),
     Finish(usize),
     KillChild(usize),
@@ -149,6 +186,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::Submit { restaurant, dish, lost: true }),
         16 => Just(Step::Supervisor),
         40 => (0..=COORDINATOR).prop_map(Step::Child),
+        10 => (0..=COORDINATOR).prop_map(Step::Orphan),
         5 => any::<usize>().prop_map(Step::Claim),
         4 => any::<usize>().prop_map(Step::Finish),
         2 => (0..=COORDINATOR).prop_map(Step::KillChild),
@@ -164,9 +202,10 @@ impl World {
         let dispatch = Dispatch::new(Arc::clone(&in_flight), Arc::default(), LANES, MAX_BATCH_ROWS);
         Self {
             in_flight,
-            supervisor: 0,
+            supervisor: 1,
             dispatch,
             children: Children::default(),
+            orphans: Children::default(),
             inbox: VecDeque::new(),
             spawned: VecDeque::new(),
             claimed: VecDeque::new(),
@@ -179,7 +218,9 @@ impl World {
         match *step {
             Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
             Step::Supervisor => self.step_supervisor(),
-            Step::Child(child) => self.step_child(child),
+            Step::Child(child) => self.spawned.extend(self.children.step(child, self.supervisor)),
+            // Whoever of them tells a supervisor of an end tells the one that is gone.
+            Step::Orphan(child) => self.spawned.extend(self.orphans.step(child, 0)),
             Step::Claim(task) => self.claim(task),
             Step::Finish(task) => self.finish(task),
             Step::KillChild(child) => self.kill_child(child),
@@ -227,36 +268,6 @@ impl World {
         self.dispatch.sweep(&self.children);
     }
 
-    fn step_child(&mut self, number: usize) {
-        let mut children = self.children.0.borrow_mut();
-        let child = &mut children[number];
-        match child.mailbox.pop_front() {
-            Some(ToChild::Absorb(epoch, unit)) => child.batches.entry(epoch).or_default().push(unit),
-            Some(ToChild::Seal(epoch, to)) => {
-                let batch = child.batches.remove(&epoch).unwrap_or_default();
-                if children[COORDINATOR].incarnation == to {
-                    drop(children);
-                    self.children.tell(COORDINATOR, ToChild::Ready(epoch, number, batch));
-                }
-            }
-            Some(ToChild::Discard(below)) => {
-                child.batches = child.batches.split_off(&below);
-                child.arriving = child.arriving.split_off(&below);
-                child.discarded_below = below;
-            }
-            Some(ToChild::Sealed(epoch, _) | ToChild::Ready(epoch, ..)) if epoch < child.discarded_below => {}
-            Some(ToChild::Sealed(epoch, submissions)) => {
-                child.arriving.entry(epoch).or_default().submissions = Some(submissions);
-                self.spawned.extend(child.join(epoch, self.supervisor));
-            }
-            Some(ToChild::Ready(epoch, batcher, batch)) => {
-                child.arriving.entry(epoch).or_default().batches[batcher] = Some(batch);
-                self.spawned.extend(child.join(epoch, self.supervisor));
-            }
-            None => {}
-        }
-    }
-
     fn claim(&mut self, task: usize) {
         let Some(task) = pick(&mut self.spawned, task) else { return };
         if self.in_flight.claim(task.epoch, &task.submissions) {
@@ -290,10 +301,11 @@ impl World {
         }
     }
 
-    /// With it go its children, and what was on its way to any of them.
+    /// With it goes what was on its way to it.
     fn kill_supervisor(&mut self) {
         self.supervisor += 1;
         self.inbox.clear();
+        self.orphans = std::mem::take(&mut self.children);
         for child in 0..=COORDINATOR {
             self.children.replace(child, &self.in_flight);
         }
