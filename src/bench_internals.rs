@@ -188,10 +188,7 @@ fn write(epoch: &Epoch, answers: Option<Answers>, as_of: Timestamp, sent: &mut S
         sent.parameters(Statement::UpdateEntities, &EntityColumns::new(&updates.writes).update());
     }
     let mut connections = ConnectionPlan::resolve(epoch, &entities, &std::iter::empty().collect());
-    let mut keys = ConnectionKeyColumns::default();
-    for node in connections.connections() {
-        keys.push(node);
-    }
+    let keys = ConnectionKeyColumns::new(connections.connections());
     sent.parameters(Statement::LockConnections, &keys.parameters());
     for (connection, stored) in (0_u32..).zip(stored) {
         connections.set_stored(connection, stored);

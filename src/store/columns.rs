@@ -229,10 +229,14 @@ pub(crate) struct ConnectionKeyColumns {
 }
 
 impl ConnectionKeyColumns {
-    pub(crate) fn push(&mut self, node: &ConnectionNode) {
-        self.restaurants.push(node.key.restaurant);
-        self.dishes.push(node.key.dish);
-        self.attributes.push(uuid_set(&node.key.dish_attributes));
+    pub(crate) fn new(connections: &[ConnectionNode]) -> Self {
+        let mut columns = Self::default();
+        for ConnectionNode { key, .. } in connections {
+            columns.restaurants.push(key.restaurant);
+            columns.dishes.push(key.dish);
+            columns.attributes.push(uuid_set(&key.dish_attributes));
+        }
+        columns
     }
 
     pub(crate) fn parameters(&self) -> Parameters<'_> {

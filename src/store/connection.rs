@@ -223,8 +223,8 @@ impl Connection {
     ///
     /// Send it when nothing else is unanswered. Where the server refuses it before it takes rows, it answers twice (the
     /// driver sends two `Sync`, and only one that comes amid rows is ignored), and the driver takes the second answer for
-    /// that of the next statement. Such a connection is not used again, and what it said after the copy counts for nothing: look at the
-    /// copy's own answer first.
+    /// that of the next statement. Such a connection is not used again, and what it said after the copy counts for nothing:
+    /// look at the copy's own answer first.
     pub(crate) async fn copy(&self, statement: Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
         self.measured(statement.as_str(), async {
             let copying = self.client.copy_in(&self.statements[&statement]).await;

@@ -9,16 +9,18 @@ use crate::stats::Reaction;
 
 /// The pause after an error that the engine itself must have caused.
 const BUG_PAUSE: Duration = Duration::from_secs(1);
-/// How often an error that others may have caused is tried again before it counts as the unit's own fault. The check of a foreign
-/// key does not wait for a parent row that another transaction is about to commit; and others may insert connections
-/// faster than they are found.
+/// How often an error that others may have caused is tried again before it counts as the unit's own fault. The check of
+/// a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
+/// connections faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
 /// How often an error that nobody knows is tried again before it counts as some unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
+
 /// What was tried so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tries {
     pub(super) attempts: u32,
+    /// Failures that others may have caused.
     others: u32,
     too_long: u32,
     unknown: u32,

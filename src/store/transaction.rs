@@ -8,7 +8,8 @@
 //!    counts.
 //! 5. New and changed mentions, changed connections.
 //!
-//! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is sent before the first answer is awaited.
+//! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is sent before the
+//! first answer is awaited.
 //!
 //! Properties:
 //! - No merge takes place from step 1 to the commit: what redirects say holds as long.
@@ -283,10 +284,7 @@ impl Transaction<'_> {
         if connections.connections().is_empty() {
             return Ok(());
         }
-        let mut columns = ConnectionKeyColumns::default();
-        for node in connections.connections() {
-            columns.push(node);
-        }
+        let columns = ConnectionKeyColumns::new(connections.connections());
         let (placed, rows) = futures::join!(
             self.connection.batch(place),
             self.query(Statement::LockConnections, columns.parameters(), false),
