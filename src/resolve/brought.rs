@@ -11,10 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cache::Ranked;
-use super::corpus::Corpus;
 use super::place::Address;
 use super::query::{Candidate, Decision, Query, Tier};
-use super::score::{Name, TIED_SIMILARITY, confidence};
+use super::score::{Name, TIED_SIMILARITY, WordCounts, confidence};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE, likelier};
 use crate::record::EntityType;
 
@@ -41,7 +40,7 @@ impl<'a> Brought<'a> {
 
     /// The entities that a name may mean as what others of the batch call them; nothing if there are none that the
     /// database did not have among its candidates.
-    pub(crate) fn ranked(&self, query: &Query, considered: &Ranked, corpus: &Corpus) -> Option<Ranked> {
+    pub(crate) fn ranked(&self, query: &Query, considered: &Ranked, counts: &WordCounts) -> Option<Ranked> {
         let own = Address::parse(query.address.as_deref(), query.city.as_deref());
         let mut candidates: Vec<Candidate> = Vec::new();
         for (text, is_name) in [(&query.key.name, true), (query.text(), false)] {
@@ -58,7 +57,7 @@ impl<'a> Brought<'a> {
                 let alone = if is_name {
                     ALIAS_CONFIDENCE
                 } else {
-                    let names = [&query.key.name, &entity.name].map(|name| Name::new(name, corpus));
+                    let names = [&query.key.name, &entity.name].map(|name| Name::new(name, counts));
                     // "The place" may be any.
                     let localities = [own.locality(), theirs.locality()];
                     if names[0].similarity(&names[1], localities) < TIED_SIMILARITY {

@@ -37,7 +37,7 @@ const KNOWN: &str = "
                k.name = any(a.aliases) as by_name
         from {schema}.entities a
         where $4 and e.entity_id is null and a.aliases && array[k.name, k.original] and a.type::text = k.type
-        order by by_name desc, a.entity_id::text
+        order by by_name desc, a.name
         limit $5) as a on true
     where e.entity_id is not null or a.entity_id is not null";
 
@@ -51,7 +51,7 @@ const SIMILAR: &str = "
         where e.name ~~* p.pattern and e.type::text = p.type
           and octet_length(e.name) * 3 >= octet_length(p.name) and octet_length(e.name) <= octet_length(p.name) * 3
           and {trigrams}.similarity(e.name, p.name) >= $5
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $6) as s";
 
 /// Names that begin with some letters, or read backwards begin with some. Of another length they are no misspelt ones.
@@ -66,7 +66,7 @@ const RANGE: &str = "
         where {column} >= p.low and {column} < p.high and e.type::text = p.type
           and octet_length(e.name) between octet_length(p.name) - 4 and octet_length(p.name) + 4
           and {trigrams}.similarity(e.name, p.name) >= $6
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $7) as s";
 
 /// All that is at one house number, whatever the street: the streets are compared by [`Address`](super::place::Address).
@@ -78,8 +78,16 @@ const NEIGHBOURS: &str = "
         from {schema}.entities e
         where e.address ~>=~ (p.number || ' ') and e.address ~<~ (p.number || '!') and e.address ~~* p.street
           and e.type::text = 'restaurant'
-        order by {trigrams}.similarity(e.name, p.name) desc, e.entity_id
+        order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $5) as s";
+
+/// The next entities of some types ($3), in the order of their keys, after one.
+const PAGE: &str = "
+    select e.type::text, e.entity_id, e.name, e.address
+    from {schema}.entities e
+    where (e.name, e.type) > ($1, $2::text::{schema}.entity_type) and e.type::text = any($3)
+    order by e.name, e.type
+    limit $4";
 
 /// A connection with its statements.
 #[derive(Debug)]
@@ -96,6 +104,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) known: Statement,
+    pub(super) page: Statement,
     /// Absent where `pg_trgm` is.
     pub(super) fuzzy: Option<FuzzyStatements>,
 }
@@ -116,6 +125,7 @@ impl Statements {
                     join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
         let trigrams: Option<String> = client.query_opt(find, &[]).await?.map(|row| row.try_get(0)).transpose()?;
         let known = client.prepare(&KNOWN.replace("{schema}", schema)).await?;
+        let page = client.prepare(&PAGE.replace("{schema}", schema)).await?;
         let fuzzy = match trigrams {
             Some(trigrams) => {
                 let text = |template: &str| template.replace("{schema}", schema).replace("{trigrams}", &trigrams);
@@ -129,7 +139,7 @@ impl Statements {
             }
             None => None,
         };
-        Ok(Self { known, fuzzy })
+        Ok(Self { known, page, fuzzy })
     }
 }
 

@@ -1,28 +1,16 @@
-//! How common words and trigrams are among the names of the database, from a sample.
+//! How common words, trigrams, beginnings and ends are among the names of the database, from a sample.
 //!
-//! Three uses: a rare word says more than a common one when names are compared, a rare part of a name is the cheap way into
-//! the trigram index, and a rare beginning or end that into an ordered one. None needs exact numbers.
+//! A rare part of a name is the cheap way into the trigram index, and a rare beginning or end that into an ordered one;
+//! neither needs exact numbers. Of words the sample tells how common they are, which is good enough for single names.
+//! Whole inputs ([`Names`](super::Names)) are decided without a sample: there all names are counted.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
 use super::halves::Range;
-use super::text::{plain_words, trigram, trigram_words};
-
-/// How many sampled names the prior below is worth: it rules in small databases and fades in large ones.
-const PRIOR_NAMES: f64 = 50.0;
-/// The share of names that a word is expected in before anything is known of it.
-const SHARE: f64 = 0.002;
-
-/// Words that are common in names of places and dishes anywhere, with rough shares: in a new database everything is rare.
-#[rustfmt::skip]
-const COMMON: [(&str, f64); 28] = [
-    ("the", 0.15), ("and", 0.10), ("of", 0.04), ("on", 0.02), ("at", 0.02), ("a", 0.02), ("in", 0.02), ("with", 0.03),
-    ("la", 0.03), ("le", 0.03), ("el", 0.03), ("los", 0.02), ("de", 0.02), ("restaurant", 0.05), ("cafe", 0.08),
-    ("grill", 0.05), ("bar", 0.05), ("house", 0.03), ("kitchen", 0.03), ("room", 0.02), ("bistro", 0.02),
-    ("pizza", 0.02), ("bakery", 0.02), ("inn", 0.01), ("diner", 0.02), ("co", 0.01), ("food", 0.01), ("sauce", 0.01),
-];
+use super::score::WordCounts;
+use super::text::{trigram, trigram_words};
 
 /// Counts of a sample.
 #[derive(Debug, Default)]
@@ -31,7 +19,7 @@ pub(crate) struct Corpus {
     sampled: usize,
     /// Names in the database for each one in the sample.
     scale: f64,
-    words: HashMap<String, u32, RandomState>,
+    pub(crate) words: WordCounts,
     trigrams: HashMap<u64, u32, RandomState>,
     /// The sample, and the sample with each name read backwards, in order.
     names: Vec<Box<str>>,
@@ -44,14 +32,9 @@ impl Corpus {
         let mut corpus = Self::default();
         for name in names {
             corpus.sampled += 1;
+            corpus.words.add(name);
             corpus.names.push(name.into());
             corpus.backwards.push(name.chars().rev().collect());
-            let mut words = plain_words(name);
-            words.sort_unstable();
-            words.dedup();
-            for word in words {
-                *corpus.words.entry(word).or_default() += 1;
-            }
             let mut trigrams: Vec<u64> =
                 trigram_words(name).iter().flat_map(|word| word.windows(3).map(trigram)).collect();
             trigrams.sort_unstable();
@@ -64,16 +47,6 @@ impl Corpus {
         corpus.backwards.sort_unstable();
         corpus.scale = (rows / corpus.sampled.max(1) as f64).max(1.0);
         corpus
-    }
-
-    /// How much a word says: the logarithm of how many names there are for each one that has it (inverse document
-    /// frequency). Never quite nothing: a name may consist of common words.
-    pub(crate) fn weight(&self, word: &str) -> f64 {
-        const LEAST: f64 = 0.2;
-        let prior = COMMON.iter().find(|(common, _)| *common == word).map_or(SHARE, |(_, share)| *share);
-        let seen = self.words.get(word).copied().unwrap_or(0);
-        let share = (f64::from(seen) + PRIOR_NAMES * prior) / (self.sampled as f64 + PRIOR_NAMES);
-        LEAST - share.min(1.0).ln()
     }
 
     /// About how many names have a trigram.
@@ -107,17 +80,6 @@ fn count(sorted: &[Box<str>], range: &Range) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rare_words_say_more_than_common_ones() {
-        let empty = Corpus::default();
-        assert!(empty.weight("franklin") > 2.0 * empty.weight("the"));
-        let names = ["tatsuya ramen", "jinya ramen", "ippudo ramen", "michi ramen"];
-        let corpus = Corpus::new(names.into_iter().cycle().take(400), 400_000.0);
-        assert!(corpus.weight("ramen") < corpus.weight("tatsuya"));
-        assert!(corpus.weight("tatsuya") < corpus.weight("franklin"));
-        assert!(corpus.weight("ramen") > 0.0);
-    }
 
     #[test]
     fn rows_are_those_of_the_table() {

@@ -8,28 +8,20 @@
 //! - The result depends on the set of names alone: not on their order, nor on how often each occurs.
 //! - Every name matches its centre by itself. There are no chains, in which a first name is like a second and that one
 //!   like a third that has nothing to do with the first.
-//! - No two centres match, so resolving the centres again changes nothing. (In batches of so many names that some of their
-//!   trigrams are passed over, no two match that were compared.)
-//! - The work for a name is bounded, however many there are.
+//! - No two centres match, so resolving the centres again changes nothing.
+//! - A name is compared with all that share a text or a house with it, or enough trigrams
+//!   ([`trigrams`](super::trigrams)): the work grows with how many names have its rarer trigrams in common.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::corpus::Corpus;
 use super::place::Address;
 use super::query::{Query, Tier};
-use super::score::{Name, TIED_SIMILARITY, confidence};
+use super::score::{Name, TIED_SIMILARITY, WordCounts, confidence};
 use super::settings::{Band, ResolverSettings};
-use super::text::{trigram, words};
+use super::trigrams::{TrigramIndex, trigrams};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
-use crate::record::{EntityKey, EntityType};
-
-/// The part of the trigrams of the shorter name that two names share at least, if they are to be compared.
-const SHARED_TRIGRAMS: f64 = 0.3;
-
-/// A trigram that more names of one type share leads from none to another: that would be to compare most names with most
-/// others. Names of a batch that is larger than this are similar only if they share a rarer one.
-const COMMON_TRIGRAM: usize = 200;
+use crate::record::EntityKey;
 
 /// An address and a city.
 type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
@@ -47,14 +39,13 @@ struct Compared {
     name: Name,
     texts: BTreeSet<Arc<str>>,
     addresses: Vec<Address>,
-    trigrams: HashSet<u64>,
 }
 
 /// For each name the key of the entity that is to be created for it.
 pub(crate) fn centres<'a>(
     queries: impl IntoIterator<Item = &'a Query>,
     settings: &ResolverSettings,
-    corpus: &Corpus,
+    counts: &WordCounts,
 ) -> HashMap<EntityKey, EntityKey> {
     let mut members: BTreeMap<EntityKey, Member> = BTreeMap::new();
     for query in queries {
@@ -65,7 +56,7 @@ pub(crate) fn centres<'a>(
     }
     let mut members: Vec<(EntityKey, Member)> = members.into_iter().collect();
     members.sort_by_cached_key(|(key, _)| (key.entity_type, key.name.chars().count(), Arc::clone(&key.name)));
-    let compared: Vec<Compared> = members.into_iter().map(|(key, member)| Compared::new(key, member, corpus)).collect();
+    let compared: Vec<Compared> = members.into_iter().map(|(key, member)| Compared::new(key, member, counts)).collect();
     let matches = matches(&compared, settings);
     // Stable: of names that match as many others the one that is first already.
     let mut order: Vec<usize> = (0..compared.len()).collect();
@@ -85,13 +76,12 @@ pub(crate) fn centres<'a>(
 
 /// For each name the others that it matches, with the confidence.
 fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f64)>> {
-    let deepest = settings.deepest;
     let mut matches: Vec<Vec<(usize, f64)>> = vec![Vec::new(); names.len()];
-    let ways = Ways::new(names);
+    let ways = Ways::new(names, settings);
     for (index, name) in names.iter().enumerate() {
-        for other in ways.candidates(index, names, deepest) {
+        for other in ways.candidates(index, names) {
             if names[other].key.entity_type == name.key.entity_type {
-                let confidence = name.matches(&names[other], deepest);
+                let confidence = name.matches(&names[other], settings.deepest);
                 if settings.band(confidence) == Band::Existing {
                     matches[index].push((other, confidence));
                     matches[other].push((index, confidence));
@@ -103,74 +93,51 @@ fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f
 }
 
 /// The ways to names that another one may match, without looking at all of them.
-#[derive(Default)]
 struct Ways {
     texts: HashMap<Arc<str>, Vec<usize>>,
-    trigrams: HashMap<(EntityType, u64), Vec<usize>>,
+    /// Of all names, where similar ones count.
+    similar: Option<(TrigramIndex, Vec<Vec<u64>>)>,
     houses: HashMap<(String, String), Vec<usize>>,
 }
 
 impl Ways {
-    fn new(names: &[Compared]) -> Self {
-        let mut ways = Self::default();
+    fn new(names: &[Compared], settings: &ResolverSettings) -> Self {
+        let mut texts: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        let mut houses: HashMap<(String, String), Vec<usize>> = HashMap::new();
         for (index, name) in names.iter().enumerate() {
-            for text in &name.texts {
-                ways.texts.entry(Arc::clone(text)).or_default().push(index);
+            if settings.deepest >= Tier::Alias {
+                for text in &name.texts {
+                    texts.entry(Arc::clone(text)).or_default().push(index);
+                }
             }
-            for trigram in &name.trigrams {
-                ways.trigrams.entry((name.key.entity_type, *trigram)).or_default().push(index);
-            }
-            for house in name.houses() {
-                ways.houses.entry(house).or_default().push(index);
+            if settings.deepest >= Tier::Fuzzy {
+                for house in name.houses() {
+                    houses.entry(house).or_default().push(index);
+                }
             }
         }
-        ways.trigrams.retain(|_, names| names.len() <= COMMON_TRIGRAM);
-        ways
+        let similar = (settings.deepest >= Tier::Fuzzy).then(|| {
+            let trigrams: Vec<Vec<u64>> = names.iter().map(|name| trigrams(&name.key.name)).collect();
+            (TrigramIndex::new(trigrams.clone(), settings.similarity_min), trigrams)
+        });
+        Self { texts, similar, houses }
     }
 
     /// Those before a name.
-    fn candidates(&self, index: usize, names: &[Compared], deepest: Tier) -> BTreeSet<usize> {
-        let (mut candidates, name) = (BTreeSet::new(), &names[index]);
-        let before = |other: &&usize| **other < index;
-        if deepest >= Tier::Alias {
-            candidates.extend(name.texts.iter().filter_map(|text| self.texts.get(text)).flatten().filter(before));
-        }
-        if deepest >= Tier::Fuzzy {
-            let mut shared: HashMap<usize, usize> = HashMap::new();
-            let mut common = 0;
-            for trigram in &name.trigrams {
-                let Some(others) = self.trigrams.get(&(name.key.entity_type, *trigram)) else {
-                    common += 1;
-                    continue;
-                };
-                for other in others.iter().filter(before) {
-                    *shared.entry(*other).or_default() += 1;
-                }
-            }
-            candidates.extend(shared.into_iter().filter_map(|(other, count)| {
-                let others = &names[other].trigrams;
-                let enough = SHARED_TRIGRAMS * name.trigrams.len().min(others.len()) as f64;
-                let is_similar = count as f64 >= enough
-                    || (count + common) as f64 >= enough && name.trigrams.intersection(others).count() as f64 >= enough;
-                is_similar.then_some(other)
-            }));
-            candidates.extend(name.houses().filter_map(|house| self.houses.get(&house)).flatten().filter(before));
-        }
-        candidates
+    fn candidates(&self, index: usize, names: &[Compared]) -> BTreeSet<usize> {
+        let name = &names[index];
+        let of_texts = name.texts.iter().filter_map(|text| self.texts.get(text)).flatten().copied();
+        let at_houses = name.houses().filter_map(|house| self.houses.get(&house)).flatten().copied();
+        let similar = self.similar.iter().flat_map(|(similar, trigrams)| similar.similar(&trigrams[index]));
+        of_texts.chain(at_houses).chain(similar).filter(|other| *other < index).collect()
     }
 }
 
 impl Compared {
-    fn new(key: EntityKey, member: Member, corpus: &Corpus) -> Self {
+    fn new(key: EntityKey, member: Member, counts: &WordCounts) -> Self {
         let addresses =
             member.evidence.iter().map(|(address, city)| Address::parse(address.as_deref(), city.as_deref()));
-        Self {
-            name: Name::new(&key.name, corpus),
-            trigrams: padded_trigrams(&key.name),
-            texts: member.texts,
-            addresses: addresses.collect(),
-            key,
-        }
+        Self { name: Name::new(&key.name, counts), texts: member.texts, addresses: addresses.collect(), key }
     }
 
     fn houses(&self) -> impl Iterator<Item = (String, String)> {
@@ -203,24 +170,19 @@ impl Compared {
     }
 }
 
-/// The trigrams of the folded words, with the spaces around them that `pg_trgm` adds.
-fn padded_trigrams(name: &str) -> HashSet<u64> {
-    let padded = words(name).into_iter().map(|word| format!("  {} ", word.text).chars().collect::<Vec<char>>());
-    padded.flat_map(|word| word.windows(3).map(trigram).collect::<Vec<_>>()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::EntityType;
 
     fn query(name: &str) -> Query {
         Query::new(EntityType::Restaurant, name)
     }
 
     fn resolved(queries: &[Query]) -> BTreeMap<EntityKey, EntityKey> {
-        centres(queries, &ResolverSettings::default(), &Corpus::default()).into_iter().collect()
+        centres(queries, &ResolverSettings::default(), &WordCounts::default()).into_iter().collect()
     }
 
     fn groups(queries: &[Query]) -> usize {
@@ -271,7 +233,7 @@ mod tests {
     fn without_the_fuzzy_tier_only_equal_texts_match() {
         let queries = [query("blue door"), query("blue doer"), query("x").original("blue door")];
         let groups = |deepest| {
-            centres(&queries, &ResolverSettings::default().deepest(deepest), &Corpus::default())
+            centres(&queries, &ResolverSettings::default().deepest(deepest), &WordCounts::default())
                 .into_values()
                 .collect::<BTreeSet<_>>()
                 .len()
@@ -280,22 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn what_most_names_have_in_common_leads_to_none_and_what_is_rare_still_does() {
-        // Enough that every trigram of "cafe restaurant" is common.
-        let mut queries: Vec<Query> =
-            (0..2 * COMMON_TRIGRAM).map(|number| query(&format!("{number} cafe restaurant"))).collect();
+    fn a_name_among_many_that_share_most_of_its_letters_finds_its_twin() {
+        let mut queries: Vec<Query> = (0..1_000).map(|number| query(&format!("{number} cafe restaurant"))).collect();
         queries.extend(["zanzibar cafe restaurant", "zanzibarr cafe restaurant"].map(query));
-        let ways = |queries: &[Query]| {
-            let corpus = Corpus::default();
-            let names: Vec<Compared> =
-                queries.iter().map(|query| Compared::new(query.key.clone(), Member::default(), &corpus)).collect();
-            let ways = Ways::new(&names);
-            (0..names.len()).map(|index| ways.candidates(index, &names, Tier::Fuzzy).len()).collect::<Vec<_>>()
-        };
-        let compared = ways(&queries);
-        assert_eq!(compared[queries.len() - 1], 1, "with its twin alone");
-        assert!(compared.iter().all(|others| *others < COMMON_TRIGRAM), "{compared:?}");
-        assert_eq!(ways(&queries[..10])[9], 9, "in a small batch all are compared");
         let [first, second] = [queries.len() - 2, queries.len() - 1].map(|index| &queries[index].key);
         let resolved = resolved(&queries);
         assert_eq!(resolved[first], resolved[second]);

@@ -9,6 +9,7 @@
 //!
 //! Nothing is locked: writers are never held up.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,14 @@ use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
 use super::ResolveError;
-use super::connection::{Manager, Statements};
+use super::connection::{Connection, Manager, Statements};
 use super::corpus::Corpus;
 use super::halves::{Range, halves};
 use super::place::Address;
 use super::probes::probes;
 use super::query::{Query, Tier};
-use super::score::confidence;
+use super::scan::Sought;
+use super::score::{WordCounts, confidence};
 use super::settings::{Band, ResolverSettings};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::config::Config;
@@ -34,8 +36,11 @@ use crate::store::{ConnectionPool, Connector, StoreError, quote_identifier};
 
 /// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
 const SAMPLE: i64 = 20_000;
-/// Entities that may share one alias before the rest is left out.
-const SHARED_ALIAS_MAX: i64 = 5;
+/// Entities that may share one alias before those with the greatest names are left out. It takes that many that evidence
+/// refutes for another decision than without the bound: the first that is not refuted is taken.
+const SHARED_ALIAS_MAX: i64 = 100;
+/// Entities of one page of a scan: some milliseconds and a megabyte.
+const PAGE: i64 = 10_000;
 /// What a batch may take beyond the timeouts of its statements.
 const NETWORK: Duration = Duration::from_secs(1);
 
@@ -82,7 +87,7 @@ pub(crate) enum Found {
 
 impl Found {
     /// Whether similar names are worth a look: nothing is known, or evidence says that it is none of those.
-    fn is_open(&self, query: &Query, settings: &ResolverSettings) -> bool {
+    pub(crate) fn is_open(&self, query: &Query, settings: &ResolverSettings) -> bool {
         match self {
             Self::Nothing | Self::Fuzzy(_) => true,
             Self::Exact(..) => false,
@@ -178,25 +183,87 @@ impl Database {
 
     /// Looks a batch up, in one snapshot. The answers are in the order of the queries.
     pub(crate) async fn look_up(&self, queries: &[Query], corpus: &Corpus) -> Result<Vec<Found>, StoreError> {
-        match self.try_look_up(queries, corpus).await {
-            // A connection that died in the pool: reading twice does no harm.
-            Err(error) if error.is_retryable() => self.try_look_up(queries, corpus).await,
+        self.twice(|| self.snapshot(queries, Some(corpus))).await
+    }
+
+    /// The same by name and alias alone: what [`scan`](Self::scan) is for is left open.
+    pub(crate) async fn look_up_known(&self, queries: &[Query]) -> Result<Vec<Found>, StoreError> {
+        self.twice(|| self.snapshot(queries, None)).await
+    }
+
+    /// Lets all entities of the types that are sought pass by, in one snapshot.
+    pub(crate) async fn scan(&self, queries: &Arc<Vec<Query>>, open: &[usize]) -> Result<Sought, StoreError> {
+        self.twice(|| self.try_scan(queries, open)).await
+    }
+
+    /// A connection may have died in the pool, and reading twice does no harm.
+    async fn twice<T, F: Future<Output = Result<T, StoreError>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
+        match read().await {
+            Err(error) if error.is_retryable() => read().await,
             result => result,
         }
     }
 
-    async fn try_look_up(&self, queries: &[Query], corpus: &Corpus) -> Result<Vec<Found>, StoreError> {
+    async fn snapshot(&self, queries: &[Query], corpus: Option<&Corpus>) -> Result<Vec<Found>, StoreError> {
         let mut connection = self.connection().await?;
         connection.is_busy = true;
         let statements = connection.statements.as_ref().expect("prepared when it was taken");
         let snapshot = Snapshot { database: self, client: &connection.client, statements };
         let mut found = self.answer(snapshot.known(queries)).await?;
-        if self.settings.deepest == Tier::Fuzzy {
+        if let Some(corpus) = corpus.filter(|_| self.settings.deepest == Tier::Fuzzy) {
             self.answer(snapshot.fuzzy(queries, &mut found, corpus)).await?;
         }
         self.answer(connection.client.batch_execute("commit")).await?;
         connection.is_busy = false;
         Ok(found)
+    }
+
+    async fn try_scan(&self, queries: &Arc<Vec<Query>>, open: &[usize]) -> Result<Sought, StoreError> {
+        let types: BTreeSet<EntityType> = open.iter().map(|number| queries[*number].key.entity_type).collect();
+        let open = || open.iter().map(|number| (*number, &queries[*number]));
+        if types.is_empty() {
+            return Ok(Sought::new(open(), WordCounts::default(), &self.settings));
+        }
+        let mut connection = self.connection().await?;
+        connection.is_busy = true;
+        let begin = async { connection.client.batch_execute(&self.begin).await.map_err(StoreError::Begin) };
+        self.answer(begin).await?;
+        let counts = WordCounts::default();
+        let counts = self.pass_by(&connection, &types, counts, |counts, _, entity| counts.add(&entity.name)).await?;
+        let sought = Sought::new(open(), counts, &self.settings);
+        let sought = self.pass_by(&connection, &types, sought, Sought::meet).await?;
+        self.answer(connection.client.batch_execute("commit")).await?;
+        connection.is_busy = false;
+        Ok(sought)
+    }
+
+    /// Lets all entities of some types pass by `seen`, page by page.
+    async fn pass_by<T: Send + 'static>(
+        &self,
+        connection: &Connection,
+        types: &BTreeSet<EntityType>,
+        mut seen: T,
+        meet: fn(&mut T, EntityType, &StoredEntity),
+    ) -> Result<T, StoreError> {
+        let statements = connection.statements.as_ref().expect("prepared when it was taken");
+        let types: Vec<&str> = types.iter().map(|entity_type| entity_type.as_str()).collect();
+        // No entity has an empty name, so all come after it.
+        let mut last = (String::new(), EntityType::Restaurant.as_str().to_owned());
+        loop {
+            let after: [&(dyn ToSql + Sync); 4] = [&last.0, &last.1, &types, &PAGE];
+            let page = self.answer(connection.client.query(&statements.page, &after)).await?;
+            let Some(row) = page.last() else { return Ok(seen) };
+            last = (row.try_get(2)?, row.try_get(0)?);
+            // Comparing takes longer than reading.
+            let compared = tokio::task::spawn_blocking(move || {
+                for row in &page {
+                    let label = EntityType::from_label(row.try_get(0)?);
+                    meet(&mut seen, label.ok_or(StoreError::UnknownLabel("entity_type"))?, &stored(row, 1)?);
+                }
+                Ok::<_, StoreError>(seen)
+            });
+            seen = compared.await.map_err(|_| StoreError::Panicked)??;
+        }
     }
 
     /// Draws a sample of all names.

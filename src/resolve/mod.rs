@@ -81,8 +81,17 @@
 //!   spellings at the same moment there are two entities, as nothing in the database forbids them; later batches find
 //!   both, and take the likelier.
 //! - **The order of a batch does not matter**, nor how often a name is in it.
+//! - **Of equally good entities the one with the smallest name is taken**, in code-point order. Ids, which differ from database
+//!   to database, decide nothing.
+//! - **A whole input ([`Names`]) is decided by the known entities and its own names alone**, in any order and on any server: no
+//!   sample, no index that finds what is probably similar, no time budget. The cost: what no name or alias leads to is compared
+//!   with all entities of its type, which are read twice, page by page (some seconds for a million). Loaded again, the
+//!   input finds everything by name or alias.
 //!
 //! # What the fuzzy tier does not find
+//!
+//! Names that share less than [`similarity_min`](ResolverSettings::similarity_min) of their trigrams, and no house, are never
+//! compared. Single names and batches are answered in bounded time, so [`Resolver::resolve`] may miss more:
 //!
 //! - **Misspelt aliases.** Aliases are compared exactly: an array has no trigram index, and one of its own on each alias
 //!   would cost every writer. What the author wrote of a name that was taken for an entity is an alias of it, so it has to
@@ -93,10 +102,8 @@
 //!   letters, in about a millisecond a name and no longer: in a large database what is misspelt where it is rare is
 //!   not found that way, unless an address finds it. `benches/resolve` prints the share that is found.
 //!
-//! - **Similar new names of a large batch that have only common letters in common.** New names are compared with each other by
-//!   trigrams that no more than 200 of them share, so that the work for each is bounded.
-//!
-//! Confidences depend on how common words are, in a sample that is drawn anew every ten minutes.
+//! Confidences depend on how common words are: of single names in a sample that is drawn anew every ten minutes, of
+//! [`Names`] in all entities of these types.
 //!
 //! Scores are computed in the caller's task, some tens of microseconds for each name that the fuzzy tier is asked for. A batch is
 //! looked up by a handful of statements, each of which has to end within `statement_timeout`: some thousands of names are as
@@ -114,9 +121,12 @@ mod names;
 mod place;
 mod probes;
 mod query;
+mod resolved;
+mod scan;
 mod score;
 mod settings;
 mod text;
+mod trigrams;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -125,17 +135,17 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use uuid::Uuid;
 
 use brought::Brought;
 use cache::{Cache, Ranked};
 use corpus::Corpus;
 pub use error::ResolveError;
 use lookup::{Database, Found, StoredEntity};
-pub use names::{FlaggedCandidate, FlaggedName, NameCounts, Names, ResolvedNames};
+pub use names::Names;
 use place::Address;
 pub use query::{Candidate, Decision, Query, Resolution, Tier};
-use score::{Name, confidence};
+pub use resolved::{FlaggedCandidate, FlaggedName, NameCounts, ResolvedNames};
+use score::{Name, WordCounts};
 use settings::Band;
 pub use settings::{GreyZone, ResolverSettings};
 
@@ -273,7 +283,8 @@ impl Resolver {
     /// # }
     /// ```
     pub async fn resolve(&self, queries: &[Query]) -> Result<Vec<Resolution>, ResolveError> {
-        let (ranked, corpus) = self.rank(queries).await?;
+        let ranked = self.rank(queries).await?;
+        let corpus = self.corpus().await?;
         let mut decisions: Vec<Decision> =
             queries.iter().zip(&ranked).map(|(query, ranked)| self.decide(query, ranked)).collect();
         let settings = &self.inner.settings;
@@ -281,7 +292,7 @@ impl Resolver {
         if settings.deepest >= Tier::Alias {
             let brought = Brought::by(queries.iter().zip(&decisions));
             let called = |((query, decision), ranked): ((&Query, &Decision), &Arc<Ranked>)| {
-                is_new(decision).then(|| brought.ranked(query, ranked, &corpus)).flatten()
+                is_new(decision).then(|| brought.ranked(query, ranked, &corpus.words)).flatten()
             };
             let called: Vec<_> = queries.iter().zip(&decisions).zip(&ranked).map(called).collect();
             for ((query, decision), called) in queries.iter().zip(&mut decisions).zip(called) {
@@ -291,7 +302,7 @@ impl Resolver {
             }
         }
         let new = queries.iter().zip(&decisions).filter(|(_, decision)| is_new(decision)).map(|(query, _)| query);
-        let centres = in_batch::centres(new, settings, &corpus);
+        let centres = in_batch::centres(new, settings, &corpus.words);
         for (query, decision) in queries.iter().zip(&mut decisions) {
             if is_new(decision) {
                 let key = centres[&query.key].clone();
@@ -331,13 +342,13 @@ impl Resolver {
     /// # }
     /// ```
     pub async fn find(&self, queries: &[Query]) -> Result<Vec<Option<Candidate>>, ResolveError> {
-        let (ranked, _) = self.rank(queries).await?;
+        let ranked = self.rank(queries).await?;
         let good_enough = |candidate: &&Candidate| candidate.confidence >= self.inner.settings.read_only;
         Ok(ranked.iter().map(|ranked| ranked.candidates.first().filter(good_enough).cloned()).collect())
     }
 
     /// What each name may mean: what is remembered, and for the rest one lookup.
-    async fn rank(&self, queries: &[Query]) -> Result<(Vec<Arc<Ranked>>, Arc<Corpus>), ResolveError> {
+    async fn rank(&self, queries: &[Query]) -> Result<Vec<Arc<Ranked>>, ResolveError> {
         if let Some(index) = queries.iter().position(|query| !is_possible(query)) {
             return Err(ResolveError::InvalidText { index });
         }
@@ -358,8 +369,8 @@ impl Resolver {
             ranked.push(remembered);
         }
         telemetry::resolver_remembered(queries.len() - waiting.len(), waiting.len());
-        let corpus = self.corpus().await?;
         if !missing.is_empty() {
+            let corpus = self.corpus().await?;
             let start = Instant::now();
             let before = inner.cache.before_snapshot();
             let missing = Arc::new(missing);
@@ -374,7 +385,7 @@ impl Resolver {
                 .iter()
                 .zip(found)
                 .map(|(query, found)| {
-                    let ranked = Arc::new(rank(query, found, &corpus));
+                    let ranked = Arc::new(rank(query, found, &corpus.words));
                     inner.cache.put(query, &ranked, before);
                     ranked
                 })
@@ -384,11 +395,8 @@ impl Resolver {
             }
         }
         let ranked: Vec<Arc<Ranked>> = ranked.into_iter().map(Option::unwrap_or_default).collect();
-        for tier in [None, Some(Tier::Exact), Some(Tier::Alias), Some(Tier::Fuzzy)] {
-            let names = ranked.iter().filter(|ranked| ranked.tier() == tier).count();
-            telemetry::resolver_found(tier.map_or("none", Tier::as_str), names);
-        }
-        Ok((ranked, corpus))
+        count_found(&ranked.iter().map(|ranked| &**ranked));
+        Ok(ranked)
     }
 
     fn decide(&self, query: &Query, ranked: &Ranked) -> Decision {
@@ -444,8 +452,16 @@ impl Resolver {
     }
 }
 
+/// By which tier names were found, for the metrics.
+fn count_found<'a>(ranked: &(impl Iterator<Item = &'a Ranked> + Clone)) {
+    for tier in [None, Some(Tier::Exact), Some(Tier::Alias), Some(Tier::Fuzzy)] {
+        let names = ranked.clone().filter(|ranked| ranked.tier() == tier).count();
+        telemetry::resolver_found(tier.map_or("none", Tier::as_str), names);
+    }
+}
+
 /// Ranks what was found for a query.
-fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
+fn rank(query: &Query, found: Found, counts: &WordCounts) -> Ranked {
     match found {
         Found::Nothing => Ranked::default(),
         Found::Exact(id, other_name, known) => {
@@ -468,30 +484,28 @@ fn rank(query: &Query, found: Found, corpus: &Corpus) -> Ranked {
                     (candidate(called.entity, Tier::Alias, confidence), called.known)
                 })
                 .collect();
-            known_by.extend(similar(query, others, corpus).into_iter().map(|candidate| (candidate, false)));
+            known_by.extend(similar(query, others, counts).into_iter().map(|candidate| (candidate, false)));
             known_by.sort_by(|(left, _), (right, _)| likelier(left, right));
             let known = known_by.first().is_some_and(|(_, known)| *known);
             Ranked { candidates: known_by.into_iter().map(|(candidate, _)| candidate).collect(), known, by_name }
         }
         Found::Fuzzy(entities) => {
-            Ranked { candidates: similar(query, entities, corpus), known: false, by_name: Vec::new() }
+            Ranked { candidates: similar(query, entities, counts), known: false, by_name: Vec::new() }
         }
     }
 }
 
 /// Entities by how similar their names are, and what evidence says; the likeliest first.
-fn similar(query: &Query, entities: Vec<StoredEntity>, corpus: &Corpus) -> Vec<Candidate> {
+fn similar(query: &Query, entities: Vec<StoredEntity>, counts: &WordCounts) -> Vec<Candidate> {
     let place = Address::parse(query.address.as_deref(), query.city.as_deref());
-    let mut names = vec![Name::new(&query.key.name, corpus)];
-    names.extend(query.original.as_ref().map(|original| Name::new(original, corpus)));
+    let mut names = vec![Name::new(&query.key.name, counts)];
+    names.extend(query.original.as_ref().map(|original| Name::new(original, counts)));
     let mut candidates: Vec<Candidate> = entities
         .into_iter()
         .map(|entity| {
             let theirs = Address::parse(entity.address.as_deref(), None);
-            let name = Name::new(&entity.name, corpus);
-            let localities = [place.locality(), theirs.locality()];
-            let similarity = names.iter().map(|own| own.similarity(&name, localities)).fold(0.0, f64::max);
-            candidate(entity, Tier::Fuzzy, confidence(similarity, &place, &theirs))
+            let likely = scan::likelihood(&names, &place, &Name::new(&entity.name, counts), &theirs);
+            candidate(entity, Tier::Fuzzy, likely)
         })
         .collect();
     candidates.sort_by(likelier);
@@ -502,10 +516,10 @@ fn candidate(entity: StoredEntity, tier: Tier, confidence: f64) -> Candidate {
     Candidate { id: entity.id, name: entity.name.into(), tier, confidence }
 }
 
-/// By confidence; of equal ones the older entity first, as ids are in order of time.
+/// By confidence; of equal ones the entity whose name is the smaller in code-point order, all being of one type. Ids differ
+/// from database to database, so they decide nothing.
 fn likelier(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
-    let id = |candidate: &Candidate| -> Uuid { candidate.id };
-    right.confidence.total_cmp(&left.confidence).then_with(|| id(left).cmp(&id(right)))
+    right.confidence.total_cmp(&left.confidence).then_with(|| left.name.cmp(&right.name))
 }
 
 /// Whether an entity could have such a name and alias.

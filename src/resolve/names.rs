@@ -6,8 +6,10 @@
 //! the decisions into the units when they are read again to be written.
 //!
 //! Properties:
-//! - A decision depends on the database before the input, and on the set of its names: not on their order, nor on how
-//!   often they occur, nor on timing.
+//! - A decision depends on the entities before the input (their names, aliases and addresses), and on the set of its
+//!   names: not on their order, nor on how often they occur, nor on ids, statistics or timing. Names that no alias leads
+//!   to are compared with every entity of their type ([`scan`](super::scan)), not with what an index finds in bounded time.
+//!   Of entities that are equally good the one with the smallest name is taken.
 //! - Each name (of a type) is decided once, from all that the input says of it.
 //! - **What was written once is found again.** A name that is taken for another entity becomes one of its aliases, also
 //!   when the author wrote something else, and an entity that has the name as an alias is taken whatever the evidence.
@@ -21,16 +23,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use super::brought::Brought;
 use super::cache::Ranked;
-use super::corpus::Corpus;
+use super::lookup::Found;
 use super::query::{Candidate, Decision, Query, Tier};
-use super::{ResolveError, Resolver, in_batch, likelier};
+use super::resolved::{FlaggedCandidate, FlaggedName, NameCounts, ResolvedNames};
+use super::score::WordCounts;
+use super::{ResolveError, Resolver, in_batch, likelier, rank, scan};
 use crate::hash::{HashMap, HashSet};
 use crate::record::EntityKey;
 use crate::store::StoreError;
@@ -41,7 +45,7 @@ use crate::unit::UnitOfWork;
 const LOOKUP_NAMES: usize = 1_000;
 
 /// Answers to queries that follow each other, and the position of the first of these.
-type LookedUp = (usize, Vec<Arc<Ranked>>);
+type LookedUp = (usize, Vec<Found>);
 
 /// Names that are being collected. See the [module](super#whole-inputs).
 ///
@@ -155,26 +159,24 @@ impl Names {
     pub async fn resolve(mut self) -> Result<ResolvedNames, ResolveError> {
         self.look_up();
         self.seen = HashSet::default();
-        let mut ranked: Vec<Arc<Ranked>> = vec![Arc::default(); self.queries.len()];
+        let mut found: Vec<Found> = Vec::new();
+        found.resize_with(self.queries.len(), Found::default);
         while let Some(looked_up) = self.lookups.join_next().await {
-            let (first, answers) = match looked_up {
-                Ok(answers) => answers?,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => return Err(StoreError::ShutDown.into()),
-            };
-            for (place, answer) in ranked[first..].iter_mut().zip(answers) {
+            let (first, answers) = joined(looked_up)??;
+            for (place, answer) in found[first..].iter_mut().zip(answers) {
                 *place = answer;
             }
         }
-        let corpus = self.resolver.corpus().await?;
-        let (resolver, queries) = (self.resolver, self.queries);
+        let (resolver, queries) = (self.resolver, Arc::new(self.queries));
+        let counts = scan(&resolver, &queries, &mut found).await?;
         // Comparing names with each other may take a while.
-        let decided = tokio::task::spawn_blocking(move || decide(&resolver, &queries, &ranked, &corpus));
-        match decided.await {
-            Ok(names) => Ok(names),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(StoreError::ShutDown.into()),
-        }
+        let decided = tokio::task::spawn_blocking(move || {
+            let ranked: Vec<Ranked> =
+                queries.iter().zip(found).map(|(query, found)| rank(query, found, &counts)).collect();
+            super::count_found(&ranked.iter());
+            decide(&resolver, &queries, &ranked, &counts)
+        });
+        Ok(joined(decided.await)?)
     }
 
     /// Looks up what is new since the last time, in the background.
@@ -184,8 +186,11 @@ impl Names {
             let first = self.sent;
             let lookup = async move {
                 let _turn = turns.acquire().await;
-                let (ranked, _) = resolver.rank(&queries).await?;
-                Ok((first, ranked))
+                let start = Instant::now();
+                let found = resolver.inner.database.look_up_known(&queries).await?;
+                telemetry::resolver_looked_up(start.elapsed());
+                telemetry::resolver_remembered(0, queries.len());
+                Ok((first, found))
             };
             self.lookups.spawn_on(lookup, &self.resolver.inner.runtime);
             self.sent += chunk.len();
@@ -193,129 +198,31 @@ impl Names {
     }
 }
 
-/// How the names of an input were decided; each name counts once, however often it occurs.
-///
-/// ```
-/// use graphsink::resolve::NameCounts;
-///
-/// fn known(counts: &NameCounts) -> u64 {
-///     counts.exact + counts.alias + counts.fuzzy
-/// }
-/// assert_eq!(known(&NameCounts::default()), 0);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct NameCounts {
-    /// Entities of the database by that name.
-    pub exact: u64,
-    /// Taken for an entity of the database by an alias.
-    pub alias: u64,
-    /// Taken for an entity of the database by a similar name or an address.
-    pub fuzzy: u64,
-    /// Taken for another new name of the input.
-    pub same_as_new: u64,
-    /// New entities.
-    pub new: u64,
-    /// New entities that may be one of others: see [`ResolvedNames::flagged`].
-    pub flagged: u64,
+/// Compares with all entities what is not known by name or alias; says how common the words of their names are.
+async fn scan(resolver: &Resolver, queries: &Arc<Vec<Query>>, found: &mut [Found]) -> Result<WordCounts, ResolveError> {
+    let settings = &resolver.inner.settings;
+    if settings.deepest < Tier::Fuzzy {
+        return Ok(WordCounts::default());
+    }
+    let open: Vec<usize> =
+        (0..queries.len()).filter(|query| found[*query].is_open(&queries[*query], settings)).collect();
+    let (database, asked) = (resolver.inner.database.clone(), Arc::clone(queries));
+    let sought = super::on(&resolver.inner.runtime, async move { database.scan(&asked, &open).await }).await?;
+    let (similar, counts) = sought.found();
+    for (query, similar) in similar {
+        scan::add(&mut found[query], similar);
+    }
+    Ok(counts)
 }
 
-/// A name that is like others, but not enough, or like several.
-///
-/// ```
-/// fn ask(flagged: &graphsink::resolve::FlaggedName) {
-///     println!("{} {:?}, as authors write {:?}: which one?", flagged.key.entity_type, flagged.key.name, flagged.texts);
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlaggedName {
-    /// Its type and name.
-    pub key: EntityKey,
-    /// What authors wrote for it, in order.
-    pub texts: Vec<Arc<str>>,
-    /// Where the input says that it is, in order.
-    pub addresses: Vec<Arc<str>>,
-    /// What it may be, the likeliest first.
-    pub candidates: Vec<FlaggedCandidate>,
-}
-
-/// What a flagged name may be.
-///
-/// ```
-/// fn show(candidate: &graphsink::resolve::FlaggedCandidate) {
-///     println!("{} ({:.2}), {:?}", candidate.name, candidate.confidence, candidate.id);
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlaggedCandidate {
-    /// The entity's name.
-    pub name: Arc<str>,
-    /// Its id; nothing when it is new itself.
-    pub id: Option<Uuid>,
-    /// How it was found; nothing when the input itself gives it the flagged name as an alias.
-    pub tier: Option<Tier>,
-    /// From 0 to 1: how likely it is the one.
-    pub confidence: f64,
-}
-
-/// The decisions on all names of an input.
-///
-/// ```
-/// use graphsink::resolve::{NameCounts, ResolvedNames};
-///
-/// assert_eq!(ResolvedNames::default().counts(), NameCounts::default());
-/// ```
-#[derive(Debug, Default)]
-pub struct ResolvedNames {
-    taken_for: HashMap<EntityKey, Arc<str>>,
-    counts: NameCounts,
-    flagged: Vec<FlaggedName>,
-}
-
-impl ResolvedNames {
-    /// Gives the entities of a unit the names that were decided; each name that is another's becomes an alias. The
-    /// unit's rows stay where they are, and so do its labels.
-    ///
-    /// ```
-    /// use graphsink::UnitOfWork;
-    /// use graphsink::resolve::ResolvedNames;
-    ///
-    /// fn decided(names: &ResolvedNames, mut unit: UnitOfWork) -> UnitOfWork {
-    ///     names.apply(&mut unit);
-    ///     unit
-    /// }
-    /// ```
-    pub fn apply(&self, unit: &mut UnitOfWork) {
-        if !self.taken_for.is_empty() {
-            unit.rename(|key| self.taken_for.get(key));
+/// What a task came to; its panic goes on in this one.
+fn joined<T>(task: Result<T, tokio::task::JoinError>) -> Result<T, StoreError> {
+    task.map_err(|error| {
+        if error.is_panic() {
+            std::panic::resume_unwind(error.into_panic());
         }
-    }
-
-    /// How many names were decided in which way.
-    ///
-    /// ```
-    /// fn log(names: &graphsink::resolve::ResolvedNames) {
-    ///     println!("{} new, {} to look at", names.counts().new, names.counts().flagged);
-    /// }
-    /// ```
-    #[must_use]
-    pub const fn counts(&self) -> NameCounts {
-        self.counts
-    }
-
-    /// Names that are worth a look, by type and name.
-    ///
-    /// ```
-    /// fn review(names: &graphsink::resolve::ResolvedNames) {
-    ///     for flagged in names.flagged() {
-    ///         println!("{:?} may be {:?}", flagged.key.name, flagged.candidates.first().map(|candidate| &candidate.name));
-    ///     }
-    /// }
-    /// ```
-    #[must_use]
-    pub fn flagged(&self) -> &[FlaggedName] {
-        &self.flagged
-    }
+        StoreError::ShutDown
+    })
 }
 
 /// All that the input says of one name, and what the database has.
@@ -326,7 +233,7 @@ struct Asked {
     addresses: BTreeSet<Arc<str>>,
 }
 
-fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], corpus: &Corpus) -> ResolvedNames {
+fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Ranked], counts: &WordCounts) -> ResolvedNames {
     let mut names: HashMap<&EntityKey, Asked> = HashMap::default();
     for (index, query) in queries.iter().enumerate() {
         let asked = names.entry(&query.key).or_default();
@@ -342,7 +249,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
     // What is taken for entities of the database, and how: heard by the rest of the input.
     let mut known: Vec<(&Asked, Candidate)> = Vec::new();
     for (key, asked) in &names {
-        let ranked = best_of(asked.queries.iter().map(|query| &*of_queries[*query]));
+        let ranked = best_of(asked.queries.iter().map(|query| &of_queries[*query]));
         match resolver.decide(&queries[asked.queries[0]], &ranked) {
             Decision::Existing { entity, .. } => {
                 known.push((asked, entity.clone()));
@@ -379,7 +286,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
             let called: Vec<Ranked> = asked
                 .queries
                 .iter()
-                .filter_map(|query| brought.ranked(&queries[*query], &of_queries[*query], corpus))
+                .filter_map(|query| brought.ranked(&queries[*query], &of_queries[*query], counts))
                 .collect();
             match resolver.decide(&queries[asked.queries[0]], &best_of(called.iter())) {
                 Decision::Existing { entity, .. } if !held.contains(key) => {
@@ -396,7 +303,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Arc<Ranked>], co
         }
     }
     let unknown = queries.iter().filter(|query| new.contains(&query.key));
-    for (key, centre) in in_batch::centres(unknown, settings, corpus) {
+    for (key, centre) in in_batch::centres(unknown, settings, counts) {
         if key != centre && !held.contains(&key) {
             let candidate =
                 FlaggedCandidate { name: Arc::clone(&centre.name), id: None, tier: None, confidence: settings.accept };
@@ -489,12 +396,5 @@ fn flagged(key: &EntityKey, asked: &Asked, candidates: Vec<FlaggedCandidate>) ->
         texts: asked.texts.iter().map(Arc::clone).collect(),
         addresses: asked.addresses.iter().map(Arc::clone).collect(),
         candidates,
-    }
-}
-
-impl From<Candidate> for FlaggedCandidate {
-    fn from(candidate: Candidate) -> Self {
-        let Candidate { id, name, tier, confidence } = candidate;
-        Self { name, id: Some(id), tier: Some(tier), confidence }
     }
 }

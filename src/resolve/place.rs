@@ -126,6 +126,11 @@ impl Address {
         Some(2 * shared >= least)
     }
 
+    /// The house number.
+    pub(crate) fn number(&self) -> Option<&str> {
+        self.number.as_deref()
+    }
+
     /// The words of the locality.
     pub(crate) fn locality(&self) -> &[String] {
         &self.locality

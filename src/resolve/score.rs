@@ -15,9 +15,9 @@ use std::borrow::Cow;
 
 use strsim::{jaro_winkler, normalized_levenshtein};
 
-use super::corpus::Corpus;
 use super::place::{Address, Agreement};
-use super::text::{Word, words};
+use super::text::{Word, plain_words, words};
+use crate::hash::HashMap;
 
 /// From here on two words may be one with a typing error; the value of the paper is 0.9.
 const SAME_WORD: f64 = 0.88;
@@ -39,6 +39,50 @@ const OTHER_ADDRESS: f64 = -2.0;
 const SAME_LOCALITY: f64 = 0.5;
 const OTHER_LOCALITY: f64 = -1.0;
 
+/// How many names the prior below is worth: it rules in small databases and fades in large ones.
+const PRIOR_NAMES: f64 = 50.0;
+/// The share of names that a word is expected in before anything is known of it.
+const SHARE: f64 = 0.002;
+
+/// Words that are common in names of places and dishes anywhere, with rough shares: in a new database everything is rare.
+#[rustfmt::skip]
+const COMMON: [(&str, f64); 28] = [
+    ("the", 0.15), ("and", 0.10), ("of", 0.04), ("on", 0.02), ("at", 0.02), ("a", 0.02), ("in", 0.02), ("with", 0.03),
+    ("la", 0.03), ("le", 0.03), ("el", 0.03), ("los", 0.02), ("de", 0.02), ("restaurant", 0.05), ("cafe", 0.08),
+    ("grill", 0.05), ("bar", 0.05), ("house", 0.03), ("kitchen", 0.03), ("room", 0.02), ("bistro", 0.02),
+    ("pizza", 0.02), ("bakery", 0.02), ("inn", 0.01), ("diner", 0.02), ("co", 0.01), ("food", 0.01), ("sauce", 0.01),
+];
+
+/// How many names have a word: a rare one says more than a common one.
+#[derive(Debug, Default)]
+pub(crate) struct WordCounts {
+    names: u32,
+    words: HashMap<String, u32>,
+}
+
+impl WordCounts {
+    /// One more name.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.names += 1;
+        let mut words = plain_words(name);
+        words.sort_unstable();
+        words.dedup();
+        for word in words {
+            *self.words.entry(word).or_default() += 1;
+        }
+    }
+
+    /// How much a word says: the logarithm of how many names there are for each one that has it (inverse document
+    /// frequency). Never quite nothing: a name may consist of common words.
+    fn weight(&self, word: &str) -> f64 {
+        const LEAST: f64 = 0.2;
+        let prior = COMMON.iter().find(|(common, _)| *common == word).map_or(SHARE, |(_, share)| *share);
+        let seen = self.words.get(word).copied().unwrap_or(0);
+        let share = (f64::from(seen) + PRIOR_NAMES * prior) / (f64::from(self.names) + PRIOR_NAMES);
+        LEAST - share.min(1.0).ln()
+    }
+}
+
 /// A name made ready to be compared many times.
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
@@ -48,10 +92,10 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    pub(crate) fn new(name: &str, corpus: &Corpus) -> Self {
+    pub(crate) fn new(name: &str, counts: &WordCounts) -> Self {
         let words = words(name);
-        let weight = |word: &Word| corpus.weight(&word.text) * if word.qualifies { QUALIFIER } else { 1.0 };
-        let weights = words.iter().map(weight).collect();
+        let weighted = |word: &Word| counts.weight(&word.text) * if word.qualifies { QUALIFIER } else { 1.0 };
+        let weights = words.iter().map(weighted).collect();
         let joined = words.iter().map(|word| word.text.as_str()).collect();
         Self { words, weights, joined }
     }
@@ -171,8 +215,8 @@ mod tests {
     use super::*;
 
     fn similarity(left: &str, right: &str) -> f64 {
-        let corpus = Corpus::default();
-        Name::new(left, &corpus).similarity(&Name::new(right, &corpus), [&[], &[]])
+        let counts = WordCounts::default();
+        Name::new(left, &counts).similarity(&Name::new(right, &counts), [&[], &[]])
     }
 
     #[test]
@@ -196,6 +240,17 @@ mod tests {
         ] {
             assert!(similarity(left, right) < 0.85, "{left} and {right}: {}", similarity(left, right));
         }
+    }
+
+    #[test]
+    fn rare_words_say_more_than_common_ones() {
+        let mut counts = WordCounts::default();
+        assert!(counts.weight("franklin") > 2.0 * counts.weight("the"));
+        let names = ["tatsuya ramen", "jinya ramen", "ippudo ramen", "michi ramen"];
+        (0..100).for_each(|_| names.iter().for_each(|name| counts.add(name)));
+        assert!(counts.weight("ramen") < counts.weight("tatsuya"));
+        assert!(counts.weight("tatsuya") < counts.weight("franklin"));
+        assert!(counts.weight("ramen") > 0.0);
     }
 
     #[test]
