@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::record::{Timestamp, truncate};
+use crate::store::{Connector, StoreError};
 use crate::tls::{self, Tls};
 
 /// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
@@ -123,6 +124,7 @@ impl Config {
     /// | `sslmode` | encrypted | the server's certificate |
     /// |---|---|---|
     /// | `disable` | no | |
+    /// | `allow` | if the server refuses a plain connection | not checked |
     /// | `prefer` (default) | if the server offers it | not checked |
     /// | `require` | yes | chain checked if there is a root certificate |
     /// | `verify-ca` | yes | chain checked |
@@ -133,7 +135,14 @@ impl Config {
     /// own certificate and key. All are in PEM form and read when the settings are built. `channel_binding` and
     /// `sslnegotiation` mean what they mean to libpq.
     ///
-    /// Unlike libpq, `allow` is refused, `prefer` does not go on in plain text when a handshake fails, a certificate has to
+    /// What the connection string leaves out is what the environment says, as for psql: `PGHOST`, `PGHOSTADDR`, `PGPORT`, `PGUSER`,
+    /// `PGDATABASE`, `PGPASSWORD`, `PGAPPNAME`, `PGOPTIONS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT` and `PGSSLKEY`. A password that is
+    /// in neither is looked for in the password file: `passfile`, `PGPASSFILE`, or `~/.pgpass`, which others may not be able to
+    /// read. The host's default is libpq's: the Unix socket, or this machine where there is none. Service files are not
+    /// read. Parameters of libpq that ask for nothing here (`gssencmode=disable`, `krbsrvname`, ..) are ignored; one that is
+    /// not known is an error that names it.
+    ///
+    /// Unlike libpq, `prefer` does not go on in plain text when a handshake fails, a certificate has to
     /// have the host among its alternative names, and one that is an authority's is not accepted as a server's. Unix
     /// sockets are never encrypted. Without the feature, `prefer` connects in plain text, and what asks for more is an error.
     ///
@@ -146,6 +155,35 @@ impl Config {
     /// ```
     pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
         ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
+    }
+
+    /// Connects as the engine does, for queries of the program's own: with the same hosts, user, password and encryption. The
+    /// connection is driven by a task of the current tokio runtime, and ends with the client.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses the connection.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").build()?;
+    /// let mentions: i64 = config.connect().await?.query_one("select count(*) from mentions", &[]).await?.get(0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(&self) -> Result<tokio_postgres::Client, StoreError> {
+        Connector::new(&self.postgres, &self.tls, self.connect_timeout).connect().await
+    }
+
+    /// Where the database is, for the driver: the connection string, completed by the environment. It holds the password.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql://app@localhost/evidence").build()?;
+    /// assert_eq!(config.postgres().get_dbname(), Some("evidence"));
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn postgres(&self) -> &tokio_postgres::Config {
+        &self.postgres
     }
 
     /// The schema that holds the tables.

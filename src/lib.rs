@@ -94,6 +94,7 @@ mod batch;
 pub mod bench_internals;
 mod commits;
 mod config;
+mod connection_string;
 mod engine;
 mod error;
 mod failpoint;

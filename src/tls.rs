@@ -7,6 +7,7 @@
 //! | `sslmode` | encrypted | the server's certificate |
 //! |---|---|---|
 //! | `disable` | no | |
+//! | `allow` | if the server takes no plain connection | not checked |
 //! | `prefer` (default) | if the server offers it | not checked |
 //! | `require` | yes | chain checked if there is a root certificate (`sslrootcert` or the default file) |
 //! | `verify-ca` | yes | chain checked |
@@ -15,7 +16,7 @@
 //! `sslrootcert` is a file, or `system` for the certificates of the machine; the default is `~/.postgresql/root.crt`.
 //! `sslcert` and `sslkey` are the client's own.
 //!
-//! Differences to libpq: `allow` is refused; `prefer` does not fall back to plain text when a handshake fails; host names
+//! Differences to libpq: `prefer` does not fall back to plain text when a handshake fails; host names
 //! are looked for in the certificate's alternative names only, never in its common name; a client certificate is only sent
 //! if it is named. As there, nothing of this applies to Unix sockets.
 //!
@@ -28,6 +29,7 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::config::ConfigError;
+use crate::connection_string::{self, Place, place};
 
 /// What makes TLS sessions for the pool, for migrations and for cancel requests.
 #[cfg(feature = "tls")]
@@ -40,6 +42,7 @@ pub(crate) type MakeTls = tokio_postgres::NoTls;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
+    Allow,
     Prefer,
     Require,
     VerifyCa,
@@ -66,13 +69,34 @@ impl Tls {
     pub(crate) fn make(&self) -> MakeTls {
         self.make.clone()
     }
+
+    /// The ways to connect, one after the other: the next is for where the server refused the one before. There is more
+    /// than one for `allow` alone, which is encrypted only where a plain connection is refused.
+    pub(crate) fn ways(&self, postgres: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
+        let mut ways = vec![postgres.clone()];
+        if self.mode == Mode::Allow && cfg!(feature = "tls") {
+            let mut encrypted = postgres.clone();
+            encrypted.ssl_mode(SslMode::Require);
+            ways.push(encrypted);
+        }
+        ways
+    }
 }
 
-/// Parses a connection string, and reads the certificates that it names.
+/// Parses a connection string, completes it from the environment, and reads the certificates that it names.
 pub(crate) fn parse(connection_string: &str) -> Result<(tokio_postgres::Config, Tls), ConfigError> {
-    let (rest, parameters) = Parameters::take_out_of(connection_string)?;
+    parse_in(connection_string, &connection_string::of_process)
+}
+
+fn parse_in(
+    connection_string: &str,
+    environment: connection_string::Environment<'_>,
+) -> Result<(tokio_postgres::Config, Tls), ConfigError> {
+    let (rest, mut parameters) = Parameters::take_out_of(connection_string)?;
+    parameters.complete(environment);
     // The parser's own message may quote the string.
     let mut postgres: tokio_postgres::Config = rest.parse().map_err(|_| not_a_connection_string())?;
+    connection_string::complete(&mut postgres, parameters.passfile.as_deref(), environment)?;
     if postgres.get_hosts().is_empty() {
         // The driver wants a name for a TLS session; an address is one.
         for address in postgres.get_hostaddrs().to_vec() {
@@ -92,7 +116,7 @@ pub(crate) fn parse(connection_string: &str) -> Result<(tokio_postgres::Config, 
     check_feature(mode, cfg!(feature = "tls"))?;
     let make = make_tls(mode, &parameters)?;
     postgres.ssl_mode(match mode {
-        Mode::Disable => SslMode::Disable,
+        Mode::Disable | Mode::Allow => SslMode::Disable,
         Mode::Prefer => SslMode::Prefer,
         Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
     });
@@ -141,18 +165,36 @@ struct Parameters {
     certificate: Option<String>,
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     key: Option<String>,
+    /// Not about TLS, but as unknown to the driver.
+    passfile: Option<String>,
 }
 
 impl Parameters {
-    /// Takes them out of a connection string of either form, and gives the rest, which tokio-postgres knows. The two
-    /// grammars are tokio-postgres's own, so that both find the same parameters.
+    /// What is not given is what the environment says.
+    fn complete(&mut self, environment: connection_string::Environment<'_>) {
+        for (variable, name) in [
+            ("PGSSLMODE", "sslmode"),
+            ("PGSSLROOTCERT", "sslrootcert"),
+            ("PGSSLCERT", "sslcert"),
+            ("PGSSLKEY", "sslkey"),
+        ] {
+            let slot = self.slot(name).expect("each of these has one");
+            if slot.is_none() {
+                *slot = environment(variable).and_then(|value| value.into_string().ok());
+            }
+        }
+    }
+
+    /// Takes them out of a connection string of either form, and gives the rest, which tokio-postgres knows; without what can
+    /// be left out. An error names a parameter that is neither. The two grammars are tokio-postgres's own, so that both
+    /// find the same parameters.
     fn take_out_of(connection_string: &str) -> Result<(String, Self), ConfigError> {
         let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| connection_string.starts_with(scheme));
         let mut parameters = Self::default();
         let rest = if is_url {
-            parameters.take_out_of_url(connection_string)
+            parameters.take_out_of_url(connection_string)?
         } else {
-            parameters.take_out_of_pairs(connection_string)
+            parameters.take_out_of_pairs(connection_string)?
         };
         Ok((rest.ok_or_else(not_a_connection_string)?, parameters))
     }
@@ -163,54 +205,65 @@ impl Parameters {
             "sslrootcert" => Some(&mut self.root),
             "sslcert" => Some(&mut self.certificate),
             "sslkey" => Some(&mut self.key),
+            "passfile" => Some(&mut self.passfile),
             _ => None,
         }
     }
 
-    /// `postgresql://user:password@host/db?name=value&name=value`, percent-encoded.
-    fn take_out_of_url(&mut self, url: &str) -> Option<String> {
+    /// `postgresql://user:password@host/db?name=value&name=value`, percent-encoded. Nothing where it is no such URL.
+    fn take_out_of_url(&mut self, url: &str) -> Result<Option<String>, ConfigError> {
         let credentials_end = url.find('@').map_or(0, |at| at + 1);
         // An `@` in a parameter would make everything before it user and password, unnoticed, TLS parameters included.
         let credentials = &url[..credentials_end];
         if credentials.contains('?')
             && ["sslmode=", "sslrootcert=", "sslcert=", "sslkey="].iter().any(|name| credentials.contains(name))
         {
-            return None;
+            return Ok(None);
         }
         let Some(query) = url[credentials_end..].find('?').map(|at| credentials_end + at) else {
-            return Some(url.to_owned());
+            return Ok(Some(url.to_owned()));
         };
+        // What is before another `@` may be the rest of a password.
+        let may_name = !url[credentials_end..].contains('@');
+        let decode = |text| percent_decode_str(text).decode_utf8().map(Cow::into_owned).ok();
         let mut rest = Vec::new();
         for pair in url[query + 1..].split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match self.slot(&percent_decode_str(name).decode_utf8().ok()?) {
-                Some(slot) => *slot = Some(percent_decode_str(value).decode_utf8().map(Cow::into_owned).ok()?),
-                None => rest.push(pair),
+            let (Some(name), Some(decoded)) = (decode(name), decode(value)) else { return Ok(None) };
+            if name.is_empty() {
+                continue;
+            }
+            match place(&name, &decoded, may_name)? {
+                Place::Tls | Place::PasswordFile => {
+                    *self.slot(&name).expect("each of these has one") = Some(decoded);
+                }
+                Place::Driver(name) => rest.push(format!("{name}={value}")),
+                Place::Ignored => {}
             }
         }
         let rest = rest.join("&");
-        Some(if rest.is_empty() { url[..query].to_owned() } else { format!("{}?{rest}", &url[..query]) })
+        Ok(Some(if rest.is_empty() { url[..query].to_owned() } else { format!("{}?{rest}", &url[..query]) }))
     }
 
-    /// `name=value name='quoted \' value'`.
-    fn take_out_of_pairs(&mut self, text: &str) -> Option<String> {
+    /// `name=value name='quoted \' value'`. Nothing where it is no such list.
+    fn take_out_of_pairs(&mut self, text: &str) -> Result<Option<String>, ConfigError> {
         let mut rest = String::new();
         let mut left = text.trim_start();
+        // A password with a blank in it that is not quoted goes on as if it were a name.
+        let mut may_name = true;
         while !left.is_empty() {
-            let pair = left;
-            let name_ends = left.find(|c: char| c.is_whitespace() || c == '=').filter(|at| *at > 0)?;
-            let name = &left[..name_ends];
-            let value;
-            (value, left) = first_value(left[name_ends..].trim_start().strip_prefix('=')?.trim_start())?;
-            if let Some(slot) = self.slot(name) {
-                *slot = Some(value);
-            } else {
-                rest.push_str(&pair[..pair.len() - left.len()]);
-                rest.push(' ');
+            let Some((name, raw, value, after)) = first_pair(left) else { return Ok(None) };
+            match place(name, &value, may_name)? {
+                Place::Tls | Place::PasswordFile => *self.slot(name).expect("each of these has one") = Some(value),
+                Place::Driver(own) => {
+                    may_name &= own != "password" || raw.starts_with('\'');
+                    rest.extend([own, "=", raw, " "]);
+                }
+                Place::Ignored => {}
             }
-            left = left.trim_start();
+            left = after.trim_start();
         }
-        Some(rest)
+        Ok(Some(rest))
     }
 
     fn mode(&self) -> Result<Mode, ConfigError> {
@@ -222,11 +275,9 @@ impl Parameters {
             Some("require") => Mode::Require,
             Some("verify-ca") => Mode::VerifyCa,
             Some("verify-full") => Mode::VerifyFull,
-            Some("allow") => {
-                return Err(error("sslmode", "may not be `allow`: say `disable` for plain text or `prefer` for TLS"));
-            }
+            Some("allow") => Mode::Allow,
             Some(_) => {
-                let known = "must be one of disable, prefer, require, verify-ca, verify-full";
+                let known = "must be one of disable, allow, prefer, require, verify-ca, verify-full";
                 return Err(error("sslmode", known));
             }
         };
@@ -240,6 +291,14 @@ impl Parameters {
     fn root(&self) -> Option<&str> {
         self.root.as_deref().filter(|root| !root.is_empty())
     }
+}
+
+/// The pair that `text` begins with: its name, its value as it was written and as it is meant, and what follows.
+fn first_pair(text: &str) -> Option<(&str, &str, String, &str)> {
+    let name_ends = text.find(|c: char| c.is_whitespace() || c == '=').filter(|at| *at > 0)?;
+    let written = text[name_ends..].trim_start().strip_prefix('=')?.trim_start();
+    let (value, after) = first_value(written)?;
+    Some((&text[..name_ends], &written[..written.len() - after.len()], value, after))
 }
 
 /// The value that `text` begins with, and what follows it.
@@ -329,7 +388,7 @@ mod rustls_config {
             })
         };
         match mode {
-            Mode::Disable | Mode::Prefer => Ok(Trust::Anybody),
+            Mode::Disable | Mode::Allow | Mode::Prefer => Ok(Trust::Anybody),
             Mode::Require => Ok(roots()?.map_or(Trust::Anybody, Trust::Authority)),
             Mode::VerifyCa => Ok(Trust::Authority(needed(roots()?)?)),
             Mode::VerifyFull => Ok(Trust::Host(needed(roots()?)?)),
@@ -478,7 +537,11 @@ mod tests {
             // What is in a password stays in it: it ends at the first `@`.
             ("postgresql://u:a?b&c=/d@h/d?sslmode=require", "postgresql://u:a?b&c=/d@h/d", ["require", "", "", ""]),
             ("postgresql://u:p%3Fsslmode%3Ddisable@h", "postgresql://u:p%3Fsslmode%3Ddisable@h", ["", "", "", ""]),
-            ("postgresql://u:p@h?sslmode=require&flag", "postgresql://u:p@h?flag", ["require", "", "", ""]),
+            (
+                "postgresql://h?gssencmode=disable&sslmode=require&krbsrvname=x&keepalives_count=3&",
+                "postgresql://h?keepalives_retries=3",
+                ["require", "", "", ""],
+            ),
         ] {
             assert_eq!(taken(url), Some((rest.to_owned(), some(parameters))), "{url}");
         }
@@ -500,7 +563,7 @@ mod tests {
             ("host=h sslmode=require dbname=d", "host=h dbname=d ", ["require", "", "", ""]),
             (
                 "  host = h\n sslrootcert = '/a b\\'c\\\\d' sslcert=/x\\ y  sslkey='/k'",
-                "host = h ",
+                "host=h ",
                 ["", "/a b'c\\d", "/x y", "/k"],
             ),
             // What is in a password stays in it.
@@ -541,7 +604,7 @@ mod tests {
             ("sslrootcert=system sslmode=verify-full", Ok(Mode::VerifyFull)),
             ("sslrootcert=system sslmode=require", Err("sslmode")),
             ("sslrootcert=system sslmode=prefer", Err("sslmode")),
-            ("sslmode=allow", Err("sslmode")),
+            ("sslmode=allow", Ok(Mode::Allow)),
             ("sslmode=Require", Err("sslmode")),
         ] {
             assert_eq!(mode_of(text), mode, "{text}");
@@ -552,6 +615,7 @@ mod tests {
     fn what_asks_for_tls_is_an_error_in_a_build_without_it() {
         for (mode, needs) in [
             (Mode::Disable, false),
+            (Mode::Allow, false),
             (Mode::Prefer, false),
             (Mode::Require, true),
             (Mode::VerifyCa, true),
@@ -567,6 +631,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named_and_no_password_is() {
+        for (text, part) in [
+            ("postgresql://u:s3cret@h/d?pgbouncer=true", "`pgbouncer`"),
+            ("postgresql://u:s3cret@h/d?schema=x", "`schema`"),
+            ("host=h password='s3cret' unheard=1", "`unheard`"),
+            ("postgresql://u:p@s3?cret=1@h/d", "is not known"),
+            ("host=h password=s3 cret=1", "is not known"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("cret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_says_how_to_encrypt() {
+        let environment = |name: &str| (name == "PGSSLMODE").then(|| "disable".into());
+        assert_eq!(parse_in("host=h", &environment).unwrap().1.mode, Mode::Disable);
+        assert_eq!(parse_in("host=h sslmode=prefer", &environment).unwrap().1.mode, Mode::Prefer);
+    }
+
+    #[test]
+    fn where_encryption_is_allowed_the_plain_way_comes_first() {
+        let (postgres, tls) = parse("host=h sslmode=allow").unwrap();
+        let ways: Vec<SslMode> = tls.ways(&postgres).iter().map(tokio_postgres::Config::get_ssl_mode).collect();
+        assert_eq!(ways.first(), Some(&SslMode::Disable));
+        assert_eq!(ways.get(1).copied(), cfg!(feature = "tls").then_some(SslMode::Require));
+        let (postgres, tls) = parse("host=h").unwrap();
+        assert_eq!(tls.ways(&postgres).len(), 1);
     }
 
     #[test]
@@ -626,8 +721,13 @@ mod tests {
             home: Option<&Path>,
         ) -> Result<(), String> {
             let text = |path: Option<PathBuf>| path.map(|path| path.to_str().unwrap().to_owned());
-            let parameters =
-                Parameters { mode: None, root: text(root), certificate: text(certificate), key: text(key) };
+            let parameters = Parameters {
+                mode: None,
+                root: text(root),
+                certificate: text(certificate),
+                key: text(key),
+                passfile: None,
+            };
             rustls_config::build(mode, &parameters, home).map(drop).map_err(|error| error.to_string())
         }
 

@@ -5,11 +5,11 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use graphsink::Config;
 use graphsink::server::{EmbeddedServer, ServerError};
 use serde::Serialize;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
 use crate::AnyError;
 use crate::args::Args;
@@ -25,6 +25,8 @@ const STRONGEST: i64 = 10;
 #[derive(Debug)]
 pub(crate) struct Database {
     url: String,
+    /// The same, read and completed.
+    config: Config,
     schema: String,
     embedded: Option<EmbeddedServer>,
     /// Options to repeat for the same database.
@@ -53,8 +55,9 @@ impl Database {
         }
         let schema = args.schema.clone();
         if let Some(url) = args.database_url() {
-            let database = Self { url, schema, embedded: None, options };
-            eprintln!("database: {}", database.place()?);
+            let config = Config::builder(url.as_str()).build()?;
+            let database = Self { url, config, schema, embedded: None, options };
+            eprintln!("database: {}", database.place());
             return Ok(database);
         }
         let (server, directory) = start(args).await?;
@@ -65,7 +68,9 @@ impl Database {
             Err(ServerError::Sql { source }) if source.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Self { url: server.url(DATABASE), schema, embedded: Some(server), options })
+        let url = server.url(DATABASE);
+        let config = Config::builder(url.as_str()).build()?;
+        Ok(Self { url, config, schema, embedded: Some(server), options })
     }
 
     /// Stops the embedded server; its data stay.
@@ -82,9 +87,9 @@ impl Database {
     }
 
     /// What a person types to look at the graph, without a password.
-    pub(crate) fn psql_hint(&self) -> Result<String, AnyError> {
+    pub(crate) fn psql_hint(&self) -> String {
         if self.embedded.is_none() {
-            return Ok(format!("psql \"{}\"", self.place()?));
+            return format!("psql \"{}\"", self.place());
         }
         // Cargo tells the programs that it runs that it does.
         let program = if env::var_os("CARGO").is_some() {
@@ -93,15 +98,14 @@ impl Database {
         } else {
             env::args().next().unwrap_or_else(|| "ingest".to_owned())
         };
-        Ok(format!("{program} --psql{}", self.options))
+        format!("{program} --psql{}", self.options)
     }
 
     /// Runs psql in the foreground and gives its exit status.
     pub(crate) fn run_psql(&self) -> Result<ExitCode, AnyError> {
-        let config: tokio_postgres::Config = self.url.parse().map_err(|_| "the database URL cannot be read")?;
         let mut psql = Command::new(self.psql_program());
-        psql.arg(self.place()?);
-        if let Some(password) = config.get_password() {
+        psql.arg(self.place());
+        if let Some(password) = self.config.postgres().get_password() {
             // Other users can read a program's arguments, but not its environment.
             psql.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());
         }
@@ -123,9 +127,8 @@ impl Database {
     }
 
     /// The database as a libpq connection string without its password.
-    fn place(&self) -> Result<String, AnyError> {
-        // The parser's own message may quote the string, and with it the password.
-        let config: tokio_postgres::Config = self.url.parse().map_err(|_| "the database URL cannot be read")?;
+    fn place(&self) -> String {
+        let config = self.config.postgres();
         let hosts = config.get_hosts().iter().map(|host| match host {
             Host::Tcp(name) => name.clone(),
             Host::Unix(path) => path.display().to_string(),
@@ -138,21 +141,14 @@ impl Database {
             ("user", config.get_user().unwrap_or_default().to_owned()),
         ];
         let words = words.iter().filter(|(_, value)| !value.is_empty());
-        Ok(words.map(|(name, value)| format!("{name}={}", conninfo_value(value))).collect::<Vec<_>>().join(" "))
-    }
-
-    async fn connect(&self) -> Result<Client, AnyError> {
-        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
-        // An error of the connection also ends the query that waits for it, which reports it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(client)
+        words.map(|(name, value)| format!("{name}={}", conninfo_value(value))).collect::<Vec<_>>().join(" ")
     }
 
     /// The connections with the most upvotes. Votes do not depend on the time that they are looked
     /// at, unlike scores, of which each was computed at the `as_of` of its last write.
     pub(crate) async fn strongest(&self, schema: &str) -> Result<Vec<Strong>, AnyError> {
         let schema = schema.replace('"', "\"\"");
-        let client = self.connect().await?;
+        let client = self.config.connect().await?;
         let rows = client
             .query(
                 &format!(

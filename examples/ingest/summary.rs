@@ -189,7 +189,7 @@ impl Summary {
         if !self.strongest.is_empty() {
             writeln!(text, "\nThe ten strongest connections, by upvotes\n{}", self.strongest_table())?;
         }
-        writeln!(text, "\nTo look at it: {}", database.psql_hint()?)?;
+        writeln!(text, "\nTo look at it: {}", database.psql_hint())?;
         print!("{text}");
         Ok(())
     }

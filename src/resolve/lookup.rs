@@ -124,7 +124,7 @@ impl Database {
     /// Connects lazily; connections are driven by the runtime that this is called on.
     pub(crate) async fn new(config: &Config, settings: &ResolverSettings) -> Result<Self, StoreError> {
         let schema: Arc<str> = quote_identifier(config.schema()).into();
-        let connector = Connector::new(config.postgres.clone(), &config.tls, config.connect_timeout);
+        let connector = Connector::new(&config.postgres, &config.tls, config.connect_timeout);
         let manager = Manager { connector };
         let pool = ConnectionPool::new(manager, settings.connections, config.connect_timeout).await?;
         let statement_timeout = config.statement_timeout.as_millis();

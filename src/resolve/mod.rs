@@ -154,7 +154,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::store::StoreError;
 use crate::telemetry;
-use crate::unit::NAME_CHARS_MAX;
+use crate::unit::{NAME_CHARS_MAX, is_blank};
 
 /// An alias was given by somebody who could have been wrong.
 const ALIAS_CONFIDENCE: f64 = 0.97;
@@ -525,7 +525,7 @@ fn likelier(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
 /// Whether an entity could have such a name and alias.
 fn is_possible(query: &Query) -> bool {
     let possible = |text: &str| {
-        !text.trim().is_empty()
+        !is_blank(text)
             && !text.contains('\0')
             && (text.len() <= NAME_CHARS_MAX || text.chars().count() <= NAME_CHARS_MAX)
     };

@@ -348,8 +348,9 @@ impl From<Candidate> for Taken {
 /// Entities that have the name itself as an alias come before all others, and no evidence is heard: it may be what this
 /// input said the first time, and the addresses that it brought may have changed what the evidence says.
 fn best_of<'a>(ranked: impl Iterator<Item = &'a Ranked> + Clone) -> Ranked {
-    let tier = ranked.clone().filter_map(Ranked::tier).min();
     let by_name = ranked.clone().any(|ranked| !ranked.by_name.is_empty());
+    // Evidence may have put others before those of the alias.
+    let tier = if by_name { Some(Tier::Alias) } else { ranked.clone().filter_map(Ranked::tier).min() };
     let found = ranked.flat_map(|ranked| if by_name { &ranked.by_name } else { &ranked.candidates });
     let mut candidates: Vec<Candidate> = Vec::new();
     for candidate in found.filter(|candidate| Some(candidate.tier) == tier) {

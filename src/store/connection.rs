@@ -52,7 +52,7 @@ pub(crate) struct ConnectionManager {
 
 impl ConnectionManager {
     /// `schema` is a quoted identifier.
-    pub(crate) fn new(config: tokio_postgres::Config, tls: Tls, schema: Arc<str>, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(config: &tokio_postgres::Config, tls: Tls, schema: Arc<str>, connect_timeout: Duration) -> Self {
         Self { connector: Connector::new(config, &tls, connect_timeout), tls, schema }
     }
 }
@@ -297,7 +297,7 @@ mod tests {
         let server = EmbeddedServer::temporary().await.unwrap();
         let config = Config::builder(server.url("postgres")).build().unwrap();
         crate::Migrations::all().run(&config).await.unwrap();
-        let manager = ConnectionManager::new(config.postgres, config.tls, "public".into(), config.connect_timeout);
+        let manager = ConnectionManager::new(&config.postgres, config.tls, "public".into(), config.connect_timeout);
         let [mut connection, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
         connection.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
@@ -329,7 +329,9 @@ mod tests {
         }
         let connect = async |parameters: &str| {
             let config = Config::builder(server.url("postgres") + parameters).build().unwrap();
-            ConnectionManager::new(config.postgres, config.tls, "public".into(), config.connect_timeout).connect().await
+            ConnectionManager::new(&config.postgres, config.tls, "public".into(), config.connect_timeout)
+                .connect()
+                .await
         };
         let plain = connect("?sslmode=disable").await.unwrap();
         plain.client.batch_execute("alter system set ssl = on").await.unwrap();

@@ -23,7 +23,7 @@ pub enum StoreError {
     Connect(Arc<tokio_postgres::Error>),
     /// A session could not be made fit for a transaction: its statements could not be prepared, or
     /// no transaction could be begun. That is never the fault of a unit.
-    #[error("cannot begin: {}", describe(.0))]
+    #[error("a session cannot begin a transaction: {}", describe_session(.0))]
     Begin(tokio_postgres::Error),
     /// A value could not be sent, or one in the database could not be read.
     #[error(
@@ -67,6 +67,18 @@ fn describe(error: &tokio_postgres::Error) -> String {
         Some(error) if may_quote_a_row(error) => {
             let table = error.table().map_or_else(String::new, |table| format!(" of {table}"));
             format!("PostgreSQL refused a row{table} (SQLSTATE {})", error.code().code())
+        }
+        Some(error) => format!("PostgreSQL: {} (SQLSTATE {})", error.message(), error.code().code()),
+        None => "the connection to PostgreSQL failed".to_owned(),
+    }
+}
+
+/// Before a transaction has begun no row was sent, so the server's message is about the session and may be told; unless a
+/// function of the database's owner speaks.
+fn describe_session(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) if error.routine() == Some("exec_stmt_raise") => {
+            format!("a function of the database refused it (SQLSTATE {})", error.code().code())
         }
         Some(error) => format!("PostgreSQL: {} (SQLSTATE {})", error.message(), error.code().code()),
         None => "the connection to PostgreSQL failed".to_owned(),

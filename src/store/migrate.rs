@@ -101,12 +101,7 @@ impl Migrations {
     /// # }
     /// ```
     pub async fn run(self, config: &Config) -> Result<MigrationReport, StoreError> {
-        // Once for the socket, which the driver sees to, and once for the login.
-        let patience = config.connect_timeout * 2;
-        let connected = tokio::time::timeout(patience, config.postgres.connect(config.tls.make())).await;
-        let (mut client, connection) = connected
-            .map_err(|_| StoreError::NoConnection(patience))?
-            .map_err(|error| StoreError::Connect(Arc::new(error)))?;
+        let (mut client, connection) = connect(config).await?;
         let connection = async move {
             if let Err(error) = connection.await {
                 tracing::warn!(error = %StoreError::from(error), "the migrations' connection failed");
@@ -143,6 +138,24 @@ impl Migrations {
         }
         Ok(MigrationReport { applied })
     }
+}
+
+/// A connection without a task of its own.
+async fn connect(
+    config: &Config,
+) -> Result<(Client, impl Future<Output = Result<(), tokio_postgres::Error>>), StoreError> {
+    // Once for the socket, which the driver sees to, and once for the login.
+    let patience = config.connect_timeout * 2;
+    let mut refused = None;
+    for way in config.tls.ways(&config.postgres) {
+        let connected = tokio::time::timeout(patience, way.connect(config.tls.make())).await;
+        match connected.map_err(|_| StoreError::NoConnection(patience))? {
+            Ok(connected) => return Ok(connected),
+            Err(error) if error.as_db_error().is_some() => refused = Some(error),
+            Err(error) => return Err(StoreError::Connect(Arc::new(error))),
+        }
+    }
+    Err(StoreError::Connect(Arc::new(refused.expect("there is a way to connect"))))
 }
 
 async fn apply(mut runner: refinery::Runner, history: &str, client: &mut Client) -> Result<Vec<String>, StoreError> {

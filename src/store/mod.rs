@@ -53,7 +53,8 @@ pub use migrate::{MigrationReport, Migrations};
 #[cfg(not(feature = "resolver"))]
 use pool::ConnectionPool;
 #[cfg(feature = "resolver")]
-pub(crate) use pool::{ConnectionPool, Connector};
+pub(crate) use pool::ConnectionPool;
+pub(crate) use pool::Connector;
 pub use refresh::RefreshReport;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
@@ -100,8 +101,7 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager =
-            ConnectionManager::new(config.postgres.clone(), config.tls.clone(), schema, config.connect_timeout);
+        let manager = ConnectionManager::new(&config.postgres, config.tls.clone(), schema, config.connect_timeout);
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
@@ -132,7 +132,8 @@ impl Store {
     /// What opens a transaction on this connection.
     fn begin(&self, connection: &mut Connection) -> Arc<str> {
         if connection.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
-            return format!("discard plans; {}", self.begin).into();
+            // Behind `begin`: before it, it would take a snapshot, after which the isolation level can no longer be set.
+            return format!("{}; discard plans", self.begin).into();
         }
         Arc::clone(&self.begin)
     }

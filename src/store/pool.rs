@@ -14,33 +14,48 @@ use crate::tls::{MakeTls, Tls};
 /// Makes bare connections, for the managers of pools.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    inner: PostgresConnectionManager<MakeTls>,
+    /// The ways to connect: see [`Tls::ways`].
+    ways: Vec<PostgresConnectionManager<MakeTls>>,
     /// How long a connection may take in all.
     patience: Duration,
 }
 
 impl Connector {
-    pub(crate) fn new(config: tokio_postgres::Config, tls: &Tls, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(config: &tokio_postgres::Config, tls: &Tls, connect_timeout: Duration) -> Self {
         // One host after the other may keep silent, and then there is the login.
         let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
         let patience = connect_timeout * (hosts as u32 + 1);
-        Self { inner: PostgresConnectionManager::new(config, tls.make()), patience }
+        let ways = tls.ways(config).into_iter().map(|way| PostgresConnectionManager::new(way, tls.make())).collect();
+        Self { ways, patience }
     }
 
     pub(crate) async fn connect(&self) -> Result<Client, StoreError> {
         // The driver's timeout is for the socket. A server that then keeps silent would take up the pool's room for ever,
         // and the pool makes no other connection as long as one is on its way for each that waits.
-        let client = tokio::time::timeout(self.patience, self.inner.connect()).await;
+        let (first, others) = self.ways.split_first().expect("there is a way to connect");
+        let mut result = self.connect_by(first).await;
+        for way in others {
+            // Only a server that answered can have refused the way.
+            if !matches!(&result, Err(StoreError::Connect(error)) if error.as_db_error().is_some()) {
+                break;
+            }
+            result = self.connect_by(way).await;
+        }
+        result
+    }
+
+    async fn connect_by(&self, way: &PostgresConnectionManager<MakeTls>) -> Result<Client, StoreError> {
+        let client = tokio::time::timeout(self.patience, way.connect()).await;
         let client = client.map_err(|_| StoreError::NoConnection(self.patience))?;
         client.map_err(|error| StoreError::Connect(Arc::new(error)))
     }
 
     pub(crate) async fn is_valid(&self, client: &mut Client) -> Result<(), StoreError> {
-        Ok(self.inner.is_valid(client).await?)
+        Ok(self.ways[0].is_valid(client).await?)
     }
 
     pub(crate) fn has_broken(&self, client: &mut Client) -> bool {
-        self.inner.has_broken(client)
+        self.ways[0].has_broken(client)
     }
 }
 

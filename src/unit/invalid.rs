@@ -114,14 +114,14 @@ pub enum InvalidUnit {
         /// The connection.
         row: Row,
     },
-    /// An entity's name is empty or blank.
-    #[error("{row}: the name is blank")]
+    /// An entity's name is empty, or has white space, control and invisible characters alone (such as U+200B).
+    #[error("{row}: the name is blank: give it a character that can be seen")]
     BlankName {
         /// The entity.
         row: Row,
     },
-    /// An alias is empty or blank.
-    #[error("{row}: an alias is blank")]
+    /// An alias is empty, or has white space, control and invisible characters alone.
+    #[error("{row}: an alias is blank: leave it out")]
     BlankAlias {
         /// The entity.
         row: Row,

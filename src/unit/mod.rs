@@ -6,12 +6,14 @@
 //!
 //! Not here: whether an id exists, which only the database knows.
 
+mod blank;
 mod document;
 mod draft;
 mod invalid;
 mod prepared;
 mod validate;
 
+pub(crate) use blank::is_blank;
 pub(crate) use document::UnitDocument;
 pub use draft::{
     ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,

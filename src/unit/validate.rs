@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, MentionDraft, OwnRow};
+use super::is_blank;
 use super::{Field, InvalidUnit, PlaceObservation, Row, UnitOfWork};
 use crate::record::{Coordinate, CoordinateError, EntityName, EntityType, Table, Timestamp};
 
@@ -79,13 +80,13 @@ impl UnitOfWork {
         let mut entity_type = EntityType::Restaurant;
         if let EntityName::Key(key) = &entity.name {
             entity_type = key.entity_type;
-            if key.name.trim().is_empty() {
+            if is_blank(&key.name) {
                 return Err(InvalidUnit::BlankName { row });
             }
             check_text(&key.name, NAME_CHARS_MAX, row, Field::Name)?;
         }
         for alias in &entity.aliases {
-            if alias.trim().is_empty() {
+            if is_blank(alias) {
                 return Err(InvalidUnit::BlankAlias { row });
             }
             check_text(alias, NAME_CHARS_MAX, row, Field::Alias)?;
@@ -188,7 +189,7 @@ fn check_place(place: &PlaceObservation, row: Row) -> Result<(), InvalidUnit> {
     }
     if let Some(id) = &place.google_place_id {
         check_text(id, SOURCE_ID_CHARS_MAX, row, Field::GooglePlaceId)?;
-        if id.trim().is_empty() {
+        if is_blank(id) {
             return Err(InvalidUnit::EmptyText { row, field: Field::GooglePlaceId });
         }
     }

@@ -179,8 +179,18 @@ fn of_mention(spec: &MentionSpec) -> Vec<&'static str> {
     rules
 }
 
-fn is_blank(text: &str) -> bool {
-    text.chars().all(char::is_whitespace)
+/// Nothing of it is seen. What is ignorable by default is listed as in Unicode's DerivedCoreProperties.txt.
+pub(crate) fn is_blank(text: &str) -> bool {
+    text.chars().all(|char| {
+        char.is_whitespace()
+            || char.is_control()
+            || matches!(
+                u32::from(char),
+                0xad | 0x34f | 0x61c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
+                    | 0x202a..=0x202e | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0
+                    | 0xfff0..=0xfffb | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff
+            )
+    })
 }
 
 fn of_text(text: &str, limit: usize) -> Vec<&'static str> {

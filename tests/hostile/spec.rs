@@ -13,6 +13,8 @@ use proptest::sample::{Index, select};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::rules::is_blank;
+
 /// Rows that exist before any unit: two entities of each type, in the order of the types, and one
 /// connection, of the first restaurant and the first dish.
 #[derive(Debug, Clone)]
@@ -358,7 +360,7 @@ fn text(limit: usize) -> impl Strategy<Value = String> {
 
 /// A text that is not blank.
 fn name(limit: usize) -> impl Strategy<Value = String> {
-    text(limit).prop_map(|text| if text.trim().is_empty() { "x".to_owned() } else { text })
+    text(limit).prop_map(|text| if is_blank(&text) { "x".to_owned() } else { text })
 }
 
 fn bad_text(limit: usize) -> impl Strategy<Value = String> {
@@ -367,6 +369,8 @@ fn bad_text(limit: usize) -> impl Strategy<Value = String> {
         String::new(),
         " ".to_owned(),
         "\u{3000}\t\n".to_owned(),
+        "\u{200b}".to_owned(),
+        "\u{2060}\u{feff}\u{3164}".to_owned(),
         "\0".to_owned(),
         "a\0b".to_owned(),
         long('a'),

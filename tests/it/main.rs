@@ -18,6 +18,7 @@
 mod counters;
 mod database;
 mod dead_letters;
+mod environment;
 mod generate;
 mod health;
 mod hostile;

@@ -196,6 +196,8 @@ async fn every_mode_does_what_it_does_in_libpq() {
         (wrong_host, "sslmode=prefer sslrootcert=STRANGER", Ok(true)),
         ("host=localhost", "", Ok(true)),
         ("host=localhost", "sslmode=disable", Err("no encryption")),
+        // The server refuses what is not encrypted, and only then it is.
+        ("host=localhost", "sslmode=allow", Ok(true)),
         // The exchange of the password is bound to the server's certificate, or does not take place.
         ("host=localhost", "sslmode=verify-full sslrootcert=ROOT channel_binding=require", Ok(true)),
         ("host=localhost", "sslmode=require channel_binding=require", Ok(true)),

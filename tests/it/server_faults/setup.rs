@@ -70,6 +70,34 @@ async fn a_start_that_cannot_succeed_says_why() {
     assert_at_rest(&[engine], &client).await;
 }
 
+/// The engine says what each transaction is, so what a database sets as default costs it no attempt: also not once its
+/// plans are made anew, as the tables have grown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn defaults_of_transactions_cost_no_attempt() {
+    for (setting, value) in [
+        ("default_transaction_isolation", "serializable"),
+        ("default_transaction_isolation", "repeatable read"),
+        ("default_transaction_read_only", "on"),
+        ("default_transaction_deferrable", "on"),
+    ] {
+        let server = server(&[]).await;
+        let url = migrated(&server, "defaults").await;
+        let client = connect(&url).await;
+        client.batch_execute(&format!("alter database defaults set {setting} = '{value}'")).await.unwrap();
+        let engine = engine(&url).await;
+        let mut records: Vec<Record> = Vec::new();
+        // One after the other: each is a transaction, and after a hundred rows plans are made anew.
+        for number in 0..150 {
+            let own = record(&format!("place {number}"), "fine");
+            commit(&engine, unit(&own)).await;
+            records.push(own);
+        }
+        assert_eq!(engine.stats().failed_attempts, 0, "{setting} = {value}");
+        assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
+        assert_at_rest(&[engine], &client).await;
+    }
+}
+
 /// A storm while `break_it` makes the database useless and `mend_it` puts it right again.
 async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
     let seed = seed(name);
