@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, UnfitTable};
 use crate::unit::{InvalidUnit, UnitOfWork};
 
 /// Why a unit was not accepted. Where the unit is not to blame it is given back.
@@ -76,6 +76,14 @@ pub enum StartError {
         schema: String,
         /// The first table that is missing.
         table: &'static str,
+    },
+    /// A table is not what the migrations made, in a way that the engine cannot work with.
+    #[error("schema {schema} cannot be used: {unfit}")]
+    Unfit {
+        /// The configured schema.
+        schema: String,
+        /// What differs.
+        unfit: UnfitTable,
     },
     /// The server is older than PostgreSQL 14.
     #[error("the server is PostgreSQL {version}, graphsink needs 14 or newer: upgrade it, or connect to another")]

@@ -135,7 +135,7 @@ pub use record::{
     score, truncate,
 };
 pub use stats::{Distribution, HotConnection, Latency, PoolStats, Stats, TableStats};
-pub use store::{MigrationReport, Migrations, RefreshReport, StoreError};
+pub use store::{MigrationReport, Migrations, RefreshReport, StoreError, UnfitTable};
 pub use unit::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,
     EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,

@@ -1,17 +1,30 @@
 //! Whether a database is fit for the engine.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::Client;
 
-use super::{Store, answer};
+use super::shape::inspect;
+use super::{Store, StoreError, answer};
 use crate::config::Config;
 use crate::error::StartError;
 
 impl Store {
-    /// Checks version and encoding and that the tables are there; warns where the server does not keep
+    /// Checks version and encoding and that the tables are what the migrations made; warns where the server does not keep
     /// what it acknowledges.
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let connection = self.connection().await?;
-        answer(self.silence(), check(connection.client(), config)).await?
+        answer(self.silence(), check(connection.client(), config)).await??;
+        let copies = answer(self.silence(), inspect(connection.client(), &config.schema)).await?;
+        let copies = copies.map_err(|error| match error {
+            StoreError::Unfit(unfit) => StartError::Unfit { schema: config.schema.clone(), unfit },
+            error => error.into(),
+        })?;
+        self.copies.store(copies, Ordering::Relaxed);
+        if !copies {
+            tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
+        }
+        Ok(())
     }
 }
 

@@ -337,7 +337,10 @@ impl Store {
                 self.roll_back(connection).await;
                 return Attempted::Rejected(rejected);
             }
-            Err(AttemptError::Store(error)) => return Attempted::Failed(self.clean_up(connection, error).await),
+            Err(AttemptError::Store(error)) => {
+                let error = self.clean_up(connection, error).await;
+                return Attempted::Failed(self.explain(error).await);
+            }
         };
         // Every statement was awaited and was good, so the server cannot answer ROLLBACK here.
         if !observer.begin_commit(&group.units) {
@@ -370,7 +373,9 @@ impl Store {
         answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(connection), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
-        let transaction = Transaction { connection, begin: &begin, as_of, score_tolerance };
+        let copies = self.copies.load(Ordering::Relaxed);
+        let schema = &self.schema_name;
+        let transaction = Transaction { connection, begin: &begin, schema, copies, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");
@@ -395,10 +400,15 @@ pub(super) fn rejection(error: &StoreError, row: Option<Row>) -> Rejection {
     let text = |text: Option<&str>| text.map(str::to_owned);
     let db = error.db();
     let constraint = db.and_then(|error| error.constraint());
+    // What a trigger left out has no error of PostgreSQL's: the code is that of a change by a trigger.
+    let (own_code, own_table) = match error {
+        StoreError::LeftOut { table, .. } => ("27000", Some(*table)),
+        _ => ("XX000", None),
+    };
     Rejection {
         reason: RejectReason::Database,
-        sqlstate: error.sqlstate().unwrap_or("XX000").to_owned(),
-        table: text(db.and_then(|error| error.table())),
+        sqlstate: error.sqlstate().unwrap_or(own_code).to_owned(),
+        table: text(db.and_then(|error| error.table()).or(own_table)),
         column: text(db.and_then(|error| error.column())).or_else(|| column_of(constraint)),
         constraint: text(constraint),
         row,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::DbError;
 
+use super::shape::{self, UnfitTable};
+
 /// An error of the database or of the way to it. Its text, also in `Debug`, carries no value of a
 /// row and no password; for that reason the driver's error is not given as its source.
 ///
@@ -45,6 +47,19 @@ pub enum StoreError {
     /// A row that was just seen is gone: another program deletes rows.
     #[error("a row vanished while it was being used: another program deletes rows")]
     VanishedRow,
+    /// The tables are no longer what the migrations made, in a way that the engine cannot work with.
+    #[error("a table was altered: {0}")]
+    Unfit(UnfitTable),
+    /// Rows that were sent were not inserted: a trigger left them out.
+    #[error(
+        "{table} did not take all rows, and its triggers before an insertion are: {triggers}; let them return the row, or raise what is wrong with it"
+    )]
+    LeftOut {
+        /// The table.
+        table: &'static str,
+        /// The names of the triggers that may have done it.
+        triggers: String,
+    },
     /// The engine's own code panicked while it wrote; nothing of it was committed.
     #[error("the engine panicked while it wrote: report it with the panic's message; nothing of it was committed")]
     Panicked,
@@ -65,12 +80,41 @@ impl fmt::Debug for StoreError {
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) if may_quote_a_row(error) => {
-            let table = error.table().map_or_else(String::new, |table| format!(" of {table}"));
-            format!("PostgreSQL refused a row{table} (SQLSTATE {})", error.code().code())
+            let part = |what: &str, name: Option<&str>| name.map_or_else(String::new, |name| format!("{what}{name}"));
+            let table = part(" of ", error.table());
+            let (column, constraint) = (part(", column ", error.column()), part(", constraint ", error.constraint()));
+            let hint = if is_of_others(error) {
+                ": it is none that the engine writes, so look for a trigger, or what else was added to the tables"
+            } else {
+                ""
+            };
+            format!("PostgreSQL refused a row{table}{column}{constraint} (SQLSTATE {}){hint}", error.code().code())
         }
         Some(error) => format!("PostgreSQL: {} (SQLSTATE {})", error.message(), error.code().code()),
         None => "the connection to PostgreSQL failed".to_owned(),
     }
+}
+
+/// The tables that the engine writes.
+const OWN_TABLES: [&str; 7] = [
+    "entities",
+    "connections",
+    "mentions",
+    "entity_redirects",
+    "connection_redirects",
+    "graphsink_attempts",
+    "graphsink_dead_letters",
+];
+
+/// Whether the server speaks of a table, or a column, that the engine does not write: of one that a trigger writes, perhaps.
+/// Then no unit is at fault.
+fn is_of_others(error: &DbError) -> bool {
+    let Some(table) = error.table() else { return false };
+    if !OWN_TABLES.contains(&table) {
+        return true;
+    }
+    // Not null violations name their column.
+    error.code().code() == "23502" && error.column().is_some_and(|column| shape::is_foreign(table, column))
 }
 
 /// Before a transaction has begun no row was sent, so the server's message is about the session and may be told; unless a
@@ -150,7 +194,8 @@ impl StoreError {
             Self::VanishedRow => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
             Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime => ErrorClass::Configuration,
-            Self::UnknownLabel(_) => ErrorClass::Poison,
+            Self::UnknownLabel(_) | Self::LeftOut { .. } => ErrorClass::Poison,
+            Self::Unfit(_) => ErrorClass::Configuration,
             Self::Value(_) | Self::Panicked => ErrorClass::Unknown,
             Self::Postgres(_) => self.class_of_code(),
             // On a standby `begin .. read write` is 0A000, elsewhere a doubtful code: no unit is to blame.
@@ -178,7 +223,13 @@ impl StoreError {
             // tries makes it some unit's fault. The code alone, 0A000, has many reasons; the message is translated, the
             // name of the server's function is not.
             Some("RevalidateCachedQuery") => ErrorClass::Reconnect,
-            _ => classify(error.code().code()),
+            _ => match classify(error.code().code()) {
+                ErrorClass::Poison if is_of_others(error) => ErrorClass::Configuration,
+                // A row that is too big for an index names its table. What names none is a limit of the server: the stop
+                // before transaction ids wrap around, a full queue of notifications.
+                ErrorClass::Poison if error.code().code() == "54000" && error.table().is_none() => ErrorClass::Resource,
+                class => class,
+            },
         })
     }
 
@@ -254,7 +305,7 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("53", ErrorClass::Resource),         // disk full, out of memory, a limit of the configuration
     ("53300", ErrorClass::Reconnect),     // too many connections
     ("54", ErrorClass::Poison),           // program limits: a row too big for an index
-    ("55000", ErrorClass::Transient),     // object not in prerequisite state
+    ("55000", ErrorClass::Resource),      // not in prerequisite state: updates published without a replica identity, ..
     ("55006", ErrorClass::Transient),     // object in use
     ("55P03", ErrorClass::Transient),     // lock timeout
     ("57014", ErrorClass::TooLong),       // cancelled: our own statement timeout, or somebody's pg_cancel_backend

@@ -24,12 +24,13 @@ mod plans;
 mod pool;
 mod refresh;
 mod retry;
+mod shape;
 mod statement;
 mod timeline;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8::PooledConnection;
@@ -56,6 +57,7 @@ use pool::ConnectionPool;
 pub(crate) use pool::ConnectionPool;
 pub(crate) use pool::Connector;
 pub use refresh::RefreshReport;
+pub use shape::UnfitTable;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
 #[cfg(feature = "resolver")]
@@ -70,6 +72,10 @@ pub(crate) struct Store {
     circuit: Arc<Circuit>,
     counters: Arc<Counters>,
     begin: Arc<str>,
+    /// The schema's name, as a value.
+    schema_name: Arc<str>,
+    /// Whether rows may be copied, which row-level security forbids.
+    copies: Arc<AtomicBool>,
     /// Rows inserted so far, for the age of plans.
     rows_written: Arc<AtomicU64>,
     /// One refresh at a time: commits need the connections.
@@ -114,6 +120,8 @@ impl Store {
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             counters: Arc::clone(counters),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
+            schema_name: config.schema.as_str().into(),
+            copies: Arc::new(AtomicBool::new(true)),
             rows_written: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
             as_of: config.as_of,

@@ -1,5 +1,7 @@
 //! Brings the columns that depend on time up to date where no unit touches them.
 
+use std::sync::atomic::Ordering;
+
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -75,7 +77,14 @@ impl Store {
         connection.enter_transaction();
         let step = async {
             connection.prepare().await.map_err(StoreError::Begin)?;
-            let transaction = Transaction { connection: &connection, begin: &begin, as_of, score_tolerance: 0.0 };
+            let transaction = Transaction {
+                connection: &connection,
+                begin: &begin,
+                schema: &self.schema_name,
+                copies: self.copies.load(Ordering::Relaxed),
+                as_of,
+                score_tolerance: 0.0,
+            };
             let step = transaction.refresh(after, STEP).await?;
             connection.batch("commit").await?;
             Ok(step)

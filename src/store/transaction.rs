@@ -24,7 +24,6 @@
 //!   for an attribute's id.
 //! - Merge rules live in `record`, and nowhere in SQL.
 
-use bytes::Bytes;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -35,6 +34,7 @@ use super::columns::{
 };
 use super::connection::{Connection, ROLLBACK_TO_SAVEPOINT, SAVEPOINT};
 use super::copy;
+use super::shape;
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, MentionNode, PlaceIds, StoredEntity,
@@ -111,6 +111,10 @@ struct History {
 pub(crate) struct Transaction<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) begin: &'a str,
+    /// The schema's name, as a value.
+    pub(crate) schema: &'a str,
+    /// Whether rows may be copied.
+    pub(crate) copies: bool,
     pub(crate) as_of: Timestamp,
     /// Relative error up to which a stored score counts as up to date.
     pub(crate) score_tolerance: f64,
@@ -363,26 +367,37 @@ impl Transaction<'_> {
 
     /// Inserts connections that were not there.
     async fn insert_connections(&self, new: &[ConnectionWrite<'_>], plan: &ConnectionPlan) -> Result<(), StoreError> {
-        if new.len() < COPY_FROM_ROWS {
+        let inserted = if self.copies && new.len() >= COPY_FROM_ROWS {
+            self.connection.copy(Statement::CopyConnections, copy::connections(new, plan.connections())).await?
+        } else if new.is_empty() {
+            0
+        } else {
             let columns = ConnectionColumns::new(new, plan.connections());
-            return self.execute(Statement::InsertConnections, columns.insert(), new.len()).await;
-        }
-        self.copy(Statement::CopyConnections, copy::connections(new, plan.connections()), new.len()).await
+            self.connection.execute(Statement::InsertConnections, &columns.insert()).await?
+        };
+        self.all_inserted("connections", inserted, new.len()).await
     }
 
     /// Inserts mentions that are known to be new: their connections are locked, or new themselves.
     async fn insert_mentions(&self, mentions: &[&MentionNode], plan: &ConnectionPlan) -> Result<(), StoreError> {
-        let rows = mentions.len();
-        if rows < COPY_FROM_ROWS {
+        let inserted = if self.copies && mentions.len() >= COPY_FROM_ROWS {
+            self.connection.copy(Statement::CopyMentions, copy::mentions(mentions, plan.connections())).await?
+        } else if mentions.is_empty() {
+            0
+        } else {
             let columns = MentionColumns::new(mentions.iter().copied(), plan.connections());
-            return self.execute(Statement::InsertMentions, columns.insert(), rows).await;
-        }
-        self.copy(Statement::CopyMentions, copy::mentions(mentions, plan.connections()), rows).await
+            self.connection.execute(Statement::InsertMentions, &columns.insert()).await?
+        };
+        self.all_inserted("mentions", inserted, mentions.len()).await
     }
 
-    async fn copy(&self, statement: Statement, pieces: Vec<Bytes>, rows: usize) -> Result<(), StoreError> {
-        let copied = self.connection.copy(statement, pieces).await?;
-        if copied == rows as u64 { Ok(()) } else { Err(VanishedRow.into()) }
+    /// New rows are inserted, unless a trigger leaves some out.
+    async fn all_inserted(&self, table: &'static str, inserted: u64, sent: usize) -> Result<(), StoreError> {
+        if inserted == sent as u64 {
+            return Ok(());
+        }
+        let triggers = shape::triggers(self.connection.client(), self.schema, table).await?;
+        Err(StoreError::LeftOut { table, triggers: triggers.unwrap_or_else(|| "none".to_owned()) })
     }
 
     /// Step 4, of connections that were there.

@@ -5,6 +5,7 @@
 //! whether it is in the database, and compare that with the outcome that it was told. Then the whole database is
 //! compared, row by row, with what the model says of the units that are in it.
 
+mod altered;
 mod crashes;
 mod duplicates;
 mod life_cycle;

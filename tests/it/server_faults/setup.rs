@@ -27,6 +27,12 @@ async fn create_writer(client: &Client) {
     client.batch_execute(GRANTS).await.unwrap();
 }
 
+/// The URL of a role that may do what an engine does, and owns nothing.
+pub(super) async fn writer(server: &EmbeddedServer, client: &Client, database: &str) -> String {
+    create_writer(client).await;
+    url_of_role(server, database, "writer", "right")
+}
+
 /// What stands in the way is told at once, with its SQLSTATE, and without the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_cannot_succeed_says_why() {
@@ -99,7 +105,7 @@ async fn defaults_of_transactions_cost_no_attempt() {
 }
 
 /// A storm while `break_it` makes the database useless and `mend_it` puts it right again.
-async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
+pub(super) async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
     let seed = seed(name);
     let server = server(&[]).await;
     let url = migrated(&server, "mended").await;

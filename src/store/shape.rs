@@ -1,0 +1,341 @@
+//! What the tables have become: whether they are still those that the migrations made, as far as the engine relies on it.
+//!
+//! Tables are altered by hand and by other programs' migrations. What the engine cannot write or read then would fail every
+//! unit, one after the other, so it is looked for at the start, and again after an error that it may explain
+//! ([`Store::explain`]); and it is never a unit's fault.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::error::ErrorClass;
+use super::{Store, StoreError, answer};
+
+/// The columns that the engine writes or reads, with their types by PostgreSQL's internal names.
+#[rustfmt::skip]
+const COLUMNS: [(&str, &[(&str, &str)]); 3] = [
+    ("entities", &[
+        ("entity_id", "uuid"), ("name", "varchar"), ("type", "entity_type"), ("aliases", "_text"),
+        ("restaurant_attributes", "_uuid"), ("latitude", "numeric"), ("longitude", "numeric"), ("address", "varchar"),
+        ("google_place_id", "varchar"), ("restaurant_metadata", "jsonb"), ("place_observed_at", "timestamptz"),
+        ("last_updated", "timestamptz"),
+    ]),
+    ("connections", &[
+        ("connection_id", "uuid"), ("restaurant_id", "uuid"), ("dish_or_category_id", "uuid"), ("categories", "_uuid"),
+        ("dish_attributes", "_uuid"), ("is_menu_item", "bool"), ("mention_count", "int4"), ("total_upvotes", "int8"),
+        ("source_diversity", "int4"), ("recent_mention_count", "int4"), ("last_mentioned_at", "timestamptz"),
+        ("activity_level", "activity_level"), ("top_mentions", "jsonb"), ("last_updated", "timestamptz"),
+    ]),
+    ("mentions", &[
+        ("mention_id", "uuid"), ("connection_id", "uuid"), ("source_type", "mention_source"), ("source_id", "varchar"),
+        ("thread_id", "varchar"), ("source_url", "varchar"), ("subreddit", "varchar"), ("content_excerpt", "text"),
+        ("author", "varchar"), ("upvotes", "int4"), ("created_at", "timestamptz"), ("observed_at", "timestamptz"),
+        ("processed_at", "timestamptz"),
+    ]),
+];
+
+/// The unique indexes that the engine relies on: table, columns, the name that the migration gave.
+const KEYS: [(&str, &str, &str); 6] = [
+    ("entities", "entity_id", "entities_pkey"),
+    ("entities", "name,type", "entities_name_type_key"),
+    ("connections", "connection_id", "connections_pkey"),
+    ("connections", "restaurant_id,dish_or_category_id,dish_attributes", "connections_key"),
+    ("mentions", "mention_id", "mentions_pkey"),
+    ("mentions", "connection_id,source_type,source_id", "mentions_key"),
+];
+
+/// Columns of keys whose order is that of code points: keys compare byte by byte, in the engine and on the server.
+const BYTEWISE: [(&str, &str); 4] =
+    [("entities", "name"), ("entities", "google_place_id"), ("mentions", "source_id"), ("mentions", "thread_id")];
+
+/// The columns of a table: the name, the type, whether a row needs a value that only its writer can give, and whether the
+/// collation compares bytes.
+const FIND_COLUMNS: &str = "
+    select c.relname::text, a.attname::text, t.typname::text,
+           a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '',
+           coalesce(l.collname in ('C', 'POSIX', 'ucs_basic'), true)
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+    join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    left join pg_catalog.pg_collation l on l.oid = a.attcollation and t.typname in ('varchar', 'text')
+    where c.relname in ('entities', 'connections', 'mentions')";
+
+/// Usable unique indexes over whole tables, and their columns.
+const FIND_KEYS: &str = "
+    select c.relname::text, (select string_agg(a.attname, ',' order by k.place)
+                             from unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality as k(number, place)
+                             join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = k.number)
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+    join pg_catalog.pg_index i on i.indrelid = c.oid
+    where c.relname in ('entities', 'connections', 'mentions')
+      and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null";
+
+/// Whether policies decide row by row what this role may write: then the server takes no `copy`.
+const FIND_POLICIES: &str = "
+    select coalesce(bool_or(pg_catalog.row_security_active(c.oid)), false)
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+    where c.relname in ('connections', 'mentions')";
+
+/// Triggers that may leave a row out before it is inserted.
+const FIND_TRIGGERS: &str = "
+    select string_agg(t.tgname, ', ' order by t.tgname)
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_class c on c.oid = t.tgrelid and c.relname = $2
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+    where not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 7 = 7";
+
+/// A difference to what the migrations made that the engine cannot work with.
+///
+/// ```
+/// let unfit = graphsink::UnfitTable::ForeignColumn { table: "mentions", column: "note".to_owned() };
+/// assert!(unfit.to_string().starts_with("mentions.note is not the engine's"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnfitTable {
+    /// A column is missing, or of another type.
+    Column {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The type that it has to have, by PostgreSQL's internal name.
+        expected: &'static str,
+        /// The type that it has; nothing if it is missing.
+        found: Option<String>,
+    },
+    /// A column that is not the engine's needs a value that only the writer of a row can give.
+    ForeignColumn {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: String,
+    },
+    /// A unique index is missing, not valid, or covers a part of the rows.
+    Key {
+        /// The table.
+        table: &'static str,
+        /// The name that the migration gave it.
+        key: &'static str,
+        /// Its columns.
+        columns: &'static str,
+    },
+    /// A column of a key compares by a language's rules.
+    Collation {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+}
+
+impl fmt::Display for UnfitTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { table, column, expected, found: Some(found) } => {
+                write!(f, "{table}.{column} is of type {found} and has to be {expected}: change it back")
+            }
+            Self::Column { table, column, found: None, .. } => {
+                write!(f, "{table}.{column} is missing: run the migrations, or undo what dropped it")
+            }
+            Self::ForeignColumn { table, column } => write!(
+                f,
+                "{table}.{column} is not the engine's, must not be null and has no default, so no row can be written: give it \
+                 a default or allow null"
+            ),
+            Self::Key { table, key, columns } => {
+                write!(f, "{table} has no valid unique index on ({columns}): make {key} again")
+            }
+            Self::Collation { table, column } => {
+                write!(
+                    f,
+                    "{table}.{column} has another collation than \"C\": keys compare byte by byte, change it back"
+                )
+            }
+        }
+    }
+}
+
+/// Whether a column of one of the three tables is none of the engine's.
+pub(super) fn is_foreign(table: &str, column: &str) -> bool {
+    let of_table = COLUMNS.iter().find(|(name, _)| *name == table);
+    of_table.is_some_and(|(_, columns)| columns.iter().all(|(name, _)| *name != column))
+}
+
+/// A column as it is.
+#[derive(Debug, Clone)]
+struct Found {
+    table: String,
+    column: String,
+    data_type: String,
+    needs_a_value: bool,
+    is_bytewise: bool,
+}
+
+/// The first difference that matters, of tables that are all there.
+fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable> {
+    for (table, expected) in COLUMNS {
+        for &(column, expected) in expected {
+            let found = columns.iter().find(|found| found.table == table && found.column == column);
+            match found {
+                // A limit of characters more or less changes neither what is sent nor what is read.
+                Some(found) if found.data_type == expected || (expected, &*found.data_type) == ("varchar", "text") => {}
+                found => {
+                    let found = found.map(|found| found.data_type.clone());
+                    return Some(UnfitTable::Column { table, column, expected, found });
+                }
+            }
+        }
+        let is_ours = |found: &Found| expected.iter().any(|(column, _)| *column == found.column);
+        let foreign = columns.iter().find(|found| found.table == table && found.needs_a_value && !is_ours(found));
+        if let Some(found) = foreign {
+            return Some(UnfitTable::ForeignColumn { table, column: found.column.clone() });
+        }
+    }
+    let missing =
+        |(table, columns, _): &&(&str, &str, &str)| !keys.iter().any(|(of, key)| of == table && key == columns);
+    if let Some(&(table, columns, key)) = KEYS.iter().find(missing) {
+        return Some(UnfitTable::Key { table, key, columns });
+    }
+    let other = |(table, column): &&(&str, &str)| {
+        columns.iter().any(|found| found.table == *table && found.column == *column && !found.is_bytewise)
+    };
+    BYTEWISE.iter().find(other).map(|&(table, column)| UnfitTable::Collation { table, column })
+}
+
+/// Looks at the tables: an error if the engine cannot work with them, and otherwise whether rows may be copied.
+pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
+    let of_schema: [&(dyn ToSql + Sync); 1] = [&schema];
+    let (columns, keys, policies) = futures::try_join!(
+        client.query(FIND_COLUMNS, &of_schema),
+        client.query(FIND_KEYS, &of_schema),
+        client.query_one(FIND_POLICIES, &of_schema),
+    )?;
+    let columns = columns.iter().map(|row| {
+        Ok(Found {
+            table: row.try_get(0)?,
+            column: row.try_get(1)?,
+            data_type: row.try_get(2)?,
+            needs_a_value: row.try_get(3)?,
+            is_bytewise: row.try_get(4)?,
+        })
+    });
+    let columns = columns.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+    let keys = keys.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<_, Option<String>>(1)?.unwrap_or_default())));
+    let keys = keys.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+    if columns.is_empty() {
+        // Tables that are not there have errors of their own.
+        return Ok(true);
+    }
+    match difference(&columns, &keys) {
+        Some(unfit) => Err(StoreError::Unfit(unfit)),
+        None => Ok(!policies.try_get::<_, bool>(0)?),
+    }
+}
+
+/// The triggers that may have left rows of a table out.
+pub(super) async fn triggers(
+    client: &Client,
+    schema: &str,
+    table: &str,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    client.query_one(FIND_TRIGGERS, &[&schema, &table]).await?.try_get(0)
+}
+
+impl Store {
+    /// Looks at the tables once more after an error that they may explain. The answer is the error as what it turned out to
+    /// be.
+    pub(super) async fn explain(&self, error: StoreError) -> StoreError {
+        let may_be_the_tables =
+            matches!(error.class(), ErrorClass::Unknown | ErrorClass::Configuration | ErrorClass::Bug);
+        if !may_be_the_tables || matches!(error, StoreError::Panicked | StoreError::Unfit(_)) {
+            return error;
+        }
+        let look = async {
+            let connection = self.connection().await?;
+            answer(self.silence(), inspect(connection.client(), &self.schema_name)).await?
+        };
+        match look.await {
+            Err(unfit @ StoreError::Unfit(_)) => unfit,
+            Ok(copies) => {
+                if self.copies.swap(copies, Ordering::Relaxed) && !copies {
+                    tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
+                }
+                error
+            }
+            // What is wrong now says nothing of what was wrong then.
+            Err(_) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables as the migrations make them.
+    fn made() -> (Vec<Found>, Vec<(String, String)>) {
+        let columns = COLUMNS.iter().flat_map(|(table, columns)| {
+            columns.iter().map(|(column, data_type)| Found {
+                table: (*table).to_owned(),
+                column: (*column).to_owned(),
+                data_type: (*data_type).to_owned(),
+                needs_a_value: true,
+                is_bytewise: true,
+            })
+        });
+        (
+            columns.collect(),
+            KEYS.iter().map(|(table, columns, _)| ((*table).to_owned(), (*columns).to_owned())).collect(),
+        )
+    }
+
+    #[test]
+    fn each_column_key_and_collation_counts() {
+        let (columns, keys) = made();
+        assert_eq!(difference(&columns, &keys), None);
+        for index in 0..columns.len() {
+            let mut fewer = columns.clone();
+            fewer.remove(index);
+            assert!(matches!(difference(&fewer, &keys), Some(UnfitTable::Column { found: None, .. })), "{index}");
+            let mut other = columns.clone();
+            other[index].data_type = "int2".to_owned();
+            assert!(matches!(difference(&other, &keys), Some(UnfitTable::Column { found: Some(_), .. })), "{index}");
+        }
+        for index in 0..keys.len() {
+            let mut fewer = keys.clone();
+            fewer.remove(index);
+            assert!(matches!(difference(&columns, &fewer), Some(UnfitTable::Key { .. })), "{index}");
+        }
+        for (table, column) in BYTEWISE {
+            let mut other = columns.clone();
+            let place = other.iter().position(|found| found.table == table && found.column == column).unwrap();
+            other[place].is_bytewise = false;
+            assert_eq!(difference(&other, &keys), Some(UnfitTable::Collation { table, column }));
+        }
+    }
+
+    #[test]
+    fn what_others_add_counts_only_if_the_engine_would_have_to_write_it() {
+        let (mut columns, keys) = made();
+        let mut foreign = columns[0].clone();
+        (foreign.column, foreign.needs_a_value) = ("note".to_owned(), false);
+        columns.push(foreign.clone());
+        assert_eq!(difference(&columns, &keys), None);
+        foreign.needs_a_value = true;
+        columns.push(foreign);
+        let unfit = UnfitTable::ForeignColumn { table: "entities", column: "note".to_owned() };
+        assert_eq!(difference(&columns, &keys), Some(unfit));
+        let (mut wider, keys) = made();
+        wider
+            .iter_mut()
+            .filter(|found| found.data_type == "varchar")
+            .for_each(|found| found.data_type = "text".to_owned());
+        assert_eq!(difference(&wider, &keys), None);
+    }
+}

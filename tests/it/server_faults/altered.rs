@@ -1,0 +1,223 @@
+//! The tables are no longer what the migrations made: at the start, and while the engine writes. What no unit can help
+//! rejects no unit.
+
+use graphsink::{Engine, Outcome, StartError};
+
+use super::setup::mended;
+use super::sqlstates::{record, unit};
+use super::{assert_at_rest, config, engine, migrated, server};
+use crate::database::{self, assert_group_by, assert_same};
+use crate::model::{self, Record};
+use crate::support::{as_of, commit, connect, outcome, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_tables_that_were_altered_is_refused_with_what_differs() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "altered").await;
+    let client = connect(&url).await;
+    for (alter, undo, expected) in [
+        (
+            "alter table mentions alter upvotes type bigint",
+            "alter table mentions alter upvotes type int",
+            "mentions.upvotes is of type int8 and has to be int4",
+        ),
+        (
+            "alter table mentions add note text not null",
+            "alter table mentions drop note",
+            "mentions.note is not the engine's",
+        ),
+        (
+            "alter table entities rename place_observed_at to seen",
+            "alter table entities rename seen to place_observed_at",
+            "entities.place_observed_at is missing",
+        ),
+        (
+            "alter table entities drop constraint entities_name_type_key",
+            "alter table entities add constraint entities_name_type_key unique (name, type)",
+            "make entities_name_type_key again",
+        ),
+        (
+            "alter table mentions alter source_id type varchar(255) collate \"POSIX\";
+             alter table mentions alter thread_id type varchar(255) collate \"default\"",
+            "alter table mentions alter source_id type varchar(255) collate \"C\";
+             alter table mentions alter thread_id type varchar(255) collate \"C\"",
+            "mentions.thread_id has another collation",
+        ),
+    ] {
+        client.batch_execute(alter).await.unwrap();
+        match within(Engine::start(config(&url).build().unwrap())).await {
+            Err(error @ StartError::Unfit { .. }) => assert!(error.to_string().contains(expected), "{error}"),
+            other => panic!("{alter}: {:?}", other.map(|_| "an engine")),
+        }
+        client.batch_execute(undo).await.unwrap();
+    }
+    // What does not matter: more room, and columns that need no value.
+    let harmless = "alter table mentions alter source_url type text, add note text, add noted_at timestamptz not null default now()";
+    client.batch_execute(harmless).await.unwrap();
+    let engine = engine(&url).await;
+    let own = record("first", "fine");
+    commit(&engine, unit(&own)).await;
+    assert_same(&model::graph(&[own], as_of()), &database::read(&client).await);
+    assert_at_rest(&[engine], &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_only_others_can_fill_stops_the_line() {
+    mended(
+        "foreign column",
+        &["alter table mentions add note text not null default ''", "alter table mentions alter note drop default"],
+        &["alter table mentions drop note"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_of_another_type_stops_the_line() {
+    mended(
+        "another type",
+        &["alter table mentions alter upvotes type bigint"],
+        &["alter table mentions alter upvotes type int"],
+    )
+    .await;
+}
+
+/// A function that raises this, as a trigger; `deferred` until the commit.
+fn raising(what: &str, deferred: bool) -> [String; 2] {
+    let when = if deferred {
+        "create constraint trigger fault after insert on mentions deferrable initially deferred for each row"
+    } else {
+        "create trigger fault after insert on mentions for each row"
+    };
+    [
+        format!(
+            "create or replace function fault() returns trigger language plpgsql security definer as $$ begin {what}; return null; end $$"
+        ),
+        format!("{when} execute function fault()"),
+    ]
+}
+
+async fn raised_and_mended(name: &str, what: &str, deferred: bool) {
+    let [function, trigger] = raising(what, deferred);
+    mended(
+        name,
+        &["drop trigger if exists fault on mentions", &function, &trigger],
+        &["drop trigger fault on mentions"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_the_server_stops_the_line() {
+    let wraparound = "raise exception 'database is not accepting commands' using errcode = '54000'";
+    raised_and_mended("54000 in a statement", wraparound, false).await;
+    raised_and_mended("54000 at the commit", wraparound, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_only_a_trigger_writes_stops_the_line() {
+    let audit = "create table if not exists audit (number int primary key); insert into audit values (1)";
+    raised_and_mended(
+        "23505 elsewhere",
+        &format!("{audit} on conflict do nothing; insert into audit values (1)"),
+        false,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_that_cannot_be_published_stop_the_line() {
+    mended(
+        "55000",
+        &["alter table connections replica identity nothing", "create publication changes for table connections"],
+        &["drop publication changes", "alter table connections replica identity default"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_row_level_security_rows_are_inserted() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "policies").await;
+    let client = connect(&url).await;
+    let writer = super::setup::writer(&server, &client, "policies").await;
+    let secure = |on: bool| {
+        let tables = ["entities", "connections", "mentions"];
+        let of_table = |table: &&str| {
+            if on {
+                format!(
+                    "alter table {table} enable row level security; create policy all_rows on {table} using (true) with check (true);"
+                )
+            } else {
+                format!("drop policy all_rows on {table}; alter table {table} disable row level security;")
+            }
+        };
+        tables.iter().map(of_table).collect::<String>()
+    };
+    let mut records = Vec::new();
+    // In force at the start: not one attempt fails. And later: no unit is rejected.
+    for round in ["before the start", "while it runs"] {
+        if round == "before the start" {
+            client.batch_execute(&secure(true)).await.unwrap();
+        }
+        let engine = engine(&writer).await;
+        if round == "while it runs" {
+            client.batch_execute(&secure(true)).await.unwrap();
+        }
+        let own = large(round);
+        let receipts = commit(&engine, model::unit(own.iter(), &model::Ids::default())).await;
+        assert_eq!(receipts.mentions.len(), 300);
+        records.extend(own);
+        assert_eq!(engine.stats().units_rejected, 0);
+        if round == "before the start" {
+            assert_eq!(engine.stats().failed_attempts, 0);
+        }
+        assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
+        assert_at_rest(&[engine], &client).await;
+        client.batch_execute(&secure(false)).await.unwrap();
+    }
+    assert_group_by(&client, as_of()).await;
+}
+
+/// More mentions than are inserted one by one, each on a connection of its own.
+fn large(name: &str) -> Vec<Record> {
+    (0..300).map(|number| record(&format!("{name} {number}"), "fine")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_trigger_leaves_out_rejects_its_unit_alone() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "left_out").await;
+    let client = connect(&url).await;
+    client
+        .batch_execute(
+            "create function skip() returns trigger language plpgsql as
+                 $$ begin if new.content_excerpt like '%bad%' then return null; end if; return new; end $$;
+             create trigger skip_some before insert on mentions for each row execute function skip()",
+        )
+        .await
+        .unwrap();
+    let engine = engine(&url).await;
+    let good: Vec<Record> = (0..20).map(|number| record(&format!("good {number}"), "fine")).collect();
+    let bad = record("bad", "bad");
+    let mut receipts = Vec::new();
+    for (number, own) in good.iter().enumerate() {
+        if number == 10 {
+            receipts.push((true, engine.submit(unit(&bad)).await.unwrap()));
+        }
+        receipts.push((false, engine.submit(unit(own)).await.unwrap()));
+    }
+    for (is_bad, receipt) in receipts {
+        match (is_bad, within(receipt).await) {
+            (true, Outcome::Rejected(why)) => {
+                assert_eq!((&*why.sqlstate, why.table.as_deref()), ("27000", Some("mentions")));
+                assert!(why.message.contains("skip_some"), "{why}");
+            }
+            (false, Outcome::Committed(_)) => {}
+            (is_bad, other) => panic!("bad: {is_bad}, {other:?}"),
+        }
+    }
+    assert_same(&model::graph(&good, as_of()), &database::read(&client).await);
+    let again = outcome(&engine, unit(&bad)).await;
+    assert!(matches!(again, Outcome::Rejected(_)), "{again:?}");
+    assert_at_rest(&[engine], &client).await;
+}
