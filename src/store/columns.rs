@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::statement::{text_array, uuid_array};
+use super::time::StoredTime;
 use crate::batch::{
     ConnectionNode, ConnectionWrite, EntityWrite, MentionNode, StoredConnection, StoredEntity, StoredMention,
 };
@@ -67,7 +68,7 @@ pub(crate) struct EntityColumns<'a> {
     addresses: Vec<Option<&'a str>>,
     google_place_ids: Vec<Option<&'a str>>,
     metadata: Vec<Option<String>>,
-    observed_at: Vec<Option<Timestamp>>,
+    observed_at: Vec<Option<StoredTime>>,
 }
 
 impl<'a> EntityColumns<'a> {
@@ -86,7 +87,7 @@ impl<'a> EntityColumns<'a> {
             columns.addresses.push(place.and_then(|place| place.address.as_deref()));
             columns.google_place_ids.push(place.and_then(|place| place.google_place_id.as_deref()));
             columns.metadata.push(place.and_then(|place| place.metadata.as_ref()).map(Value::to_string));
-            columns.observed_at.push(place.map(|place| place.observed_at));
+            columns.observed_at.push(place.map(|place| StoredTime(place.observed_at)));
         }
         columns
     }
@@ -155,7 +156,7 @@ pub(crate) struct ConnectionColumns {
     total_upvotes: Vec<i64>,
     source_diversities: Vec<i32>,
     recent_mention_counts: Vec<i32>,
-    last_mentioned_at: Vec<Option<Timestamp>>,
+    last_mentioned_at: Vec<Option<StoredTime>>,
     activity_levels: Vec<&'static str>,
     top_mentions: Vec<Json>,
 }
@@ -179,7 +180,7 @@ impl ConnectionColumns {
             columns.total_upvotes.push(metrics.total_upvotes);
             columns.source_diversities.push(metrics.source_diversity);
             columns.recent_mention_counts.push(metrics.recent_mention_count);
-            columns.last_mentioned_at.push(metrics.last_mentioned_at);
+            columns.last_mentioned_at.push(metrics.last_mentioned_at.map(StoredTime));
             columns.activity_levels.push(metrics.activity_level.as_str());
             columns.top_mentions.push(Json(jsonb(&metrics.top_mentions)));
         }
@@ -348,9 +349,9 @@ fn entity_facts(row: &Row) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {
     let attributes: Vec<Uuid> = row.try_get(3)?;
     let latitude: Option<i64> = row.try_get(4)?;
     let longitude: Option<i64> = row.try_get(5)?;
-    let observed_at: Option<Timestamp> = row.try_get(9)?;
+    let observed_at: Option<StoredTime> = row.try_get(9)?;
     let place = match observed_at {
-        Some(observed_at) => {
+        Some(StoredTime(observed_at)) => {
             let mut metadata: Option<Value> = row.try_get(8)?;
             metadata.iter_mut().for_each(canonical);
             Some(Arc::new(Place {
@@ -383,13 +384,18 @@ pub(crate) fn stored_connection(row: &Row) -> Result<StoredConnection, StoreErro
             total_upvotes: row.try_get(5)?,
             source_diversity: row.try_get(6)?,
             recent_mention_count: row.try_get(7)?,
-            last_mentioned_at: row.try_get(8)?,
+            last_mentioned_at: time(row, 8)?,
             activity_level: ActivityLevel::from_label(level).ok_or(StoreError::UnknownLabel("activity_level"))?,
             // What another program wrote there and the engine cannot read counts as nothing: the
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_str(top).unwrap_or_default(),
         },
     })
+}
+
+/// Decodes a time that may be missing.
+pub(crate) fn time(row: &Row, column: usize) -> Result<Option<Timestamp>, tokio_postgres::Error> {
+    Ok(row.try_get::<_, Option<StoredTime>>(column)?.map(|time| time.0))
 }
 
 /// Decodes a mention from its second column on.
@@ -413,8 +419,8 @@ pub(crate) fn mention_at(row: &Row, first: usize) -> Result<StoredMention, Store
             content_excerpt: row.try_get(first + 6)?,
             author: row.try_get(first + 7)?,
             upvotes: row.try_get(first + 8)?,
-            created_at: row.try_get(first + 9)?,
-            observed_at: row.try_get(first + 10)?,
+            created_at: row.try_get::<_, StoredTime>(first + 9)?.0,
+            observed_at: row.try_get::<_, StoredTime>(first + 10)?.0,
         },
     })
 }

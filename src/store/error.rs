@@ -193,9 +193,8 @@ impl StoreError {
         match self {
             Self::VanishedRow => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
-            Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime => ErrorClass::Configuration,
+            Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime | Self::Unfit(_) => ErrorClass::Configuration,
             Self::UnknownLabel(_) | Self::LeftOut { .. } => ErrorClass::Poison,
-            Self::Unfit(_) => ErrorClass::Configuration,
             Self::Value(_) | Self::Panicked => ErrorClass::Unknown,
             Self::Postgres(_) => self.class_of_code(),
             // On a standby `begin .. read write` is 0A000, elsewhere a doubtful code: no unit is to blame.

@@ -26,6 +26,7 @@ mod refresh;
 mod retry;
 mod shape;
 mod statement;
+mod time;
 mod timeline;
 mod transaction;
 

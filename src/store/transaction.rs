@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::columns::{
     ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, MentionColumns, entity_by_id,
-    entity_by_key, ordinal, stored_connection, stored_mention,
+    entity_by_key, ordinal, stored_connection, stored_mention, time,
 };
 use super::connection::{Connection, ROLLBACK_TO_SAVEPOINT, SAVEPOINT};
 use super::copy;
@@ -463,7 +463,7 @@ impl Transaction<'_> {
             writes[thread_writes[ordinal(&row)? as usize]].metrics.source_diversity = row.try_get(1)?;
         }
         for row in newest? {
-            writes[newest_writes[ordinal(&row)? as usize]].metrics.last_mentioned_at = row.try_get(1)?;
+            writes[newest_writes[ordinal(&row)? as usize]].metrics.last_mentioned_at = time(&row, 1)?;
         }
         let mut candidates: HashMap<usize, Vec<_>> = HashMap::default();
         for row in top? {

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::super::StoreError;
 use super::super::columns::{
     ConnectionColumns, EntityColumns, EntityKeyColumns, entity_by_id, entity_by_key, mention_at, ordinal,
-    stored_mention, uuid_set,
+    stored_mention, time, uuid_set,
 };
 use super::super::connection::Connection;
 use super::super::statement::Statement;
@@ -285,7 +285,7 @@ impl MergeTransaction<'_> {
                 mention_count: row.try_get(0)?,
                 total_upvotes: row.try_get(1)?,
                 source_diversity: row.try_get(2)?,
-                last_mentioned_at: row.try_get(3)?,
+                last_mentioned_at: time(&row, 3)?,
                 recent_mention_count: row.try_get(4)?,
                 ..ConnectionMetrics::empty()
             });

@@ -221,3 +221,43 @@ async fn what_a_trigger_leaves_out_rejects_its_unit_alone() {
     assert!(matches!(again, Outcome::Rejected(_)), "{again:?}");
     assert_at_rest(&[engine], &client).await;
 }
+
+/// Another program stored times without end. Units that touch such rows are committed, and the rows stay what they are where
+/// they win.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_without_end_are_read_as_what_they_are() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "infinity").await;
+    let client = connect(&url).await;
+    let engine = engine(&url).await;
+    commit(&engine, unit(&record("first", "fine"))).await;
+    client
+        .batch_execute(
+            "update mentions set created_at = '-infinity', observed_at = 'infinity';
+             update connections set last_mentioned_at = 'infinity';
+             update entities set place_observed_at = 'infinity' where type = 'restaurant'",
+        )
+        .await
+        .unwrap();
+    // The same mention again, which is older than what is stored; and the restaurant with a place and another name.
+    commit(&engine, unit(&record("first", "newer words"))).await;
+    let mut place = graphsink::UnitOfWork::new();
+    let observed = graphsink::PlaceObservation::new(as_of()).address("12 Oak St");
+    place.restaurant("first").alias("First!").place(observed).handle();
+    commit(&engine, place).await;
+    let row = client
+        .query_one(
+            "select m.content_excerpt, m.observed_at = 'infinity', c.mention_count, c.last_mentioned_at = 'infinity', e.aliases,
+                    e.place_observed_at = 'infinity', e.address is null
+             from mentions m join connections c using (connection_id) join entities e on e.entity_id = c.restaurant_id",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, bool>(1)), ("fine", true), "the stored one is newer");
+    assert_eq!((row.get::<_, i32>(2), row.get::<_, bool>(3)), (1, true));
+    assert_eq!(row.get::<_, Vec<&str>>(4), ["First!"]);
+    assert!(row.get::<_, bool>(5) && row.get::<_, bool>(6), "the stored place is newer, and stays");
+    assert_eq!(engine.stats().failed_attempts, 0);
+    assert_at_rest(&[engine], &client).await;
+}
