@@ -343,9 +343,9 @@ fn of_each_kind() -> (Vec<Known>, Vec<String>) {
         // One entity, as the second is what the author of the first wrote.
         ("marigold annex", Some("marigolds corner")),
         ("marigolds corner", None),
-        // Taken for "atlas one", if others were not called so as well.
+        // Taken for "atlas one", if another one that is known were not called so as well.
         ("atlas", None),
-        ("boreal tearoom", Some("atlas")),
+        ("umbra hall", Some("atlas")),
     ];
     (known.into(), lines.into_iter().enumerate().map(line).collect())
 }
