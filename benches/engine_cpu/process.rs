@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::contestant::Result;
 use crate::cpu::{self, Cpu};
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::workload::{Record, Workload};
 
 /// The name of the measurement without a database.
@@ -136,7 +136,7 @@ pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Resul
     let micros = |time: Duration| time.as_secs_f64() * 1e6 / mentions as f64;
     let mut columns: [Vec<f64>; 5] = Default::default();
     for _ in 0..rounds {
-        database.reset(Tables::Lean).await?;
+        database.reset(Tables::Lean, Layout::Graphsink).await?;
         let engine = Engine::start(database.config().build()?).await?;
         let building = cpu_so_far();
         for record in &workload.records {

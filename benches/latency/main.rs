@@ -51,7 +51,7 @@ use clap::Parser;
 
 use contestant::Result;
 use cpu::Cpu;
-use database::{Database, Tables};
+use database::{Database, Layout, Tables};
 use load::Arrivals;
 use report::{Generator, Report, Step};
 use workload::{Record, Records, Workload};
@@ -126,7 +126,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::new(tables);
     for round in 1..=rounds {
         let mut records = Records::new(UNIVERSE, now());
-        database.reset(tables).await?;
+        database.reset(tables, Layout::Graphsink).await?;
         let engine = Engine::start(database.config().build()?).await?;
         let rate = saturate(&engine, records.by_ref().take(saturating).collect()).await?;
         report.saturation.push(rate);

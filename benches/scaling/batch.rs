@@ -4,7 +4,7 @@ use ::graphsink::Engine;
 use serde_json::{Value, json};
 
 use crate::contestant::Result;
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
 use crate::workload::Workload;
@@ -28,7 +28,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, rounds: usize, 
     let mut sizes: Vec<Size> = SIZES.map(|_| Size::default()).into();
     for _ in 0..rounds {
         for (rows, size) in SIZES.into_iter().zip(&mut sizes) {
-            database.reset(tables).await?;
+            database.reset(tables, Layout::Graphsink).await?;
             let in_flight = ROWS_IN_FLIGHT.max(4 * rows);
             let config = database.config().max_batch_rows(rows).max_rows_in_flight(in_flight).build()?;
             let engine = Engine::start(config).await?;

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::contestant::Result;
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
 use crate::workload::{Random, Record, Workload};
@@ -85,7 +85,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, rounds: usize, 
     let mut speeds: Vec<Vec<f64>> = CASES.map(|_| Vec::new()).into();
     for _ in 0..rounds {
         for ((kind, percent), speeds) in CASES.into_iter().zip(&mut speeds) {
-            database.reset(tables).await?;
+            database.reset(tables, Layout::Graphsink).await?;
             let engine = Engine::start(database.config().build()?).await?;
             ingest(&engine, base.to_vec()).await?;
             database.settle().await?;

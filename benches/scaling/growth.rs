@@ -9,7 +9,7 @@ use ::graphsink::Engine;
 use serde_json::{Value, json};
 
 use crate::contestant::Result;
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
 use crate::workload::{Record, Records};
@@ -28,7 +28,7 @@ struct Slice {
 pub(crate) async fn measure(database: &Database, tables: Tables, grow_to: usize) -> Result<Value> {
     let slice = SLICE_MAX.min(grow_to.div_ceil(10));
     let mut records = Records::new(grow_to, now()).take(grow_to);
-    database.reset(tables).await?;
+    database.reset(tables, Layout::Graphsink).await?;
     let engine = Engine::start(database.config().build()?).await?;
     let mut slices = Vec::new();
     let (mut mentions, mut connections) = (0, 0);

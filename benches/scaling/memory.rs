@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contestant::Result;
-use crate::database::{Database, SCHEMA, Tables};
+use crate::database::{Database, Layout, SCHEMA, Tables};
 use crate::ingest::{DEADLINE, check, now};
 use crate::table::table;
 use crate::workload::Records;
@@ -36,7 +36,7 @@ struct Told {
 pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -> Result<Value> {
     let mut results = Vec::new();
     for length in LENGTHS {
-        database.reset(tables).await?;
+        database.reset(tables, Layout::Graphsink).await?;
         let mentions = input * length;
         let output = tokio::process::Command::new(std::env::current_exe()?)
             .args(["--memory-child", "--input", &mentions.to_string()])

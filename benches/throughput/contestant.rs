@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::database::Database;
+use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
 /// Whatever goes wrong ends the bench.
@@ -19,6 +19,11 @@ pub(crate) trait Contestant {
 
     /// Connections it writes over: it is compared with the COPY limit of as many.
     fn connections(&self) -> usize;
+
+    /// Whose tables it writes to.
+    fn layout(&self) -> Layout {
+        Layout::Contract
+    }
 
     /// How many records it writes; those who are slow write a part, and are scaled.
     fn sample(&self, records: usize) -> usize {

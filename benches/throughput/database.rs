@@ -20,10 +20,17 @@ pub(crate) const SESSION: &str = "
     set search_path = bench, public; set plan_cache_mode = force_generic_plan; set jit = off;
     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
+/// The first migrations made the contract's tables, and beside them only these two indexes (and book-keeping).
+const CONTRACT_TABLES: &str = include_str!("../../migrations/tables/V1__tables.sql");
+const WITHOUT_OWN_INDEXES: &str =
+    "drop index mentions_of_connection_by_time_idx; drop index mentions_of_connection_by_thread_idx";
+const TRIGRAMS: &str = "create extension if not exists pg_trgm with schema public";
+const CONTRACT_READ_INDEXES: &str = include_str!("../../migrations/read_indexes/V1__read_indexes.sql");
+
 /// Which indexes the tables have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tables {
-    /// Keys, foreign keys and what the engine's write path needs.
+    /// Keys and foreign keys.
     Lean,
     /// The read indexes as well.
     Full,
@@ -38,6 +45,17 @@ impl Tables {
             Self::Full => "full",
         }
     }
+}
+
+/// Whose tables they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Layout {
+    /// The three tables with their primary, unique and foreign keys and checks, and the contract's read indexes: nothing
+    /// that serves graphsink alone. What everything is compared on that is not graphsink.
+    #[allow(dead_code, reason = "for the benches with other contestants")]
+    Contract,
+    /// As graphsink's migrations make them.
+    Graphsink,
 }
 
 /// A durable server of its own: fsync on, defaults otherwise but for what `ServerBuilder` says.
@@ -114,16 +132,37 @@ impl Database {
     }
 
     /// Empty tables, and nothing left to write of what was there before.
-    pub(crate) async fn reset(&self, tables: Tables) -> Result<()> {
+    pub(crate) async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
         let client = self.connect().await?;
         client
             .batch_execute(&format!("set client_min_messages = warning; drop schema if exists {SCHEMA} cascade"))
             .await?;
-        self.migrate(tables).await?;
+        self.make_tables(tables, layout).await?;
         self.settle().await
     }
 
-    pub(crate) async fn migrate(&self, tables: Tables) -> Result<()> {
+    /// The tables, empty, in a database that has none. Of [`Tables::Full`] after [`Tables::Lean`]: the read indexes.
+    pub(crate) async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
+        match layout {
+            Layout::Graphsink => self.migrate(tables).await,
+            Layout::Contract => self.make_contract_tables(tables).await,
+        }
+    }
+
+    async fn make_contract_tables(&self, tables: Tables) -> Result<()> {
+        let client = self.connect().await?;
+        let exists = "select to_regclass('mentions') is not null";
+        if !client.query_one(exists, &[]).await?.get::<_, bool>(0) {
+            let create = format!("create schema {SCHEMA}; {CONTRACT_TABLES}; {WITHOUT_OWN_INDEXES}");
+            client.batch_execute(&create).await?;
+        }
+        if tables == Tables::Full {
+            client.batch_execute(&format!("{TRIGRAMS}; {CONTRACT_READ_INDEXES}")).await?;
+        }
+        Ok(())
+    }
+
+    async fn migrate(&self, tables: Tables) -> Result<()> {
         let migrations = match tables {
             Tables::Lean => Migrations::tables_only(),
             Tables::Full => Migrations::all(),

@@ -1,9 +1,10 @@
-//! Databases that hold millions of mentions already, one without and one with read indexes.
+//! Databases that hold millions of mentions already: without and with read indexes, with graphsink's tables and with the
+//! contract's, as far as they are asked for.
 //!
 //! They are loaded once, by COPY, and not restored between measurements: each measurement adds
 //! another slice of news. The tables grow by that, for all contestants alike.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,39 +13,49 @@ use uuid::Uuid;
 
 use crate::contestant::Result;
 use crate::copy_limit::Parts;
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::rows::{Entities, Key};
 use crate::workload::History;
 
 /// One for each core of a small machine.
 const CONNECTIONS: usize = 2;
 
+/// Which of the databases.
+pub(crate) type Kind = (Tables, Layout);
+
 /// The databases, ready to be written to.
 pub(crate) async fn prepare(
     database: &Database,
     history: &Arc<History>,
-    both: &[Tables],
-) -> Result<BTreeMap<Tables, Database>> {
+    kinds: &BTreeSet<Kind>,
+) -> Result<BTreeMap<Kind, Database>> {
     let start = Instant::now();
     let since = |what: &str| println!("{what} after {:.0} s", start.elapsed().as_secs_f64());
-    let lean = database.create("existing_lean").await?;
-    lean.migrate(Tables::Lean).await?;
-    load(&lean, history).await?;
-    since("the history was loaded");
-    // Otherwise this would happen by itself, in the middle of some measurement.
-    lean.connect().await?.batch_execute("vacuum (analyze)").await?;
-    since("vacuumed");
     let mut prepared = BTreeMap::new();
-    if both.contains(&Tables::Full) {
-        let full = lean.copy("existing_full").await?;
-        since("copied");
-        full.migrate(Tables::Full).await?;
-        full.connect().await?.batch_execute("vacuum (analyze)").await?;
-        since("read indexes were made");
-        prepared.insert(Tables::Full, full);
-    }
-    if both.contains(&Tables::Lean) {
-        prepared.insert(Tables::Lean, lean);
+    for layout in [Layout::Contract, Layout::Graphsink] {
+        let wanted = |tables| kinds.contains(&(tables, layout));
+        if !Tables::BOTH.into_iter().any(wanted) {
+            continue;
+        }
+        let name = |tables: Tables| format!("existing_{}_{layout:?}", tables.as_str()).to_lowercase();
+        let lean = database.create(&name(Tables::Lean)).await?;
+        lean.make_tables(Tables::Lean, layout).await?;
+        load(&lean, history).await?;
+        since("a history was loaded");
+        // Otherwise this would happen by itself, in the middle of some measurement.
+        lean.connect().await?.batch_execute("vacuum (analyze)").await?;
+        since("vacuumed");
+        if wanted(Tables::Full) {
+            // Where only these are wanted, the others become them.
+            let full = if wanted(Tables::Lean) { lean.copy(&name(Tables::Full)).await? } else { lean.clone() };
+            full.make_tables(Tables::Full, layout).await?;
+            full.connect().await?.batch_execute("vacuum (analyze)").await?;
+            since("read indexes were made");
+            prepared.insert((Tables::Full, layout), full);
+        }
+        if wanted(Tables::Lean) {
+            prepared.insert((Tables::Lean, layout), lean);
+        }
     }
     for database in prepared.values() {
         let row = database.connect().await?.query_one(SIZE, &[]).await?;

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use crate::contestant::{Contestant, Measured, Result};
 use crate::cpu::{self, Cpu};
-use crate::database::Database;
+use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
 /// Tasks that submit.
@@ -32,6 +32,10 @@ impl Contestant for Graphsink {
     fn connections(&self) -> usize {
         // The default is two.
         self.in_flight_commits.unwrap_or(2)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Graphsink
     }
 
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>> {

@@ -1,5 +1,6 @@
 //! What a lone unit waits for its acknowledgement, beside a hand-written transaction that sends
-//! all its statements at once. Both take turns, on the same tables.
+//! all its statements at once. Both take turns on one server, each in a database of its own: the engine on tables with all
+//! that it needs, the other on the contract's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::graphsink::{Engine, Outcome};
 
 use crate::contestant::Result;
-use crate::database::{Database, Tables};
+use crate::database::{Database, Layout, Tables};
 use crate::per_unit::UnitWriter;
 use crate::workload::{Record, Workload};
 
@@ -37,9 +38,11 @@ pub(crate) async fn measure(
     workload: &Workload,
     rounds: usize,
 ) -> Result<Vec<Latencies>> {
-    database.reset(tables).await?;
+    database.reset(tables, Layout::Graphsink).await?;
+    let of_hand = database.create(&format!("by_hand_{}", tables.as_str())).await?;
+    of_hand.reset(tables, Layout::Contract).await?;
     let engine = Engine::start(database.config().build()?).await?;
-    let hand = UnitWriter::new(database.connect().await?, true).await?;
+    let hand = UnitWriter::new(of_hand.connect().await?, true).await?;
     // Something to stand among, and time for both to warm up.
     let with_mention = workload.records.iter().filter(|record| record.dish.is_some());
     let warm_up: Vec<&Record> = with_mention.take(rounds).collect();

@@ -37,6 +37,7 @@ mod server_cpu;
 mod statements;
 mod unnest;
 mod values;
+mod wal;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ use contestant::{Contestant, Result};
 use cpu::Cpu;
 use database::{Database, Tables};
 use report::Report;
+use wal::Wal;
 use workload::{History, Workload};
 
 /// As the README advises: units are freed by other threads than those that made them.
@@ -170,7 +172,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     println!("{shape}");
     let mut report = Report::default();
     let existing = match &history {
-        Some(history) => existing::prepare(&database, history, &both).await?,
+        Some(history) => {
+            let meeting = contestants.iter().filter(|contestant| contestant.meets_existing());
+            let kinds = meeting.flat_map(|contestant| both.iter().map(|tables| (*tables, contestant.layout())));
+            existing::prepare(&database, history, &kinds.collect()).await?
+        }
         None => BTreeMap::new(),
     };
     let mut slices = 0;
@@ -191,10 +197,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
                 let (speed, notes) = run.on_empty(&database).await?;
                 println!("round {round}: {:<20} {} {speed:>9.0}/s", contestant.name(), tables.as_str());
                 report.add(contestant.as_ref(), tables, speed, notes);
-                match existing.get(&tables) {
-                    Some(_) if !contestant.meets_existing() => {
-                        report.leave_out(contestant.name(), "it cannot update what is there");
-                    }
+                if history.is_some() && !contestant.meets_existing() {
+                    report.leave_out(contestant.name(), "it cannot update what is there");
+                    continue;
+                }
+                match existing.get(&(tables, contestant.layout())) {
                     Some(existing) => {
                         let (speed, notes) = run.on_existing(existing).await?;
                         println!(
@@ -237,7 +244,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn on_empty(&self, database: &Database) -> Result<(f64, Vec<String>)> {
-        database.reset(self.tables).await?;
+        database.reset(self.tables, self.contestant.layout()).await?;
         let measured = self.measure(database).await?;
         let (sample, figures) = (self.sample(), self.contestant.figures());
         database.check(self.workload, sample, figures).await.map_err(|error| self.wrong(&error))?;
@@ -259,6 +266,7 @@ impl Run<'_> {
         if self.statements.is_some() {
             statements::reset(&database.connect().await?).await?;
         }
+        let wal = Wal::so_far(database).await?;
         let before = (server_cpu::so_far(database.postmaster().await?), Cpu::now());
         let mut measured = self.contestant.run(database, self.workload).await?;
         // Sessions that end at this moment would be missed: they are no longer there, and not yet added up.
@@ -277,6 +285,7 @@ impl Run<'_> {
             micros(server),
             micros(client),
         ));
+        measured.notes.push(Wal::so_far(database).await?.since(&wal).per(mentions));
         Ok((mentions as f64 / measured.took.as_secs_f64(), measured.notes))
     }
 
