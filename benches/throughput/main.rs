@@ -201,17 +201,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
                     report.leave_out(contestant.name(), "it cannot update what is there");
                     continue;
                 }
-                match existing.get(&(tables, contestant.layout())) {
-                    Some(existing) => {
-                        let (speed, notes) = run.on_existing(existing).await?;
-                        println!(
-                            "round {round}: {:<20} {} {speed:>9.0}/s on existing",
-                            contestant.name(),
-                            tables.as_str()
-                        );
-                        report.add_existing(contestant.as_ref(), tables, speed, notes);
-                    }
-                    None => {}
+                if let Some(existing) = existing.get(&(tables, contestant.layout())) {
+                    let (speed, notes) = run.on_existing(existing).await?;
+                    println!("round {round}: {:<20} {} {speed:>9.0}/s on existing", contestant.name(), tables.as_str());
+                    report.add_existing(contestant.as_ref(), tables, speed, notes);
                 }
             }
         }
