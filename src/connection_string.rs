@@ -48,8 +48,8 @@ const INSTEAD: [(&str, &str); 15] = [
     ("schema", "leave it out and set `schema` (`ConfigBuilder::schema`, GRAPHSINK_SCHEMA)"),
     ("currentSchema", "leave it out and set `schema` (`ConfigBuilder::schema`, GRAPHSINK_SCHEMA)"),
     ("search_path", "leave it out and set `schema` (`ConfigBuilder::schema`, GRAPHSINK_SCHEMA)"),
-    ("pgbouncer", "leave it out: graphsink works behind PgBouncer as it is"),
-    ("prepareThreshold", "leave it out: graphsink works behind PgBouncer as it is"),
+    ("pgbouncer", "leave it out: there is no such setting here"),
+    ("prepareThreshold", "leave it out: there is no such setting here"),
     ("statement_cache_size", "leave it out: each connection keeps the engine's statements"),
     ("connection_limit", "leave it out and set `in_flight_commits`"),
     ("pool_timeout", "leave it out and set `connect_timeout_seconds`"),
@@ -191,6 +191,28 @@ pub(crate) fn complete(
         }
     }
     Ok(())
+}
+
+/// A URL whose hosts without a port have that of `PGPORT`. The driver takes 5432 for them, and afterwards nothing tells that the
+/// URL did not say so.
+pub(crate) fn with_default_port(url: String, environment: Environment<'_>) -> String {
+    let Some(ports) = text(environment, "PGPORT") else { return url };
+    let Some(scheme_ends) = url.find("://").map(|at| at + 3) else { return url };
+    let hosts_begin = url.find('@').map_or(scheme_ends, |at| at + 1);
+    let hosts_end = url[hosts_begin..].find(['/', '?']).map_or(url.len(), |at| hosts_begin + at);
+    let hosts = &url[hosts_begin..hosts_end];
+    if hosts.is_empty() {
+        return url;
+    }
+    let ports: Vec<&str> = ports.split(',').collect();
+    let completed = hosts.split(',').enumerate().map(|(index, host)| {
+        // The colons of an address in brackets come before them.
+        let has_port = host.rsplit_once(']').map_or(host, |(_, after)| after).contains(':');
+        let port = ports.get(index).unwrap_or(&ports[0]);
+        if has_port || port.is_empty() { host.to_owned() } else { format!("{host}:{port}") }
+    });
+    let completed = completed.collect::<Vec<_>>().join(",");
+    format!("{}{completed}{}", &url[..hosts_begin], &url[hosts_end..])
 }
 
 /// Where servers put their sockets: the first of these with one for the port, or this machine by TCP.
@@ -356,6 +378,24 @@ mod tests {
             let error = complete(&mut tokio_postgres::Config::new(), None, &look_up).unwrap_err();
             assert!(error.setting == name && !error.reason.contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn hosts_of_a_url_without_a_port_have_that_of_the_environment() {
+        let with = |url: &str, port: &'static str| {
+            with_default_port(url.to_owned(), &|name: &str| (name == "PGPORT").then(|| port.into()))
+        };
+        for (url, port, expected) in [
+            ("postgresql://h/d", "6543", "postgresql://h:6543/d"),
+            ("postgresql://u:p@h?sslnegotiation=direct", "6543", "postgresql://u:p@h:6543?sslnegotiation=direct"),
+            ("postgresql://h:1,[::1],g/d", "6543,7,", "postgresql://h:1,[::1]:7,g/d"),
+            ("postgresql://[::1]:2", "6543", "postgresql://[::1]:2"),
+            ("postgresql:///d?host=h", "6543", "postgresql:///d?host=h"),
+            ("host=h", "6543", "host=h"),
+        ] {
+            assert_eq!(with(url, port), expected, "{url}");
+        }
+        assert_eq!(with_default_port("postgresql://h/d".to_owned(), &|_| None), "postgresql://h/d");
     }
 
     #[test]

@@ -94,6 +94,7 @@ fn parse_in(
 ) -> Result<(tokio_postgres::Config, Tls), ConfigError> {
     let (rest, mut parameters) = Parameters::take_out_of(connection_string)?;
     parameters.complete(environment);
+    let rest = connection_string::with_default_port(rest, environment);
     // The parser's own message may quote the string.
     let mut postgres: tokio_postgres::Config = rest.parse().map_err(|_| not_a_connection_string())?;
     connection_string::complete(&mut postgres, parameters.passfile.as_deref(), environment)?;
@@ -652,6 +653,16 @@ mod tests {
         let environment = |name: &str| (name == "PGSSLMODE").then(|| "disable".into());
         assert_eq!(parse_in("host=h", &environment).unwrap().1.mode, Mode::Disable);
         assert_eq!(parse_in("host=h sslmode=prefer", &environment).unwrap().1.mode, Mode::Prefer);
+    }
+
+    #[test]
+    fn a_url_takes_its_port_from_the_environment_unless_it_has_one() {
+        let environment = |name: &str| (name == "PGPORT").then(|| "6543".into());
+        let ports = |text: &str| parse_in(text, &environment).unwrap().0.get_ports().to_vec();
+        assert_eq!(
+            (ports("postgresql://h/d"), ports("postgresql://h:1/d"), ports("host=h")),
+            (vec![6543], vec![1], vec![6543])
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The lookups of single names ([`lookup`](super::lookup)) go by the index to what is probably similar, in bounded time: they may
 //! miss something. For a whole input that would make what a name means a matter of chance. So here it is the other way round: the
-//! names of the input are made an index, and all entities of their types pass by it once, in one snapshot, page by page.
+//! names of the input are made an index, and all entities of their types pass by it, page by page and in one snapshot.
 //! What is similar enough, or at the same house, is compared with the names that it may be.
 //!
 //! The cost is two readings of the entities of these types in the order of their keys, whatever the input: the first counts

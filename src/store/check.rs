@@ -1,7 +1,5 @@
 //! Whether a database is fit for the engine.
 
-use std::sync::atomic::Ordering;
-
 use tokio_postgres::Client;
 
 use super::shape::inspect;
@@ -20,10 +18,7 @@ impl Store {
             StoreError::Unfit(unfit) => StartError::Unfit { schema: config.schema.clone(), unfit },
             error => error.into(),
         })?;
-        self.copies.store(copies, Ordering::Relaxed);
-        if !copies {
-            tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
-        }
+        self.may_copy(copies);
         Ok(())
     }
 }

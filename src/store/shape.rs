@@ -248,6 +248,13 @@ pub(super) async fn triggers(
 }
 
 impl Store {
+    /// Takes in whether rows may be copied, and says so once where they no longer may.
+    pub(super) fn may_copy(&self, copies: bool) {
+        if self.copies.swap(copies, Ordering::Relaxed) && !copies {
+            tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
+        }
+    }
+
     /// Looks at the tables once more after an error that they may explain. The answer is the error as what it turned out to
     /// be.
     pub(super) async fn explain(&self, error: StoreError) -> StoreError {
@@ -263,9 +270,7 @@ impl Store {
         match look.await {
             Err(unfit @ StoreError::Unfit(_)) => unfit,
             Ok(copies) => {
-                if self.copies.swap(copies, Ordering::Relaxed) && !copies {
-                    tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
-                }
+                self.may_copy(copies);
                 error
             }
             // What is wrong now says nothing of what was wrong then.
