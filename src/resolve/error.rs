@@ -27,7 +27,9 @@ pub enum ResolveError {
     #[error(transparent)]
     Setting(#[from] ConfigError),
     /// A name or text is blank, too long for the database, or holds a NUL.
-    #[error("query {index} has a text that no entity can have as a name or an alias")]
+    #[error(
+        "query {index} has a text that no entity can have as a name or an alias: it is blank, too long, or holds a NUL character"
+    )]
     InvalidText {
         /// The position of the query in the batch, from 0.
         index: usize,

@@ -127,7 +127,7 @@ pub enum InvalidUnit {
         row: Row,
     },
     /// A text that must say something is empty.
-    #[error("{row}: {field} is empty")]
+    #[error("{row}: {field} is empty: give it a text")]
     EmptyText {
         /// The row.
         row: Row,
@@ -135,7 +135,7 @@ pub enum InvalidUnit {
         field: Field,
     },
     /// A text is longer than its column.
-    #[error("{row}: {field} has {chars} characters, the limit is {limit}")]
+    #[error("{row}: {field} has {chars} characters, the limit is {limit}: shorten it")]
     TextTooLong {
         /// The row.
         row: Row,
@@ -155,7 +155,7 @@ pub enum InvalidUnit {
         field: Field,
     },
     /// A connection has more dish attributes than the unique index can hold.
-    #[error("{row}: {count} dish attributes, the limit is {limit}")]
+    #[error("{row}: {count} dish attributes, the limit is {limit}: leave some out")]
     TooManyDishAttributes {
         /// The connection.
         row: Row,
@@ -165,7 +165,7 @@ pub enum InvalidUnit {
         limit: usize,
     },
     /// A latitude or longitude is NaN or infinite.
-    #[error("{row}: {field} is not a finite number")]
+    #[error("{row}: {field} is not a finite number: give degrees, or leave the location out")]
     CoordinateNotFinite {
         /// The entity.
         row: Row,
@@ -173,7 +173,7 @@ pub enum InvalidUnit {
         field: Field,
     },
     /// A latitude or longitude lies beyond its range.
-    #[error("{row}: {field} is beyond {limit} degrees")]
+    #[error("{row}: {field} is beyond {limit} degrees: give degrees, latitude first")]
     CoordinateOutOfRange {
         /// The entity.
         row: Row,
@@ -183,13 +183,13 @@ pub enum InvalidUnit {
         limit: u16,
     },
     /// A latitude without a longitude, or the reverse.
-    #[error("{row}: latitude and longitude belong together, one is missing")]
+    #[error("{row}: latitude and longitude belong together, one is missing: give both or none")]
     LocationIncomplete {
         /// The entity.
         row: Row,
     },
     /// A place on something that is no restaurant.
-    #[error("{row}: only a restaurant has a place, this is a {entity_type}")]
+    #[error("{row}: only a restaurant has a place, this is a {entity_type}: leave it out")]
     PlaceOnNonRestaurant {
         /// The entity.
         row: Row,
@@ -197,7 +197,7 @@ pub enum InvalidUnit {
         entity_type: EntityType,
     },
     /// Restaurant attributes on something that is no restaurant.
-    #[error("{row}: only a restaurant has restaurant attributes, this is a {entity_type}")]
+    #[error("{row}: only a restaurant has restaurant attributes, this is a {entity_type}: leave them out")]
     AttributesOnNonRestaurant {
         /// The entity.
         row: Row,
@@ -205,13 +205,13 @@ pub enum InvalidUnit {
         entity_type: EntityType,
     },
     /// The metadata is JSON, but no object.
-    #[error("{row}: restaurant_metadata is not a JSON object")]
+    #[error("{row}: restaurant_metadata is not a JSON object: put it into one")]
     MetadataNotObject {
         /// The entity.
         row: Row,
     },
     /// The metadata is nested too deeply.
-    #[error("{row}: restaurant_metadata is nested deeper than {limit}")]
+    #[error("{row}: restaurant_metadata is nested deeper than {limit}: make it flatter")]
     MetadataTooDeep {
         /// The entity.
         row: Row,
@@ -245,7 +245,7 @@ pub enum InvalidUnit {
         row: Row,
     },
     /// A time that `timestamptz` cannot hold.
-    #[error("{row}: {field} lies outside the range of timestamptz")]
+    #[error("{row}: {field} lies outside the range of timestamptz, 4713 BC to 294276 AD: look at its unit")]
     TimeOutOfRange {
         /// The row.
         row: Row,
@@ -253,7 +253,7 @@ pub enum InvalidUnit {
         field: Field,
     },
     /// Observed before it was written.
-    #[error("{row}: observed_at lies before created_at")]
+    #[error("{row}: observed_at lies before created_at: a text is observed after it was written")]
     ObservedBeforeCreated {
         /// The mention.
         row: Row,
