@@ -2,6 +2,7 @@
 #
 # DATABASE_URL   tests use this server; PostgreSQL is not looked for and not installed
 # TEST_THREADS   tests that run at once; default: one for each core
+# TIMES          1: tests say how long they took, as .ci/run wants to know
 # ARGS           further arguments, for example: make demo ARGS='--producers 4 --json'
 
 CARGO ?= cargo
@@ -18,9 +19,15 @@ help: ## list the commands
 demo: postgres ## load the sample into a server of its own and show what came of it
 	$(CARGO) run --locked --release --example ingest -- $(ARGS)
 
-# Without --all-targets: that would leave out the doc tests and run the benches. Examples are built, benches linted.
+# With TIMES: what libtest can do on a nightly compiler alone, unless it is told otherwise when it runs.
+REPORT_TIME = $(if $(TIMES),--config 'target."cfg(all())".runner = "env RUSTC_BOOTSTRAP=1"')
+TIME_ARGS = $(if $(TIMES),-Zunstable-options --report-time)
+
+# Without --all-targets: that would run the benches, which are linted.
 test: $(if $(DATABASE_URL),,postgres) ## run all tests: unit, property, integration, stress, documentation
-	$(CARGO) test --locked --features $(FEATURES) -- $(TEST_ARGS) $(ARGS)
+	$(CARGO) build --locked --features $(FEATURES) --examples
+	$(CARGO) test --locked --features $(FEATURES) --tests $(REPORT_TIME) -- $(TEST_ARGS) $(TIME_ARGS) $(ARGS)
+	$(CARGO) test --locked --features $(FEATURES) --doc -- $(TEST_ARGS) $(ARGS)
 
 postgres: ## install PostgreSQL through the system's package manager, if there is none
 	@sh .ci/install-postgres

@@ -35,6 +35,19 @@ fn small_unit(restaurant: &str, source_id: &str) -> UnitOfWork {
     unit
 }
 
+#[tokio::test]
+async fn an_excerpt_of_300_megabytes_is_refused_at_once() {
+    let engine = Database::migrated().await.engine().await;
+    let mut unit = UnitOfWork::new();
+    let (restaurant, dish) = (unit.restaurant("r").handle(), unit.dish("d").handle());
+    let connection = unit.connection(restaurant, dish).handle();
+    unit.mention(connection, mention("s", 1).excerpt("x".repeat(300 << 20)));
+    match engine.submit(unit).await {
+        Err(SubmitError::Invalid(InvalidUnit::TooManyBytes { bytes, limit })) => assert!(bytes > limit),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn dispositions(rows: &[graphsink::CommittedRow]) -> Vec<Disposition> {
     rows.iter().map(|row| row.disposition).collect()
 }
