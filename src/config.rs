@@ -86,6 +86,7 @@ pub struct Config {
     pub(crate) slow_transaction: Duration,
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
+    pub(crate) prepared_statements: bool,
     /// See `bench_internals`.
     #[cfg(feature = "internals")]
     pub(crate) without_database: bool,
@@ -113,6 +114,7 @@ impl fmt::Debug for Config {
             .field("slow_transaction", &self.slow_transaction)
             .field("as_of", &self.as_of)
             .field("dead_letters", &self.dead_letters)
+            .field("prepared_statements", &self.prepared_statements)
             .finish()
     }
 }
@@ -171,7 +173,7 @@ impl Config {
     /// # }
     /// ```
     pub async fn connect(&self) -> Result<tokio_postgres::Client, StoreError> {
-        Connector::new(&self.postgres, &self.tls, self.connect_timeout).connect().await
+        Connector::new(self).connect().await
     }
 
     /// Where the database is, for the driver: the connection string, completed by the environment. It holds the password.
@@ -241,6 +243,7 @@ impl Config {
                 },
             ),
             ("dead_letters", self.dead_letters.to_string()),
+            ("prepared_statements", self.prepared_statements.to_string()),
         ]
     }
 }
@@ -267,6 +270,7 @@ impl Config {
 ///     .slow_transaction(Duration::from_millis(500))
 ///     .as_of(AsOf::Fixed("2025-06-01T00:00:00Z".parse()?))
 ///     .dead_letters(true)
+///     .prepared_statements(false)
 ///     .build()?;
 /// assert_eq!((config.schema(), config.max_unit_rows()), ("evidence", 20_000));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -289,6 +293,7 @@ pub struct ConfigBuilder {
     slow_transaction_seconds: Option<f64>,
     as_of: Option<Timestamp>,
     dead_letters: Option<bool>,
+    prepared_statements: Option<bool>,
 }
 
 /// Not derived: a connection string carries a password.
@@ -486,6 +491,21 @@ impl ConfigBuilder {
         self
     }
 
+    /// Whether sessions of the server keep prepared statements from one transaction to the next. Set it to false behind a
+    /// pooler that gives each transaction another session and does not keep them itself (`PgBouncer` in transaction mode,
+    /// before 1.21 or with `max_prepared_statements = 0`): statements are then sent with their texts. The engine does so by
+    /// itself after the first error that says so, but the pooler may before have given it another program's statement of
+    /// the same name. Default: true.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql:///evidence").prepared_statements(false).build()?;
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    pub fn prepared_statements(mut self, last: bool) -> Self {
+        self.prepared_statements = Some(last);
+        self
+    }
+
     /// Checks every value and how they fit together.
     ///
     /// ```
@@ -549,6 +569,7 @@ impl ConfigBuilder {
             slow_transaction: seconds("slow_transaction", self.slow_transaction_seconds, 2.0)?,
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
+            prepared_statements: self.prepared_statements.unwrap_or(true),
             #[cfg(feature = "internals")]
             without_database: false,
         })
@@ -558,7 +579,7 @@ impl ConfigBuilder {
 /// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
 /// environment.
 #[cfg(feature = "config-file")]
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 15] = [
     "database_url",
     "schema",
     "max_batch_rows",
@@ -573,6 +594,7 @@ const SETTINGS: [&str; 14] = [
     "slow_transaction_seconds",
     "as_of",
     "dead_letters",
+    "prepared_statements",
 ];
 
 #[cfg(feature = "config-file")]
@@ -705,7 +727,7 @@ mod tests {
             let value = match setting {
                 "database_url" | "schema" => "'x'",
                 "as_of" => "'2024-01-10T14:20:00Z'",
-                "dead_letters" => "true",
+                "dead_letters" | "prepared_statements" => "true",
                 _ => "1",
             };
             assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");

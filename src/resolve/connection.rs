@@ -9,9 +9,10 @@
 //! that no index on it is read beside the one that selects.
 
 use bb8::ManageConnection;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
 
-use crate::store::{Connector, StoreError};
+use crate::store::{Connector, Prepared, StoreError};
 
 /// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
 /// alias come first, so that however many share the author's text, they are among the answers.
@@ -103,8 +104,10 @@ pub(super) struct Connection {
 /// The statements of one connection.
 #[derive(Debug)]
 pub(super) struct Statements {
-    pub(super) known: Statement,
-    pub(super) page: Statement,
+    /// Whether the session knows them by name.
+    pub(super) named: bool,
+    pub(super) known: Prepared,
+    pub(super) page: Prepared,
     /// Absent where `pg_trgm` is.
     pub(super) fuzzy: Option<FuzzyStatements>,
 }
@@ -112,34 +115,44 @@ pub(super) struct Statements {
 /// Those that need `pg_trgm`.
 #[derive(Debug)]
 pub(super) struct FuzzyStatements {
-    pub(super) beginning: Statement,
-    pub(super) end: Statement,
-    pub(super) neighbours: Statement,
-    pub(super) similar: Statement,
+    pub(super) beginning: Prepared,
+    pub(super) end: Prepared,
+    pub(super) neighbours: Prepared,
+    pub(super) similar: Prepared,
 }
 
 impl Statements {
     /// `schema` is a quoted identifier.
-    pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
+    pub(super) async fn prepare(client: &Client, schema: &str, named: bool) -> Result<Self, Error> {
+        const TEXTS: Type = Type::TEXT_ARRAY;
         let find = "select quote_ident(n.nspname) from pg_catalog.pg_extension e
                     join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";
-        let trigrams: Option<String> = client.query_opt(find, &[]).await?.map(|row| row.try_get(0)).transpose()?;
-        let known = client.prepare(&KNOWN.replace("{schema}", schema)).await?;
-        let page = client.prepare(&PAGE.replace("{schema}", schema)).await?;
+        let trigrams: Option<String> =
+            client.query_typed_opt(find, &[]).await?.map(|row| row.try_get(0)).transpose()?;
+        let prepare = |text: String, types: Vec<Type>| Prepared::new(client, text, types, named);
+        let of_known = vec![TEXTS, TEXTS, TEXTS, Type::BOOL, Type::INT8];
+        let known = prepare(KNOWN.replace("{schema}", schema), of_known).await?;
+        let of_page = vec![Type::TEXT, Type::TEXT, TEXTS, Type::INT8];
+        let page = prepare(PAGE.replace("{schema}", schema), of_page).await?;
         let fuzzy = match trigrams {
             Some(trigrams) => {
                 let text = |template: &str| template.replace("{schema}", schema).replace("{trigrams}", &trigrams);
-                let range = |column: &str| text(RANGE).replace("{column}", column);
+                let range = |column: &str| {
+                    let types = vec![Type::INT4_ARRAY, TEXTS, TEXTS, TEXTS, TEXTS, Type::FLOAT4, Type::INT8];
+                    prepare(text(RANGE).replace("{column}", column), types)
+                };
+                let of_neighbours = vec![Type::INT4_ARRAY, TEXTS, TEXTS, TEXTS, Type::INT8];
+                let of_similar = vec![Type::INT4_ARRAY, TEXTS, TEXTS, TEXTS, Type::FLOAT4, Type::INT8];
                 Some(FuzzyStatements {
-                    beginning: client.prepare(&range("e.name")).await?,
-                    end: client.prepare(&range("reverse(e.name)")).await?,
-                    neighbours: client.prepare(&text(NEIGHBOURS)).await?,
-                    similar: client.prepare(&text(SIMILAR)).await?,
+                    beginning: range("e.name").await?,
+                    end: range("reverse(e.name)").await?,
+                    neighbours: prepare(text(NEIGHBOURS), of_neighbours).await?,
+                    similar: prepare(text(SIMILAR), of_similar).await?,
                 })
             }
             None => None,
         };
-        Ok(Self { known, page, fuzzy })
+        Ok(Self { named, known, page, fuzzy })
     }
 }
 

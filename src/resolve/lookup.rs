@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bb8::PooledConnection;
 use strsim::osa_distance;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::ResolveError;
@@ -32,7 +32,7 @@ use super::settings::{Band, ResolverSettings};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::config::Config;
 use crate::record::EntityType;
-use crate::store::{ConnectionPool, Connector, StoreError, quote_identifier};
+use crate::store::{ConnectionPool, Connector, Prepared, StatementNames, StoreError, quote_identifier};
 
 /// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
 const SAMPLE: i64 = 20_000;
@@ -118,13 +118,15 @@ pub(crate) struct Database {
     patience: Duration,
     schema: Arc<str>,
     settings: ResolverSettings,
+    statement_names: StatementNames,
 }
 
 impl Database {
     /// Connects lazily; connections are driven by the runtime that this is called on.
     pub(crate) async fn new(config: &Config, settings: &ResolverSettings) -> Result<Self, StoreError> {
         let schema: Arc<str> = quote_identifier(config.schema()).into();
-        let connector = Connector::new(&config.postgres, &config.tls, config.connect_timeout);
+        let connector = Connector::new(config);
+        let statement_names = connector.statement_names().clone();
         let manager = Manager { connector };
         let pool = ConnectionPool::new(manager, settings.connections, config.connect_timeout).await?;
         let statement_timeout = config.statement_timeout.as_millis();
@@ -149,6 +151,7 @@ impl Database {
             patience: config.statement_timeout + NETWORK,
             schema,
             settings: settings.clone(),
+            statement_names,
         })
     }
 
@@ -164,7 +167,7 @@ impl Database {
         let connection = self.connection().await?;
         for index in needed {
             let name = format!("{}.{index}", self.schema);
-            let row = self.answer(connection.client.query_one("select to_regclass($1) is not null", &[&name])).await?;
+            let row = self.answer(connection.client.query_typed_one(FIND_INDEX, &[(&name, Type::TEXT)])).await?;
             let found: bool = row.try_get(0).map_err(StoreError::from)?;
             if !found {
                 return Err(ResolveError::MissingIndex { index });
@@ -196,10 +199,13 @@ impl Database {
         self.twice(|| self.try_scan(queries, open)).await
     }
 
-    /// A connection may have died in the pool, and reading twice does no harm.
+    /// A connection may have died in the pool, or its statements been lost, and reading twice does no harm.
     async fn twice<T, F: Future<Output = Result<T, StoreError>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
         match read().await {
-            Err(error) if error.is_retryable() => read().await,
+            Err(error) if error.is_retryable() => {
+                self.statement_names.notice(&error);
+                read().await
+            }
             result => result,
         }
     }
@@ -251,7 +257,7 @@ impl Database {
         let mut last = (String::new(), EntityType::Restaurant.as_str().to_owned());
         loop {
             let after: [&(dyn ToSql + Sync); 4] = [&last.0, &last.1, &types, &PAGE];
-            let page = self.answer(connection.client.query(&statements.page, &after)).await?;
+            let page = self.answer(statements.page.query(&connection.client, &after)).await?;
             let Some(row) = page.last() else { return Ok(seen) };
             last = (row.try_get(2)?, row.try_get(0)?);
             // Comparing takes longer than reading.
@@ -274,23 +280,25 @@ impl Database {
         let rows = "select case when c.reltuples > 0 then c.reltuples else pg_relation_size(c.oid) / 200 end::float8
                     from pg_catalog.pg_class c where c.oid = to_regclass($1)";
         let entities = format!("{}.entities", self.schema);
-        let rows: f64 = self.answer(client.query_one(rows, &[&entities])).await?.try_get(0)?;
+        let rows: f64 = self.answer(client.query_typed_one(rows, &[(&entities, Type::TEXT)])).await?.try_get(0)?;
         let percent = (100.0 * SAMPLE as f64 / rows.max(1.0)).min(100.0) as f32;
         // Always the same pages, so that confidences do not move without a reason.
         let sample = format!(
             "select name from {}.entities tablesample system ($1::float4) repeatable (1) limit $2::int8",
             self.schema
         );
-        let names = self.answer(client.query(&sample, &[&percent, &SAMPLE])).await?;
+        let names =
+            self.answer(client.query_typed(&sample, &[(&percent, Type::FLOAT4), (&SAMPLE, Type::INT8)])).await?;
         let names: Vec<&str> = names.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         Ok(Corpus::new(names, rows))
     }
 
     async fn connection(&self) -> Result<PooledConnection<'_, Manager>, StoreError> {
         let mut connection = self.pool.get().await?;
-        if connection.statements.is_none() {
+        let named = self.statement_names.last();
+        if connection.statements.as_ref().is_none_or(|statements| statements.named != named) {
             connection.is_busy = true;
-            let statements = Statements::prepare(&connection.client, &self.schema);
+            let statements = Statements::prepare(&connection.client, &self.schema, named);
             let statements = tokio::time::timeout(self.patience, statements).await;
             let statements = statements.map_err(|_| StoreError::NoAnswer(self.patience))?;
             connection.statements = Some(statements.map_err(StoreError::Begin)?);
@@ -326,7 +334,7 @@ impl Snapshot<'_> {
         let parameters: [&(dyn ToSql + Sync); 5] = [&types, &names, &originals, &aliases, &SHARED_ALIAS_MAX];
         // The driver sends both before the first is answered.
         let begin = self.client.batch_execute(&self.database.begin);
-        let rows = self.client.query(&self.statements.known, &parameters);
+        let rows = self.statements.known.query(self.client, &parameters);
         let (started, rows) = futures::join!(begin, rows);
         started.map_err(StoreError::Begin)?;
         let mut found: Vec<Found> = Vec::new();
@@ -385,7 +393,7 @@ impl Snapshot<'_> {
     /// Names that share a rare piece.
     async fn similar(
         &self,
-        statement: &Statement,
+        statement: &Prepared,
         queries: &[Query],
         sought: impl Iterator<Item = usize>,
         corpus: &Corpus,
@@ -405,7 +413,7 @@ impl Snapshot<'_> {
         self.query(statement, &parameters, ords.is_empty()).await
     }
 
-    async fn range(&self, statement: &Statement, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
+    async fn range(&self, statement: &Prepared, ranges: &Ranges<'_>) -> Result<Vec<Row>, StoreError> {
         let Ranges { ords, types, names, lows, highs } = ranges;
         let (similarity_min, candidates_max) = (self.database.similarity_min(), self.database.candidates_max());
         let parameters: [&(dyn ToSql + Sync); 7] = [ords, types, names, lows, highs, &similarity_min, &candidates_max];
@@ -414,13 +422,15 @@ impl Snapshot<'_> {
 
     async fn query(
         &self,
-        statement: &Statement,
+        statement: &Prepared,
         parameters: &[&(dyn ToSql + Sync)],
         nothing: bool,
     ) -> Result<Vec<Row>, StoreError> {
-        if nothing { Ok(Vec::new()) } else { Ok(self.client.query(statement, parameters).await?) }
+        if nothing { Ok(Vec::new()) } else { Ok(statement.query(self.client, parameters).await?) }
     }
 }
+
+const FIND_INDEX: &str = "select to_regclass($1) is not null";
 
 /// Columns of [`RANGE`]'s parameters.
 #[derive(Default)]

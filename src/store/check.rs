@@ -1,6 +1,7 @@
 //! Whether a database is fit for the engine.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::shape::inspect;
 use super::{Store, StoreError, answer};
@@ -25,7 +26,7 @@ impl Store {
 
 async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
     let row = client
-        .query_one(
+        .query_typed_one(
             "select current_setting('server_encoding'), current_setting('fsync'),
                     current_setting('synchronous_commit'), current_setting('full_page_writes'),
                     current_setting('server_version_num')::int4",
@@ -51,11 +52,11 @@ async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
         ["entities", "connections", "mentions", "graphsink_attempts", "entity_redirects", "connection_redirects"];
     for table in tables.into_iter().chain(dead_letters) {
         let found: bool = client
-            .query_one(
+            .query_typed_one(
                 "select exists (select from pg_catalog.pg_class c
                                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                                 where n.nspname = $1 and c.relname = $2)",
-                &[&config.schema, &table],
+                &[(&config.schema, Type::TEXT), (&table, Type::TEXT)],
             )
             .await
             .map_err(super::StoreError::from)?

@@ -72,6 +72,14 @@ struct Group {
     /// Coalesced already, for the whole epoch at first.
     epoch: Option<Epoch>,
     tries: Tries,
+    /// Whether it is one unit that would have been rejected, had not so many been before it for the same reason.
+    held_back: bool,
+}
+
+impl Group {
+    fn new(units: Vec<usize>, epoch: Option<Epoch>) -> Self {
+        Self { units, epoch, tries: Tries::default(), held_back: false }
+    }
 }
 
 /// How one transaction ended.
@@ -111,7 +119,7 @@ impl Store {
     /// Commits an epoch, or what is good of it, and tells `observer` the outcome of each unit.
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         let units: Vec<Arc<Unit>> = epoch.units().to_vec();
-        let whole = Group { units: (0..units.len()).collect(), epoch: Some(epoch), tries: Tries::default() };
+        let whole = Group::new((0..units.len()).collect(), Some(epoch));
         let mut groups = VecDeque::from([whole]);
         let mut rejected = Vec::new();
         while let Some(mut group) = groups.pop_front() {
@@ -151,7 +159,14 @@ impl Store {
                     let next = after_failure(&mut group.tries, &error, group.units.len());
                     observer.failed(&error, next.reaction());
                     match next {
+                        // First the others are tried: what gets through proves that it is this unit's own fault.
+                        Next::Reject if self.refusals.repeat(&error) => {
+                            group.held_back = true;
+                            group.epoch = Some(epoch);
+                            groups.push_back(group);
+                        }
                         Next::Reject => {
+                            self.refusals.refused(&error);
                             let unit = group.units[0];
                             self.reject(
                                 unit,
@@ -162,9 +177,8 @@ impl Store {
                         }
                         Next::Split => {
                             let right = group.units.split_off(group.units.len() / 2);
-                            let half = |units| Group { units, epoch: None, tries: Tries::default() };
-                            groups.push_front(half(right));
-                            groups.push_front(half(group.units));
+                            groups.push_front(Group::new(right, None));
+                            groups.push_front(Group::new(group.units, None));
                         }
                         Next::RetryAfter(pause) => {
                             let left = deadline.saturating_duration_since(Instant::now());
@@ -181,7 +195,7 @@ impl Store {
                             }
                             tokio::time::sleep(pause.min(left)).await;
                             group.epoch = Some(epoch);
-                            groups.push_front(group);
+                            if group.held_back { groups.push_back(group) } else { groups.push_front(group) }
                         }
                     }
                 }
@@ -287,6 +301,7 @@ impl Store {
     fn committed(&self, epoch: &Epoch, written: Written, start: Instant, observer: &mut dyn EpochObserver) -> Tried {
         let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
         self.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
+        self.refusals.got_through(start);
         observer.committed(epoch, &written, start.elapsed());
         Tried::Committed(written.units)
     }
@@ -339,7 +354,8 @@ impl Store {
             }
             Err(AttemptError::Store(error)) => {
                 let error = self.clean_up(connection, error).await;
-                return Attempted::Failed(self.explain(error).await);
+                let error = self.explain(error).await;
+                return Attempted::Failed(if group.held_back { self.refusals.judge(error) } else { error });
             }
         };
         // Every statement was awaited and was good, so the server cannot answer ROLLBACK here.
@@ -374,8 +390,7 @@ impl Store {
         let (begin, as_of) = (self.begin(connection), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let copies = self.copies.load(Ordering::Relaxed);
-        let schema = &self.schema_name;
-        let transaction = Transaction { connection, begin: &begin, schema, copies, as_of, score_tolerance };
+        let transaction = Transaction { connection, begin: &begin, copies, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");
@@ -402,7 +417,7 @@ pub(super) fn rejection(error: &StoreError, row: Option<Row>) -> Rejection {
     let constraint = db.and_then(|error| error.constraint());
     // What a trigger left out has no error of PostgreSQL's: the code is that of a change by a trigger.
     let (own_code, own_table) = match error {
-        StoreError::LeftOut { table, .. } => ("27000", Some(*table)),
+        StoreError::LeftOut { table, .. } => ("27000", table.as_deref()),
         _ => ("XX000", None),
     };
     Rejection {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::pool::Connector;
+use super::prepared::{Prepared, StatementNames};
 use super::statement::Statement;
 use super::timeline::Timeline;
 use crate::hash::HashMap;
@@ -52,8 +53,8 @@ pub(crate) struct ConnectionManager {
 
 impl ConnectionManager {
     /// `schema` is a quoted identifier.
-    pub(crate) fn new(config: &tokio_postgres::Config, tls: Tls, schema: Arc<str>, connect_timeout: Duration) -> Self {
-        Self { connector: Connector::new(config, &tls, connect_timeout), tls, schema }
+    pub(crate) fn new(connector: Connector, tls: Tls, schema: Arc<str>) -> Self {
+        Self { connector, tls, schema }
     }
 }
 
@@ -70,7 +71,8 @@ impl bb8::ManageConnection for ConnectionManager {
             place_lock: lock_key("Google ids in ", &self.schema),
             merge_lock: lock_key("merges in ", &self.schema),
             planned: None,
-            statements: HashMap::default(),
+            names: self.connector.statement_names().clone(),
+            statements: None,
             settled_attempts: Vec::new(),
             in_transaction: false,
             is_out_of_step: AtomicBool::new(false),
@@ -91,6 +93,13 @@ impl bb8::ManageConnection for ConnectionManager {
     }
 }
 
+/// What a session was prepared for.
+struct Statements {
+    /// Whether it knows them by name.
+    named: bool,
+    prepared: HashMap<Statement, Prepared>,
+}
+
 /// A connection of the pool.
 ///
 /// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed
@@ -104,7 +113,8 @@ pub(crate) struct Connection {
     merge_lock: i64,
     /// Rows that this engine had written when this connection's plans were made, and when.
     planned: Option<(u64, Instant)>,
-    statements: HashMap<Statement, tokio_postgres::Statement>,
+    names: StatementNames,
+    statements: Option<Statements>,
     /// Attempts of this connection whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
     in_transaction: bool,
@@ -158,19 +168,35 @@ impl Connection {
 
     /// Prepares every statement, all at once, unless that was done.
     pub(crate) async fn prepare(&mut self) -> Result<(), Error> {
-        if !self.statements.is_empty() {
+        let named = self.names.last();
+        if self.statements.as_ref().is_some_and(|statements| statements.named == named) {
             return Ok(());
         }
         let client = &self.client;
         let schema = &self.schema;
         let prepared = try_join_all(Statement::ALL.map(|statement| async move {
-            let text = statement.text(schema);
-            client.prepare_typed(&text, &statement.parameter_types()).await.map(|prepared| (statement, prepared))
+            let prepared = Prepared::new(client, statement.text(schema), statement.parameter_types(), named).await?;
+            Ok((statement, prepared))
         }));
-        // It reads the tables' definitions, so it waits for whoever changes them.
-        let prepared = self.measured("prepare", prepared).await?;
-        self.statements = prepared.into_iter().collect();
+        // It reads the tables' definitions, so it waits until a change of them is committed.
+        let prepared = self.measured("prepare", prepared).await?.into_iter().collect();
+        self.statements = Some(Statements { named, prepared });
         Ok(())
+    }
+
+    /// Whether the session knows its statements by name, or will when they are prepared.
+    pub(crate) fn has_named_statements(&self) -> bool {
+        self.statements.as_ref().map_or_else(|| self.names.last(), |statements| statements.named)
+    }
+
+    /// Takes in what an error says of this session's statements.
+    pub(crate) fn notice(&self, error: &StoreError) {
+        self.names.notice(error);
+    }
+
+    fn prepared(&self, statement: Statement) -> &Prepared {
+        let statements = self.statements.as_ref().expect("prepared before the transaction begins");
+        &statements.prepared[&statement]
     }
 
     /// Notes that a transaction is about to begin.
@@ -216,7 +242,7 @@ impl Connection {
         statement: Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        self.measured(statement.as_str(), self.client.query(&self.statements[&statement], parameters)).await
+        self.measured(statement.as_str(), self.prepared(statement).query(&self.client, parameters)).await
     }
 
     /// Copies encoded rows in; says how many.
@@ -227,7 +253,7 @@ impl Connection {
     /// look at the copy's own answer first.
     pub(crate) async fn copy(&self, statement: Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
         self.measured(statement.as_str(), async {
-            let copying = self.client.copy_in(&self.statements[&statement]).await;
+            let copying = self.prepared(statement).copy_in(&self.client).await;
             let sink = copying.inspect_err(|_| self.is_out_of_step.store(true, Ordering::Relaxed))?;
             let mut sink = std::pin::pin!(sink);
             for piece in pieces {
@@ -240,7 +266,7 @@ impl Connection {
 
     /// Runs a prepared statement and says how many rows it touched.
     pub(crate) async fn execute(&self, statement: Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        self.measured(statement.as_str(), self.client.execute(&self.statements[&statement], parameters)).await
+        self.measured(statement.as_str(), self.prepared(statement).execute(&self.client, parameters)).await
     }
 
     /// Runs `work`, statements on this connection, as long as the server goes on answering: no longer
@@ -297,7 +323,7 @@ mod tests {
         let server = EmbeddedServer::temporary().await.unwrap();
         let config = Config::builder(server.url("postgres")).build().unwrap();
         crate::Migrations::all().run(&config).await.unwrap();
-        let manager = ConnectionManager::new(&config.postgres, config.tls, "public".into(), config.connect_timeout);
+        let manager = ConnectionManager::new(Connector::new(&config), config.tls, "public".into());
         let [mut connection, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
         connection.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
@@ -329,9 +355,7 @@ mod tests {
         }
         let connect = async |parameters: &str| {
             let config = Config::builder(server.url("postgres") + parameters).build().unwrap();
-            ConnectionManager::new(&config.postgres, config.tls, "public".into(), config.connect_timeout)
-                .connect()
-                .await
+            ConnectionManager::new(Connector::new(&config), config.tls, "public".into()).connect().await
         };
         let plain = connect("?sslmode=disable").await.unwrap();
         plain.client.batch_execute("alter system set ssl = on").await.unwrap();

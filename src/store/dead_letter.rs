@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::backoff::backoff;
@@ -147,20 +147,20 @@ impl Store {
         );
         connection
             .client()
-            .execute(
+            .execute_typed(
                 &insert,
                 &[
-                    &columns.ids,
-                    &columns.units,
-                    &columns.reasons,
-                    &columns.sqlstates,
-                    &columns.table_names,
-                    &columns.column_names,
-                    &columns.constraint_names,
-                    &columns.row_tables,
-                    &columns.row_indexes,
-                    &columns.messages,
-                    &columns.details,
+                    (&columns.ids, Type::UUID_ARRAY),
+                    (&columns.units, Type::TEXT_ARRAY),
+                    (&columns.reasons, Type::TEXT_ARRAY),
+                    (&columns.sqlstates, Type::TEXT_ARRAY),
+                    (&columns.table_names, Type::TEXT_ARRAY),
+                    (&columns.column_names, Type::TEXT_ARRAY),
+                    (&columns.constraint_names, Type::TEXT_ARRAY),
+                    (&columns.row_tables, Type::TEXT_ARRAY),
+                    (&columns.row_indexes, Type::INT4_ARRAY),
+                    (&columns.messages, Type::TEXT_ARRAY),
+                    (&columns.details, Type::TEXT_ARRAY),
                 ],
             )
             .await?;
@@ -184,10 +184,11 @@ impl Store {
             connection.schema()
         );
         let (time, id) = after.unzip();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&time, &id, &until, &PAGE];
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&time, Type::TIMESTAMPTZ), (&id, Type::UUID), (&until, Type::TIMESTAMPTZ), (&PAGE, Type::INT8)];
         // A connection without an answer is not for anybody else.
         connection.enter_transaction();
-        let rows = answer(self.silence(), connection.client().query(&select, &parameters)).await??;
+        let rows = answer(self.silence(), connection.client().query_typed(&select, &parameters)).await??;
         connection.leave_transaction();
         rows.iter()
             .map(|row| {
@@ -206,7 +207,8 @@ impl Store {
     pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
         let mut connection = self.connection().await?;
         connection.enter_transaction();
-        let row = answer(self.silence(), connection.client().query_one("select clock_timestamp()", &[])).await??;
+        let row =
+            answer(self.silence(), connection.client().query_typed_one("select clock_timestamp()", &[])).await??;
         connection.leave_transaction();
         Ok(row.try_get(0)?)
     }
@@ -219,7 +221,7 @@ impl Store {
         connection.enter_transaction();
         answer(self.silence(), async {
             connection.batch(&self.begin).await.map_err(StoreError::Begin)?;
-            connection.client().execute(&delete, &[&ids]).await?;
+            connection.client().execute_typed(&delete, &[(&ids, Type::UUID_ARRAY)]).await?;
             Ok::<_, StoreError>(connection.batch("commit").await?)
         })
         .await??;

@@ -66,6 +66,7 @@ impl Store {
     /// Ends a transaction that failed with `error`, and sees whether the connection may be used
     /// again. The answer is the error, as what it turned out to be.
     pub(super) async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
+        connection.notice(&error);
         match error.class() {
             ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
                 // The statement may still be at work and hold locks that the next try waits for.

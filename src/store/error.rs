@@ -12,7 +12,7 @@ use super::shape::{self, UnfitTable};
 ///
 /// ```
 /// let error = graphsink::StoreError::NoAnswer(std::time::Duration::from_secs(31));
-/// assert_eq!(error.to_string(), "no answer within 31s: the server or the network in between is silent");
+/// assert!(error.to_string().starts_with("no answer within 31s: the server or the network in between is silent"));
 /// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -36,30 +36,35 @@ pub enum StoreError {
     #[error("{0} has a label that this version does not know: upgrade graphsink")]
     UnknownLabel(&'static str),
     /// A time that PostgreSQL cannot hold, as the time that figures refer to.
-    #[error("as_of lies before what PostgreSQL's timestamptz can hold")]
+    #[error("as_of lies before what PostgreSQL's timestamptz can hold: fix a time after 4713 BC")]
     ImpossibleTime,
     /// No connection came about in time.
     #[error("no connection within {0:?}: the server cannot be reached, or all connections of the pool are in use")]
     NoConnection(std::time::Duration),
     /// The server did not answer in time.
-    #[error("no answer within {0:?}: the server or the network in between is silent")]
+    #[error(
+        "no answer within {0:?}: the server or the network in between is silent; look at the server's load and log"
+    )]
     NoAnswer(std::time::Duration),
     /// A row that was just seen is gone: another program deletes rows.
-    #[error("a row vanished while it was being used: another program deletes rows")]
+    #[error("a row vanished while it was being used: another program deletes rows, and should not while engines write")]
     VanishedRow,
     /// The tables are no longer what the migrations made, in a way that the engine cannot work with.
     #[error("a table was altered: {0}")]
     Unfit(UnfitTable),
-    /// Rows that were sent were not inserted: a trigger left them out.
+    /// Rows that were sent were not written: a trigger or a rule left them out.
     #[error(
-        "{table} did not take all rows, and its triggers before an insertion are: {triggers}; let them return the row, or raise what is wrong with it"
+        "not all rows were written that were sent, and what may leave them out is: {triggers}; let triggers return the row, or raise what is wrong with it"
     )]
     LeftOut {
-        /// The table.
-        table: &'static str,
-        /// The names of the triggers that may have done it.
+        /// The table, if it is the only one with such triggers.
+        table: Option<String>,
+        /// The triggers and rules that may have done it, with their tables.
         triggers: String,
     },
+    /// One unit after another was refused for the same reason, and nothing got through in between.
+    #[error("one unit after another is refused for the same reason, so it is taken to be none of theirs: {0}")]
+    Repeated(Box<StoreError>),
     /// The engine's own code panicked while it wrote; nothing of it was committed.
     #[error("the engine panicked while it wrote: report it with the panic's message; nothing of it was committed")]
     Panicked,
@@ -185,6 +190,7 @@ impl StoreError {
         match self {
             Self::Postgres(error) | Self::Begin(error) => error.as_db_error(),
             Self::Connect(error) => error.as_db_error(),
+            Self::Repeated(error) => error.db(),
             _ => None,
         }
     }
@@ -193,7 +199,9 @@ impl StoreError {
         match self {
             Self::VanishedRow => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
-            Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime | Self::Unfit(_) => ErrorClass::Configuration,
+            Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime | Self::Unfit(_) | Self::Repeated(_) => {
+                ErrorClass::Configuration
+            }
             Self::UnknownLabel(_) | Self::LeftOut { .. } => ErrorClass::Poison,
             Self::Value(_) | Self::Panicked => ErrorClass::Unknown,
             Self::Postgres(_) => self.class_of_code(),
@@ -300,6 +308,7 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("42", ErrorClass::Configuration),    // no such table, column or privilege; wrong types
     ("428C9", ErrorClass::Poison),        // a generated column was written
     ("42P02", ErrorClass::Bug),           // no such parameter
+    ("42P05", ErrorClass::Reconnect),     // a prepared statement of that name is there: another client's, before a pooler
     ("44", ErrorClass::Poison),           // check option of a view
     ("53", ErrorClass::Resource),         // disk full, out of memory, a limit of the configuration
     ("53300", ErrorClass::Reconnect),     // too many connections
@@ -335,7 +344,7 @@ mod tests {
             (&["40001", "40P01", "55P03"][..], ErrorClass::Transient),
             (&["XX000", "0A000", "ZZ999"], ErrorClass::Unknown),
             (&["57014"], ErrorClass::TooLong),
-            (&["57P01", "57P03", "53300", "25006", "08006", "08P01", "26000"], ErrorClass::Reconnect),
+            (&["57P01", "57P03", "53300", "25006", "08006", "08P01", "26000", "42P05"], ErrorClass::Reconnect),
             (&["53100", "53200", "58030"], ErrorClass::Resource),
             (
                 &["22001", "22021", "22P05", "23505", "23514", "23503", "54000", "P0001", "38000", "428C9"],

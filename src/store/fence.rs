@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::{Store, StoreError, answer};
@@ -84,8 +84,8 @@ impl Store {
         answer(self.connect_timeout, connection.batch(&begin)).await?.map_err(StoreError::Begin)?;
         let table = format!("{}.graphsink_attempts", connection.schema());
         let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");
-        let parameters: [&(dyn ToSql + Sync); 1] = [&attempt];
-        let inserting = connection.client().execute(&insert, &parameters);
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&attempt, Type::UUID)];
+        let inserting = connection.client().execute_typed(&insert, &parameters);
         let inserted = answer(self.connect_timeout + LOCK_TIMEOUT, inserting).await??;
         answer(self.statement_timeout, connection.batch("commit")).await??;
         if inserted == 1 {
@@ -94,7 +94,7 @@ impl Store {
         }
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
-        let row = answer(self.connect_timeout, connection.client().query_opt(&select, &parameters)).await??;
+        let row = answer(self.connect_timeout, connection.client().query_typed_opt(&select, &parameters)).await??;
         // Not before: a connection without an answer is not for anybody else.
         connection.leave_transaction();
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))

@@ -22,7 +22,9 @@ mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
 mod pool;
+mod prepared;
 mod refresh;
+mod refusals;
 mod retry;
 mod shape;
 mod statement;
@@ -57,7 +59,10 @@ use pool::ConnectionPool;
 #[cfg(feature = "resolver")]
 pub(crate) use pool::ConnectionPool;
 pub(crate) use pool::Connector;
+#[cfg(feature = "resolver")]
+pub(crate) use prepared::{Prepared, StatementNames};
 pub use refresh::RefreshReport;
+use refusals::Refusals;
 pub use shape::UnfitTable;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
@@ -71,6 +76,7 @@ pub(crate) struct Store {
     pool: ConnectionPool<ConnectionManager>,
     connections_max: u32,
     circuit: Arc<Circuit>,
+    refusals: Arc<Refusals>,
     counters: Arc<Counters>,
     begin: Arc<str>,
     /// The schema's name, as a value.
@@ -108,7 +114,7 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = ConnectionManager::new(&config.postgres, config.tls.clone(), schema, config.connect_timeout);
+        let manager = ConnectionManager::new(Connector::new(config), config.tls.clone(), schema);
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
@@ -119,6 +125,7 @@ impl Store {
             pool,
             connections_max,
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
+            refusals: Arc::default(),
             counters: Arc::clone(counters),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             schema_name: config.schema.as_str().into(),
@@ -140,6 +147,10 @@ impl Store {
 
     /// What opens a transaction on this connection.
     fn begin(&self, connection: &mut Connection) -> Arc<str> {
+        if !connection.has_named_statements() {
+            // What another client prepared on this session, before it got here, may have the driver's names.
+            return format!("{}; deallocate all", self.begin).into();
+        }
         if connection.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
             // Behind `begin`: before it, it would take a snapshot, after which the isolation level can no longer be set.
             return format!("{}; discard plans", self.begin).into();

@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 use tokio_postgres::Client;
 
 use super::StoreError;
-use crate::tls::{MakeTls, Tls};
+use super::prepared::StatementNames;
+use crate::config::Config;
+use crate::tls::MakeTls;
 
 /// Makes bare connections, for the managers of pools.
 #[derive(Debug, Clone)]
@@ -18,15 +20,22 @@ pub(crate) struct Connector {
     ways: Vec<PostgresConnectionManager<MakeTls>>,
     /// How long a connection may take in all.
     patience: Duration,
+    statement_names: StatementNames,
 }
 
 impl Connector {
-    pub(crate) fn new(config: &tokio_postgres::Config, tls: &Tls, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
+        let (postgres, tls) = (&config.postgres, &config.tls);
         // One host after the other may keep silent, and then there is the login.
-        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
-        let patience = connect_timeout * (hosts as u32 + 1);
-        let ways = tls.ways(config).into_iter().map(|way| PostgresConnectionManager::new(way, tls.make())).collect();
-        Self { ways, patience }
+        let hosts = postgres.get_hosts().len().max(postgres.get_hostaddrs().len()).max(1);
+        let patience = config.connect_timeout * (hosts as u32 + 1);
+        let ways = tls.ways(postgres).into_iter().map(|way| PostgresConnectionManager::new(way, tls.make())).collect();
+        Self { ways, patience, statement_names: StatementNames::new(config.prepared_statements) }
+    }
+
+    /// What is known of prepared statements on these connections.
+    pub(crate) const fn statement_names(&self) -> &StatementNames {
+        &self.statement_names
     }
 
     pub(crate) async fn connect(&self) -> Result<Client, StoreError> {

@@ -71,16 +71,15 @@ impl Store {
         as_of: Timestamp,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut connection = self.connection().await?;
-        let begin = self.begin(&mut connection);
         // A few rounds of statements.
         let patience = self.silence() * 3;
         connection.enter_transaction();
         let step = async {
             connection.prepare().await.map_err(StoreError::Begin)?;
+            let begin = self.begin(&mut connection);
             let transaction = Transaction {
                 connection: &connection,
                 begin: &begin,
-                schema: &self.schema_name,
                 copies: self.copies.load(Ordering::Relaxed),
                 as_of,
                 score_tolerance: 0.0,

@@ -7,8 +7,6 @@ use super::backoff::backoff;
 use super::error::ErrorClass;
 use crate::stats::Reaction;
 
-/// The pause after an error that the engine itself must have caused.
-const BUG_PAUSE: Duration = Duration::from_secs(1);
 /// How often an error that others may have caused is tried again before it counts as the unit's own fault. The check of
 /// a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
 /// connections faster than they are found.
@@ -49,8 +47,11 @@ pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize)
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {
         // Of those that stand in everybody's way the circuit has its own idea of when.
-        ErrorClass::Transient | ErrorClass::Reconnect | ErrorClass::Resource | ErrorClass::Configuration => again,
-        ErrorClass::Bug => Next::RetryAfter(BUG_PAUSE),
+        ErrorClass::Transient
+        | ErrorClass::Reconnect
+        | ErrorClass::Resource
+        | ErrorClass::Configuration
+        | ErrorClass::Bug => again,
         ErrorClass::TooLong => {
             tries.too_long += 1;
             if tries.too_long > 1 && units > 1 { Next::Split } else { again }
@@ -59,7 +60,10 @@ pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize)
             tries.unknown += 1;
             if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
         }
-        ErrorClass::Poison if error.sqlstate() == Some("23503") || error.is_race() => {
+        // Rows that were left out may as well be rows that another program deletes.
+        ErrorClass::Poison
+            if error.sqlstate() == Some("23503") || error.is_race() || matches!(error, StoreError::LeftOut { .. }) =>
+        {
             tries.others += 1;
             if tries.others > OTHERS_RETRIES { alone_or_split } else { again }
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::Client;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::error::ErrorClass;
 use super::{Store, StoreError, answer};
@@ -81,13 +81,18 @@ const FIND_POLICIES: &str = "
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
     where c.relname in ('connections', 'mentions')";
 
-/// Triggers that may leave a row out before it is inserted.
+/// What may leave a row out: triggers before it is written, and rules; with their tables.
 const FIND_TRIGGERS: &str = "
-    select string_agg(t.tgname, ', ' order by t.tgname)
-    from pg_catalog.pg_trigger t
-    join pg_catalog.pg_class c on c.oid = t.tgrelid and c.relname = $2
+    select c.relname::text, k.name::text
+    from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
-    where not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 7 = 7";
+    join (select t.tgrelid, t.tgname from pg_catalog.pg_trigger t
+          where not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 3 = 3 and t.tgtype & 28 <> 0
+          union all
+          select r.ev_class, r.rulename from pg_catalog.pg_rewrite r where r.is_instead and r.ev_type <> '1')
+         as k(relation, name) on k.relation = c.oid
+    where c.relname in ('entities', 'connections', 'mentions')
+    order by 1, 2";
 
 /// A difference to what the migrations made that the engine cannot work with.
 ///
@@ -210,11 +215,11 @@ fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable
 
 /// Looks at the tables: an error if the engine cannot work with them, and otherwise whether rows may be copied.
 pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
-    let of_schema: [&(dyn ToSql + Sync); 1] = [&schema];
+    let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let (columns, keys, policies) = futures::try_join!(
-        client.query(FIND_COLUMNS, &of_schema),
-        client.query(FIND_KEYS, &of_schema),
-        client.query_one(FIND_POLICIES, &of_schema),
+        client.query_typed(FIND_COLUMNS, &of_schema),
+        client.query_typed(FIND_KEYS, &of_schema),
+        client.query_typed_one(FIND_POLICIES, &of_schema),
     )?;
     let columns = columns.iter().map(|row| {
         Ok(Found {
@@ -238,13 +243,15 @@ pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, Store
     }
 }
 
-/// The triggers that may have left rows of a table out.
-pub(super) async fn triggers(
-    client: &Client,
-    schema: &str,
-    table: &str,
-) -> Result<Option<String>, tokio_postgres::Error> {
-    client.query_one(FIND_TRIGGERS, &[&schema, &table]).await?.try_get(0)
+/// What may have left rows out, if there is anything.
+async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, StoreError> {
+    let rows = client.query_typed(FIND_TRIGGERS, &[(&schema, Type::TEXT)]).await?;
+    let found = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let found = found.collect::<Result<Vec<(String, String)>, tokio_postgres::Error>>()?;
+    let Some((first, _)) = found.first() else { return Ok(None) };
+    let table = found.iter().all(|(table, _)| table == first).then(|| first.clone());
+    let triggers: Vec<String> = found.iter().map(|(table, trigger)| format!("{table}.{trigger}")).collect();
+    Ok(Some(StoreError::LeftOut { table, triggers: triggers.join(", ") }))
 }
 
 impl Store {
@@ -258,6 +265,13 @@ impl Store {
     /// Looks at the tables once more after an error that they may explain. The answer is the error as what it turned out to
     /// be.
     pub(super) async fn explain(&self, error: StoreError) -> StoreError {
+        if matches!(error, StoreError::VanishedRow) {
+            let look = async {
+                let connection = self.connection().await?;
+                answer(self.silence(), left_out(connection.client(), &self.schema_name)).await?
+            };
+            return look.await.ok().flatten().unwrap_or(error);
+        }
         let may_be_the_tables =
             matches!(error.class(), ErrorClass::Unknown | ErrorClass::Configuration | ErrorClass::Bug);
         if !may_be_the_tables || matches!(error, StoreError::Panicked | StoreError::Unfit(_)) {

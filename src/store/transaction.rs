@@ -34,7 +34,6 @@ use super::columns::{
 };
 use super::connection::{Connection, ROLLBACK_TO_SAVEPOINT, SAVEPOINT};
 use super::copy;
-use super::shape;
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, MentionNode, PlaceIds, StoredEntity,
@@ -111,8 +110,6 @@ struct History {
 pub(crate) struct Transaction<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) begin: &'a str,
-    /// The schema's name, as a value.
-    pub(crate) schema: &'a str,
     /// Whether rows may be copied.
     pub(crate) copies: bool,
     pub(crate) as_of: Timestamp,
@@ -375,7 +372,7 @@ impl Transaction<'_> {
             let columns = ConnectionColumns::new(new, plan.connections());
             self.connection.execute(Statement::InsertConnections, &columns.insert()).await?
         };
-        self.all_inserted("connections", inserted, new.len()).await
+        all_written(inserted, new.len())
     }
 
     /// Inserts mentions that are known to be new: their connections are locked, or new themselves.
@@ -388,16 +385,7 @@ impl Transaction<'_> {
             let columns = MentionColumns::new(mentions.iter().copied(), plan.connections());
             self.connection.execute(Statement::InsertMentions, &columns.insert()).await?
         };
-        self.all_inserted("mentions", inserted, mentions.len()).await
-    }
-
-    /// New rows are inserted, unless a trigger leaves some out.
-    async fn all_inserted(&self, table: &'static str, inserted: u64, sent: usize) -> Result<(), StoreError> {
-        if inserted == sent as u64 {
-            return Ok(());
-        }
-        let triggers = shape::triggers(self.connection.client(), self.schema, table).await?;
-        Err(StoreError::LeftOut { table, triggers: triggers.unwrap_or_else(|| "none".to_owned()) })
+        all_written(inserted, mentions.len())
     }
 
     /// Step 4, of connections that were there.
@@ -504,9 +492,13 @@ impl Transaction<'_> {
         if rows == 0 {
             return Ok(());
         }
-        let touched = self.connection.execute(statement, &parameters).await?;
-        if touched == rows as u64 { Ok(()) } else { Err(VanishedRow.into()) }
+        all_written(self.connection.execute(statement, &parameters).await?, rows)
     }
+}
+
+/// What was sent was written, unless another program deleted a row or a trigger left one out.
+pub(super) fn all_written(written: u64, sent: usize) -> Result<(), StoreError> {
+    if written == sent as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
 }
 
 /// Ids in the first column.

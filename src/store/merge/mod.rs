@@ -204,7 +204,10 @@ impl Store {
         let written = AssertUnwindSafe(self.write_merges(connection, attempt, merges, deadline)).catch_unwind();
         let done = match written.await.unwrap_or(Err(StoreError::Panicked)) {
             Ok(done) => done,
-            Err(error) => return Attempted::Failed(self.clean_up(connection, error).await),
+            Err(error) => {
+                let error = self.clean_up(connection, error).await;
+                return Attempted::Failed(self.explain(error).await);
+            }
         };
         if done.folds.pairs().is_empty() {
             self.roll_back(connection).await;

@@ -29,7 +29,7 @@ use super::super::columns::{
 };
 use super::super::connection::Connection;
 use super::super::statement::Statement;
-use super::super::transaction::{connection_key, ids};
+use super::super::transaction::{all_written, connection_key, ids};
 use super::sql::{self, Sql};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, Folds, KeyedConnection, MergedConnection, Planned, StoredEntity, top_mention,
@@ -340,8 +340,7 @@ impl MergeTransaction<'_> {
         if rows == 0 {
             return Ok(());
         }
-        let touched = self.execute(statement, parameters).await?;
-        if touched == rows as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
+        all_written(self.execute(statement, parameters).await?, rows)
     }
 }
 

@@ -261,3 +261,131 @@ async fn times_without_end_are_read_as_what_they_are() {
     assert_eq!(engine.stats().failed_attempts, 0);
     assert_at_rest(&[engine], &client).await;
 }
+
+/// A trigger that refuses whatever comes, without naming a table: after a few units the line stops, and nothing more is
+/// rejected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refuses_one_unit_after_another_stops_the_line() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "repeated").await;
+    let client = connect(&url).await;
+    let [function, trigger] = raising("raise exception 'nothing today'", false);
+    client.batch_execute(&format!("{function}; {trigger}")).await.unwrap();
+    let engine = engine(&url).await;
+    let mut receipts = Vec::new();
+    for number in 0..100 {
+        let own = record(&format!("place {number}"), "fine");
+        let receipt = engine.submit(unit(&own)).await.unwrap();
+        receipts.push((own, receipt));
+    }
+    super::until_so("the line stops", || engine.stats().circuit_open).await;
+    let outage = engine.health();
+    println!("{outage:?}");
+    client.batch_execute("drop trigger fault on mentions").await.unwrap();
+    let (mut written, mut rejected) = (Vec::new(), 0);
+    for (own, receipt) in receipts {
+        match within(receipt).await {
+            Outcome::Committed(_) => written.push(own),
+            Outcome::Rejected(why) => {
+                assert_eq!(why.sqlstate, "P0001");
+                rejected += 1;
+            }
+            other @ Outcome::Unavailable(_) => panic!("{other:?}"),
+        }
+    }
+    assert!((20..30).contains(&rejected), "{rejected} rejected");
+    assert_same(&model::graph(&written, as_of()), &database::read(&client).await);
+    assert_at_rest(&[engine], &client).await;
+}
+
+/// The same reason again and again, but others get through: then it is the units' own, and each hears it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refuses_many_units_but_not_all_rejects_those() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "own_reasons").await;
+    let client = connect(&url).await;
+    let [function, trigger] = raising("if new.content_excerpt = 'bad' then raise exception 'bad'; end if", false);
+    client.batch_execute(&format!("{function}; {trigger}")).await.unwrap();
+    let engine = engine(&url).await;
+    // What the units share is known, so that one can overtake another.
+    commit(&engine, unit(&record("known", "fine"))).await;
+    let bad = async |number: usize| match outcome(&engine, unit(&record(&format!("place {number}"), "bad"))).await {
+        Outcome::Rejected(why) => assert_eq!(why.sqlstate, "P0001"),
+        other => panic!("{number}: {other:?}"),
+    };
+    for number in 0..20 {
+        bad(number).await;
+    }
+    let good = async {
+        super::until_so("the line stops", || engine.stats().circuit_open).await;
+        commit(&engine, unit(&record("good", "fine"))).await;
+    };
+    futures::future::join(bad(20), good).await;
+    for number in 21..60 {
+        bad(number).await;
+    }
+    assert_at_rest(&[engine], &client).await;
+}
+
+/// Triggers that leave rows of the other tables out, before they are inserted, updated or deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_trigger_leaves_out_of_any_table_rejects_by_its_name() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "left_out_anywhere").await;
+    let client = connect(&url).await;
+    client
+        .batch_execute("create function skip() returns trigger language plpgsql as $$ begin return null; end $$")
+        .await
+        .unwrap();
+    let engine = engine(&url).await;
+    let known = record("known", "fine");
+    commit(&engine, unit(&known)).await;
+    for (table, event, own) in [
+        ("entities", "insert", record("new", "fine")),
+        ("connections", "insert", record("other", "fine")),
+        ("connections", "update", newer("known")),
+        ("mentions", "update", newer("known")),
+    ] {
+        let create = format!(
+            "create trigger skip_all before {event} on {table} for each row when (pg_trigger_depth() = 0)
+             execute function skip()"
+        );
+        client.batch_execute(&create).await.unwrap();
+        match outcome(&engine, unit(&own)).await {
+            Outcome::Rejected(why) => {
+                assert_eq!((&*why.sqlstate, why.table.as_deref()), ("27000", Some(table)), "{event}");
+                assert!(why.message.contains(&format!("{table}.skip_all")), "{why}");
+            }
+            other => panic!("{event} of {table}: {other:?}"),
+        }
+        client.batch_execute(&format!("drop trigger skip_all on {table}")).await.unwrap();
+    }
+    // A merge: the merged entity stays.
+    client
+        .batch_execute("create trigger skip_all before delete on entities for each row execute function skip()")
+        .await
+        .unwrap();
+    let merge = graphsink::EntityMerge::new(key("brisket"), key("brisket too"));
+    let mut other = graphsink::UnitOfWork::new();
+    other.dish("brisket too").handle();
+    commit(&engine, other).await;
+    match &within(engine.merge(vec![merge])).await[..] {
+        [graphsink::MergeOutcome::Rejected(graphsink::MergeRejection::Database(why))] => {
+            assert!(why.message.contains("entities.skip_all"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_at_rest(&[engine], &client).await;
+}
+
+fn key(dish: &str) -> graphsink::EntityKey {
+    graphsink::EntityKey::new(graphsink::EntityType::DishOrCategory, dish)
+}
+
+/// The mention of [`record`], observed later and with more to say.
+fn newer(restaurant: &str) -> Record {
+    let Record::Mention(mut mention) = record(restaurant, "newer words") else { unreachable!("a mention") };
+    mention.observed_at += std::time::Duration::from_hours(1);
+    mention.upvotes += 5;
+    Record::Mention(mention)
+}

@@ -118,3 +118,27 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_nobody_is_rejecte
     ledger.check(&client).await;
     assert_at_rest(&engines, &client).await;
 }
+
+/// Back and forth as fast as a server restarts and is promoted: what is under way waits each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_flips_between_read_only_and_back_rejects_nobody() {
+    let seed = seed("flips");
+    let mut server = server(&[]).await;
+    let url = migrated(&server, "flips").await;
+    let engines = [engine(&url).await, engine(&url).await];
+    let storm = Storm::start(seed, &engines);
+    for _ in 0..6 {
+        server.stop().await.unwrap();
+        Box::pin(be_standby(&mut server, &url, async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }))
+        .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    storm.progress(60).await;
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    let client = connect(&url).await;
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}

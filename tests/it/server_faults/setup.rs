@@ -216,6 +216,47 @@ async fn tables_and_indexes_may_be_altered_under_load() {
     assert_at_rest(&engines, &client).await;
 }
 
+/// The index that every mention is looked up by is rebuilt while two engines write, on a table on which that takes seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
+    let seed = seed("rebuilt");
+    let server = server(&[]).await;
+    let url = migrated(&server, "rebuilt").await;
+    let client = connect(&url).await;
+    let engines = [engine(&url).await, engine(&url).await];
+    // The rows of another restaurant, which is taken out before the database is compared.
+    commit(&engines[0], unit(&record("a million", "fine"))).await;
+    let fill = "insert into mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit,
+                                      content_excerpt, upvotes, created_at, observed_at)
+                select gen_random_uuid(), connection_id, source_type, 'fill ' || n, thread_id, source_url, subreddit, '', 1,
+                       created_at, observed_at
+                from mentions, generate_series(1, 1000000) as n";
+    client.batch_execute(fill).await.unwrap();
+    let storm = Storm::start(seed, &engines);
+    storm.progress(60).await;
+    for _ in 0..3 {
+        // It may be the victim of a deadlock, and is then given again.
+        while let Err(error) = client.batch_execute("reindex index concurrently mentions_key").await {
+            assert_eq!(error.code().map(SqlState::code), Some("40P01"), "{error:?}");
+        }
+        storm.progress(40).await;
+    }
+    let ledger = storm.stop().await;
+    ledger.assert_all_committed();
+    client
+        .batch_execute(
+            "delete from mentions where connection_id in
+                 (select connection_id from connections c join entities e on e.entity_id = c.restaurant_id
+                  where e.name = 'a million');
+             delete from connections where restaurant_id in (select entity_id from entities where name = 'a million');
+             delete from entities where name in ('a million', 'brisket')",
+        )
+        .await
+        .unwrap();
+    ledger.check(&client).await;
+    assert_at_rest(&engines, &client).await;
+}
+
 /// Every idle connection of the pool holds a plan whose result type changed. However many they are, they are not the
 /// unit's fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -108,7 +108,7 @@ async fn the_fence_survives_faults_of_its_own() {
         Fault::at(At::Request(0), Action::Cut),
         Fault::at(At::Request(3), Action::Cut),
         Fault::at(At::Answer(3), Action::Cut),
-        Fault::at(At::Request(3), Action::SecretAbort),
+        Fault::at(At::Request(0), Action::SecretAbort),
         Fault::at(At::Request(3), Action::Error { severity: "ERROR", code: "55P03" }),
         Fault::at(At::Request(3), Action::Error { severity: "FATAL", code: "08P01" }),
         Fault::at(At::Commit, Action::Error { severity: "ERROR", code: "40001" }),

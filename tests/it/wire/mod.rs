@@ -9,6 +9,7 @@ mod cancelled;
 mod commit;
 mod cuts;
 mod fence;
+mod pgbouncer;
 mod pooler;
 mod silence;
 

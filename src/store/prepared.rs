@@ -1,0 +1,85 @@
+//! Statements that a session knows by name, or that travel with their text where names do not last.
+//!
+//! A pooler that gives every transaction another session of the server loses what was prepared: `PgBouncer` in transaction
+//! mode, before 1.21 or without `max_prepared_statements`. There every statement is sent with its text, unnamed, in the same
+//! message as its parameters: no round trip more, but parsed and planned each time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, CopyInSink, Error, Row};
+
+use super::StoreError;
+
+/// Whether prepared statements outlive a transaction on the sessions of a pool.
+#[derive(Debug, Clone)]
+pub(crate) struct StatementNames {
+    last: Arc<AtomicBool>,
+}
+
+impl StatementNames {
+    pub(super) fn new(last: bool) -> Self {
+        Self { last: Arc::new(AtomicBool::new(last)) }
+    }
+
+    pub(crate) fn last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what an error says of them, once and for all: a name that the session should know and does not, or one that
+    /// it should not know and does.
+    pub(crate) fn notice(&self, error: &StoreError) {
+        if matches!(error.sqlstate(), Some("26000" | "42P05")) && self.last.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                error = %error,
+                "prepared statements do not outlive a transaction here, as behind a pooler in transaction mode: from now on \
+                 statements are sent with their texts, which costs some speed; let the pooler keep them \
+                 (max_prepared_statements of PgBouncer 1.21 and later), or set prepared_statements to false"
+            );
+        }
+    }
+}
+
+/// A statement as a session is sent it.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Named(tokio_postgres::Statement),
+    Text { text: String, types: Vec<Type> },
+}
+
+impl Prepared {
+    pub(crate) async fn new(client: &Client, text: String, types: Vec<Type>, named: bool) -> Result<Self, Error> {
+        if named { Ok(Self::Named(client.prepare_typed(&text, &types).await?)) } else { Ok(Self::Text { text, types }) }
+    }
+
+    /// Reads all rows.
+    pub(crate) async fn query(&self, client: &Client, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        match self {
+            Self::Named(statement) => client.query(statement, parameters).await,
+            Self::Text { text, types } => client.query_typed(text, &typed(parameters, types)).await,
+        }
+    }
+
+    /// Says how many rows it touched.
+    pub(super) async fn execute(&self, client: &Client, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+        match self {
+            Self::Named(statement) => client.execute(statement, parameters).await,
+            Self::Text { text, types } => client.execute_typed(text, &typed(parameters, types)).await,
+        }
+    }
+
+    pub(super) async fn copy_in(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
+        match self {
+            Self::Named(statement) => client.copy_in(statement).await,
+            // The driver gives it a name, within the transaction.
+            Self::Text { text, .. } => client.copy_in(text).await,
+        }
+    }
+}
+
+fn typed<'a>(parameters: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    debug_assert_eq!(parameters.len(), types.len());
+    parameters.iter().copied().zip(types.iter().cloned()).collect()
+}

@@ -1,0 +1,174 @@
+//! `PgBouncer` itself between the engine and the server, in both kinds of pooling that the engine can work with.
+//!
+//! They need the program `pgbouncer`, which is not everywhere: CI installs it and runs these with `--ignored`.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use graphsink::resolve::{Decision, Query, Resolver, ResolverSettings};
+use graphsink::{Engine, EntityType};
+use tempfile::TempDir;
+
+use super::{Journal, Rig, records, until};
+use crate::support::{Database, seed, within};
+
+/// Sessions of the server: as few as take turns, so that transactions of one client meet different ones.
+const SESSIONS: u32 = 4;
+
+struct PgBouncer {
+    process: Child,
+    folder: TempDir,
+    url: String,
+}
+
+impl PgBouncer {
+    async fn start(database: &Database, pool_mode: &str) -> Self {
+        let server: tokio_postgres::Config = database.url.parse().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let password = String::from_utf8_lossy(server.get_password().unwrap_or_default()).into_owned();
+        let settings = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user={} password={password}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = {pool_mode}\ndefault_pool_size = {SESSIONS}\nserver_round_robin = 1\n\
+             ignore_startup_parameters = extra_float_digits\n",
+            server.get_ports()[0],
+            server.get_user().unwrap(),
+        );
+        std::fs::write(folder.path().join("pgbouncer.ini"), settings).unwrap();
+        // It may have to be another user's, see below.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        let url = format!("postgresql://app@127.0.0.1:{port}/{}?sslmode=disable", database.name);
+        let bouncer = Self { process: Self::spawn(&folder), folder, url };
+        bouncer.ready().await;
+        bouncer
+    }
+
+    fn spawn(folder: &TempDir) -> Child {
+        let mut command = Command::new("pgbouncer");
+        // It refuses to run as root, and takes another user then.
+        if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.path()).unwrap()) == 0 {
+            command.args(["-u", "nobody"]);
+        }
+        let command = command.arg("-q").arg(folder.path().join("pgbouncer.ini"));
+        command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("pgbouncer is installed")
+    }
+
+    async fn ready(&self) {
+        until("the pooler lets clients in", async || {
+            tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Ends it without a word, and starts it again.
+    async fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = Self::spawn(&self.folder);
+        self.ready().await;
+    }
+
+    /// An engine behind it.
+    async fn rig(&self, database: &Database, prepared_statements: bool) -> Rig {
+        let mut rig = Rig::at(self.url.clone(), |config| config.prepared_statements(prepared_statements)).await;
+        rig.url.clone_from(&database.url);
+        rig
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Killed again and again under load: every unit is committed, once.
+async fn killed_under_load(pool_mode: &str) {
+    let seed = seed(pool_mode);
+    let database = Database::migrated().await;
+    let mut bouncer = PgBouncer::start(&database, pool_mode).await;
+    let rig = bouncer.rig(&database, true).await;
+    let records = records(seed, 1_500);
+    let mut journal = Journal::default();
+    for part in records.chunks(250) {
+        for own in part.chunks(5) {
+            journal.submit(&rig.engine, own).await;
+        }
+        bouncer.kill().await;
+    }
+    journal.hear().await;
+    assert!(journal.all_committed());
+    let stats = rig.engine.stats();
+    println!("{} failed attempts, {} openings", stats.failed_attempts, stats.circuit_openings);
+    journal.settle(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn a_session_pooler_may_be_killed_under_load() {
+    killed_under_load("session").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn a_transaction_pooler_may_be_killed_under_load() {
+    killed_under_load("transaction").await;
+}
+
+/// Prepared statements do not outlive a transaction there (1.18, or without `max_prepared_statements`). That is noticed
+/// once, and costs no attempt afterwards; with the setting, none at all.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
+    let seed = seed("lost statements");
+    let database = Database::migrated().await;
+    let bouncer = PgBouncer::start(&database, "transaction").await;
+    let records = records(seed, 3_000);
+    let (mut journal, mut records) = (Journal::default(), records.chunks(500));
+    // Many rows in one transaction are copied.
+    let mut load = async |engine: &Engine, journal: &mut Journal| {
+        let own = records.next().unwrap();
+        journal.submit(engine, &own[..300]).await;
+        for own in own[300..].chunks(5) {
+            journal.submit(engine, own).await;
+        }
+        journal.hear().await;
+        assert!(journal.all_committed());
+        engine.stats().failed_attempts
+    };
+    let told = bouncer.rig(&database, false).await;
+    assert_eq!(load(&told.engine, &mut journal).await, 0);
+    assert_eq!(load(&told.engine, &mut journal).await, 0);
+    within(told.engine.shutdown(Duration::from_secs(20))).await;
+    let rig = bouncer.rig(&database, true).await;
+    let noticed = load(&rig.engine, &mut journal).await;
+    println!("{noticed} attempts failed until it was noticed");
+    for _ in 0..2 {
+        assert_eq!(load(&rig.engine, &mut journal).await, noticed, "nothing fails any more");
+    }
+    journal.settle_database(&rig).await;
+}
+
+/// Names are looked up there too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn names_are_resolved_behind_a_transaction_pooler() {
+    let database = Database::migrated().await;
+    let bouncer = PgBouncer::start(&database, "transaction").await;
+    let rig = bouncer.rig(&database, true).await;
+    let mut unit = graphsink::UnitOfWork::new();
+    unit.restaurant("franklin barbecue").alias("Franklin's").handle();
+    crate::support::commit(&rig.engine, unit).await;
+    let resolver = Resolver::connect(rig.engine.config(), ResolverSettings::default()).await.unwrap();
+    for _ in 0..20 {
+        for name in ["franklin barbecue", "Franklin's", "franklin barbeque"] {
+            let query = Query::new(EntityType::Restaurant, name);
+            let resolutions = within(resolver.resolve(&[query])).await.unwrap();
+            assert!(matches!(resolutions[0].decision, Decision::Existing { .. }), "{name}: {resolutions:?}");
+        }
+    }
+}
