@@ -20,7 +20,6 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::ResolveError;
-use super::connection::{Connection, Manager, Statements};
 use super::corpus::Corpus;
 use super::halves::{Range, halves};
 use super::place::Address;
@@ -28,11 +27,12 @@ use super::probes::probes;
 use super::query::{Query, Tier};
 use super::scan::Sought;
 use super::score::{WordCounts, confidence};
+use super::session::{Manager, Session, Statements};
 use super::settings::{Band, ResolverSettings};
 use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::config::Config;
 use crate::record::EntityType;
-use crate::store::{ConnectionPool, Connector, Prepared, StatementNames, StoreError, quote_identifier};
+use crate::store::{Connector, Prepared, SessionPool, StatementNames, StoreError, quote_identifier};
 
 /// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
 const SAMPLE: i64 = 20_000;
@@ -113,7 +113,7 @@ impl Found {
 /// A pool of connections for reading.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
-    pool: ConnectionPool<Manager>,
+    pool: SessionPool<Manager>,
     begin: Arc<str>,
     patience: Duration,
     schema: Arc<str>,
@@ -128,7 +128,7 @@ impl Database {
         let connector = Connector::new(config);
         let statement_names = connector.statement_names().clone();
         let manager = Manager { connector };
-        let pool = ConnectionPool::new(manager, settings.connections, config.connect_timeout).await?;
+        let pool = SessionPool::new(manager, settings.connections, config.connect_timeout).await?;
         let statement_timeout = config.statement_timeout.as_millis();
         let begin = format!(
             "begin isolation level repeatable read read only;
@@ -164,10 +164,10 @@ impl Database {
         if self.settings.deepest >= Tier::Fuzzy {
             needed.extend(["entities_name_trgm_idx", "entities_name_backwards_idx", "entities_house_number_idx"]);
         }
-        let connection = self.connection().await?;
+        let session = self.session().await?;
         for index in needed {
             let name = format!("{}.{index}", self.schema);
-            let row = self.answer(connection.client.query_typed_one(FIND_INDEX, &[(&name, Type::TEXT)])).await?;
+            let row = self.answer(session.client.query_typed_one(FIND_INDEX, &[(&name, Type::TEXT)])).await?;
             let found: bool = row.try_get(0).map_err(StoreError::from)?;
             if !found {
                 return Err(ResolveError::MissingIndex { index });
@@ -199,7 +199,7 @@ impl Database {
         self.twice(|| self.try_scan(queries, open)).await
     }
 
-    /// A connection may have died in the pool, or its statements been lost, and reading twice does no harm.
+    /// A session may have died in the pool, or its statements been lost, and reading twice does no harm.
     async fn twice<T, F: Future<Output = Result<T, StoreError>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
         match read().await {
             Err(error) if error.is_retryable() => {
@@ -211,16 +211,16 @@ impl Database {
     }
 
     async fn snapshot(&self, queries: &[Query], corpus: Option<&Corpus>) -> Result<Vec<Found>, StoreError> {
-        let mut connection = self.connection().await?;
-        connection.is_busy = true;
-        let statements = connection.statements.as_ref().expect("prepared when it was taken");
-        let snapshot = Snapshot { database: self, client: &connection.client, statements };
+        let mut session = self.session().await?;
+        session.is_busy = true;
+        let statements = session.statements.as_ref().expect("prepared when it was taken");
+        let snapshot = Snapshot { database: self, client: &session.client, statements };
         let mut found = self.answer(snapshot.known(queries)).await?;
         if let Some(corpus) = corpus.filter(|_| self.settings.deepest == Tier::Fuzzy) {
             self.answer(snapshot.fuzzy(queries, &mut found, corpus)).await?;
         }
-        self.answer(connection.client.batch_execute("commit")).await?;
-        connection.is_busy = false;
+        self.answer(session.client.batch_execute("commit")).await?;
+        session.is_busy = false;
         Ok(found)
     }
 
@@ -230,34 +230,34 @@ impl Database {
         if types.is_empty() {
             return Ok(Sought::new(open(), WordCounts::default(), &self.settings));
         }
-        let mut connection = self.connection().await?;
-        connection.is_busy = true;
-        let begin = async { connection.client.batch_execute(&self.begin).await.map_err(StoreError::Begin) };
+        let mut session = self.session().await?;
+        session.is_busy = true;
+        let begin = async { session.client.batch_execute(&self.begin).await.map_err(StoreError::Begin) };
         self.answer(begin).await?;
         let counts = WordCounts::default();
-        let counts = self.pass_by(&connection, &types, counts, |counts, _, entity| counts.add(&entity.name)).await?;
+        let counts = self.pass_by(&session, &types, counts, |counts, _, entity| counts.add(&entity.name)).await?;
         let sought = Sought::new(open(), counts, &self.settings);
-        let sought = self.pass_by(&connection, &types, sought, Sought::meet).await?;
-        self.answer(connection.client.batch_execute("commit")).await?;
-        connection.is_busy = false;
+        let sought = self.pass_by(&session, &types, sought, Sought::meet).await?;
+        self.answer(session.client.batch_execute("commit")).await?;
+        session.is_busy = false;
         Ok(sought)
     }
 
     /// Lets all entities of some types pass by `seen`, page by page.
     async fn pass_by<T: Send + 'static>(
         &self,
-        connection: &Connection,
+        session: &Session,
         types: &BTreeSet<EntityType>,
         mut seen: T,
         meet: fn(&mut T, EntityType, &StoredEntity),
     ) -> Result<T, StoreError> {
-        let statements = connection.statements.as_ref().expect("prepared when it was taken");
+        let statements = session.statements.as_ref().expect("prepared when it was taken");
         let types: Vec<&str> = types.iter().map(|entity_type| entity_type.as_str()).collect();
         // No entity has an empty name, so all come after it.
         let mut last = (String::new(), EntityType::Restaurant.as_str().to_owned());
         loop {
             let after: [&(dyn ToSql + Sync); 4] = [&last.0, &last.1, &types, &PAGE];
-            let page = self.answer(statements.page.query(&connection.client, &after)).await?;
+            let page = self.answer(statements.page.query(&session.client, &after)).await?;
             let Some(row) = page.last() else { return Ok(seen) };
             last = (row.try_get(2)?, row.try_get(0)?);
             // Comparing takes longer than reading.
@@ -274,8 +274,8 @@ impl Database {
 
     /// Draws a sample of all names.
     pub(crate) async fn sample(&self) -> Result<Corpus, StoreError> {
-        let connection = self.connection().await?;
-        let client = &connection.client;
+        let session = self.session().await?;
+        let client = &session.client;
         // A row of a table that was never analyzed is taken to have 200 bytes.
         let rows = "select case when c.reltuples > 0 then c.reltuples else pg_relation_size(c.oid) / 200 end::float8
                     from pg_catalog.pg_class c where c.oid = to_regclass($1)";
@@ -293,18 +293,18 @@ impl Database {
         Ok(Corpus::new(names, rows))
     }
 
-    async fn connection(&self) -> Result<PooledConnection<'_, Manager>, StoreError> {
-        let mut connection = self.pool.get().await?;
+    async fn session(&self) -> Result<PooledConnection<'_, Manager>, StoreError> {
+        let mut session = self.pool.get().await?;
         let named = self.statement_names.last();
-        if connection.statements.as_ref().is_none_or(|statements| statements.named != named) {
-            connection.is_busy = true;
-            let statements = Statements::prepare(&connection.client, &self.schema, named);
+        if session.statements.as_ref().is_none_or(|statements| statements.named != named) {
+            session.is_busy = true;
+            let statements = Statements::prepare(&session.client, &self.schema, named);
             let statements = tokio::time::timeout(self.patience, statements).await;
             let statements = statements.map_err(|_| StoreError::NoAnswer(self.patience))?;
-            connection.statements = Some(statements.map_err(StoreError::Begin)?);
-            connection.is_busy = false;
+            session.statements = Some(statements.map_err(StoreError::Begin)?);
+            session.is_busy = false;
         }
-        Ok(connection)
+        Ok(session)
     }
 
     /// Waits for an answer, but not for ever.

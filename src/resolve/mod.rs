@@ -111,7 +111,6 @@
 
 mod brought;
 mod cache;
-mod connection;
 mod corpus;
 mod error;
 mod halves;
@@ -124,6 +123,7 @@ mod query;
 mod resolved;
 mod scan;
 mod score;
+mod session;
 mod settings;
 mod text;
 mod trigrams;

@@ -12,9 +12,9 @@ impl Store {
     /// Checks version and encoding and that the tables are what the migrations made; warns where the server does not keep
     /// what it acknowledges.
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
-        let connection = self.connection().await?;
-        answer(self.silence(), check(connection.client(), config)).await??;
-        let copies = answer(self.silence(), inspect(connection.client(), &config.schema)).await?;
+        let session = self.session().await?;
+        answer(self.silence(), check(session.client(), config)).await??;
+        let copies = answer(self.silence(), inspect(session.client(), &config.schema)).await?;
         let copies = copies.map_err(|error| match error {
             StoreError::Unfit(unfit) => StartError::Unfit { schema: config.schema.clone(), unfit },
             error => error.into(),

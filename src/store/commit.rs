@@ -23,10 +23,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::circuit::Permit;
-use super::connection::Connection;
 use super::ending::CommitAnswer;
 use super::fence::Fate;
 use super::retry::{Next, Tries, after_failure};
+use super::session::Session;
 use super::transaction::{AttemptError, Transaction, Written};
 use super::{Store, StoreError, answer};
 use crate::batch::Epoch;
@@ -306,7 +306,7 @@ impl Store {
         Tried::Committed(written.units)
     }
 
-    /// One transaction, from its connection to the answer to its commit.
+    /// One transaction, from its session to the answer to its commit.
     async fn attempt(
         &self,
         attempt: Uuid,
@@ -316,12 +316,12 @@ impl Store {
         observer: &mut dyn EpochObserver,
     ) -> Attempted {
         let start = Instant::now();
-        let mut connection = match self.connection().await {
-            Ok(connection) => connection,
+        let mut session = match self.session().await {
+            Ok(session) => session,
             Err(error) => return Attempted::Failed(error),
         };
         let pool_wait = start.elapsed();
-        let attempted = self.attempt_on(&mut connection, attempt, epoch, group, deadline, observer).await;
+        let attempted = self.attempt_on(&mut session, attempt, epoch, group, deadline, observer).await;
         let took = start.elapsed();
         if took > self.slow_transaction {
             // Names and numbers only, no values.
@@ -329,7 +329,7 @@ impl Store {
                 epoch = observer.number(), %attempt, units = group.units.len(),
                 entities = epoch.entities.rows().len(), connections = epoch.connections.rows().len(),
                 mentions = epoch.mentions.rows().len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
-                pool_wait_ms = pool_wait.as_millis() as u64, statements = %connection.timeline, "slow transaction"
+                pool_wait_ms = pool_wait.as_millis() as u64, statements = %session.timeline, "slow transaction"
             );
         }
         attempted
@@ -337,23 +337,23 @@ impl Store {
 
     async fn attempt_on(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         attempt: Uuid,
         epoch: &Epoch,
         group: &Group,
         deadline: Instant,
         observer: &mut dyn EpochObserver,
     ) -> Attempted {
-        let written = AssertUnwindSafe(self.write(connection, attempt, epoch, deadline)).catch_unwind();
+        let written = AssertUnwindSafe(self.write(session, attempt, epoch, deadline)).catch_unwind();
         // A panic is a bug of ours, perhaps with one unit only: treated like an error that nobody knows.
         let written = match written.await.unwrap_or_else(|_| Err(StoreError::Panicked.into())) {
             Ok(written) => written,
             Err(AttemptError::Rejected(rejected)) => {
-                self.roll_back(connection).await;
+                self.roll_back(session).await;
                 return Attempted::Rejected(rejected);
             }
             Err(AttemptError::Store(error)) => {
-                let error = self.clean_up(connection, error).await;
+                let error = self.clean_up(session, error).await;
                 let error = self.explain(error).await;
                 return Attempted::Failed(if group.held_back { self.refusals.judge(error) } else { error });
             }
@@ -363,7 +363,7 @@ impl Store {
             // Dropped with its transaction in it, which the server then rolls back.
             return Attempted::GivenUp;
         }
-        match self.commit_attempt(connection, attempt).await {
+        match self.commit_attempt(session, attempt).await {
             CommitAnswer::Committed => Attempted::Committed(written),
             CommitAnswer::Aborted(error) => {
                 observer.commit_failed(&group.units);
@@ -376,7 +376,7 @@ impl Store {
     /// Everything up to the commit.
     async fn write(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         attempt: Uuid,
         epoch: &Epoch,
         deadline: Instant,
@@ -384,19 +384,19 @@ impl Store {
         failpoint("store::write");
         // Close to the deadline there is time for one more honest try.
         let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
-        // Also a connection that keeps silent now is not for anybody else.
-        connection.enter_transaction();
-        answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
-        let (begin, as_of) = (self.begin(connection), self.as_of.now());
+        // Also a session that keeps silent now is not for anybody else.
+        session.enter_transaction();
+        answer(self.silence().min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
+        let (begin, as_of) = (self.begin(session), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let copies = self.copies.load(Ordering::Relaxed);
-        let transaction = Transaction { connection, begin: &begin, copies, as_of, score_tolerance };
+        let transaction = Transaction { session, begin: &begin, copies, as_of, score_tolerance };
         let written = Box::pin(async {
             let written = transaction.write_epoch(attempt, epoch).await;
             failpoint("store::written");
             written
         });
-        connection.while_answering(self.silence(), limit, written).await
+        session.while_answering(self.silence(), limit, written).await
     }
 }
 

@@ -125,9 +125,9 @@ impl Store {
     }
 
     async fn write_dead_letters(&self, columns: &Columns<'_>) -> Result<(), StoreError> {
-        let mut connection = self.connection().await?;
-        connection.enter_transaction();
-        connection.batch(&self.begin).await.map_err(StoreError::Begin)?;
+        let mut session = self.session().await?;
+        session.enter_transaction();
+        session.batch(&self.begin).await.map_err(StoreError::Begin)?;
         let insert = format!(
             "insert into {}.graphsink_dead_letters (dead_letter_id, unit, reason, sqlstate, table_name, column_name,
                     constraint_name, row_table, row_index, message, detail)
@@ -143,9 +143,9 @@ impl Store {
                  column_name = excluded.column_name, constraint_name = excluded.constraint_name,
                  row_table = excluded.row_table, row_index = excluded.row_index, message = excluded.message,
                  detail = excluded.detail, last_rejected_at = now()",
-            connection.schema()
+            session.schema()
         );
-        connection
+        session
             .client()
             .execute_typed(
                 &insert,
@@ -164,8 +164,8 @@ impl Store {
                 ],
             )
             .await?;
-        connection.batch("commit").await?;
-        connection.leave_transaction();
+        session.batch("commit").await?;
+        session.leave_transaction();
         Ok(())
     }
 
@@ -175,21 +175,21 @@ impl Store {
         after: Option<(Timestamp, Uuid)>,
         until: Timestamp,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut connection = self.connection().await?;
+        let mut session = self.session().await?;
         let select = format!(
             "select dead_letter_id, first_rejected_at, unit::text from {}.graphsink_dead_letters
              where ($1::timestamptz is null or (first_rejected_at, dead_letter_id) > ($1, $2::uuid))
                    and first_rejected_at <= $3
              order by first_rejected_at, dead_letter_id limit $4",
-            connection.schema()
+            session.schema()
         );
         let (time, id) = after.unzip();
         let parameters: [(&(dyn ToSql + Sync), Type); 4] =
             [(&time, Type::TIMESTAMPTZ), (&id, Type::UUID), (&until, Type::TIMESTAMPTZ), (&PAGE, Type::INT8)];
-        // A connection without an answer is not for anybody else.
-        connection.enter_transaction();
-        let rows = answer(self.silence(), connection.client().query_typed(&select, &parameters)).await??;
-        connection.leave_transaction();
+        // A session without an answer is not for anybody else.
+        session.enter_transaction();
+        let rows = answer(self.silence(), session.client().query_typed(&select, &parameters)).await??;
+        session.leave_transaction();
         rows.iter()
             .map(|row| {
                 let text: &str = row.try_get(2)?;
@@ -205,27 +205,25 @@ impl Store {
 
     /// The database's clock, by which dead letters are dated.
     pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
-        let mut connection = self.connection().await?;
-        connection.enter_transaction();
-        let row =
-            answer(self.silence(), connection.client().query_typed_one("select clock_timestamp()", &[])).await??;
-        connection.leave_transaction();
+        let mut session = self.session().await?;
+        session.enter_transaction();
+        let row = answer(self.silence(), session.client().query_typed_one("select clock_timestamp()", &[])).await??;
+        session.leave_transaction();
         Ok(row.try_get(0)?)
     }
 
     /// Deletes dead letters whose units were committed.
     pub(crate) async fn delete_dead_letters(&self, ids: &[Uuid]) -> Result<(), StoreError> {
-        let mut connection = self.connection().await?;
-        let delete =
-            format!("delete from {}.graphsink_dead_letters where dead_letter_id = any($1)", connection.schema());
-        connection.enter_transaction();
+        let mut session = self.session().await?;
+        let delete = format!("delete from {}.graphsink_dead_letters where dead_letter_id = any($1)", session.schema());
+        session.enter_transaction();
         answer(self.silence(), async {
-            connection.batch(&self.begin).await.map_err(StoreError::Begin)?;
-            connection.client().execute_typed(&delete, &[(&ids, Type::UUID_ARRAY)]).await?;
-            Ok::<_, StoreError>(connection.batch("commit").await?)
+            session.batch(&self.begin).await.map_err(StoreError::Begin)?;
+            session.client().execute_typed(&delete, &[(&ids, Type::UUID_ARRAY)]).await?;
+            Ok::<_, StoreError>(session.batch("commit").await?)
         })
         .await??;
-        connection.leave_transaction();
+        session.leave_transaction();
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
-//! How a transaction ends: the commit and what its answer says, and what is left of a connection after an error.
+//! How a transaction ends: the commit and what its answer says, and what is left of a session after an error.
 
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
 use uuid::Uuid;
 
-use super::connection::Connection;
 use super::error::ErrorClass;
+use super::session::Session;
 use super::{Store, StoreError};
 use crate::failpoint::failpoint;
 
@@ -22,25 +22,25 @@ pub(super) enum CommitAnswer {
 
 impl Store {
     /// Commits a transaction that recorded this attempt.
-    pub(super) async fn commit_attempt(&self, connection: &mut Connection, attempt: Uuid) -> CommitAnswer {
-        match self.send_commit(connection).await {
+    pub(super) async fn commit_attempt(&self, session: &mut Session, attempt: Uuid) -> CommitAnswer {
+        match self.send_commit(session).await {
             Ok(()) => {
-                connection.leave_transaction();
-                connection.settled_attempts = vec![attempt];
+                session.leave_transaction();
+                session.settled_attempts = vec![attempt];
                 CommitAnswer::Committed
             }
-            // An error that leaves the connection alive is the server's word that it aborted.
+            // An error that leaves the session alive is the server's word that it aborted.
             Err(error) if is_definite(&error) => {
-                connection.leave_transaction();
+                session.leave_transaction();
                 CommitAnswer::Aborted(error)
             }
             Err(error) => CommitAnswer::None(error),
         }
     }
 
-    async fn send_commit(&self, connection: &Connection) -> Result<(), StoreError> {
+    async fn send_commit(&self, session: &Session) -> Result<(), StoreError> {
         let answer = async {
-            let answer = connection.batch("commit").await;
+            let answer = session.batch("commit").await;
             failpoint("store::committed");
             answer
         };
@@ -53,40 +53,40 @@ impl Store {
     }
 
     /// Ends a transaction that failed; says whether the server confirmed. If it did not, the
-    /// connection stays "in transaction", and the pool drops it.
-    pub(super) async fn roll_back(&self, connection: &mut Connection) -> bool {
-        let rollback = tokio::time::timeout(self.connect_timeout, connection.batch("rollback")).await;
+    /// session stays "in transaction", and the pool drops it.
+    pub(super) async fn roll_back(&self, session: &mut Session) -> bool {
+        let rollback = tokio::time::timeout(self.connect_timeout, session.batch("rollback")).await;
         let confirmed = matches!(rollback, Ok(Ok(())));
         if confirmed {
-            connection.leave_transaction();
+            session.leave_transaction();
         }
         confirmed
     }
 
-    /// Ends a transaction that failed with `error`, and sees whether the connection may be used
+    /// Ends a transaction that failed with `error`, and sees whether the session may be used
     /// again. The answer is the error, as what it turned out to be.
-    pub(super) async fn clean_up(&self, connection: &mut Connection, error: StoreError) -> StoreError {
-        connection.notice(&error);
+    pub(super) async fn clean_up(&self, session: &mut Session, error: StoreError) -> StoreError {
+        session.notice(&error);
         match error.class() {
             ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
                 // The statement may still be at work and hold locks that the next try waits for.
-                connection.cancel();
+                session.cancel();
                 error
             }
-            // A driver's error without SQLSTATE: if the connection still answers, a value could not be sent or
+            // A driver's error without SQLSTATE: if the session still answers, a value could not be sent or
             // read. That may be some row's fault, or that of a pooler that mixes prepared statements up: not on
-            // this connection again.
+            // this session again.
             ErrorClass::Reconnect if error.sqlstate().is_none() => match error {
-                StoreError::Postgres(error) if self.roll_back(connection).await => {
-                    connection.enter_transaction();
+                StoreError::Postgres(error) if self.roll_back(session).await => {
+                    session.enter_transaction();
                     StoreError::Value(error)
                 }
                 error => error,
             },
-            // Prepared statements may be what is wrong: not on this connection again.
+            // Prepared statements may be what is wrong: not on this session again.
             ErrorClass::Reconnect | ErrorClass::Unknown | ErrorClass::Bug => error,
             _ => {
-                self.roll_back(connection).await;
+                self.roll_back(session).await;
                 error
             }
         }
@@ -97,7 +97,7 @@ impl Store {
 fn is_definite(error: &StoreError) -> bool {
     use tokio_postgres::error::Severity;
     error.db().is_some_and(|error| {
-        // FATAL and PANIC end the connection, and may come after the commit took place. The two
+        // FATAL and PANIC end the session, and may come after the commit took place. The two
         // codes say themselves that nothing is known.
         matches!(error.parsed_severity(), Some(Severity::Error)) && !matches!(error.code().code(), "40003" | "08007")
     })

@@ -1,7 +1,7 @@
 //! Whether a commit without an answer took place.
 //!
 //! The first write of every transaction is a row of its own in `graphsink_attempts`. When the
-//! answer to a commit is lost, another connection inserts the same row, marked as a fence:
+//! answer to a commit is lost, another session inserts the same row, marked as a fence:
 //!
 //! 1. The insert waits as long as the lost transaction is still at work.
 //! 2. It finds no row: the transaction is gone, and with the fence's row committed it can never
@@ -33,7 +33,7 @@ pub(super) enum Fate {
 }
 
 /// How long one question waits for a lost transaction that is still at work. Short, because who asks on
-/// a connection that never answers must have time for another; the next question goes on waiting.
+/// a session that never answers must have time for another; the next question goes on waiting.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the server keeps the transaction of a question that it hears no more of.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,8 +70,8 @@ impl Store {
 
     /// Asks once. Nothing: the row came and went in between, ask again.
     async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
-        let mut connection = self.connection().await?;
-        connection.enter_transaction();
+        let mut session = self.session().await?;
+        session.enter_transaction();
         // A question that got lost must not stand in the way of the next one.
         let begin = format!(
             "begin read write; set local lock_timeout = {};
@@ -80,38 +80,38 @@ impl Store {
             IDLE_TIMEOUT.as_millis(),
         );
         // What lost the commit may have lost the pool's other connections too, without a word: what a server does at
-        // once is waited for no longer than a new connection.
-        answer(self.connect_timeout, connection.batch(&begin)).await?.map_err(StoreError::Begin)?;
-        let table = format!("{}.graphsink_attempts", connection.schema());
+        // once is waited for no longer than a new session.
+        answer(self.connect_timeout, session.batch(&begin)).await?.map_err(StoreError::Begin)?;
+        let table = format!("{}.graphsink_attempts", session.schema());
         let insert = format!("insert into {table} (attempt, fenced) values ($1, true) on conflict do nothing");
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&attempt, Type::UUID)];
-        let inserting = connection.client().execute_typed(&insert, &parameters);
+        let inserting = session.client().execute_typed(&insert, &parameters);
         let inserted = answer(self.connect_timeout + LOCK_TIMEOUT, inserting).await??;
-        answer(self.statement_timeout, connection.batch("commit")).await??;
+        answer(self.statement_timeout, session.batch("commit")).await??;
         if inserted == 1 {
-            connection.leave_transaction();
+            session.leave_transaction();
             return Ok(Some(Fate::Aborted));
         }
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
-        let row = answer(self.connect_timeout, connection.client().query_typed_opt(&select, &parameters)).await??;
-        // Not before: a connection without an answer is not for anybody else.
-        connection.leave_transaction();
+        let row = answer(self.connect_timeout, session.client().query_typed_opt(&select, &parameters)).await??;
+        // Not before: a session without an answer is not for anybody else.
+        session.leave_transaction();
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }
 
     /// Deletes rows that no process can still ask for: those of connections that were lost, and
-    /// fences. (Every other row is deleted by the next transaction of its connection.)
+    /// fences. (Every other row is deleted by the next transaction of its session.)
     pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
-        let mut connection = self.connection().await?;
-        connection.enter_transaction();
+        let mut session = self.session().await?;
+        session.enter_transaction();
         // Says that it writes, as every transaction of the engine does: the default may be otherwise.
         let delete = format!(
             "begin read write; delete from {}.graphsink_attempts where at < now() - interval '2 days'; commit",
-            connection.schema()
+            session.schema()
         );
-        answer(self.silence(), connection.batch(&delete)).await??;
-        connection.leave_transaction();
+        answer(self.silence(), session.batch(&delete)).await??;
+        session.leave_transaction();
         Ok(())
     }
 

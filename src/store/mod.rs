@@ -11,7 +11,6 @@ mod check;
 mod circuit;
 mod columns;
 mod commit;
-mod connection;
 mod copy;
 mod dead_letter;
 mod ending;
@@ -26,6 +25,7 @@ mod prepared;
 mod refresh;
 mod refusals;
 mod retry;
+mod session;
 mod shape;
 mod statement;
 mod time;
@@ -48,21 +48,21 @@ use circuit::Circuit;
 #[cfg(feature = "internals")]
 pub(crate) use columns::{ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, Parameters};
 pub(crate) use commit::EpochObserver;
-use connection::{Connection, ConnectionManager};
 #[cfg(feature = "internals")]
 pub(crate) use copy::{connections as copied_connections, mentions as copied_mentions};
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
-#[cfg(not(feature = "resolver"))]
-use pool::ConnectionPool;
-#[cfg(feature = "resolver")]
-pub(crate) use pool::ConnectionPool;
 pub(crate) use pool::Connector;
+#[cfg(not(feature = "resolver"))]
+use pool::SessionPool;
+#[cfg(feature = "resolver")]
+pub(crate) use pool::SessionPool;
 #[cfg(feature = "resolver")]
 pub(crate) use prepared::{Prepared, StatementNames};
 pub use refresh::RefreshReport;
 use refusals::Refusals;
+use session::{Session, SessionManager};
 pub use shape::UnfitTable;
 #[cfg(feature = "internals")]
 pub(crate) use statement::Statement;
@@ -73,7 +73,7 @@ pub(crate) use transaction::Written;
 /// A pool of connections, and what every transaction needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    pool: ConnectionPool<ConnectionManager>,
+    pool: SessionPool<SessionManager>,
     connections_max: u32,
     circuit: Arc<Circuit>,
     refusals: Arc<Refusals>,
@@ -114,13 +114,13 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = ConnectionManager::new(Connector::new(config), config.tls.clone(), schema);
+        let manager = SessionManager::new(Connector::new(config), config.tls.clone(), schema);
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
         // One for each commit slot, one to resolve a lost commit, one for refreshes.
         let connections_max = config.in_flight_commits as u32 + 2;
-        let pool = ConnectionPool::new(manager, connections_max, config.connect_timeout).await?;
+        let pool = SessionPool::new(manager, connections_max, config.connect_timeout).await?;
         Ok(Self {
             pool,
             connections_max,
@@ -145,25 +145,25 @@ impl Store {
         silence(self.statement_timeout)
     }
 
-    /// What opens a transaction on this connection.
-    fn begin(&self, connection: &mut Connection) -> Arc<str> {
-        if !connection.has_named_statements() {
+    /// What opens a transaction on this session.
+    fn begin(&self, session: &mut Session) -> Arc<str> {
+        if !session.has_named_statements() {
             // What another client prepared on this session, before it got here, may have the driver's names.
             return format!("{}; deallocate all", self.begin).into();
         }
-        if connection.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
+        if session.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
             // Behind `begin`: before it, it would take a snapshot, after which the isolation level can no longer be set.
             return format!("{}; discard plans", self.begin).into();
         }
         Arc::clone(&self.begin)
     }
 
-    async fn connection(&self) -> Result<PooledConnection<'_, ConnectionManager>, StoreError> {
+    async fn session(&self) -> Result<PooledConnection<'_, SessionManager>, StoreError> {
         let start = Instant::now();
-        let connection = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
+        let session = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
         self.counters.got_connection(start.elapsed());
         telemetry::pool(self.pool_stats());
-        connection.inspect(|connection| connection.timeline.clear())
+        session.inspect(|session| session.timeline.clear())
     }
 
     /// The connections, now.

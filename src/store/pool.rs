@@ -70,13 +70,13 @@ impl Connector {
 
 /// A pool that says at once why there is no connection.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionPool<M: ManageConnection<Error = StoreError>> {
+pub(crate) struct SessionPool<M: ManageConnection<Error = StoreError>> {
     pool: Pool<M>,
     failures: ConnectFailures,
     connect_timeout: Duration,
 }
 
-impl<M: ManageConnection<Error = StoreError>> ConnectionPool<M> {
+impl<M: ManageConnection<Error = StoreError>> SessionPool<M> {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(manager: M, connections: u32, connect_timeout: Duration) -> Result<Self, StoreError> {
         let failures = ConnectFailures::default();

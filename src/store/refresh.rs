@@ -70,27 +70,27 @@ impl Store {
         after: &ConnectionKey<Uuid>,
         as_of: Timestamp,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
-        let mut connection = self.connection().await?;
+        let mut session = self.session().await?;
         // A few rounds of statements.
         let patience = self.silence() * 3;
-        connection.enter_transaction();
+        session.enter_transaction();
         let step = async {
-            connection.prepare().await.map_err(StoreError::Begin)?;
-            let begin = self.begin(&mut connection);
+            session.prepare().await.map_err(StoreError::Begin)?;
+            let begin = self.begin(&mut session);
             let transaction = Transaction {
-                connection: &connection,
+                session: &session,
                 begin: &begin,
                 copies: self.copies.load(Ordering::Relaxed),
                 as_of,
                 score_tolerance: 0.0,
             };
             let step = transaction.refresh(after, STEP).await?;
-            connection.batch("commit").await?;
+            session.batch("commit").await?;
             Ok(step)
         };
-        // After an error the connection stays "in transaction", and the pool drops it.
+        // After an error the session stays "in transaction", and the pool drops it.
         let step = tokio::time::timeout(patience, step).await.unwrap_or(Err(StoreError::NoAnswer(patience)))?;
-        connection.leave_transaction();
+        session.leave_transaction();
         Ok(step)
     }
 }

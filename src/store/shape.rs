@@ -267,8 +267,8 @@ impl Store {
     pub(super) async fn explain(&self, error: StoreError) -> StoreError {
         if matches!(error, StoreError::VanishedRow) {
             let look = async {
-                let connection = self.connection().await?;
-                answer(self.silence(), left_out(connection.client(), &self.schema_name)).await?
+                let session = self.session().await?;
+                answer(self.silence(), left_out(session.client(), &self.schema_name)).await?
             };
             return look.await.ok().flatten().unwrap_or(error);
         }
@@ -278,8 +278,8 @@ impl Store {
             return error;
         }
         let look = async {
-            let connection = self.connection().await?;
-            answer(self.silence(), inspect(connection.client(), &self.schema_name)).await?
+            let session = self.session().await?;
+            answer(self.silence(), inspect(session.client(), &self.schema_name)).await?
         };
         match look.await {
             Err(unfit @ StoreError::Unfit(_)) => unfit,

@@ -452,7 +452,7 @@ impl Statement {
 /// do) or builds a hash table over a whole table. Which B-tree is used is left to the planner; on a
 /// table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
 /// little (see the migration of the tables), and plans are made anew as the tables grow
-/// (`Connection::plans_are_stale`).
+/// (`Session::plans_are_stale`).
 ///
 /// A server that hears nothing more of a transaction would keep its locks for as long as the network's
 /// failure goes unnoticed on its side, two hours by default; the transaction that is tried next waits

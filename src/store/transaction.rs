@@ -32,8 +32,8 @@ use super::columns::{
     ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, MentionColumns, entity_by_id,
     entity_by_key, ordinal, stored_connection, stored_mention, time,
 };
-use super::connection::{Connection, ROLLBACK_TO_SAVEPOINT, SAVEPOINT};
 use super::copy;
+use super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
 use super::statement::{Statement, uuid_array};
 use crate::batch::{
     ConnectionPlan, ConnectionWrite, EntityPlan, EntityUpdates, Epoch, MentionNode, PlaceIds, StoredEntity,
@@ -108,7 +108,7 @@ struct History {
 /// The settings of one transaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transaction<'a> {
-    pub(crate) connection: &'a Connection,
+    pub(crate) session: &'a Session,
     pub(crate) begin: &'a str,
     /// Whether rows may be copied.
     pub(crate) copies: bool,
@@ -158,9 +158,9 @@ impl Transaction<'_> {
         after: &ConnectionKey<Uuid>,
         limit: i64,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
-        let (attributes, merge_lock) = (uuid_array(&after.dish_attributes), self.connection.merge_lock());
+        let (attributes, merge_lock) = (uuid_array(&after.dish_attributes), self.session.merge_lock());
         let (begun, turn, rows) = futures::join!(
-            self.connection.batch(self.begin),
+            self.session.batch(self.begin),
             self.query(Statement::LockShared, vec![&merge_lock], false),
             self.query(Statement::ConnectionsAfter, vec![&after.restaurant, &after.dish, &attributes, &limit], false),
         );
@@ -193,9 +193,9 @@ impl Transaction<'_> {
             }
         }
         let connection_ids: Vec<Uuid> = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
-        let (settled, merge_lock) = (&self.connection.settled_attempts, self.connection.merge_lock());
+        let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
-            self.connection.batch(self.begin),
+            self.session.batch(self.begin),
             self.execute(Statement::RecordAttempt, vec![&attempt, settled, &merge_lock, &false], 1),
             self.query(Statement::EntitiesByKey, by_key.parameters(), slots.is_empty()),
             self.query(Statement::EntitiesById, vec![&ids], ids.is_empty()),
@@ -261,7 +261,7 @@ impl Transaction<'_> {
             PlaceIds::Taken => Statement::LockShared,
             PlaceIds::GivenUp => Statement::LockAlone,
         };
-        self.query(statement, vec![&self.connection.place_lock()], false).await.map(drop)
+        self.query(statement, vec![&self.session.place_lock()], false).await.map(drop)
     }
 
     async fn entities_by_key(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
@@ -287,7 +287,7 @@ impl Transaction<'_> {
         }
         let columns = ConnectionKeyColumns::new(connections.connections());
         let (placed, rows) = futures::join!(
-            self.connection.batch(place),
+            self.session.batch(place),
             self.query(Statement::LockConnections, columns.parameters(), false),
         );
         placed?;
@@ -365,12 +365,12 @@ impl Transaction<'_> {
     /// Inserts connections that were not there.
     async fn insert_connections(&self, new: &[ConnectionWrite<'_>], plan: &ConnectionPlan) -> Result<(), StoreError> {
         let inserted = if self.copies && new.len() >= COPY_FROM_ROWS {
-            self.connection.copy(Statement::CopyConnections, copy::connections(new, plan.connections())).await?
+            self.session.copy(Statement::CopyConnections, copy::connections(new, plan.connections())).await?
         } else if new.is_empty() {
             0
         } else {
             let columns = ConnectionColumns::new(new, plan.connections());
-            self.connection.execute(Statement::InsertConnections, &columns.insert()).await?
+            self.session.execute(Statement::InsertConnections, &columns.insert()).await?
         };
         all_written(inserted, new.len())
     }
@@ -378,12 +378,12 @@ impl Transaction<'_> {
     /// Inserts mentions that are known to be new: their connections are locked, or new themselves.
     async fn insert_mentions(&self, mentions: &[&MentionNode], plan: &ConnectionPlan) -> Result<(), StoreError> {
         let inserted = if self.copies && mentions.len() >= COPY_FROM_ROWS {
-            self.connection.copy(Statement::CopyMentions, copy::mentions(mentions, plan.connections())).await?
+            self.session.copy(Statement::CopyMentions, copy::mentions(mentions, plan.connections())).await?
         } else if mentions.is_empty() {
             0
         } else {
             let columns = MentionColumns::new(mentions.iter().copied(), plan.connections());
-            self.connection.execute(Statement::InsertMentions, &columns.insert()).await?
+            self.session.execute(Statement::InsertMentions, &columns.insert()).await?
         };
         all_written(inserted, mentions.len())
     }
@@ -479,7 +479,7 @@ impl Transaction<'_> {
         if nothing {
             return Ok(Vec::new());
         }
-        Ok(self.connection.query(statement, &parameters).await?)
+        Ok(self.session.query(statement, &parameters).await?)
     }
 
     /// Writes rows unless there are none; each must be there.
@@ -492,7 +492,7 @@ impl Transaction<'_> {
         if rows == 0 {
             return Ok(());
         }
-        all_written(self.connection.execute(statement, &parameters).await?, rows)
+        all_written(self.session.execute(statement, &parameters).await?, rows)
     }
 }
 

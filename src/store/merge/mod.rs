@@ -22,10 +22,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::commit::{LAST_TRY, rejection};
-use super::connection::Connection;
 use super::ending::CommitAnswer;
 use super::fence::Fate;
 use super::retry::{Next, Tries, after_failure};
+use super::session::Session;
 use super::{Store, StoreError, answer};
 use crate::batch::Planned;
 use crate::failpoint::failpoint;
@@ -175,20 +175,20 @@ impl Store {
         tried.instrument(span).await
     }
 
-    /// One transaction, from its connection to the answer to its commit.
+    /// One transaction, from its session to the answer to its commit.
     async fn attempt_merges(&self, attempt: Uuid, merges: &[EntityMerge], deadline: Instant) -> Attempted {
         let start = Instant::now();
-        let mut connection = match self.connection().await {
-            Ok(connection) => connection,
+        let mut session = match self.session().await {
+            Ok(session) => session,
             Err(error) => return Attempted::Failed(error),
         };
         let pool_wait = start.elapsed();
-        let attempted = self.attempt_merges_on(&mut connection, attempt, merges, deadline).await;
+        let attempted = self.attempt_merges_on(&mut session, attempt, merges, deadline).await;
         let took = start.elapsed();
         if took > self.slow_transaction {
             tracing::warn!(
                 %attempt, merges = merges.len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
-                pool_wait_ms = pool_wait.as_millis() as u64, statements = %connection.timeline, "slow merge"
+                pool_wait_ms = pool_wait.as_millis() as u64, statements = %session.timeline, "slow merge"
             );
         }
         attempted
@@ -196,24 +196,24 @@ impl Store {
 
     async fn attempt_merges_on(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         attempt: Uuid,
         merges: &[EntityMerge],
         deadline: Instant,
     ) -> Attempted {
-        let written = AssertUnwindSafe(self.write_merges(connection, attempt, merges, deadline)).catch_unwind();
+        let written = AssertUnwindSafe(self.write_merges(session, attempt, merges, deadline)).catch_unwind();
         let done = match written.await.unwrap_or(Err(StoreError::Panicked)) {
             Ok(done) => done,
             Err(error) => {
-                let error = self.clean_up(connection, error).await;
+                let error = self.clean_up(session, error).await;
                 return Attempted::Failed(self.explain(error).await);
             }
         };
         if done.folds.pairs().is_empty() {
-            self.roll_back(connection).await;
+            self.roll_back(session).await;
             return Attempted::Committed(done);
         }
-        match self.commit_attempt(connection, attempt).await {
+        match self.commit_attempt(session, attempt).await {
             CommitAnswer::Committed => Attempted::Committed(done),
             CommitAnswer::Aborted(error) => Attempted::Failed(error),
             CommitAnswer::None(error) => Attempted::Lost(done, error),
@@ -223,22 +223,22 @@ impl Store {
     /// Everything up to the commit.
     async fn write_merges(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         attempt: Uuid,
         merges: &[EntityMerge],
         deadline: Instant,
     ) -> Result<Merged, StoreError> {
         let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
-        connection.enter_transaction();
-        answer(self.silence().min(limit), connection.prepare()).await?.map_err(StoreError::Begin)?;
-        let (begin, as_of) = (self.begin(connection), self.as_of.now());
-        let transaction = MergeTransaction { connection, begin: &begin, as_of };
+        session.enter_transaction();
+        answer(self.silence().min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
+        let (begin, as_of) = (self.begin(session), self.as_of.now());
+        let transaction = MergeTransaction { session, begin: &begin, as_of };
         let written = Box::pin(async {
             let done = transaction.write(attempt, merges).await;
             failpoint("store::merge");
             done
         });
-        connection.while_answering(self.silence(), limit, written).await
+        session.while_answering(self.silence(), limit, written).await
     }
 }
 

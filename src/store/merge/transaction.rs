@@ -27,7 +27,7 @@ use super::super::columns::{
     ConnectionColumns, EntityColumns, EntityKeyColumns, entity_by_id, entity_by_key, mention_at, ordinal,
     stored_mention, time, uuid_set,
 };
-use super::super::connection::Connection;
+use super::super::session::Session;
 use super::super::statement::Statement;
 use super::super::transaction::{all_written, connection_key, ids};
 use super::sql::{self, Sql};
@@ -53,7 +53,7 @@ pub(super) struct Merged {
 /// The settings of one transaction.
 #[derive(Debug)]
 pub(super) struct MergeTransaction<'a> {
-    pub(super) connection: &'a Connection,
+    pub(super) session: &'a Session,
     pub(super) begin: &'a str,
     pub(super) as_of: Timestamp,
 }
@@ -61,11 +61,11 @@ pub(super) struct MergeTransaction<'a> {
 impl MergeTransaction<'_> {
     /// Carries merges out, as if one after the other.
     pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Merged, StoreError> {
-        let (settled, lock) = (&self.connection.settled_attempts, self.connection.merge_lock());
+        let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
         let (begun, alone) = futures::join!(
-            self.connection.batch(self.begin),
-            self.connection.execute(Statement::RecordAttempt, &parameters),
+            self.session.batch(self.begin),
+            self.session.execute(Statement::RecordAttempt, &parameters),
         );
         begun.map_err(StoreError::Begin)?;
         alone?;
@@ -95,11 +95,11 @@ impl MergeTransaction<'_> {
             by_key.push(key, false);
         }
         let mut found = HashMap::default();
-        for row in self.connection.query(Statement::EntitiesByKey, &by_key.parameters()).await? {
+        for row in self.session.query(Statement::EntitiesByKey, &by_key.parameters()).await? {
             let key = keys[ordinal(&row)? as usize];
             found.insert(EntityName::Key(key.clone()), entity_by_key(&row, key, false)?);
         }
-        for row in self.connection.query(Statement::EntitiesById, &[&wanted_ids]).await? {
+        for row in self.session.query(Statement::EntitiesById, &[&wanted_ids]).await? {
             found.insert(EntityName::Id(row.try_get(0)?), entity_by_id(&row)?);
         }
         Ok(found)
@@ -110,10 +110,10 @@ impl MergeTransaction<'_> {
         let (from, into): (Vec<Uuid>, Vec<Uuid>) = folds.pairs().into_iter().unzip();
         self.lock_entities(&[&from[..], &into].concat()).await?;
         // Not before the locks: who referred to these entities until now is seen.
-        self.connection.client().batch_execute(sql::ALLOW_BITMAPS).await?;
+        self.session.client().batch_execute(sql::ALLOW_BITMAPS).await?;
         let restaurants = self.restaurants_with(folds).await?;
         let named = self.connections_with(folds).await?;
-        self.connection.client().batch_execute(sql::FORBID_BITMAPS).await?;
+        self.session.client().batch_execute(sql::FORBID_BITMAPS).await?;
         self.lock_entities(&restaurants).await?;
         let entities = self.read_entities(&[&from[..], &into, &restaurants].concat()).await?;
         let connections = folds.connections(self.lock_connections(folds, named).await?);
@@ -129,7 +129,7 @@ impl MergeTransaction<'_> {
         // In the order of their Google ids, like every writer; one that moves goes with its row.
         writes.sort_by(|left, right| left.google_place_id().cmp(&right.google_place_id()));
         let columns = EntityColumns::new(&writes);
-        let updated = self.connection.execute(Statement::UpdateEntities, &columns.update()).await?;
+        let updated = self.session.execute(Statement::UpdateEntities, &columns.update()).await?;
         if updated != writes.len() as u64 {
             return Err(StoreError::VanishedRow);
         }
@@ -145,7 +145,7 @@ impl MergeTransaction<'_> {
     async fn read_entities(&self, ids: &[Uuid]) -> Result<Vec<StoredEntity>, StoreError> {
         let distinct: HashSet<Uuid> = ids.iter().copied().collect();
         let ids: Vec<Uuid> = distinct.into_iter().collect();
-        let rows = self.connection.query(Statement::EntitiesById, &[&ids]).await?;
+        let rows = self.session.query(Statement::EntitiesById, &[&ids]).await?;
         rows.iter().map(entity_by_id).collect()
     }
 
@@ -222,12 +222,12 @@ impl MergeTransaction<'_> {
     /// Of mentions that both connections of a pair have, the row that does not stay.
     async fn outdated_duplicates(&self, others: &[Uuid], stay: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let Sql(name, text) = sql::DUPLICATES;
-        let text = text.replace("{schema}", self.connection.schema());
+        let text = text.replace("{schema}", self.session.schema());
         let parameters: [&(dyn ToSql + Sync); 2] = [&others, &stay];
         // Row by row: there may be as many as a connection has mentions.
-        let rows = self.connection.measured(name, async {
+        let rows = self.session.measured(name, async {
             let mut outdated = Vec::new();
-            let rows = self.connection.client().query_raw(&text, parameters.iter().copied()).await?;
+            let rows = self.session.client().query_raw(&text, parameters.iter().copied()).await?;
             let mut rows = std::pin::pin!(rows);
             while let Some(row) = rows.try_next().await? {
                 outdated.push(outdated_of(&row));
@@ -270,7 +270,7 @@ impl MergeTransaction<'_> {
             })
             .collect();
         let columns = ConnectionColumns::new(&writes, plan.connections());
-        self.connection.execute(Statement::UpdateConnections, &columns.update()).await?;
+        self.session.execute(Statement::UpdateConnections, &columns.update()).await?;
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl MergeTransaction<'_> {
     async fn figures(&self, ids: &[Uuid]) -> Result<Vec<ConnectionMetrics<'static>>, StoreError> {
         let since = days_before(self.as_of, RECENT_DAYS);
         let counted = self.query(sql::COUNT_MENTIONS, &[&ids, &since, &self.as_of]).await?;
-        let best = self.connection.query(Statement::RereadTop, &[&ids]).await?;
+        let best = self.session.query(Statement::RereadTop, &[&ids]).await?;
         let mut figures = Vec::with_capacity(ids.len());
         for row in counted {
             figures.push(ConnectionMetrics {
@@ -320,19 +320,19 @@ impl MergeTransaction<'_> {
             self.execute(sql::TURN_CONNECTION_REDIRECTS, &[&from, &into]).await?;
             self.touch(sql::ADD_CONNECTION_REDIRECTS, &[&from, &into], from.len()).await?;
         }
-        let generation = format!("{}.graphsink_merge_generation", self.connection.schema());
+        let generation = format!("{}.graphsink_merge_generation", self.session.schema());
         self.query(sql::ADVANCE_GENERATION, &[&generation]).await?;
         Ok(())
     }
 
     async fn query(&self, Sql(name, text): Sql, parameters: &Parameters<'_>) -> Result<Vec<Row>, StoreError> {
-        let text = text.replace("{schema}", self.connection.schema());
-        Ok(self.connection.measured(name, self.connection.client().query(&text, parameters)).await?)
+        let text = text.replace("{schema}", self.session.schema());
+        Ok(self.session.measured(name, self.session.client().query(&text, parameters)).await?)
     }
 
     async fn execute(&self, Sql(name, text): Sql, parameters: &Parameters<'_>) -> Result<u64, StoreError> {
-        let text = text.replace("{schema}", self.connection.schema());
-        Ok(self.connection.measured(name, self.connection.client().execute(&text, parameters)).await?)
+        let text = text.replace("{schema}", self.session.schema());
+        Ok(self.session.measured(name, self.session.client().execute(&text, parameters)).await?)
     }
 
     /// Writes so many rows; each must be there.

@@ -1,4 +1,4 @@
-//! One connection: its prepared statements, and whether it may be used again.
+//! One session: its prepared statements, and whether it may be used again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use crate::tls::Tls;
 
 /// A plan made on an empty table is good for that many rows, whichever index it picked.
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
-/// See [`Connection::plans_are_stale`]. Planning all statements takes a few milliseconds.
+/// See [`Session::plans_are_stale`]. Planning all statements takes a few milliseconds.
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 
 /// To come back to before connections are locked.
@@ -45,26 +45,26 @@ fn lock_key(purpose: &str, schema: &str) -> i64 {
 
 /// Makes connections for the pool.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionManager {
+pub(crate) struct SessionManager {
     connector: Connector,
     tls: Tls,
     schema: Arc<str>,
 }
 
-impl ConnectionManager {
+impl SessionManager {
     /// `schema` is a quoted identifier.
     pub(crate) fn new(connector: Connector, tls: Tls, schema: Arc<str>) -> Self {
         Self { connector, tls, schema }
     }
 }
 
-impl bb8::ManageConnection for ConnectionManager {
-    type Connection = Connection;
+impl bb8::ManageConnection for SessionManager {
+    type Connection = Session;
     type Error = StoreError;
 
-    async fn connect(&self) -> Result<Connection, StoreError> {
+    async fn connect(&self) -> Result<Session, StoreError> {
         let client = self.connector.connect().await?;
-        Ok(Connection {
+        Ok(Session {
             client,
             tls: self.tls.clone(),
             schema: Arc::clone(&self.schema),
@@ -82,14 +82,14 @@ impl bb8::ManageConnection for ConnectionManager {
         })
     }
 
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        self.connector.is_valid(&mut connection.client).await
+    async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
+        self.connector.is_valid(&mut session.client).await
     }
 
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.in_transaction
-            || connection.is_out_of_step.load(Ordering::Relaxed)
-            || self.connector.has_broken(&mut connection.client)
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.in_transaction
+            || session.is_out_of_step.load(Ordering::Relaxed)
+            || self.connector.has_broken(&mut session.client)
     }
 }
 
@@ -100,40 +100,40 @@ struct Statements {
     prepared: HashMap<Statement, Prepared>,
 }
 
-/// A connection of the pool.
+/// A session of the pool.
 ///
 /// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed
 /// `commit` or `rollback`. A future that is dropped in between leaves it true, and the pool throws
-/// the connection away instead of handing a half-done transaction to somebody else.
-pub(crate) struct Connection {
+/// the session away instead of handing a half-done transaction to somebody else.
+pub(crate) struct Session {
     client: Client,
     tls: Tls,
     schema: Arc<str>,
     place_lock: i64,
     merge_lock: i64,
-    /// Rows that this engine had written when this connection's plans were made, and when.
+    /// Rows that this engine had written when this session's plans were made, and when.
     planned: Option<(u64, Instant)>,
     names: StatementNames,
     statements: Option<Statements>,
-    /// Attempts of this connection whose fate is known; the next transaction deletes their rows.
+    /// Attempts of this session whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
     in_transaction: bool,
-    /// Whether answers may be taken for those of later statements: see [`Connection::copy`].
+    /// Whether answers may be taken for those of later statements: see [`Session::copy`].
     is_out_of_step: AtomicBool,
     opened: Instant,
     /// When a statement was last answered, in microseconds since `opened`.
     last_answer: AtomicU64,
-    /// What was run since the connection was taken from the pool.
+    /// What was run since the session was taken from the pool.
     pub(super) timeline: Timeline,
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("in_transaction", &self.in_transaction).finish_non_exhaustive()
+        f.debug_struct("Session").field("in_transaction", &self.in_transaction).finish_non_exhaustive()
     }
 }
 
-impl Connection {
+impl Session {
     /// The schema as a quoted identifier.
     pub(crate) fn schema(&self) -> &str {
         &self.schema
@@ -249,7 +249,7 @@ impl Connection {
     ///
     /// Send it when nothing else is unanswered. Where the server refuses it before it takes rows, it answers twice (the
     /// driver sends two `Sync`, and only one that comes amid rows is ignored), and the driver takes the second answer for
-    /// that of the next statement. Such a connection is not used again, and what it said after the copy counts for nothing:
+    /// that of the next statement. Such a session is not used again, and what it said after the copy counts for nothing:
     /// look at the copy's own answer first.
     pub(crate) async fn copy(&self, statement: Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
         self.measured(statement.as_str(), async {
@@ -269,7 +269,7 @@ impl Connection {
         self.measured(statement.as_str(), self.prepared(statement).execute(&self.client, parameters)).await
     }
 
-    /// Runs `work`, statements on this connection, as long as the server goes on answering: no longer
+    /// Runs `work`, statements on this session, as long as the server goes on answering: no longer
     /// than `silence` without an answer, and no longer than `limit` in all.
     pub(crate) async fn while_answering<T, E: From<StoreError>>(
         &self,
@@ -323,18 +323,18 @@ mod tests {
         let server = EmbeddedServer::temporary().await.unwrap();
         let config = Config::builder(server.url("postgres")).build().unwrap();
         crate::Migrations::all().run(&config).await.unwrap();
-        let manager = ConnectionManager::new(Connector::new(&config), config.tls, "public".into());
-        let [mut connection, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
-        connection.prepare().await.unwrap();
+        let manager = SessionManager::new(Connector::new(&config), config.tls, "public".into());
+        let [mut session, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
+        session.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
-        assert_eq!(connection.copy(Statement::CopyMentions, nothing()).await.unwrap(), 0);
-        assert!(!manager.has_broken(&mut connection));
+        assert_eq!(session.copy(Statement::CopyMentions, nothing()).await.unwrap(), 0);
+        assert!(!manager.has_broken(&mut session));
         holder.batch("begin; lock table mentions in share mode").await.unwrap();
-        connection.batch("set lock_timeout = '1ms'").await.unwrap();
-        let refused = connection.copy(Statement::CopyMentions, nothing()).await.unwrap_err();
+        session.batch("set lock_timeout = '1ms'").await.unwrap();
+        let refused = session.copy(Statement::CopyMentions, nothing()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
-        assert!(manager.has_broken(&mut connection));
-        let other = connection.client.query("select 1 where false", &[]).await;
+        assert!(manager.has_broken(&mut session));
+        let other = session.client.query("select 1 where false", &[]).await;
         assert!(other.is_err(), "the driver keeps step now: `is_out_of_step` is not needed any more");
     }
 
@@ -355,25 +355,25 @@ mod tests {
         }
         let connect = async |parameters: &str| {
             let config = Config::builder(server.url("postgres") + parameters).build().unwrap();
-            ConnectionManager::new(Connector::new(&config), config.tls, "public".into()).connect().await
+            SessionManager::new(Connector::new(&config), config.tls, "public".into()).connect().await
         };
         let plain = connect("?sslmode=disable").await.unwrap();
         plain.client.batch_execute("alter system set ssl = on").await.unwrap();
         plain.client.batch_execute("select pg_reload_conf()").await.unwrap();
-        let connection = loop {
+        let session = loop {
             // The postmaster reads its files when it gets round to it.
             match connect("?sslmode=require").await {
-                Ok(connection) => break connection,
+                Ok(session) => break session,
                 Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
             }
         };
-        let statement = connection.client.batch_execute("select pg_sleep(600)");
+        let statement = session.client.batch_execute("select pg_sleep(600)");
         let ask = async {
             let running = "select from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()";
             while plain.client.execute(running, &[]).await.unwrap() == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            connection.cancel();
+            session.cancel();
         };
         let both = futures::future::join(statement, ask);
         let (ended, ()) = tokio::time::timeout(Duration::from_mins(1), both).await.expect("it is cancelled");

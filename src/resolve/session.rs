@@ -90,18 +90,18 @@ const PAGE: &str = "
     order by e.name, e.type
     limit $4";
 
-/// A connection with its statements.
+/// A session with its statements.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Session {
     pub(super) client: Client,
     /// Prepared when they are first needed.
     pub(super) statements: Option<Statements>,
-    /// While statements are being prepared, and from before `begin` to the confirmed `commit`: a connection that is
+    /// While statements are being prepared, and from before `begin` to the confirmed `commit`: a session that is
     /// dropped in between is not used again.
     pub(super) is_busy: bool,
 }
 
-/// The statements of one connection.
+/// The statements of one session.
 #[derive(Debug)]
 pub(super) struct Statements {
     /// Whether the session knows them by name.
@@ -163,19 +163,19 @@ pub(super) struct Manager {
 }
 
 impl ManageConnection for Manager {
-    type Connection = Connection;
+    type Connection = Session;
     type Error = StoreError;
 
-    async fn connect(&self) -> Result<Connection, StoreError> {
+    async fn connect(&self) -> Result<Session, StoreError> {
         let client = self.connector.connect().await?;
-        Ok(Connection { client, statements: None, is_busy: false })
+        Ok(Session { client, statements: None, is_busy: false })
     }
 
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        self.connector.is_valid(&mut connection.client).await
+    async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
+        self.connector.is_valid(&mut session.client).await
     }
 
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.is_busy || self.connector.has_broken(&mut connection.client)
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.is_busy || self.connector.has_broken(&mut session.client)
     }
 }
