@@ -75,7 +75,7 @@ impl Submission {
 
 /// Whether units are accepted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Life {
+pub(crate) enum Lifecycle {
     Open,
     /// No more are accepted; those that were take their course.
     Closed,
@@ -166,12 +166,12 @@ impl InFlight {
     }
 
     /// Whether units are accepted.
-    pub(crate) fn life(&self) -> Life {
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
         match self.given_up.get() {
-            Some(UnavailableCause::ShutDown) => Life::ShutDown,
-            Some(_) => Life::Failed,
-            None if *self.closed.read().unwrap_or_else(PoisonError::into_inner) => Life::Closed,
-            None => Life::Open,
+            Some(UnavailableCause::ShutDown) => Lifecycle::ShutDown,
+            Some(_) => Lifecycle::Failed,
+            None if *self.closed.read().unwrap_or_else(PoisonError::into_inner) => Lifecycle::Closed,
+            None => Lifecycle::Open,
         }
     }
 

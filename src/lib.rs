@@ -98,7 +98,6 @@ mod connection_string;
 mod engine;
 mod error;
 mod failpoint;
-mod familiar;
 pub mod guide;
 mod hash;
 mod in_flight;
@@ -106,6 +105,7 @@ mod in_flight;
 pub mod loader;
 mod merge;
 mod outcome;
+mod recent_writes;
 mod record;
 #[cfg(feature = "resolver")]
 pub mod resolve;

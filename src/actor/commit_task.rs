@@ -149,8 +149,8 @@ impl EpochObserver for CommitTask {
         let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
         self.shared.counters.named(epoch.connections.rows().len(), named.map(|(slot, row)| (*slot, row.id)));
         self.shared.listeners.committed(epoch, written);
-        let said = epoch.units().iter().flat_map(|unit| &unit.said);
-        self.shared.said_of_entities.remember(said.map(|said| said.what));
+        let hashes = epoch.units().iter().flat_map(|unit| &unit.fact_hashes);
+        self.shared.recent_writes.remember(hashes.map(|hash| hash.fact));
     }
 
     fn given_up(&mut self, units: &[usize]) {

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::routing::{Routing, Way};
+use super::routing::{LaneChoice, Routing};
 use crate::failpoint::failpoint;
-use crate::familiar::Familiar;
 use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::recent_writes::RecentWrites;
 use crate::telemetry;
 use crate::unit::Unit;
 
@@ -75,7 +75,7 @@ struct Sealed {
 #[derive(Debug)]
 pub(super) struct Dispatch {
     in_flight: Arc<InFlight>,
-    said_of_entities: Arc<Familiar>,
+    recent_writes: Arc<RecentWrites>,
     max_batch_rows: usize,
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
@@ -87,13 +87,13 @@ pub(super) struct Dispatch {
 impl Dispatch {
     pub(super) fn new(
         in_flight: Arc<InFlight>,
-        said_of_entities: Arc<Familiar>,
+        recent_writes: Arc<RecentWrites>,
         lanes: usize,
         max_batch_rows: usize,
     ) -> Self {
         Self {
             in_flight,
-            said_of_entities,
+            recent_writes,
             max_batch_rows,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             sealed: BTreeMap::new(),
@@ -163,14 +163,14 @@ impl Dispatch {
     /// Sends a unit on its way; or holds it, if it `may_wait`, where it would meet others in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
         let keys = self.keys(&submission.unit);
-        let lane = match self.routing.way(&keys) {
-            Way::Any => self.emptiest_lane(),
-            Way::Several(_) if may_wait => {
+        let lane = match self.routing.lane_choice(&keys) {
+            LaneChoice::Any => self.emptiest_lane(),
+            LaneChoice::Several(_) if may_wait => {
                 tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
                 self.held.push_back(submission);
                 return;
             }
-            Way::Lane(lane) | Way::Several(lane) => lane,
+            LaneChoice::Lane(lane) | LaneChoice::Several(lane) => lane,
         };
         self.route(submission, lane, keys, workers);
     }
@@ -190,8 +190,8 @@ impl Dispatch {
         if !self.routing.is_choice() {
             return Vec::new();
         }
-        let known = self.said_of_entities.expects(unit.said.iter().map(|said| said.what));
-        let news = unit.said.iter().zip(known).filter(|(_, known)| !known).map(|(said, _)| said.entity);
+        let known = self.recent_writes.expects(unit.fact_hashes.iter().map(|hash| hash.fact));
+        let news = unit.fact_hashes.iter().zip(known).filter(|(_, known)| !known).map(|(hash, _)| hash.entity);
         let mut keys: Vec<u64> = std::iter::once(unit.affinity).chain(news).collect();
         keys.dedup();
         keys

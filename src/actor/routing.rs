@@ -28,7 +28,7 @@ struct UnderWay {
 
 /// Where a unit should go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum LaneChoice {
     /// Nobody under way shares a key with it.
     Any,
     /// Others with its keys are there.
@@ -48,12 +48,12 @@ impl Routing {
     }
 
     /// Where a unit with these keys should go; the first of them counts most.
-    pub(super) fn way(&self, keys: &[u64]) -> Way {
+    pub(super) fn lane_choice(&self, keys: &[u64]) -> LaneChoice {
         let mut lanes = keys.iter().filter_map(|key| self.under_way.get(key)).map(|under_way| under_way.lane);
         match lanes.next() {
-            None => Way::Any,
-            Some(first) if lanes.all(|lane| lane == first) => Way::Lane(first),
-            Some(first) => Way::Several(first),
+            None => LaneChoice::Any,
+            Some(first) if lanes.all(|lane| lane == first) => LaneChoice::Lane(first),
+            Some(first) => LaneChoice::Several(first),
         }
     }
 
@@ -92,18 +92,18 @@ mod tests {
     #[test]
     fn units_that_share_a_key_go_to_one_lane() {
         let mut routing = Routing::new(2);
-        assert_eq!(routing.way(&[1, 2]), Way::Any);
+        assert_eq!(routing.lane_choice(&[1, 2]), LaneChoice::Any);
         routing.enter(0, &[1, 2]);
         routing.enter(1, &[3]);
-        assert_eq!(routing.way(&[2, 9]), Way::Lane(0));
-        assert_eq!(routing.way(&[3, 1]), Way::Several(1));
+        assert_eq!(routing.lane_choice(&[2, 9]), LaneChoice::Lane(0));
+        assert_eq!(routing.lane_choice(&[3, 1]), LaneChoice::Several(1));
         // Somebody goes there all the same; key 1 stays where it is.
         routing.enter(1, &[3, 1]);
         routing.leave(&[1, 2]);
-        assert_eq!(routing.way(&[1]), Way::Lane(0), "another one is under way");
+        assert_eq!(routing.lane_choice(&[1]), LaneChoice::Lane(0), "another one is under way");
         routing.leave(&[3, 1]);
-        assert_eq!(routing.way(&[1, 2]), Way::Any);
-        assert_eq!(routing.way(&[3]), Way::Lane(1));
+        assert_eq!(routing.lane_choice(&[1, 2]), LaneChoice::Any);
+        assert_eq!(routing.lane_choice(&[3]), LaneChoice::Lane(1));
         routing.leave(&[3]);
         assert!(routing.is_empty());
     }
@@ -119,10 +119,10 @@ mod tests {
                     let (_, keys) = under_way.remove(0);
                     routing.leave(&keys);
                 }
-                let lane = match routing.way(&keys) {
-                    Way::Any => number % 3,
-                    Way::Lane(lane) => lane,
-                    Way::Several(_) => continue,
+                let lane = match routing.lane_choice(&keys) {
+                    LaneChoice::Any => number % 3,
+                    LaneChoice::Lane(lane) => lane,
+                    LaneChoice::Several(_) => continue,
                 };
                 for (other, others) in &under_way {
                     prop_assert!(*other == lane || others.iter().all(|key| !keys.contains(key)));

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use super::ActorKind;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
-use crate::familiar::Familiar;
 use crate::in_flight::InFlight;
+use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::Store;
 
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
     /// What committed units said of entities lately: no transaction is likely to write that.
-    pub(crate) said_of_entities: Arc<Familiar>,
+    pub(crate) recent_writes: Arc<RecentWrites>,
     /// Merges of entities take turns; true when there are to be no more.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.

@@ -94,8 +94,8 @@ impl Supervisor {
         alive: tokio::sync::oneshot::Sender<()>,
         give_up: Arc<tokio::sync::Notify>,
     ) -> Self {
-        let (in_flight, said) = (Arc::clone(&shared.in_flight), Arc::clone(&shared.said_of_entities));
-        let dispatch = Dispatch::new(in_flight, said, shared.lanes.len(), shared.max_batch_rows);
+        let (in_flight, recent_writes) = (Arc::clone(&shared.in_flight), Arc::clone(&shared.recent_writes));
+        let dispatch = Dispatch::new(in_flight, recent_writes, shared.lanes.len(), shared.max_batch_rows);
         Self { shared, dispatch, children: None, incarnations: 0, current: HashMap::default(), _alive: alive, give_up }
     }
 

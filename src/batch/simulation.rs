@@ -300,35 +300,35 @@ impl Tables {
 
 /// One thing that a unit says. `by_id`: by the id, if the row exists by then.
 #[derive(Debug, Clone)]
-enum Said {
+enum Drawn {
     Restaurant { name: u8, by_id: bool, alias: Option<u8>, attribute: Option<u8>, place: Option<(u8, bool, i64)> },
     Dish { name: u8, by_id: bool, alias: Option<u8> },
     Connection { of: (u8, u8, Option<u8>), by_id: bool, ends_by_id: bool, category: Option<u8>, menu: bool },
     Mention { of: (u8, u8, Option<u8>), by_id: bool, source: u8, thread: u8, upvotes: i32, created: i64, observed: i64 },
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn drawn() -> impl Strategy<Value = Drawn> {
     let of = || (0_u8..2, 0_u8..3, proptest::option::weighted(0.3, 0_u8..2));
     let place = (0_u8..3, any::<bool>(), 0_i64..3);
     prop_oneof![
         1 => (0_u8..3, any::<bool>(), any::<Option<bool>>(), proptest::option::of(0_u8..3), proptest::option::of(place))
             .prop_map(|(name, by_id, alias, attribute, place)| {
-                Said::Restaurant { name, by_id, alias: alias.map(u8::from), attribute, place }
+                Drawn::Restaurant { name, by_id, alias: alias.map(u8::from), attribute, place }
             }),
         1 => (0_u8..3, any::<bool>(), proptest::option::of(0_u8..3))
-            .prop_map(|(name, by_id, alias)| Said::Dish { name, by_id, alias }),
+            .prop_map(|(name, by_id, alias)| Drawn::Dish { name, by_id, alias }),
         1 => (of(), any::<bool>(), any::<bool>(), proptest::option::of(0_u8..3), any::<bool>())
-            .prop_map(|(of, by_id, ends_by_id, category, menu)| Said::Connection { of, by_id, ends_by_id, category, menu }),
+            .prop_map(|(of, by_id, ends_by_id, category, menu)| Drawn::Connection { of, by_id, ends_by_id, category, menu }),
         3 => (of(), any::<bool>(), 0_u8..8, 0_u8..4, -2_i32..6, 0_i64..61, 0_i64..3).prop_map(
             |(of, by_id, source, thread, upvotes, created, observed)| {
-                Said::Mention { of, by_id, source, thread, upvotes, created, observed }
+                Drawn::Mention { of, by_id, source, thread, upvotes, created, observed }
             }
         ),
     ]
 }
 
 /// A unit that says all this of rows as they are named in the tables.
-fn unit(said: &[Said], tables: &Tables) -> Arc<crate::unit::Unit> {
+fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
     let mut unit = UnitOfWork::new();
     let entity = |unit: &mut UnitOfWork, entity_type, name: String, by_id: bool| match tables.id(entity_type, &name) {
         Some(id) if by_id => unit.existing_entity(id).handle(),
@@ -357,7 +357,7 @@ fn unit(said: &[Said], tables: &Tables) -> Arc<crate::unit::Unit> {
     };
     for said in said.iter().cloned() {
         match said {
-            Said::Restaurant { name, by_id, alias, attribute, place } => {
+            Drawn::Restaurant { name, by_id, alias, attribute, place } => {
                 let attribute =
                     attribute.map(|name| entity(&mut unit, EntityType::RestaurantAttribute, format!("p{name}"), by_id));
                 let own = entity(&mut unit, EntityType::Restaurant, restaurant(name), by_id);
@@ -377,13 +377,13 @@ fn unit(said: &[Said], tables: &Tables) -> Arc<crate::unit::Unit> {
                     builder.place(place);
                 }
             }
-            Said::Dish { name, by_id, alias } => {
+            Drawn::Dish { name, by_id, alias } => {
                 let own = entity(&mut unit, EntityType::DishOrCategory, dish(name), by_id);
                 if let Some(alias) = alias {
                     unit.again(own).alias(dish(alias));
                 }
             }
-            Said::Connection { of, by_id, ends_by_id, category, menu } => {
+            Drawn::Connection { of, by_id, ends_by_id, category, menu } => {
                 let category = category.map(|name| entity(&mut unit, EntityType::DishOrCategory, dish(name), by_id));
                 let own = match existing(of).filter(|_| by_id) {
                     Some(id) => unit.existing_connection(id).handle(),
@@ -395,7 +395,7 @@ fn unit(said: &[Said], tables: &Tables) -> Arc<crate::unit::Unit> {
                 }
                 builder.handle();
             }
-            Said::Mention { of, by_id, source, thread, upvotes, created, observed } => {
+            Drawn::Mention { of, by_id, source, thread, upvotes, created, observed } => {
                 let source_type = if source % 2 == 0 { SourceType::Post } else { SourceType::Comment };
                 let mention = Mention::new(source_type, format!("s{}", source / 2), "u", "s", at(created))
                     .thread(format!("t{thread}"))
@@ -441,7 +441,7 @@ fn nobody(_: &mut Tables) {}
 
 /// Writes units in epochs of the given sizes; before every second epoch's locks, another writer is
 /// faster with the first unit of the next.
-fn check_any_grouping(units: &[Vec<Said>], sizes: &[usize], races: bool) -> TestCaseResult {
+fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> TestCaseResult {
     let mut grouped = Tables::default();
     let mut rest = units;
     let mut sizes = sizes.iter().copied().cycle();
@@ -485,7 +485,7 @@ proptest! {
 
     #[test]
     fn any_grouping_leaves_what_each_unit_alone_leaves(
-        units in vec(vec(said(), 1..6), 1..14),
+        units in vec(vec(drawn(), 1..6), 1..14),
         sizes in vec(1_usize..5, 1..4),
         races in any::<bool>(),
     ) {

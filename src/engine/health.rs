@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::{ActorKind, Shared};
 use crate::config::Config;
-use crate::in_flight::Life;
+use crate::in_flight::Lifecycle;
 use crate::record::Timestamp;
 
 /// An actor gives a sign of life every half second, between other work. One that is silent for that long hangs.
@@ -147,7 +147,7 @@ pub struct Backlog {
 
 impl Health {
     pub(super) fn of(shared: &Shared, config: &Config) -> Self {
-        let status = EngineStatus::from(shared.in_flight.life());
+        let status = EngineStatus::from(shared.in_flight.lifecycle());
         let (counted, pulse) = (shared.counters.snapshot(), &shared.pulse);
         let ended = matches!(status, EngineStatus::Stopped | EngineStatus::Failed);
         let actor = |actor: ActorKind| {
@@ -214,13 +214,13 @@ impl Health {
     }
 }
 
-impl From<Life> for EngineStatus {
-    fn from(life: Life) -> Self {
-        match life {
-            Life::Open => Self::Running,
-            Life::Closed => Self::Draining,
-            Life::ShutDown => Self::Stopped,
-            Life::Failed => Self::Failed,
+impl From<Lifecycle> for EngineStatus {
+    fn from(lifecycle: Lifecycle) -> Self {
+        match lifecycle {
+            Lifecycle::Open => Self::Running,
+            Lifecycle::Closed => Self::Draining,
+            Lifecycle::ShutDown => Self::Stopped,
+            Lifecycle::Failed => Self::Failed,
         }
     }
 }

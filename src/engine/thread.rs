@@ -73,16 +73,16 @@ fn run(config: &Config, started: oneshot::Sender<StartResult>) {
     };
     // Ends with the runtime.
     runtime.spawn(shared.store.clone().keep_forgetting_attempts());
-    let _last_will = LastWill(Arc::clone(&shared));
+    let _settle_on_drop = SettleOnDrop(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));
     // Commits that are still under way were given up; their connections close with the runtime.
     runtime.shutdown_timeout(Duration::from_millis(500));
 }
 
 /// However the thread ends, no receipt waits for ever.
-struct LastWill(Arc<Shared>);
+struct SettleOnDrop(Arc<Shared>);
 
-impl Drop for LastWill {
+impl Drop for SettleOnDrop {
     fn drop(&mut self) {
         self.0.in_flight.close();
         self.0.in_flight.abandon(&UnavailableCause::EngineFailed);
@@ -106,7 +106,7 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         counters,
         store,
         listeners: CommitListeners::default(),
-        said_of_entities: Arc::default(),
+        recent_writes: Arc::default(),
         merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),

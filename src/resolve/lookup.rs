@@ -54,7 +54,7 @@ pub(crate) struct StoredEntity {
 
 /// An entity that an alias led to.
 #[derive(Debug)]
-pub(crate) struct Called {
+pub(crate) struct AliasMatch {
     pub(crate) entity: StoredEntity,
     /// Whether it is known to be called what the author wrote.
     pub(crate) known: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Called {
     pub(crate) by_name: bool,
 }
 
-impl Called {
+impl AliasMatch {
     /// How likely it is the one that is at this place.
     pub(crate) fn confidence(&self, place: &Address) -> f64 {
         let alone = if self.by_name { ALIAS_CONFIDENCE } else { TEXT_CONFIDENCE };
@@ -78,7 +78,7 @@ pub(crate) enum Found {
     Exact(Uuid, Option<String>, bool),
     /// Entities with the name or the author's text as an alias; and where evidence speaks against all of these, others
     /// as for `Fuzzy`.
-    Alias(Vec<Called>, Vec<StoredEntity>),
+    Alias(Vec<AliasMatch>, Vec<StoredEntity>),
     /// Entities with a similar name or at the same address, each once, perhaps none.
     Fuzzy(Vec<StoredEntity>),
     #[default]
@@ -93,7 +93,7 @@ impl Found {
             Self::Exact(..) => false,
             Self::Alias(called, _) => {
                 let place = Address::parse(query.address.as_deref(), query.city.as_deref());
-                let confidence = |called: &Called| called.confidence(&place);
+                let confidence = |matched: &AliasMatch| matched.confidence(&place);
                 query.has_evidence() && called.iter().all(|called| settings.band(confidence(called)) != Band::Existing)
             }
         }
@@ -347,7 +347,7 @@ impl Snapshot<'_> {
                 continue;
             }
             let is = |column| row.try_get::<_, Option<bool>>(column).map(Option::unwrap_or_default);
-            let entity = Called { entity: stored(&row, 3)?, known: is(6)?, by_name: is(8)? };
+            let entity = AliasMatch { entity: stored(&row, 3)?, known: is(6)?, by_name: is(8)? };
             match found {
                 Found::Alias(entities, _) => entities.push(entity),
                 _ => *found = Found::Alias(vec![entity], Vec::new()),

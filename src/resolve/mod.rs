@@ -109,7 +109,7 @@
 //! looked up by a handful of statements, each of which has to end within `statement_timeout`: some thousands of names are as
 //! cheap, for each, as more. [`Names`] takes inputs of any length, and looks a thousand up at a time.
 
-mod brought;
+mod batch_aliases;
 mod cache;
 mod corpus;
 mod error;
@@ -136,7 +136,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use brought::Brought;
+use batch_aliases::BatchAliases;
 use cache::{Cache, Ranked};
 use corpus::Corpus;
 pub use error::ResolveError;
@@ -290,9 +290,9 @@ impl Resolver {
         let settings = &self.inner.settings;
         let is_new = |decision: &Decision| matches!(decision, Decision::New { .. });
         if settings.deepest >= Tier::Alias {
-            let brought = Brought::by(queries.iter().zip(&decisions));
+            let batch_aliases = BatchAliases::of(queries.iter().zip(&decisions));
             let called = |((query, decision), ranked): ((&Query, &Decision), &Arc<Ranked>)| {
-                is_new(decision).then(|| brought.ranked(query, ranked, &corpus.words)).flatten()
+                is_new(decision).then(|| batch_aliases.ranked(query, ranked, &corpus.words)).flatten()
             };
             let called: Vec<_> = queries.iter().zip(&decisions).zip(&ranked).map(called).collect();
             for ((query, decision), called) in queries.iter().zip(&mut decisions).zip(called) {

@@ -28,7 +28,7 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::brought::Brought;
+use super::batch_aliases::BatchAliases;
 use super::cache::Ranked;
 use super::lookup::Found;
 use super::query::{Candidate, Decision, Query, Tier};
@@ -273,11 +273,11 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Ranked], counts:
     }
     let settings = &resolver.inner.settings;
     if settings.deepest >= Tier::Alias {
-        let mut brought = Brought::default();
+        let mut batch_aliases = BatchAliases::default();
         for (asked, entity) in &known {
             for query in asked.queries.iter().map(|query| &queries[*query]) {
-                brought.add(&query.key.name, query, entity);
-                brought.add(query.text(), query, entity);
+                batch_aliases.add(&query.key.name, query, entity);
+                batch_aliases.add(query.text(), query, entity);
             }
         }
         let left = std::mem::take(&mut new);
@@ -286,7 +286,7 @@ fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Ranked], counts:
             let called: Vec<Ranked> = asked
                 .queries
                 .iter()
-                .filter_map(|query| brought.ranked(&queries[*query], &of_queries[*query], counts))
+                .filter_map(|query| batch_aliases.ranked(&queries[*query], &of_queries[*query], counts))
                 .collect();
             match resolver.decide(&queries[asked.queries[0]], &best_of(called.iter())) {
                 Decision::Existing { entity, .. } if !held.contains(key) => {

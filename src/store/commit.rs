@@ -205,7 +205,7 @@ impl Store {
             }
         }
         if !rejected.is_empty() {
-            self.bury(rejected, &units, deadline, observer).await;
+            self.keep_dead_letters_then_settle(rejected, &units, deadline, observer).await;
         }
     }
 
@@ -226,7 +226,7 @@ impl Store {
     }
 
     /// Keeps rejected units, and then tells them.
-    async fn bury(
+    async fn keep_dead_letters_then_settle(
         &self,
         mut rejected: Vec<(usize, Rejection)>,
         units: &[Arc<Unit>],

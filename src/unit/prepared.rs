@@ -30,16 +30,16 @@ pub(crate) struct Unit {
     /// Units with the same value probably touch the same connections: a hash of the restaurant.
     pub(crate) affinity: u64,
     /// What it says of entities, entity by entity.
-    pub(crate) said: Vec<Said>,
+    pub(crate) fact_hashes: Vec<FactHash>,
 }
 
 /// One thing that is said of an entity: that it is there, or that something belongs to it. Both as hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct FactHash {
     /// The entity.
     pub(crate) entity: u64,
     /// What is said, of this entity.
-    pub(crate) what: u64,
+    pub(crate) fact: u64,
 }
 
 /// An entity named by id is used where a certain type belongs.
@@ -117,8 +117,17 @@ impl UnitOfWork {
             })
             .collect();
         let affinity = affinity(&entities, &connections);
-        let said = entities.iter().flat_map(|(name, facts)| said(name, facts)).collect();
-        Unit { affinity, said, entities, connections, mentions, typed_uses, temp_ids: self.temp_ids, nonce: self.nonce }
+        let facts = entities.iter().flat_map(|(name, facts)| fact_hashes(name, facts)).collect();
+        Unit {
+            affinity,
+            fact_hashes: facts,
+            entities,
+            connections,
+            mentions,
+            typed_uses,
+            temp_ids: self.temp_ids,
+            nonce: self.nonce,
+        }
     }
 }
 
@@ -153,13 +162,13 @@ fn json_bytes(value: &Value) -> usize {
 }
 
 /// What a unit says of one entity. Of a place that is the place of a restaurant, and restaurants have their affinity.
-fn said(name: &EntityName, facts: &EntityFacts<EntityName>) -> impl Iterator<Item = Said> {
+fn fact_hashes(name: &EntityName, facts: &EntityFacts<EntityName>) -> impl Iterator<Item = FactHash> {
     let entity = hash_of(name);
     // Whoever names an entity by its id says that it is there already.
     let is_there = matches!(name, EntityName::Key(_)).then_some(entity);
     let aliases = facts.aliases.as_slice().iter().map(move |alias| hash_of(&(entity, alias)));
     let attributes = facts.restaurant_attributes.as_slice().iter().map(move |attribute| hash_of(&(entity, attribute)));
-    is_there.into_iter().chain(aliases).chain(attributes).map(move |what| Said { entity, what })
+    is_there.into_iter().chain(aliases).chain(attributes).map(move |fact| FactHash { entity, fact })
 }
 
 /// A hash of the first connection's restaurant, or of the first entity.
@@ -268,10 +277,10 @@ mod tests {
     use super::*;
 
     /// Units of one dish each: what is said of it, of one entity all.
-    fn said_of_brisket(aliases: &[&str]) -> Vec<Said> {
+    fn said_of_brisket(aliases: &[&str]) -> Vec<FactHash> {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
-        let said = unit.prepare().said;
+        let said = unit.prepare().fact_hashes;
         assert!(said.iter().all(|one| one.entity == said[0].entity));
         said
     }
@@ -284,9 +293,9 @@ mod tests {
         assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is no alias");
         let mut other = UnitOfWork::new();
         other.dish("ribs").alias("the brisket").handle();
-        let other = other.prepare().said;
+        let other = other.prepare().fact_hashes;
         assert!(
-            other.iter().all(|one| twice.iter().all(|said| one.what != said.what)),
+            other.iter().all(|one| twice.iter().all(|said| one.fact != said.fact)),
             "the same of another is something else"
         );
     }
@@ -297,8 +306,8 @@ mod tests {
         let patio = unit.restaurant_attribute("patio").handle();
         unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();
         unit.existing_entity(uuid::Uuid::from_u128(8)).handle();
-        let said = unit.prepare().said;
+        let said = unit.prepare().fact_hashes;
         assert_eq!(said.len(), 3);
-        assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].what != said[2].what);
+        assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].fact != said[2].fact);
     }
 }

@@ -10,7 +10,7 @@ const GENERATION: usize = 64 << 10;
 /// Hashes ([`hash_of`](crate::hash::hash_of)) of what is expected to be there: an expectation, not
 /// knowledge. Other writers, deletions and equal hashes make it wrong, so being wrong may cost time and nothing else.
 #[derive(Debug, Default)]
-pub(crate) struct Familiar {
+pub(crate) struct RecentWrites {
     generations: Mutex<Generations>,
 }
 
@@ -20,7 +20,7 @@ struct Generations {
     old: HashSet<u64>,
 }
 
-impl Familiar {
+impl RecentWrites {
     /// For each of the hashes whether it is expected.
     pub(crate) fn expects(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn the_latest_are_expected_and_the_number_is_bounded() {
-        let familiar = Familiar::default();
+        let recent = RecentWrites::default();
         let keys = || 0..3 * GENERATION as u64;
-        familiar.remember(0..10);
-        let expected = familiar.expects(0..20);
+        recent.remember(0..10);
+        let expected = recent.expects(0..20);
         assert_eq!(expected.iter().filter(|expected| **expected).count(), 10);
         assert!(expected[..10].iter().all(|expected| *expected));
-        familiar.remember(keys().skip(10));
-        let expected = familiar.expects(keys());
+        recent.remember(keys().skip(10));
+        let expected = recent.expects(keys());
         assert!(expected[2 * GENERATION..].iter().all(|expected| *expected), "the latest");
         assert!(expected.iter().filter(|expected| **expected).count() <= 2 * GENERATION);
         assert!(!expected[0]);

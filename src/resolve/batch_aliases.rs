@@ -19,23 +19,23 @@ use crate::record::EntityType;
 
 /// Texts, the entities that are called so, and the queries that say it.
 #[derive(Debug, Default)]
-pub(crate) struct Brought<'a>(HashMap<(EntityType, &'a str), Vec<(&'a Query, &'a Candidate)>>);
+pub(crate) struct BatchAliases<'a>(HashMap<(EntityType, &'a str), Vec<(&'a Query, &'a Candidate)>>);
 
-impl<'a> Brought<'a> {
+impl<'a> BatchAliases<'a> {
     /// The entity is to be called so, because of this query.
     pub(crate) fn add(&mut self, text: &'a str, query: &'a Query, entity: &'a Candidate) {
         self.0.entry((query.key.entity_type, text)).or_default().push((query, entity));
     }
 
     /// What decisions add to entities of the database.
-    pub(crate) fn by(decided: impl Iterator<Item = (&'a Query, &'a Decision)>) -> Self {
-        let mut brought = Self::default();
+    pub(crate) fn of(decided: impl Iterator<Item = (&'a Query, &'a Decision)>) -> Self {
+        let mut batch_aliases = Self::default();
         for (query, decision) in decided {
             if let Decision::Existing { entity, alias: Some(alias) } = decision {
-                brought.add(alias, query, entity);
+                batch_aliases.add(alias, query, entity);
             }
         }
-        brought
+        batch_aliases
     }
 
     /// The entities that a name may mean as what others of the batch call them; nothing if there are none that the
