@@ -1,7 +1,7 @@
 //! Whether what is refused alone is refused for a reason of its own.
 //!
 //! An error's code, table and constraint say much about whose fault it is, but not all: a trigger that refuses every row
-//! names none. So refusals are counted: where one unit after another is refused for the same reason and nothing gets through
+//! names none. (One that breaks a constraint of the migrations does, and is not meant here.) So refusals are counted: where one unit after another is refused for the same reason and nothing gets through
 //! in between, the next ones are held back until all others were tried. If nothing got through then either, the reason is
 //! taken to be none of theirs ([`StoreError::Repeated`]), and the line stops. A transaction that gets through proves the
 //! opposite, and units are refused again as they come.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::error::ErrorClass;
+use super::shape::is_own_constraint;
 
 /// So many in a row are refused for one reason.
 const IN_A_ROW_MAX: u32 = 20;
@@ -39,6 +40,14 @@ impl Reason {
     }
 }
 
+/// Whether an error is certainly about a row's own values, however often it comes: a constraint of the migrations, data that
+/// its column cannot hold, or too much of it.
+fn speaks_of_values(error: &StoreError) -> bool {
+    let constraint = error.db().and_then(|error| error.constraint());
+    constraint.is_some_and(is_own_constraint)
+        || error.sqlstate().is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
+}
+
 #[derive(Debug)]
 struct Row {
     reason: Reason,
@@ -60,8 +69,11 @@ impl Row {
 pub(super) struct Refusals(Mutex<Option<Row>>);
 
 impl Refusals {
-    /// Whether enough units were refused for the reason of this error.
+    /// Whether enough units were refused for the reason of this error, and the reason may be none of theirs.
     pub(super) fn repeat(&self, error: &StoreError) -> bool {
+        if speaks_of_values(error) {
+            return false;
+        }
         let row = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         row.as_ref().is_some_and(|row| row.is_full() && row.reason == Reason::of(error))
     }

@@ -46,6 +46,30 @@ const KEYS: [(&str, &str, &str); 6] = [
     ("mentions", "connection_id,source_type,source_id", "mentions_key"),
 ];
 
+/// The constraints of the three tables that the migrations make. Which of them a row breaks is a matter of its values.
+const CONSTRAINTS: [&str; 20] = [
+    "connections_counts_not_negative",
+    "connections_dish_attributes_count",
+    "connections_dish_attributes_sorted",
+    "connections_dish_or_category_id_fkey",
+    "connections_key",
+    "connections_pkey",
+    "connections_restaurant_id_fkey",
+    "entities_attributes_only_on_restaurants",
+    "entities_google_place_id_key",
+    "entities_latitude_range",
+    "entities_location_whole",
+    "entities_longitude_range",
+    "entities_name_not_blank",
+    "entities_name_type_key",
+    "entities_pkey",
+    "entities_place_only_on_restaurants",
+    "mentions_connection_id_fkey",
+    "mentions_key",
+    "mentions_observed_not_before_created",
+    "mentions_pkey",
+];
+
 /// Columns of keys whose order is that of code points: keys compare byte by byte, in the engine and on the server.
 const BYTEWISE: [(&str, &str); 4] =
     [("entities", "name"), ("entities", "google_place_id"), ("mentions", "source_id"), ("mentions", "thread_id")];
@@ -164,6 +188,11 @@ impl fmt::Display for UnfitTable {
             }
         }
     }
+}
+
+/// Whether a constraint is one that the migrations make.
+pub(super) fn is_own_constraint(name: &str) -> bool {
+    CONSTRAINTS.contains(&name)
 }
 
 /// Whether a column of one of the three tables is none of the engine's.
@@ -312,6 +341,24 @@ mod tests {
             columns.collect(),
             KEYS.iter().map(|(table, columns, _)| ((*table).to_owned(), (*columns).to_owned())).collect(),
         )
+    }
+
+    #[test]
+    fn every_constraint_of_the_migrations_is_known() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tables");
+        let mut found = Vec::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for before in ["constraint ", "unique index "] {
+                let names = text.split(before).skip(1).filter_map(|rest| rest.split_whitespace().next());
+                found.extend(names.filter(|name| name.contains('_')).map(str::to_owned));
+            }
+        }
+        let of_others = |name: &String| name.starts_with("graphsink_") || name.contains("redirects");
+        found.retain(|name| !of_others(name));
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, CONSTRAINTS);
     }
 
     #[test]

@@ -327,6 +327,34 @@ async fn what_refuses_many_units_but_not_all_rejects_those() {
     assert_at_rest(&[engine], &client).await;
 }
 
+/// However many units break a constraint of the migrations, with nothing good in between: it is their own fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_breaks_a_constraint_of_the_migrations_is_rejected_however_often() {
+    let server = server(&[]).await;
+    let url = migrated(&server, "own_constraint").await;
+    let client = connect(&url).await;
+    let engine = engine(&url).await;
+    let claim = |number: usize| {
+        let mut unit = graphsink::UnitOfWork::new();
+        let place = graphsink::PlaceObservation::new(as_of()).google_place_id("the only one");
+        unit.restaurant(format!("place {number}")).place(place).handle();
+        unit
+    };
+    commit(&engine, claim(0)).await;
+    let mut receipts = Vec::new();
+    for number in 1..60 {
+        receipts.push(engine.submit(claim(number)).await.unwrap());
+    }
+    for receipt in receipts {
+        match within(receipt).await {
+            Outcome::Rejected(why) => assert_eq!(why.constraint.as_deref(), Some("entities_google_place_id_key")),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(engine.stats().circuit_openings, 0);
+    assert_at_rest(&[engine], &client).await;
+}
+
 /// Triggers that leave rows of the other tables out, before they are inserted, updated or deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_trigger_leaves_out_of_any_table_rejects_by_its_name() {
