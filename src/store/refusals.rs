@@ -146,7 +146,7 @@ mod tests {
         refuse(&refusals, IN_A_ROW_MAX - 1);
         refusals.got_through(Instant::now());
         refuse(&refusals, IN_A_ROW_MAX);
-        assert!(is_repeated(&refusals), "nobody had asked before");
+        assert!(is_repeated(&refusals), "that commit came before twenty were refused");
         refusals.got_through(Instant::now());
         refuse(&refusals, 5 * IN_A_ROW_MAX);
         assert!(!is_repeated(&refusals));

@@ -104,7 +104,7 @@ struct Statements {
 ///
 /// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed
 /// `commit` or `rollback`. A future that is dropped in between leaves it true, and the pool throws
-/// the session away instead of handing a half-done transaction to somebody else.
+/// the session away instead of handing a half-done transaction on.
 pub(crate) struct Session {
     client: Client,
     tls: Tls,

@@ -121,7 +121,7 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_nobody_is_rejecte
 
 /// Back and forth as fast as a server restarts and is promoted: what is under way waits each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_flips_between_read_only_and_back_rejects_nobody() {
+async fn a_primary_that_flips_between_read_only_and_back_rejects_no_unit() {
     let seed = seed("flips");
     let mut server = server(&[]).await;
     let url = migrated(&server, "flips").await;
