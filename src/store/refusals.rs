@@ -1,10 +1,12 @@
 //! Whether what is refused alone is refused for a reason of its own.
 //!
 //! An error's code, table and constraint say much about whose fault it is, but not all: a trigger that refuses every row
-//! names none. (One that breaks a constraint of the migrations does, and is not meant here.) So refusals are counted: where one unit after another is refused for the same reason and nothing gets through
-//! in between, the next ones are held back until all others were tried. If nothing got through then either, the reason is
-//! taken to be none of theirs ([`StoreError::Repeated`]), and the line stops. A transaction that gets through proves the
-//! opposite, and units are refused again as they come.
+//! names none. So refusals are counted: where one unit after another is refused for the same reason and nothing gets
+//! through in between, the next ones are held back until all others were tried. If nothing got through then either, the
+//! reason is taken to be none of theirs ([`StoreError::Repeated`]), and the line stops. A transaction that gets through
+//! proves the opposite, and units are refused again as they come.
+//!
+//! What certainly is about a row's own values, such as a constraint of the migrations, never stops the line.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +51,7 @@ fn speaks_of_values(error: &StoreError) -> bool {
 }
 
 #[derive(Debug)]
-struct Row {
+struct Streak {
     reason: Reason,
     refused: u32,
     /// When the last of them was refused.
@@ -58,7 +60,7 @@ struct Row {
     proved: Option<Instant>,
 }
 
-impl Row {
+impl Streak {
     fn is_full(&self) -> bool {
         self.refused >= IN_A_ROW_MAX && self.proved.is_none_or(|proved| proved.elapsed() > PROVED_FOR)
     }
@@ -66,7 +68,7 @@ impl Row {
 
 /// The last refusals, of the whole engine.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<Option<Row>>);
+pub(super) struct Refusals(Mutex<Option<Streak>>);
 
 impl Refusals {
     /// Whether enough units were refused for the reason of this error, and the reason may be none of theirs.
@@ -74,8 +76,8 @@ impl Refusals {
         if speaks_of_values(error) {
             return false;
         }
-        let row = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        row.as_ref().is_some_and(|row| row.is_full() && row.reason == Reason::of(error))
+        let streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streak.as_ref().is_some_and(|streak| streak.is_full() && streak.reason == Reason::of(error))
     }
 
     /// What the error of a unit turns out to be that was tried alone, and once more after all others.
@@ -87,25 +89,25 @@ impl Refusals {
     /// A unit was refused.
     pub(super) fn refused(&self, error: &StoreError) {
         let reason = Reason::of(error);
-        let mut row = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *row {
-            Some(row) if row.reason == reason => {
-                row.refused += 1;
-                row.last = Instant::now();
+        let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *streak {
+            Some(streak) if streak.reason == reason => {
+                streak.refused += 1;
+                streak.last = Instant::now();
             }
-            row => *row = Some(Row { reason, refused: 1, last: Instant::now(), proved: None }),
+            streak => *streak = Some(Streak { reason, refused: 1, last: Instant::now(), proved: None }),
         }
     }
 
     /// A transaction that began then was committed.
     pub(super) fn got_through(&self, began: Instant) {
-        let mut row = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = &mut *row
-            && began > row.last
+        let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(streak) = &mut *streak
+            && began > streak.last
         {
             // It says nothing of reasons that may have come up only after it began.
-            row.proved = row.is_full().then(Instant::now).or(row.proved);
-            row.refused = 0;
+            streak.proved = streak.is_full().then(Instant::now).or(streak.proved);
+            streak.refused = 0;
         }
     }
 }
