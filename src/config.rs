@@ -501,8 +501,8 @@ impl ConfigBuilder {
     /// let config = graphsink::Config::builder("postgresql:///evidence").prepared_statements(false).build()?;
     /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
-    pub fn prepared_statements(mut self, last: bool) -> Self {
-        self.prepared_statements = Some(last);
+    pub fn prepared_statements(mut self, kept: bool) -> Self {
+        self.prepared_statements = Some(kept);
         self
     }
 

@@ -295,7 +295,7 @@ impl Database {
 
     async fn session(&self) -> Result<PooledConnection<'_, Manager>, StoreError> {
         let mut session = self.pool.get().await?;
-        let named = self.statement_names.last();
+        let named = self.statement_names.are_kept();
         if session.statements.as_ref().is_none_or(|statements| statements.named != named) {
             session.is_busy = true;
             let statements = Statements::prepare(&session.client, &self.schema, named);

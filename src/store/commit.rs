@@ -384,7 +384,7 @@ impl Store {
         failpoint("store::write");
         // Close to the deadline there is time for one more honest try.
         let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
-        // Also a session that keeps silent now is not for anybody else.
+        // A session that keeps silent from now on is not used again.
         session.enter_transaction();
         answer(self.silence().min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(session), self.as_of.now());

@@ -186,7 +186,7 @@ impl Store {
         let (time, id) = after.unzip();
         let parameters: [(&(dyn ToSql + Sync), Type); 4] =
             [(&time, Type::TIMESTAMPTZ), (&id, Type::UUID), (&until, Type::TIMESTAMPTZ), (&PAGE, Type::INT8)];
-        // A session without an answer is not for anybody else.
+        // A session without an answer is not used again.
         session.enter_transaction();
         let rows = answer(self.silence(), session.client().query_typed(&select, &parameters)).await??;
         session.leave_transaction();

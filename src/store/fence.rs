@@ -95,7 +95,7 @@ impl Store {
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
         let row = answer(self.connect_timeout, session.client().query_typed_opt(&select, &parameters)).await??;
-        // Not before: a session without an answer is not for anybody else.
+        // Not before: a session without an answer is not used again.
         session.leave_transaction();
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }

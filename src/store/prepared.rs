@@ -13,25 +13,25 @@ use tokio_postgres::{Client, CopyInSink, Error, Row};
 
 use super::StoreError;
 
-/// Whether prepared statements outlive a transaction on the sessions of a pool.
+/// Whether the sessions of a pool keep prepared statements, by their names, from one transaction to the next.
 #[derive(Debug, Clone)]
 pub(crate) struct StatementNames {
-    last: Arc<AtomicBool>,
+    kept: Arc<AtomicBool>,
 }
 
 impl StatementNames {
-    pub(super) fn new(last: bool) -> Self {
-        Self { last: Arc::new(AtomicBool::new(last)) }
+    pub(super) fn new(kept: bool) -> Self {
+        Self { kept: Arc::new(AtomicBool::new(kept)) }
     }
 
-    pub(crate) fn last(&self) -> bool {
-        self.last.load(Ordering::Relaxed)
+    pub(crate) fn are_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Takes in what an error says of them, once and for all: a name that the session should know and does not, or one that
     /// it should not know and does.
     pub(crate) fn notice(&self, error: &StoreError) {
-        if matches!(error.sqlstate(), Some("26000" | "42P05")) && self.last.swap(false, Ordering::Relaxed) {
+        if matches!(error.sqlstate(), Some("26000" | "42P05")) && self.kept.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 error = %error,
                 "prepared statements do not outlive a transaction here, as behind a pooler in transaction mode: from now on \

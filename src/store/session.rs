@@ -168,7 +168,7 @@ impl Session {
 
     /// Prepares every statement, all at once, unless that was done.
     pub(crate) async fn prepare(&mut self) -> Result<(), Error> {
-        let named = self.names.last();
+        let named = self.names.are_kept();
         if self.statements.as_ref().is_some_and(|statements| statements.named == named) {
             return Ok(());
         }
@@ -186,7 +186,7 @@ impl Session {
 
     /// Whether the session knows its statements by name, or will when they are prepared.
     pub(crate) fn has_named_statements(&self) -> bool {
-        self.statements.as_ref().map_or_else(|| self.names.last(), |statements| statements.named)
+        self.statements.as_ref().map_or_else(|| self.names.are_kept(), |statements| statements.named)
     }
 
     /// Takes in what an error says of this session's statements.
