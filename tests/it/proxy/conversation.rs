@@ -52,6 +52,8 @@ struct Transaction {
 
 pub(super) struct Conversation {
     shared: Arc<Shared>,
+    /// Whether the client has not heard yet that it is let in.
+    is_login: bool,
     transaction: Option<Transaction>,
     requests: VecDeque<Request>,
     /// For the request of which the client has sent a part.
@@ -60,6 +62,7 @@ pub(super) struct Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
+        self.logged_in();
         self.transaction_ended();
     }
 }
@@ -68,7 +71,13 @@ impl Conversation {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // The server will say that it is ready when the client is let in.
         let requests = VecDeque::from([Request { kind: Kind::Other, error: None }]);
-        Self { shared, transaction: None, requests, error: None }
+        shared.state().logins += 1;
+        Self { shared, is_login: true, transaction: None, requests, error: None }
+    }
+
+    /// The client has heard that it is let in, or never will.
+    pub(super) fn logged_in(&mut self) {
+        self.shared.state().logins -= usize::from(std::mem::take(&mut self.is_login));
     }
 
     /// What becomes of a message of the client.

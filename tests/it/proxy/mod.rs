@@ -147,6 +147,11 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.delay = delay);
     }
 
+    /// Logins that are under way.
+    pub(crate) fn logins(&self) -> usize {
+        self.shared.state().logins
+    }
+
     /// What happened so far.
     pub(crate) fn counts(&self) -> Counts {
         self.shared.state().counts.clone()
@@ -197,6 +202,7 @@ struct Control {
 #[derive(Debug, Default)]
 struct State {
     counts: Counts,
+    logins: usize,
     of_epochs: VecDeque<Option<Fault>>,
     of_fences: VecDeque<Option<Fault>>,
 }

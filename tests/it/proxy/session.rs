@@ -37,8 +37,9 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let born = *shared.control.borrow();
+        // Its login counts before anything can end it.
         let conversation = Mutex::new(Conversation::new(Arc::clone(&shared)));
+        let born = *shared.control.borrow();
         Self { shared, born, mode: watch::Sender::default(), conversation }
     }
 
@@ -181,6 +182,9 @@ impl Session {
                     }
                     self.cut_after(action);
                 }
+            }
+            if message[0] == b'Z' {
+                self.conversation().logged_in();
             }
         }
     }
