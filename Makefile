@@ -7,7 +7,7 @@
 
 CARGO ?= cargo
 # All features but bench-orms, which takes minutes to build and is for one bench alone.
-FEATURES = config-file,embedded-server,failpoints,internals,loader,resolver,tls
+FEATURES = config-file,embedded-server,failpoints,loader,resolver,tls
 TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 
 .DEFAULT_GOAL := help

@@ -9,10 +9,9 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use crate::batch::Epoch;
+use crate::batch::{Epoch, Written};
 use crate::outcome::Disposition;
 use crate::record::{EntityFacts, EntityName};
-use crate::store::Written;
 
 /// An entity that a commit inserted or changed.
 #[derive(Debug, Clone, Copy)]

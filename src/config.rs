@@ -87,13 +87,9 @@ pub struct Config {
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
     pub(crate) prepared_statements: bool,
-    /// See `bench_internals`.
-    #[cfg(feature = "internals")]
-    pub(crate) without_database: bool,
 }
 
 /// Not derived: a connection string carries a password.
-#[cfg_attr(feature = "internals", allow(clippy::missing_fields_in_debug))]
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -570,8 +566,6 @@ impl ConfigBuilder {
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
             prepared_statements: self.prepared_statements.unwrap_or(true),
-            #[cfg(feature = "internals")]
-            without_database: false,
         })
     }
 }

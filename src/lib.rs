@@ -89,9 +89,6 @@
 
 mod actor;
 mod batch;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod bench_internals;
 mod commits;
 mod config;
 mod connection_string;

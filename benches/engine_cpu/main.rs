@@ -4,9 +4,9 @@
 //! cargo bench --bench engine_cpu -- [--quick] [--json FILE] [--rounds N] [--mentions N]
 //! ```
 //!
-//! 1. The steps of an epoch, one by one, with criterion: pure functions on one thread.
-//! 2. The whole engine without a database, with criterion on CPU time in place of the clock: actors,
-//!    admission, receipts, and the steps of 1.
+//! 1. Building the units, with criterion: what the caller pays.
+//! 2. The whole engine with tables that keep nothing (`Engine::start_blackhole`), with criterion on CPU time in place of
+//!    the clock: actors, admission, receipts, plans and encoding.
 //! 3. The whole engine with a server of its own: what the kernel counts for this process, less what
 //!    building the units takes, which is the caller's.
 //!
@@ -31,7 +31,6 @@ mod rows;
 mod workload;
 
 mod process;
-mod steps;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,8 +70,6 @@ struct Arguments {
     bench: bool,
 }
 
-/// Mentions of the epoch whose steps are measured: about as many rows as the default `max_batch_rows`.
-const EPOCH: usize = 1_300;
 /// Mentions of one run without a database: several epochs for each lane.
 const RUN: usize = 20_000;
 
@@ -95,15 +92,13 @@ fn main() -> Result<()> {
         .sample_size(samples)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(seconds));
-    let epoch = Workload::generate(EPOCH, process::now());
-    steps::measure(&mut criterion, &epoch);
     let run = Workload::generate(RUN, process::now());
     process::measure_without_database(&mut criterion, &runtime, &run)?;
 
     let mut results = serde_json::Map::new();
     println!("\nµs a mention (median)");
-    for (name, elements) in steps::NAMES.map(|name| (name, EPOCH)).into_iter().chain([(process::NAME, RUN)]) {
-        let micros = median_nanos(directory.path(), name)? / 1e3 / elements as f64;
+    for name in [process::BUILD, process::BLACKHOLE] {
+        let micros = median_nanos(directory.path(), name)? / 1e3 / RUN as f64;
         println!("{micros:>8.2}  {name}");
         results.insert(name.to_owned(), micros.into());
     }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::graphsink::bench_internals::start_without_database;
 use ::graphsink::{Config, Engine, Outcome, Timestamp, UnitOfWork};
 use criterion::Criterion;
 use serde_json::{Value, json};
@@ -15,8 +14,9 @@ use crate::cpu::{self, Cpu};
 use crate::database::{Database, Layout, Tables};
 use crate::workload::{Record, Workload};
 
-/// The name of the measurement without a database.
-pub(crate) const NAME: &str = "engine without a database";
+/// The names of the measurements without a database.
+pub(crate) const BUILD: &str = "build units";
+pub(crate) const BLACKHOLE: &str = "engine without a database";
 /// The threads that take CPU time: of producers, actors, and commits.
 const THREADS: [&str; 3] = [cpu::PRODUCERS, "graphsink", "graphsink-sql"];
 /// Tasks that submit.
@@ -36,9 +36,12 @@ pub(crate) fn measure_without_database(
     workload: &Workload,
 ) -> Result<()> {
     let config = Config::builder("postgresql://localhost/nowhere").build()?;
-    let engine = runtime.block_on(start_without_database(config))?;
+    let engine = runtime.block_on(Engine::start_blackhole(config))?;
     let (mut mentions, mut by_thread) = (0, THREADS.map(|_| Duration::ZERO));
-    criterion.bench_function(NAME, |bencher| {
+    criterion.bench_function(BUILD, |bencher| {
+        bencher.iter(|| -> Vec<UnitOfWork> { workload.records.iter().map(Record::unit).collect() });
+    });
+    criterion.bench_function(BLACKHOLE, |bencher| {
         bencher.iter_custom(|iterations| {
             let mut total = Duration::ZERO;
             for _ in 0..iterations {

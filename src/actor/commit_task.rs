@@ -13,12 +13,12 @@ use uuid::Uuid;
 use super::message::EpochFinished;
 use super::shared::Shared;
 use super::supervisor::Supervisor;
-use crate::batch::Epoch;
+use crate::batch::{Epoch, Written};
 use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::stats::{EpochState, Reaction};
-use crate::store::{EpochObserver, StoreError, Written};
+use crate::store::{EpochObserver, StoreError};
 
 /// Everything that the commit of one epoch needs.
 pub(super) struct CommitTask {
@@ -86,14 +86,8 @@ impl CommitTask {
         shared.counters.got_lane(start.elapsed());
         drop(waiting);
         let _writing = shared.counters.epoch_is(EpochState::Writing);
-        #[cfg(feature = "internals")]
-        if self.shared.without_database {
-            crate::bench_internals::commit_nowhere(&epoch, crate::config::AsOf::Clock.now(), self);
-            return;
-        }
-        let store = self.shared.store.clone();
         let deadline = self.deadline();
-        store.commit(epoch, deadline, self).instrument(span).await;
+        shared.destination.commit(epoch, deadline, self).instrument(span).await;
     }
 
     /// The epoch's span. It and those of its units name each other: a unit's by number, because one that serves many

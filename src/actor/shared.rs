@@ -12,7 +12,7 @@ use crate::commits::CommitListeners;
 use crate::in_flight::InFlight;
 use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
-use crate::store::Store;
+use crate::store::{Destination, Store};
 
 /// More deaths than this within [`DEATHS_WINDOW`] are no accidents: the engine stops, instead of
 /// dying and rising for ever.
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) store: Store,
+    /// Where epochs are written.
+    pub(crate) destination: Destination,
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
     /// What committed units said of entities lately: no transaction is likely to write that.
@@ -38,9 +40,6 @@ pub(crate) struct Shared {
     pub(crate) lanes: Vec<Arc<Semaphore>>,
     pub(crate) max_batch_rows: usize,
     pub(crate) outcome_deadline: Duration,
-    /// See `bench_internals`.
-    #[cfg(feature = "internals")]
-    pub(crate) without_database: bool,
     /// When each actor was last seen.
     pub(crate) pulse: Arc<Pulse>,
     /// Deaths of actors, of the supervisor too, in the last while.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::entities::VanishedRow;
-use super::{EntityPlan, Epoch};
+use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, ThreadQuestion};
+use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityName, Mention, MentionChange, Merge,
-    RereadNeeded, SortedSet, SourceType, StoredMetrics, Table, Timestamp, TopMention,
+    RECENT_DAYS, RereadNeeded, SortedSet, SourceType, StoredMetrics, Table, Timestamp, TopMention, days_before,
 };
 use crate::unit::Unit;
 
@@ -32,9 +33,10 @@ pub(crate) struct StoredMention {
 
 /// One connection of the epoch.
 #[derive(Debug)]
-pub(crate) struct ConnectionNode {
-    pub(crate) key: ConnectionKey<Uuid>,
-    pub(crate) id: Uuid,
+struct ConnectionNode {
+    key: ConnectionKey<Uuid>,
+    /// Of a row that is not there, the one that it gets if it is inserted.
+    id: Uuid,
     said: ConnectionFacts<Uuid>,
     /// Indexes of its mentions in the plan, ascending.
     mentions: Vec<u32>,
@@ -60,10 +62,10 @@ impl ConnectionNode {
 
 /// One mention of the epoch.
 #[derive(Debug)]
-pub(crate) struct MentionNode {
-    pub(crate) connection: u32,
-    pub(crate) id: Uuid,
-    pub(crate) mention: Arc<Mention>,
+struct MentionNode {
+    connection: u32,
+    id: Uuid,
+    mention: Arc<Mention>,
     stored: Option<StoredMention>,
     disposition: Disposition,
 }
@@ -71,61 +73,300 @@ pub(crate) struct MentionNode {
 /// A connection's row as it must become.
 #[derive(Debug)]
 pub(crate) struct ConnectionWrite<'a> {
-    pub(crate) node: u32,
+    node: u32,
     pub(crate) id: Uuid,
+    pub(crate) key: &'a ConnectionKey<Uuid>,
     pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
     pub(crate) metrics: ConnectionMetrics<'a>,
-    pub(crate) reread: RereadNeeded,
+    pub(super) reread: RereadNeeded,
 }
 
-/// What to do with the connections and mentions of an epoch.
+impl<'a> ConnectionWrite<'a> {
+    /// A row of no epoch, all of which is known.
+    pub(crate) fn of_merged(
+        id: Uuid,
+        key: &'a ConnectionKey<Uuid>,
+        facts: &'a ConnectionFacts<Uuid>,
+        metrics: ConnectionMetrics<'a>,
+    ) -> Self {
+        Self { node: 0, id, key, facts: Cow::Borrowed(facts), metrics, reread: RereadNeeded::default() }
+    }
+}
+
+/// A mention's row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MentionRow<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) connection: Uuid,
+    pub(crate) mention: &'a Mention,
+}
+
+/// The connections of an epoch in lock order, their mentions, and the way from names to them.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionPlan {
+struct Nodes {
     connections: Vec<ConnectionNode>,
     mentions: Vec<MentionNode>,
     connection_of_slot: Vec<u32>,
     mention_of_slot: Vec<u32>,
 }
 
-impl ConnectionPlan {
-    /// The rejection of every unit that names a connection by an id that is not among `keys_by_id`.
-    pub(crate) fn rejections(
-        epoch: &Epoch,
-        keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
-    ) -> Vec<(usize, Rejection)> {
-        let missing = |unit: &Unit| {
-            unit.connections.iter().enumerate().find_map(|(row, (name, _))| match name {
-                ConnectionName::Id(id) if !keys_by_id.contains_key(id) => {
-                    Some(Rejection::missing(Table::Connections, row, *id))
-                }
-                ConnectionName::Id(_) | ConnectionName::Key(_) => None,
-            })
-        };
-        epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
-    }
+/// Connections by their keys. Which of them are there is not known yet.
+///
+/// They stand in the order of their keys, which is the global lock order of the table; new ids are given in that order, so
+/// that neighbours in one index are neighbours in the other.
+#[derive(Debug)]
+pub(crate) struct UnlockedConnections(Nodes);
 
-    /// Connections that exist, in ascending order, of which nothing new is said: to bring their
-    /// figures up to date.
+/// Connections of which those that are there are locked and read. The others are to be inserted.
+#[derive(Debug)]
+pub(crate) struct LockedConnections(Nodes);
+
+/// Connections of which it is decided what becomes of each mention: all ids are final.
+#[derive(Debug)]
+pub(crate) struct DecidedConnections {
+    nodes: Nodes,
+    /// Of connections that were there: how many recent mentions they had, and those of the epoch's threads that they had.
+    recent: HashMap<u32, i32>,
+    threads: HashMap<u32, HashSet<Arc<str>>>,
+}
+
+/// Connections and mentions as they were written.
+#[derive(Debug)]
+pub(crate) struct WrittenConnections(Nodes);
+
+/// The rejection of every unit that names a connection by an id that is not among `keys_by_id`.
+pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>) -> Vec<(usize, Rejection)> {
+    let missing = |unit: &Unit| {
+        unit.connections.iter().enumerate().find_map(|(row, (name, _))| match name {
+            ConnectionName::Id(id) if !keys_by_id.contains_key(id) => {
+                Some(Rejection::missing(Table::Connections, row, *id))
+            }
+            ConnectionName::Id(_) | ConnectionName::Key(_) => None,
+        })
+    };
+    epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
+}
+
+impl UnlockedConnections {
+    /// Connections that exist, in ascending order, of which nothing new is said: to bring their figures up to date.
     pub(crate) fn of_keys(keys: Vec<ConnectionKey<Uuid>>) -> Self {
-        let mut plan = Self::default();
-        for key in keys {
-            plan.connections.push(ConnectionNode { must_exist: true, ..ConnectionNode::new(key) });
-        }
-        plan
+        let existing = |key| ConnectionNode { must_exist: true, ..ConnectionNode::new(key) };
+        Self(Nodes { connections: keys.into_iter().map(existing).collect(), ..Nodes::default() })
     }
 
-    /// Resolves the names of an epoch. `keys_by_id` are the keys of connections that are named by
-    /// their id.
-    ///
-    /// Connections stand in the order of their keys, which is the global lock order of the table;
-    /// new ids are given in that order, so that neighbours in one index are neighbours in the other.
-    pub(crate) fn resolve(
+    /// Resolves the names of an epoch. `keys_by_id` are the keys of connections that are named by their id.
+    pub(super) fn resolve(
         epoch: &Epoch,
-        entities: &EntityPlan,
+        entities: &LockedEntities,
+        keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
+    ) -> Self {
+        let mut nodes = Nodes::resolve_connections(epoch, entities, keys_by_id);
+        nodes.put_in_lock_order();
+        nodes.resolve_mentions(epoch);
+        Self(nodes)
+    }
+
+    /// The keys to lock, in lock order.
+    pub(super) fn keys(&self) -> Vec<&ConnectionKey<Uuid>> {
+        self.0.connections.iter().map(|node| &node.key).collect()
+    }
+
+    /// Takes in those that are there, as they stand under lock. An error if one that must be there is not.
+    pub(super) fn locked(self, stored: Vec<(u32, StoredConnection)>) -> Result<LockedConnections, VanishedRow> {
+        let Self(mut nodes) = self;
+        for (connection, stored) in stored {
+            let node = &mut nodes.connections[connection as usize];
+            node.id = stored.id;
+            node.disposition = Disposition::Unchanged;
+            node.stored = Some(stored);
+        }
+        let vanished = nodes.connections.iter().any(|node| node.must_exist && node.stored.is_none());
+        if vanished { Err(VanishedRow) } else { Ok(LockedConnections(nodes)) }
+    }
+}
+
+impl LockedConnections {
+    /// Forgets what the database has: the locks were given up.
+    pub(super) fn unlocked(self) -> UnlockedConnections {
+        let Self(mut nodes) = self;
+        for node in &mut nodes.connections {
+            if node.stored.take().is_some() {
+                node.disposition = Disposition::Inserted;
+                if !node.must_exist {
+                    node.id = Uuid::now_v7();
+                }
+            }
+        }
+        UnlockedConnections(nodes)
+    }
+
+    /// The rows of all connections that were not there, in lock order, with their final figures.
+    pub(super) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
+        let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
+        new.map(|(index, node)| {
+            let mentions = self.0.mentions_of(index).map(|(_, mention)| (mention.id, &*mention.mention));
+            ConnectionWrite {
+                node: index,
+                id: node.id,
+                key: &node.key,
+                facts: Cow::Borrowed(&node.said),
+                metrics: ConnectionMetrics::from_mentions(mentions, as_of),
+                reread: RereadNeeded::default(),
+            }
+        })
+        .collect()
+    }
+
+    /// What must be known of connections that were there, besides their own rows.
+    pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'_> {
+        let since = days_before(as_of, RECENT_DAYS);
+        let mut questions = HistoryQuestions { mentions: vec![], threads: vec![], recent: vec![], since, as_of };
+        for (connection, stored) in self.0.existing() {
+            if stored.metrics.may_have_recent(as_of) {
+                questions.recent.push((connection, stored.id));
+            }
+            let mut distinct = HashSet::default();
+            for (mention, MentionNode { mention: own, .. }) in self.0.mentions_of(connection) {
+                questions.mentions.push(MentionQuestion {
+                    mention,
+                    connection: stored.id,
+                    source_type: own.source_type,
+                    source_id: &own.source_id,
+                });
+                if distinct.insert(&own.thread_id) {
+                    let thread = ThreadQuestion { connection: stored.id, place: connection, thread_id: &own.thread_id };
+                    questions.threads.push(thread);
+                }
+            }
+        }
+        questions
+    }
+
+    /// Takes in the answers: of a known mention the newer observation wins.
+    pub(super) fn decided(self, answers: HistoryAnswers) -> DecidedConnections {
+        let Self(mut nodes) = self;
+        for (mention, stored) in answers.mentions {
+            let node = &mut nodes.mentions[mention as usize];
+            node.id = stored.id;
+            let is_newer = node.mention.precedence(&stored.mention).is_gt();
+            node.disposition = if is_newer { Disposition::Updated } else { Disposition::Unchanged };
+            node.stored = Some(stored);
+        }
+        let mut threads: HashMap<u32, HashSet<Arc<str>>> = HashMap::default();
+        for (connection, thread) in answers.threads {
+            threads.entry(connection).or_default().insert(thread);
+        }
+        DecidedConnections { nodes, recent: answers.recent.into_iter().collect(), threads }
+    }
+}
+
+impl DecidedConnections {
+    /// New mentions, in the order of their connections.
+    pub(super) fn new_mentions(&self) -> Vec<MentionRow<'_>> {
+        self.mentions_to(Disposition::Inserted)
+    }
+
+    /// Mentions that are there and get a newer observation, in the order of their connections.
+    pub(super) fn newer_mentions(&self) -> Vec<MentionRow<'_>> {
+        self.mentions_to(Disposition::Updated)
+    }
+
+    fn mentions_to(&self, disposition: Disposition) -> Vec<MentionRow<'_>> {
+        let row = |node: &u32| {
+            let node = &self.nodes.mentions[*node as usize];
+            let connection = self.nodes.connections[node.connection as usize].id;
+            (node.disposition == disposition).then_some(MentionRow { id: node.id, connection, mention: &node.mention })
+        };
+        self.nodes.connections.iter().flat_map(|connection| connection.mentions.iter().filter_map(row)).collect()
+    }
+
+    /// The rows of connections that were there as they must become, of those that say something else than what is stored
+    /// or must be read again first.
+    pub(super) fn changed_rows(&self, as_of: Timestamp, score_tolerance: f64) -> Vec<ConnectionWrite<'_>> {
+        let rows = self.nodes.existing().map(|(connection, _)| self.advance(connection, as_of));
+        rows.filter(|write| write.reread.any() || self.changes(write, score_tolerance)).collect()
+    }
+
+    fn advance(&self, connection: u32, as_of: Timestamp) -> ConnectionWrite<'_> {
+        let node = &self.nodes.connections[connection as usize];
+        let stored = node.stored.as_ref().expect("it was there");
+        let changes: Vec<MentionChange<'_>> = self
+            .nodes
+            .mentions_of(connection)
+            .filter_map(|(_, mention)| match (mention.disposition, &mention.stored) {
+                (Disposition::Inserted, _) => {
+                    Some(MentionChange::Inserted { mention_id: mention.id, mention: &mention.mention })
+                }
+                (Disposition::Updated, Some(stored)) => Some(MentionChange::Replaced {
+                    mention_id: mention.id,
+                    before: &stored.mention,
+                    mention: &mention.mention,
+                }),
+                _ => None,
+            })
+            .collect();
+        let mut facts = stored.facts.clone();
+        facts.merge(node.said.clone());
+        let recent = self.recent.get(&connection).copied().unwrap_or(0);
+        let threads: HashSet<&str> = self.threads.get(&connection).into_iter().flatten().map(|id| &**id).collect();
+        let (metrics, reread) = stored.metrics.advance(&changes, recent, &threads, as_of);
+        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts: Cow::Owned(facts), metrics, reread }
+    }
+
+    /// Whether a row says anything else than what is stored; for what was read again it is known only then.
+    pub(super) fn changes(&self, write: &ConnectionWrite<'_>, score_tolerance: f64) -> bool {
+        self.nodes.connections[write.node as usize].stored.as_ref().is_none_or(|stored| {
+            *write.facts != stored.facts || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
+        })
+    }
+
+    /// Takes in which connections got new rows.
+    pub(super) fn written(self, changed: &[u32]) -> WrittenConnections {
+        let Self { mut nodes, .. } = self;
+        for connection in changed {
+            nodes.connections[*connection as usize].disposition = Disposition::Updated;
+        }
+        WrittenConnections(nodes)
+    }
+}
+
+impl ConnectionWrite<'_> {
+    /// The row's place among the connections of its epoch.
+    pub(super) fn place(&self) -> u32 {
+        self.node
+    }
+}
+
+impl WrittenConnections {
+    /// What became of each slot of the connections, and of the mentions.
+    pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
+        let Self(nodes) = self;
+        let connections = nodes.connection_of_slot.iter().map(|node| {
+            let node = &nodes.connections[*node as usize];
+            CommittedRow { id: node.id, disposition: node.disposition }
+        });
+        let mentions = nodes.mention_of_slot.iter().map(|node| {
+            let node = &nodes.mentions[*node as usize];
+            CommittedRow { id: node.id, disposition: node.disposition }
+        });
+        (connections.collect(), mentions.collect())
+    }
+
+    /// The disposition of each connection's and each mention's row that the epoch named.
+    pub(crate) fn dispositions(&self) -> (impl Iterator<Item = Disposition>, impl Iterator<Item = Disposition>) {
+        let Self(nodes) = self;
+        (nodes.connections.iter().map(|node| node.disposition), nodes.mentions.iter().map(|node| node.disposition))
+    }
+}
+
+impl Nodes {
+    fn resolve_connections(
+        epoch: &Epoch,
+        entities: &LockedEntities,
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let id_of = |name: &EntityName| entities.id_of(&epoch.entities, name);
-        let mut plan = Self {
+        let mut nodes = Self {
             connections: Vec::with_capacity(epoch.connections.rows().len()),
             mentions: Vec::with_capacity(epoch.mentions.rows().len()),
             connection_of_slot: Vec::with_capacity(epoch.connections.rows().len()),
@@ -149,21 +390,18 @@ impl ConnectionPlan {
                 is_menu_item: facts.is_menu_item,
             };
             let node = *node_of_key.entry(key).or_insert_with_key(|key| {
-                plan.connections.push(ConnectionNode::new(key.clone()));
-                plan.connections.len() as u32 - 1
+                nodes.connections.push(ConnectionNode::new(key.clone()));
+                nodes.connections.len() as u32 - 1
             });
-            let entry = &mut plan.connections[node as usize];
+            let entry = &mut nodes.connections[node as usize];
             entry.said.merge(said);
             if let Some(id) = known {
                 entry.id = id;
                 entry.must_exist = true;
             }
-            plan.connection_of_slot.push(node);
+            nodes.connection_of_slot.push(node);
         }
-        drop(node_of_key);
-        plan.put_in_lock_order();
-        plan.resolve_mentions(epoch);
-        plan
+        nodes
     }
 
     fn put_in_lock_order(&mut self) {
@@ -222,156 +460,15 @@ impl ConnectionPlan {
         }
     }
 
-    /// All connections in lock order.
-    pub(crate) fn connections(&self) -> &[ConnectionNode] {
-        &self.connections
-    }
-
-    /// Forgets what the database has: the locks were given up.
-    pub(crate) fn forget_stored(&mut self) {
-        for node in &mut self.connections {
-            if node.stored.take().is_some() {
-                node.disposition = Disposition::Inserted;
-                if !node.must_exist {
-                    node.id = Uuid::now_v7();
-                }
-            }
-        }
-    }
-
-    /// The connections that were there, by place in the plan, ascending. An error if one that must be is not.
-    pub(crate) fn existing(&self) -> Result<Vec<u32>, VanishedRow> {
-        let mut existing = Vec::new();
-        for (index, node) in (0_u32..).zip(&self.connections) {
-            match &node.stored {
-                Some(_) => existing.push(index),
-                None if node.must_exist => return Err(VanishedRow),
-                None => {}
-            }
-        }
-        Ok(existing)
-    }
-
-    /// The rows of all connections that were not there, in lock order, with their final figures.
-    pub(crate) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
-        let new = (0_u32..).zip(&self.connections).filter(|(_, node)| node.stored.is_none());
-        new.map(|(index, node)| {
-            let mentions = self.mentions_of(index).map(|(_, mention)| (mention.id, &*mention.mention));
-            ConnectionWrite {
-                node: index,
-                id: node.id,
-                facts: Cow::Borrowed(&node.said),
-                metrics: ConnectionMetrics::from_mentions(mentions, as_of),
-                reread: RereadNeeded::default(),
-            }
-        })
-        .collect()
-    }
-
-    /// Takes in an existing connection as it stands under lock.
-    pub(crate) fn set_stored(&mut self, connection: u32, stored: StoredConnection) {
-        let node = &mut self.connections[connection as usize];
-        node.id = stored.id;
-        node.disposition = Disposition::Unchanged;
-        node.stored = Some(stored);
-    }
-
-    /// What the database says of an existing connection.
-    pub(crate) fn stored(&self, connection: u32) -> Option<&StoredConnection> {
-        self.connections[connection as usize].stored.as_ref()
+    /// Connections that were there, ascending.
+    fn existing(&self) -> impl Iterator<Item = (u32, &StoredConnection)> {
+        (0_u32..).zip(&self.connections).filter_map(|(connection, node)| Some((connection, node.stored.as_ref()?)))
     }
 
     /// The mentions of a connection, with their indexes.
-    pub(crate) fn mentions_of(&self, connection: u32) -> impl Iterator<Item = (u32, &MentionNode)> {
-        self.connections[connection as usize]
-            .mentions
-            .iter()
-            .map(|mention| (*mention, &self.mentions[*mention as usize]))
-    }
-
-    /// Takes in a known mention of a locked connection: the newer observation wins.
-    pub(crate) fn set_stored_mention(&mut self, mention: u32, stored: StoredMention) {
-        let node = &mut self.mentions[mention as usize];
-        node.id = stored.id;
-        node.disposition = if node.mention.precedence(&stored.mention).is_gt() {
-            Disposition::Updated
-        } else {
-            Disposition::Unchanged
-        };
-        node.stored = Some(stored);
-    }
-
-    /// Mentions with a disposition, in the order of their connections.
-    pub(crate) fn mentions_to(&self, disposition: Disposition) -> impl Iterator<Item = &MentionNode> {
-        self.connections
-            .iter()
-            .flat_map(|connection| &connection.mentions)
-            .map(|mention| &self.mentions[*mention as usize])
-            .filter(move |mention| mention.disposition == disposition)
-    }
-
-    /// The row of an existing connection as it must become; nothing if it says all this already.
-    pub(crate) fn advance(
-        &self,
-        connection: u32,
-        recent_before: i32,
-        known_threads: &HashSet<&str>,
-        as_of: Timestamp,
-        score_tolerance: f64,
-    ) -> Option<ConnectionWrite<'_>> {
-        let node = &self.connections[connection as usize];
-        let stored = node.stored.as_ref()?;
-        let changes: Vec<MentionChange<'_>> = self
-            .mentions_of(connection)
-            .filter_map(|(_, mention)| match (mention.disposition, &mention.stored) {
-                (Disposition::Inserted, _) => {
-                    Some(MentionChange::Inserted { mention_id: mention.id, mention: &mention.mention })
-                }
-                (Disposition::Updated, Some(stored)) => Some(MentionChange::Replaced {
-                    mention_id: mention.id,
-                    before: &stored.mention,
-                    mention: &mention.mention,
-                }),
-                _ => None,
-            })
-            .collect();
-        let mut facts = stored.facts.clone();
-        facts.merge(node.said.clone());
-        let (metrics, reread) = stored.metrics.advance(&changes, recent_before, known_threads, as_of);
-        let write = ConnectionWrite { node: connection, id: node.id, facts: Cow::Owned(facts), metrics, reread };
-        (reread.any() || self.changes(&write, score_tolerance)).then_some(write)
-    }
-
-    /// Whether a row says anything else than what is stored; for what was read again it is known only then.
-    pub(crate) fn changes(&self, write: &ConnectionWrite<'_>, score_tolerance: f64) -> bool {
-        self.stored(write.node).is_none_or(|stored| {
-            *write.facts != stored.facts || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
-        })
-    }
-
-    /// Notes that connections get new rows.
-    pub(crate) fn mark_updated(&mut self, connections: impl IntoIterator<Item = u32>) {
-        for connection in connections {
-            self.connections[connection as usize].disposition = Disposition::Updated;
-        }
-    }
-
-    /// What became of each slot of the connections, and of the mentions.
-    pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
-        let connections = self.connection_of_slot.iter().map(|node| {
-            let node = &self.connections[*node as usize];
-            CommittedRow { id: node.id, disposition: node.disposition }
-        });
-        let mentions = self.mention_of_slot.iter().map(|node| {
-            let node = &self.mentions[*node as usize];
-            CommittedRow { id: node.id, disposition: node.disposition }
-        });
-        (connections.collect(), mentions.collect())
-    }
-
-    /// The disposition of each connection's and each mention's row that the epoch named.
-    pub(crate) fn dispositions(&self) -> (impl Iterator<Item = Disposition>, impl Iterator<Item = Disposition>) {
-        (self.connections.iter().map(|node| node.disposition), self.mentions.iter().map(|node| node.disposition))
+    fn mentions_of(&self, connection: u32) -> impl Iterator<Item = (u32, &MentionNode)> {
+        let mentions = self.connections[connection as usize].mentions.iter();
+        mentions.map(|mention| (*mention, &self.mentions[*mention as usize]))
     }
 }
 

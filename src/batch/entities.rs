@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{EntityBatch, Epoch};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
-use crate::record::{EntityFacts, EntityKey, EntityName, Merge, Table};
+use crate::record::{EntityFacts, EntityKey, EntityName, Merge, Place, Table};
 use crate::unit::{Row, TypedUse};
 
 /// An entity as the database has it.
@@ -32,32 +32,134 @@ struct Node {
     disposition: Disposition,
 }
 
-/// What to do with the entities of an epoch. Fed with what the database answers, it says what to
-/// write; it ends as the map from names to ids.
+/// The entities of an epoch, row by row, and the way from names to them.
 #[derive(Debug)]
-pub(crate) struct EntityPlan {
+struct Plan {
     nodes: Vec<Node>,
     node_of_slot: Vec<u32>,
-    /// Nodes in the order of their keys: the global lock order of the table.
+    /// Plan in the order of their keys: the global lock order of the table.
     order: Vec<u32>,
 }
 
-impl EntityPlan {
-    /// Resolves the names of an epoch. `by_key` and `by_id` are what the database has; a name that
-    /// it does not have gets a new id if it is a key. Otherwise the answer is the rejection of
-    /// every unit that names an id that is not there, or uses one as what it is not.
+/// Entities as they were looked up, before any lock: another writer may still insert or change them.
+#[derive(Debug)]
+pub(crate) struct FoundEntities(Plan);
+
+/// Entities of which those that change are inserted or locked, but not yet read under their locks.
+#[derive(Debug)]
+pub(crate) struct InsertedEntities {
+    plan: Plan,
+    /// What was to be inserted or locked.
+    writes: Vec<EntityWrite>,
+    /// Keys that were not there at the lookup and are now: another writer was faster.
+    raced: Vec<EntityKey>,
+}
+
+/// Entities with their final ids.
+#[derive(Debug)]
+pub(crate) struct LockedEntities(Plan);
+
+impl FoundEntities {
+    /// Resolves the names of an epoch. A name that was not found gets a new id if it is a key. Otherwise the answer is the
+    /// rejection of every unit that names an id that is not there, or uses one as what it is not.
     ///
     /// Behind a name may be an entity of another key or id, if a merge took the one of that name.
     pub(crate) fn resolve(
         epoch: &Epoch,
+        by_key: HashMap<u32, StoredEntity>,
+        by_id: HashMap<Uuid, StoredEntity>,
+    ) -> Result<Self, Vec<(usize, Rejection)>> {
+        let rejected = rejections(epoch, &by_id);
+        if rejected.is_empty() { Ok(Self(Plan::resolve(&epoch.entities, by_key, by_id))) } else { Err(rejected) }
+    }
+
+    /// Rows to insert, or to lock because they will change, in lock order.
+    pub(crate) fn to_insert_or_lock(&self, batch: &EntityBatch) -> Vec<EntityWrite> {
+        let Self(plan) = self;
+        let writes = plan.order.iter().filter_map(|&index| {
+            let node = &plan.nodes[index as usize];
+            if node.exists && node.said_by.is_empty() {
+                return None;
+            }
+            let wanted = plan.wanted(batch, node);
+            (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
+        });
+        writes.collect()
+    }
+
+    /// Takes in which of `writes` were inserted; all others are locked. An error if a row that was there is gone.
+    pub(crate) fn inserted(self, writes: Vec<EntityWrite>, inserted: &[Uuid]) -> Result<InsertedEntities, VanishedRow> {
+        let Self(mut plan) = self;
+        let inserted: HashSet<&Uuid> = inserted.iter().collect();
+        let mut raced = Vec::new();
+        for write in &writes {
+            let node = &mut plan.nodes[write.node as usize];
+            match (inserted.contains(&write.id), node.exists) {
+                (true, false) => node.stored = Some(without_place_id(&write.facts)),
+                (true, true) => return Err(VanishedRow),
+                (false, false) => raced.push(node.key.clone()),
+                (false, true) => {}
+            }
+        }
+        Ok(InsertedEntities { plan, writes, raced })
+    }
+}
+
+/// The keys of rows that were there when they were looked up.
+pub(crate) fn keys_found(writes: &[EntityWrite]) -> Vec<EntityKey> {
+    writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect()
+}
+
+impl InsertedEntities {
+    /// Locked rows of which nothing was read yet.
+    pub(crate) fn raced(&self) -> &[EntityKey] {
+        &self.raced
+    }
+
+    /// Takes in all locked rows as they stand under lock. The answer has what must still change; an error if a row is gone.
+    pub(crate) fn locked(
+        self,
+        batch: &EntityBatch,
+        rows: Vec<StoredEntity>,
+    ) -> Result<(LockedEntities, EntityUpdates), VanishedRow> {
+        let Self { mut plan, writes, raced } = self;
+        let locked = writes.iter().filter(|write| write.exists).count() + raced.len();
+        if rows.len() != locked {
+            return Err(VanishedRow);
+        }
+        plan.read_under_lock(rows);
+        let updates = plan.remaining_updates(batch, &writes);
+        Ok((LockedEntities(plan), updates))
+    }
+}
+
+impl LockedEntities {
+    /// The id behind a name of the epoch.
+    pub(crate) fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
+        self.0.id_of(batch, name)
+    }
+
+    /// What became of each slot.
+    pub(crate) fn committed(&self) -> Vec<CommittedRow> {
+        let rows = self.0.node_of_slot.iter().map(|node| {
+            let node = &self.0.nodes[*node as usize];
+            CommittedRow { id: node.id, disposition: node.disposition }
+        });
+        rows.collect()
+    }
+
+    /// The disposition of each row of the database that the epoch named.
+    pub(crate) fn dispositions(&self) -> impl Iterator<Item = Disposition> {
+        self.0.nodes.iter().map(|node| node.disposition)
+    }
+}
+
+impl Plan {
+    fn resolve(
+        batch: &EntityBatch,
         mut by_key: HashMap<u32, StoredEntity>,
         mut by_id: HashMap<Uuid, StoredEntity>,
-    ) -> Result<Self, Vec<(usize, Rejection)>> {
-        let batch = &epoch.entities;
-        let rejected = rejections(epoch, &by_id);
-        if !rejected.is_empty() {
-            return Err(rejected);
-        }
+    ) -> Self {
         let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
         let mut node_of_key: HashMap<EntityKey, u32> = HashMap::default();
         let merged = |(slot, stored): (&u32, &StoredEntity)| match &batch.rows()[*slot as usize].0 {
@@ -82,7 +184,7 @@ impl EntityPlan {
         }
         for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
             let EntityName::Id(id) = name else { continue };
-            let stored = by_id.remove(id).expect("ids that are not there were rejected above");
+            let stored = by_id.remove(id).expect("units that name ids that are not there were rejected");
             // By key: the row may have come about between the two lookups.
             let key = stored.key.clone();
             if let Some(&node) = node_of_key.get(&key) {
@@ -94,7 +196,7 @@ impl EntityPlan {
         }
         plan.order = (0..plan.nodes.len() as u32).collect();
         plan.order.sort_unstable_by(|left, right| plan.nodes[*left as usize].key.cmp(&plan.nodes[*right as usize].key));
-        Ok(plan)
+        plan
     }
 
     fn push(&mut self, key: EntityKey, stored: Option<StoredEntity>, slot: u32, merely_referenced: bool) -> u32 {
@@ -127,7 +229,7 @@ impl EntityPlan {
     }
 
     /// The id behind a name of the epoch.
-    pub(crate) fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
+    fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
         let slot = batch.slot_of(name).expect("every name that a row uses is a row of its unit");
         self.nodes[self.node_of_slot[slot] as usize].id
     }
@@ -150,43 +252,8 @@ impl EntityPlan {
         wanted
     }
 
-    /// Rows to insert, or to lock because they will change, in lock order.
-    pub(crate) fn to_insert_or_lock(&self, batch: &EntityBatch) -> Vec<EntityWrite> {
-        self.order
-            .iter()
-            .filter_map(|&index| {
-                let node = &self.nodes[index as usize];
-                if node.exists && node.said_by.is_empty() {
-                    return None;
-                }
-                let wanted = self.wanted(batch, node);
-                (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
-            })
-            .collect()
-    }
-
-    /// Takes in what "insert or lock" did: the ids that were inserted. The answer is the keys whose
-    /// rows are there and locked, to be read once more; an error if a row that was there is gone.
-    pub(crate) fn inserted_or_locked(
-        &mut self,
-        writes: &[EntityWrite],
-        inserted: &[Uuid],
-    ) -> Result<Vec<EntityKey>, VanishedRow> {
-        let inserted: HashSet<&Uuid> = inserted.iter().collect();
-        let mut locked = Vec::new();
-        for write in writes {
-            let node = &mut self.nodes[write.node as usize];
-            match (inserted.contains(&write.id), node.exists) {
-                (true, false) => node.stored = Some(without_place_id(&write.facts)),
-                (true, true) => return Err(VanishedRow),
-                (false, _) => locked.push(node.key.clone()),
-            }
-        }
-        Ok(locked)
-    }
-
     /// Takes in rows as they stand under lock.
-    pub(crate) fn read_under_lock(&mut self, rows: Vec<StoredEntity>) {
+    fn read_under_lock(&mut self, rows: Vec<StoredEntity>) {
         let mut by_key: HashMap<EntityKey, StoredEntity> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
         for node in &mut self.nodes {
             if let Some(row) = by_key.remove(&node.key) {
@@ -204,7 +271,7 @@ impl EntityPlan {
     /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
     /// for another one's uncommitted id), taken after all row locks, so they need an order of
     /// their own. For the same reason rows are inserted without their Google id.
-    pub(crate) fn remaining_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
+    fn remaining_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {
@@ -234,22 +301,6 @@ impl EntityPlan {
         updates.give_up = given_up.iter().filter(|(id, _)| taken.contains(id.as_str())).map(|(_, row)| *row).collect();
         updates
     }
-
-    /// What became of each slot.
-    pub(crate) fn committed(&self) -> Vec<CommittedRow> {
-        self.node_of_slot
-            .iter()
-            .map(|node| {
-                let node = &self.nodes[*node as usize];
-                CommittedRow { id: node.id, disposition: node.disposition }
-            })
-            .collect()
-    }
-
-    /// The disposition of each row of the database that the epoch named.
-    pub(crate) fn dispositions(&self) -> impl Iterator<Item = Disposition> {
-        self.nodes.iter().map(|node| node.disposition)
-    }
 }
 
 /// A row that was there when it was looked up is gone: somebody deleted it. Look again.
@@ -270,8 +321,12 @@ pub(crate) struct EntityWrite {
 
 impl EntityWrite {
     /// An entity that belongs to no epoch.
-    pub(super) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
+    pub(crate) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
         Self { node: 0, id, key, facts, exists: true }
+    }
+
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.facts.place.as_deref()
     }
 
     pub(crate) fn google_place_id(&self) -> Option<&str> {

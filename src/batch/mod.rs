@@ -5,13 +5,13 @@
 //! 1. [`Batch`] coalesces the rows of one table by the *name* under which units know them. Each
 //!    row of each unit gets a slot, by which its outcome is found again.
 //! 2. [`Epoch`] joins the three batches of the units that one transaction commits.
-//! 3. [`EntityPlan`] and [`ConnectionPlan`] resolve names to ids with what the database said, merge
-//!    rows that turn out to be one, and put them in the global lock order.
+//! 3. [`write_epoch`] writes it: names become ids with what the [`GraphTables`] say, rows that turn out to be one are merged,
+//!    and locks are taken in one global order.
 //!
 //! [`Folds`] does the like for entities that a caller merges.
 //!
-//! Laws (checked in `simulation`, on a database in memory): coalescing and then merging with the stored row gives
-//! the same as merging each row by itself, in any order and however often.
+//! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored row
+//! gives the same as merging each row by itself, in any order and however often.
 
 mod coalesce;
 mod connections;
@@ -20,11 +20,17 @@ mod epoch;
 mod merge;
 #[cfg(test)]
 mod simulation;
+mod tables;
+mod write;
 
 pub(crate) use coalesce::Batch;
 pub(crate) use connections::{
-    ConnectionNode, ConnectionPlan, ConnectionWrite, MentionNode, StoredConnection, StoredMention, top_mention,
+    ConnectionWrite, MentionRow, StoredConnection, StoredMention, UnlockedConnections, top_mention,
 };
-pub(crate) use entities::{EntityPlan, EntityUpdates, EntityWrite, PlaceIds, StoredEntity, VanishedRow};
+pub(crate) use entities::{EntityWrite, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
 pub(crate) use merge::{Folds, KeyedConnection, MergedConnection, Planned};
+pub(crate) use tables::{
+    Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound, Lookup, RereadAnswers, RereadQuestions,
+};
+pub(crate) use write::{Clock, WriteError, Written, refresh_connections, write_epoch};

@@ -1,8 +1,9 @@
-//! The plans at work on a database in memory: what `store/transaction.rs` does, without SQL.
+//! The product's algorithm on tables in memory.
 //!
-//! The laws: however units are grouped into epochs, and whoever writes in between, the tables are what
+//! The laws: however units are grouped into epochs, and whatever other writers commit in between, the tables are what
 //! the units leave when each is written alone; figures equal those of all mentions; every unit hears
-//! what the transaction did to its rows, which is told here from the tables before and after.
+//! what the transaction did to its rows, which is told here from the tables before and after. The order of the calls
+//! is checked by the tables themselves: no lock out of order, no row written that changes nothing.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,12 +14,13 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use uuid::Uuid;
 
+use super::tables::*;
 use super::*;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityFacts, EntityKey, EntityName, EntityType,
-    Mention, RECENT_DAYS, SourceType, StoredMetrics, Table, Timestamp, days_before,
+    Mention, SourceType, StoredMetrics, Table, Timestamp,
 };
 use crate::unit::{Field, PlaceObservation, UnitOfWork};
 
@@ -35,7 +37,6 @@ fn as_of() -> Timestamp {
 
 type MentionKey = (Uuid, SourceType, Arc<str>);
 type Rejected = Vec<(usize, Rejection)>;
-type KeysById = HashMap<Uuid, ConnectionKey<Uuid>>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Tables {
@@ -66,198 +67,29 @@ impl Tables {
 
     /// One transaction. `race` is what others commit after its lookups.
     fn write(&mut self, epoch: &Epoch, race: impl FnOnce(&mut Self)) -> Result<(Vec<Committed>, Self), Rejected> {
-        let (mut entities, keys_by_id) = self.look_up(epoch)?;
-        race(self);
-        let before = self.clone();
-        let updates = self.insert_or_lock_entities(epoch, &mut entities);
-        let mut connections = ConnectionPlan::resolve(epoch, &entities, &keys_by_id);
-        self.update_entities(&updates);
-        self.lock_or_insert_connections(&mut connections);
-        self.write_mentions(&mut connections);
-        let (connection_rows, mention_rows) = connections.committed();
-        let committed = epoch.committed(&entities.committed(), &connection_rows, &mention_rows);
-        self.check_dispositions(&before, &entities, &connections);
-        Ok((committed, before))
-    }
-
-    fn look_up(&self, epoch: &Epoch) -> Result<(EntityPlan, KeysById), Rejected> {
-        let (mut by_key, mut by_id) = (HashMap::default(), HashMap::default());
-        for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
-            match name {
-                EntityName::Key(key) => {
-                    if let Some((id, stored)) = self.entities.get(key) {
-                        let facts = (!facts.is_empty()).then(|| stored.clone());
-                        by_key.insert(slot, StoredEntity { id: *id, key: key.clone(), facts });
-                    }
-                }
-                EntityName::Id(id) => by_id.extend(self.entity_by_id(*id).map(|stored| (*id, stored))),
-            }
-        }
-        let named: HashSet<Uuid> = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
-        let keys_by_id: KeysById = self
-            .connections
-            .iter()
-            .filter(|(_, row)| named.contains(&row.0))
-            .map(|(key, row)| (row.0, key.clone()))
-            .collect();
-        let rejected = ConnectionPlan::rejections(epoch, &keys_by_id);
-        if !rejected.is_empty() {
-            return Err(rejected);
-        }
-        Ok((EntityPlan::resolve(epoch, by_key, by_id)?, keys_by_id))
-    }
-
-    fn insert_or_lock_entities(&mut self, epoch: &Epoch, plan: &mut EntityPlan) -> EntityUpdates {
-        let writes = plan.to_insert_or_lock(&epoch.entities);
-        assert!(writes.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
-        let mut inserted = Vec::new();
-        for write in &writes {
-            self.entities.entry(write.key.clone()).or_insert_with(|| {
-                inserted.push(write.id);
-                let mut facts = write.facts.clone();
-                if let Some(place) = &mut facts.place {
-                    Arc::make_mut(place).google_place_id = None;
-                }
-                (write.id, facts)
-            });
-        }
-        let mut keys: HashSet<EntityKey> =
-            writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect();
-        keys.extend(plan.inserted_or_locked(&writes, &inserted).unwrap());
-        let read = |key: EntityKey| {
-            let (id, facts) = self.entities[&key].clone();
-            StoredEntity { id, key, facts: Some(facts) }
-        };
-        plan.read_under_lock(keys.into_iter().map(read).collect());
-        plan.remaining_updates(&epoch.entities, &writes)
-    }
-
-    fn update_entities(&mut self, updates: &EntityUpdates) {
-        let google_id = |facts: &EntityFacts<Uuid>| facts.place.as_ref()?.google_place_id.clone();
-        assert!(updates.writes.is_sorted_by_key(|write| google_id(&write.facts)), "Google ids are locks too");
-        let mut changes = (false, false);
-        for id in &updates.give_up {
-            let facts = self.entities.values_mut().find(|row| row.0 == *id).map(|row| &mut row.1).unwrap();
-            Arc::make_mut(facts.place.as_mut().unwrap()).google_place_id = None;
-            changes.0 = true;
-        }
-        for write in &updates.writes {
-            if let Some(taken) = google_id(&write.facts) {
-                changes.1 = true;
-                let held = self
-                    .entities
-                    .iter()
-                    .any(|(key, row)| *key != write.key && google_id(&row.1).as_ref() == Some(&taken));
-                assert!(!held, "{taken} would be held twice for a moment");
-            }
-            let row = self.entities.get_mut(&write.key).unwrap();
-            assert_eq!(row.0, write.id, "an id is for good");
-            assert_ne!(row.1, write.facts, "a row that changes nothing is not written");
-            changes.0 |= google_id(&row.1).is_some_and(|before| google_id(&write.facts) != Some(before));
-            row.1 = write.facts.clone();
-        }
-        let expected = match changes {
-            (true, _) => PlaceIds::GivenUp,
-            (false, true) => PlaceIds::Taken,
-            (false, false) => PlaceIds::Untouched,
-        };
-        assert_eq!(updates.place_ids, expected);
-    }
-
-    fn lock_or_insert_connections(&mut self, plan: &mut ConnectionPlan) {
-        let keys: Vec<_> = plan.connections().iter().map(|node| node.key.clone()).collect();
-        assert!(keys.is_sorted_by(|left, right| left < right), "locks are taken in the order of the keys");
-        for (index, key) in (0_u32..).zip(&keys) {
-            if let Some((id, facts, metrics)) = self.connections.get(key).cloned() {
-                plan.set_stored(index, StoredConnection { id, facts, metrics });
-            }
-        }
-        for write in plan.new_rows(as_of()) {
-            let row = (write.id, write.facts.into_owned(), stored_form(&write.metrics));
-            let before = self.connections.insert(keys[write.node as usize].clone(), row);
-            assert_eq!(before, None, "what is there was locked");
-        }
-    }
-
-    fn write_mentions(&mut self, plan: &mut ConnectionPlan) {
-        let (mut recent, mut threads) = (HashMap::default(), HashMap::default());
-        let existing = plan.existing().unwrap();
-        for connection in &existing {
-            let id = plan.stored(*connection).unwrap().id;
-            let is_recent = |mention: &Mention| {
-                mention.created_at <= as_of() && mention.created_at >= days_before(as_of(), RECENT_DAYS)
-            };
-            let count = self.mentions_of(id).filter(|(_, mention)| is_recent(mention)).count() as i32;
-            recent.insert(*connection, count);
-            let known: HashSet<Arc<str>> =
-                self.mentions_of(id).map(|(_, mention)| Arc::clone(&mention.thread_id)).collect();
-            threads.insert(*connection, known);
-            let stored: Vec<(u32, StoredMention)> = plan
-                .mentions_of(*connection)
-                .filter_map(|(index, node)| {
-                    let key = (id, node.mention.source_type, Arc::clone(&node.mention.source_id));
-                    let (id, mention) = self.mentions.get(&key)?.clone();
-                    Some((index, StoredMention { id, mention }))
-                })
-                .collect();
-            for (index, stored) in stored {
-                plan.set_stored_mention(index, stored);
-            }
-        }
-        for (disposition, exists) in [(Disposition::Inserted, false), (Disposition::Updated, true)] {
-            for node in plan.mentions_to(disposition) {
-                let connection = plan.connections()[node.connection as usize].id;
-                let key = (connection, node.mention.source_type, Arc::clone(&node.mention.source_id));
-                let before = self.mentions.insert(key, (node.id, (*node.mention).clone()));
-                assert_eq!(before.map(|(id, _)| id), exists.then_some(node.id));
-            }
-        }
-        let mut updated = Vec::new();
-        for connection in &existing {
-            let known = threads[connection].iter().map(|thread| &**thread).collect();
-            let Some(mut write) = plan.advance(*connection, recent[connection], &known, as_of(), 0.0) else { continue };
-            let whole = ConnectionMetrics::from_mentions(self.mentions_of(write.id), as_of());
-            if write.reread.threads {
-                write.metrics.source_diversity = whole.source_diversity;
-            }
-            if write.reread.newest {
-                write.metrics.last_mentioned_at = whole.last_mentioned_at;
-            }
-            if write.reread.top {
-                let rows = self.mentions_of(write.id).map(|(id, mention)| top_mention(id, mention.clone()));
-                write.metrics.top_mentions = rows.collect();
-            }
-            write.metrics.set_top(as_of());
-            if !plan.changes(&write, 0.0) {
-                continue;
-            }
-            let key = &plan.connections()[write.node as usize].key;
-            updated.push((key.clone(), (write.id, write.facts.into_owned(), stored_form(&write.metrics)), write.node));
-        }
-        let nodes: Vec<u32> = updated.iter().map(|(_, _, node)| *node).collect();
-        for (key, row, _) in updated {
-            let before = self.connections.insert(key, row.clone());
-            assert_ne!(before.as_ref(), Some(&row), "a row that changes nothing is not written");
-            assert_eq!(before.unwrap().0, row.0, "an id is for good");
-        }
-        plan.mark_updated(nodes);
+        let memory = Memory::new(std::mem::take(self), race);
+        let written = memory.write(epoch);
+        let Memory { tables, before, .. } = memory;
+        *self = tables.into_inner();
+        let (written, before) = (written?, before.into_inner());
+        self.check_dispositions(&before, &written);
+        Ok((written.units, before))
     }
 
     /// How many rows of each kind the epoch inserted, updated and left, told from the tables.
-    fn check_dispositions(&self, before: &Self, entities: &EntityPlan, connections: &ConnectionPlan) {
+    fn check_dispositions(&self, before: &Self, written: &Written) {
         fn changed<K: Ord, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> (usize, usize) {
             let updated =
                 after.iter().filter(|(key, row)| before.get(key).is_some_and(|before| before != *row)).count();
             (after.len() - before.len(), updated)
         }
-        let count = |dispositions: &[Disposition]| {
-            let of = |disposition| dispositions.iter().filter(|own| **own == disposition).count();
+        let told = |table: Table| {
+            let of = |disposition| written.dispositions.iter().filter(|own| **own == (table, disposition)).count();
             (of(Disposition::Inserted), of(Disposition::Updated))
         };
-        let (of_connections, of_mentions) = connections.dispositions();
-        assert_eq!(count(&entities.dispositions().collect::<Vec<_>>()), changed(&before.entities, &self.entities));
-        assert_eq!(count(&of_connections.collect::<Vec<_>>()), changed(&before.connections, &self.connections));
-        assert_eq!(count(&of_mentions.collect::<Vec<_>>()), changed(&before.mentions, &self.mentions));
+        assert_eq!(told(Table::Entities), changed(&before.entities, &self.entities));
+        assert_eq!(told(Table::Connections), changed(&before.connections, &self.connections));
+        assert_eq!(told(Table::Mentions), changed(&before.mentions, &self.mentions));
     }
 
     /// The tables with names in place of ids.
@@ -293,6 +125,285 @@ impl Tables {
         }
         let connections: HashSet<Uuid> = self.connections.values().map(|row| row.0).collect();
         assert!(self.mentions.keys().all(|key| connections.contains(&key.0)), "every mention has its connection");
+    }
+}
+
+// ---- one transaction ----------------------------------------------------------------------------
+
+/// Tables within one transaction.
+struct Memory<R> {
+    tables: RefCell<Tables>,
+    /// As they were when the race was over.
+    before: RefCell<Tables>,
+    /// What others commit after the lookups.
+    race: RefCell<Option<R>>,
+    /// What others commit after connections were locked.
+    late_race: RefCell<Option<R>>,
+    /// How many rows each statement was asked to touch, in order.
+    calls: RefCell<Vec<(&'static str, usize)>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum MemoryError {
+    Race,
+    Vanished,
+}
+
+impl From<VanishedRow> for MemoryError {
+    fn from(_: VanishedRow) -> Self {
+        Self::Vanished
+    }
+}
+
+impl<R: FnOnce(&mut Tables)> Memory<R> {
+    fn new(tables: Tables, race: R) -> Self {
+        Self {
+            before: RefCell::default(),
+            tables: RefCell::new(tables),
+            race: RefCell::new(Some(race)),
+            late_race: RefCell::default(),
+            calls: RefCell::default(),
+        }
+    }
+
+    fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
+        let written = write_epoch(self, epoch, Clock { as_of: as_of(), score_tolerance: 0.0 });
+        futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
+    }
+
+    fn write(&self, epoch: &Epoch) -> Result<Written, Rejected> {
+        self.try_write(epoch).map_err(|error| match error {
+            WriteError::Rejected(rejected) => rejected,
+            WriteError::Tables(error) => panic!("{error:?}"),
+        })
+    }
+
+    fn called(&self, statement: &'static str, rows: usize) {
+        self.calls.borrow_mut().push((statement, rows));
+    }
+
+    fn rows_of(&self, statement: &str) -> usize {
+        self.calls.borrow().iter().filter(|(own, _)| *own == statement).map(|(_, rows)| rows).sum()
+    }
+}
+
+fn google_id(facts: &EntityFacts<Uuid>) -> Option<String> {
+    facts.place.as_ref()?.google_place_id.clone()
+}
+
+impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
+    type Error = MemoryError;
+
+    fn is_race(error: &MemoryError) -> bool {
+        *error == MemoryError::Race
+    }
+
+    async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
+        let mut found = Found::default();
+        let mut tables = self.tables.borrow_mut();
+        for KeyLookup { slot, key, with_facts } in &lookup.entities_by_key {
+            if let Some((id, stored)) = tables.entities.get(key) {
+                let facts = with_facts.then(|| stored.clone());
+                found.entities_by_key.insert(*slot, StoredEntity { id: *id, key: (*key).clone(), facts });
+            }
+        }
+        for id in &lookup.entities_by_id {
+            found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
+        }
+        for (key, row) in &tables.connections {
+            if lookup.connections_by_id.contains(&row.0) {
+                found.connection_keys.insert(row.0, key.clone());
+            }
+        }
+        if let Some(race) = self.race.take() {
+            race(&mut tables);
+        }
+        *self.before.borrow_mut() = tables.clone();
+        Ok(found)
+    }
+
+    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, MemoryError> {
+        self.called("insert_or_lock_entities", writes.len());
+        assert!(writes.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
+        let mut inserted = Vec::new();
+        for write in writes {
+            self.tables.borrow_mut().entities.entry(write.key.clone()).or_insert_with(|| {
+                inserted.push(write.id);
+                let mut facts = write.facts.clone();
+                if let Some(place) = &mut facts.place {
+                    Arc::make_mut(place).google_place_id = None;
+                }
+                (write.id, facts)
+            });
+        }
+        Ok(inserted)
+    }
+
+    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, MemoryError> {
+        let tables = self.tables.borrow();
+        let read = |key: &EntityKey| {
+            let (id, facts) = tables.entities.get(key)?.clone();
+            Some(StoredEntity { id, key: key.clone(), facts: Some(facts) })
+        };
+        Ok(keys.iter().filter_map(read).collect())
+    }
+
+    async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), MemoryError> {
+        self.called(
+            match place_ids {
+                PlaceIds::Untouched => "place ids untouched",
+                PlaceIds::Taken => "place ids taken",
+                PlaceIds::GivenUp => "place ids given up",
+            },
+            1,
+        );
+        Ok(())
+    }
+
+    async fn give_up_place_ids(&self, entities: &[Uuid]) -> Result<(), MemoryError> {
+        self.called("give_up_place_ids", entities.len());
+        let mut tables = self.tables.borrow_mut();
+        for id in entities {
+            let facts = tables.entities.values_mut().find(|row| row.0 == *id).map(|row| &mut row.1).unwrap();
+            Arc::make_mut(facts.place.as_mut().unwrap()).google_place_id = None;
+        }
+        Ok(())
+    }
+
+    async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), MemoryError> {
+        assert!(writes.is_sorted_by_key(|write| google_id(&write.facts)), "Google ids are locks too");
+        let mut tables = self.tables.borrow_mut();
+        let mut changes = (self.rows_of("give_up_place_ids") > 0, false);
+        for write in writes {
+            if let Some(taken) = google_id(&write.facts) {
+                changes.1 = true;
+                let held = tables
+                    .entities
+                    .iter()
+                    .any(|(key, row)| *key != write.key && google_id(&row.1).as_ref() == Some(&taken));
+                assert!(!held, "{taken} would be held twice for a moment");
+            }
+            let row = tables.entities.get_mut(&write.key).unwrap();
+            assert_eq!(row.0, write.id, "an id is for good");
+            assert_ne!(row.1, write.facts, "a row that changes nothing is not written");
+            changes.0 |= google_id(&row.1).is_some_and(|before| google_id(&write.facts) != Some(before));
+            row.1 = write.facts.clone();
+        }
+        let expected = match changes {
+            (true, _) => "place ids given up",
+            (false, true) => "place ids taken",
+            (false, false) => "place ids untouched",
+        };
+        assert_eq!(self.rows_of(expected), 1);
+        Ok(())
+    }
+
+    async fn lock_connections(
+        &self,
+        keys: &[&ConnectionKey<Uuid>],
+        round: LockRound,
+    ) -> Result<Vec<(u32, StoredConnection)>, MemoryError> {
+        assert!(keys.is_sorted_by(|left, right| left < right), "locks are taken in the order of the keys");
+        let again = self.calls.borrow().iter().any(|(statement, _)| *statement == "lock_connections");
+        assert_eq!(again, round == LockRound::Again);
+        assert_eq!(self.rows_of("update_connections"), 0, "no connection is locked after one was changed");
+        self.called("lock_connections", keys.len());
+        let mut tables = self.tables.borrow_mut();
+        let stored = (0_u32..).zip(keys).filter_map(|(place, key)| {
+            let (id, facts, metrics) = tables.connections.get(key)?.clone();
+            Some((place, StoredConnection { id, facts, metrics }))
+        });
+        let stored = stored.collect();
+        if let Some(race) = self.late_race.take() {
+            race(&mut tables);
+        }
+        Ok(stored)
+    }
+
+    async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
+        self.called("insert_connections", rows.len());
+        let mut tables = self.tables.borrow_mut();
+        if rows.iter().any(|row| tables.connections.contains_key(row.key)) {
+            return Err(MemoryError::Race);
+        }
+        for row in rows {
+            let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
+            tables.connections.insert(row.key.clone(), new);
+        }
+        Ok(())
+    }
+
+    async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, MemoryError> {
+        let tables = self.tables.borrow();
+        let mut answers = HistoryAnswers::default();
+        for question in &questions.mentions {
+            let key = (question.connection, question.source_type, question.source_id.into());
+            let stored = tables.mentions.get(&key).cloned();
+            answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
+        }
+        for question in &questions.threads {
+            let mut threads = tables.mentions_of(question.connection).map(|(_, mention)| &mention.thread_id);
+            if threads.any(|thread| thread == question.thread_id) {
+                answers.threads.push((question.place, Arc::clone(question.thread_id)));
+            }
+        }
+        for (place, id) in &questions.recent {
+            let is_recent = |mention: &Mention| (questions.since..=questions.as_of).contains(&mention.created_at);
+            let count = tables.mentions_of(*id).filter(|(_, mention)| is_recent(mention)).count();
+            answers.recent.push((*place, count as i32));
+        }
+        Ok(answers)
+    }
+
+    async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
+        for row in rows {
+            let key = (row.connection, row.mention.source_type, Arc::clone(&row.mention.source_id));
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, row.mention.clone()));
+            assert_eq!(before, None, "a mention is inserted once");
+        }
+        self.called("insert_mentions", rows.len());
+        Ok(())
+    }
+
+    async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
+        for row in rows {
+            let key = (row.connection, row.mention.source_type, Arc::clone(&row.mention.source_id));
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, row.mention.clone()));
+            assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
+        }
+        self.called("update_mentions", rows.len());
+        Ok(())
+    }
+
+    async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, MemoryError> {
+        let written = ["insert_mentions", "update_mentions"];
+        let calls = self.calls.borrow();
+        assert!(written.iter().all(|own| calls.iter().any(|(call, _)| call == own)), "mentions are written before");
+        let tables = self.tables.borrow();
+        let whole = |id: Uuid| ConnectionMetrics::from_mentions(tables.mentions_of(id), as_of());
+        let mut answers = RereadAnswers::default();
+        for (place, id) in (0_u32..).zip(&questions.threads) {
+            answers.threads.push((place, whole(*id).source_diversity));
+        }
+        for (place, id) in (0_u32..).zip(&questions.newest) {
+            answers.newest.push((place, whole(*id).last_mentioned_at));
+        }
+        for (place, id) in (0_u32..).zip(&questions.top) {
+            let rows = tables.mentions_of(*id).map(|(id, mention)| (place, top_mention(id, mention.clone())));
+            answers.top.extend(rows);
+        }
+        Ok(answers)
+    }
+
+    async fn update_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
+        self.called("update_connections", rows.len());
+        for row in rows {
+            let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
+            let before = self.tables.borrow_mut().connections.insert(row.key.clone(), new.clone()).unwrap();
+            assert_ne!(before, new, "a row that changes nothing is not written");
+            assert_eq!(before.0, new.0, "an id is for good");
+        }
+        Ok(())
     }
 }
 
@@ -502,6 +613,11 @@ fn epoch(build: impl FnOnce(&mut UnitOfWork)) -> Epoch {
     Epoch::from_units(vec![Arc::new(unit.prepare())])
 }
 
+/// A transaction on a copy of the tables, up to its commit.
+fn transaction(tables: &Tables, race: fn(&mut Tables)) -> Memory<fn(&mut Tables)> {
+    Memory::new(tables.clone(), race)
+}
+
 #[test]
 fn what_is_merely_referenced_is_neither_locked_nor_written() {
     let mut tables = Tables::default();
@@ -514,6 +630,11 @@ fn what_is_merely_referenced_is_neither_locked_nor_written() {
         )
         .unwrap();
     let id = tables.id(EntityType::Restaurant, "r").unwrap();
+    let locked = |epoch: &Epoch| {
+        let memory = transaction(&tables, nobody);
+        let written = memory.write(epoch).unwrap();
+        (memory.rows_of("insert_or_lock_entities"), written.dispositions)
+    };
     for again in [
         epoch(|unit| {
             unit.restaurant("r");
@@ -525,15 +646,12 @@ fn what_is_merely_referenced_is_neither_locked_nor_written() {
             unit.restaurant("r").alias("a");
         }),
     ] {
-        let (plan, _) = tables.look_up(&again).unwrap();
-        assert!(plan.to_insert_or_lock(&again.entities).is_empty());
-        assert_eq!(plan.committed()[0].disposition, Disposition::Unchanged);
+        assert_eq!(locked(&again), (0, vec![(Table::Entities, Disposition::Unchanged)]));
     }
     let more = epoch(|unit| {
         unit.restaurant("r").alias("b");
     });
-    let (plan, _) = tables.look_up(&more).unwrap();
-    assert_eq!(plan.to_insert_or_lock(&more.entities).len(), 1);
+    assert_eq!(locked(&more), (1, vec![(Table::Entities, Disposition::Updated)]));
 }
 
 #[test]
@@ -549,76 +667,116 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
     };
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| placed(unit, "a", 1, Some("g1"))), nobody).unwrap();
-    let give_up = RefCell::new(Vec::new());
     // Once to a new restaurant, once to one that exists; for another id, and for none.
-    for (day, others, own, to) in [(2, "b", Some("g2"), "g1"), (3, "b", None, "g2"), (4, "c", Some("g1"), "g3")] {
+    for (day, others, own, to) in [(2, "b", Some("g2"), "g1"), (3, "b", None, "g2")] {
         let moved = epoch(|unit| {
             placed(unit, others, day, Some(to));
             placed(unit, "a", day, own);
         });
-        let mut copy = tables.clone();
-        let (mut plan, _) = copy.look_up(&moved).unwrap();
-        let updates = copy.insert_or_lock_entities(&moved, &mut plan);
-        give_up.borrow_mut().push(updates.give_up.len());
-        if day < 4 {
-            tables.write(&moved, nobody).unwrap();
-            assert_eq!((google(&tables, "a").as_deref(), google(&tables, others).as_deref()), (own, Some(to)));
-        }
+        let memory = transaction(&tables, nobody);
+        memory.write(&moved).unwrap();
+        assert_eq!(memory.rows_of("give_up_place_ids"), 1);
+        tables.write(&moved, nobody).unwrap();
+        assert_eq!((google(&tables, "a").as_deref(), google(&tables, others).as_deref()), (own, Some(to)));
     }
-    // In the last case another row still holds what "a" wants: nobody of the epoch gives it up.
-    assert_eq!(give_up.into_inner(), [1, 1, 0]);
+    // A row that is not of the epoch holds what "a" wants: none of the epoch gives it up, and no two rows may hold it.
+    let moved = epoch(|unit| {
+        placed(unit, "c", 4, Some("g3"));
+        placed(unit, "a", 4, Some("g1"));
+    });
+    let memory = transaction(&tables, |tables| {
+        let held = epoch(|unit| {
+            unit.restaurant("d").place(PlaceObservation::new(at(9)).google_place_id("g1"));
+        });
+        tables.write(&held, nobody).unwrap();
+    });
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| memory.write(&moved)));
+    assert!(refused.is_err());
+    assert_eq!(memory.rows_of("give_up_place_ids"), 0);
 }
 
 #[test]
 fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
     let mut tables = Tables::default();
-    let whole = || {
-        epoch(|unit| {
-            let restaurant = unit.restaurant("r").alias("x").handle();
-            let dish = unit.dish("d").handle();
-            unit.connection(restaurant, dish);
-        })
-    };
-    tables.write(&whole(), nobody).unwrap();
+    let whole = epoch(|unit| {
+        let restaurant = unit.restaurant("r").alias("x").handle();
+        let dish = unit.dish("d").handle();
+        unit.connection(restaurant, dish);
+    });
+    tables.write(&whole, nobody).unwrap();
     let connection = tables.connections.values().next().unwrap().0;
-
     let more = epoch(|unit| {
         unit.restaurant("r").alias("y");
     });
-    let (mut plan, _) = tables.look_up(&more).unwrap();
-    let writes = plan.to_insert_or_lock(&more.entities);
-    assert!(writes[0].exists);
-    assert_eq!(plan.inserted_or_locked(&writes, &[writes[0].id]), Err(VanishedRow));
-
     let by_id = epoch(|unit| {
         unit.existing_connection(connection);
     });
-    let (entities, keys) = tables.look_up(&by_id).unwrap();
-    let by_key = ConnectionPlan::of_keys(tables.connections.keys().cloned().collect());
-    for mut plan in [ConnectionPlan::resolve(&by_id, &entities, &keys), by_key] {
-        assert_eq!(plan.existing(), Err(VanishedRow));
-        tables.lock_or_insert_connections(&mut plan);
-        assert_eq!(plan.existing(), Ok(vec![0]));
+    let vanishing = |epoch: &Epoch| {
+        let memory = transaction(&tables, |tables| {
+            tables.entities.clear();
+            tables.connections.clear();
+        });
+        memory.try_write(epoch).err()
+    };
+    for epoch in [more, by_id] {
+        let vanished = vanishing(&epoch);
+        assert!(matches!(vanished, Some(WriteError::Tables(MemoryError::Vanished))), "{vanished:?}");
     }
+    let memory = transaction(&tables, nobody);
+    let mut keys: Vec<_> = tables.connections.keys().cloned().collect();
+    let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
+    let refreshed = |keys| {
+        memory.calls.borrow_mut().clear();
+        let refreshed = refresh_connections(&memory, UnlockedConnections::of_keys(keys), clock);
+        futures::FutureExt::now_or_never(refreshed).unwrap().map(|connections| connections.dispositions().0.count())
+    };
+    assert_eq!(refreshed(keys.clone()), Ok(1));
+    keys[0].dish = Uuid::nil();
+    assert_eq!(refreshed(keys), Err(MemoryError::Vanished));
+}
+
+#[test]
+fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_time() {
+    fn of_others(tables: &mut Tables) {
+        let other = epoch(|unit| mentioned(unit, "b", "theirs"));
+        tables.write(&other, nobody).unwrap();
+    }
+    let own = epoch(|unit| {
+        for name in ["a", "b"] {
+            mentioned(unit, name, "ours");
+        }
+    });
+    let mut alone = Tables::default();
+    of_others(&mut alone);
+    alone.write(&own, nobody).unwrap();
+
+    let memory = transaction(&Tables::default(), nobody);
+    memory.late_race.replace(Some(of_others));
+    memory.write(&own).unwrap();
+    assert_eq!(memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count(), 2);
+    let tables = memory.tables.into_inner();
+    tables.check_figures();
+    assert_eq!(tables.natural(), alone.natural());
+}
+
+fn mentioned(unit: &mut UnitOfWork, restaurant: &str, mention: &str) {
+    let restaurant = unit.restaurant(restaurant).handle();
+    let dish = unit.dish("d").handle();
+    let connection = unit.connection(restaurant, dish).handle();
+    unit.mention(connection, Mention::new(SourceType::Post, mention, "u", "s", at(1)));
 }
 
 #[test]
 fn new_rows_have_new_ids_in_lock_order() {
-    let new = epoch(|unit| {
-        for name in ["b", "a", "c"] {
-            let restaurant = unit.restaurant(name).handle();
-            let dish = unit.dish("d").handle();
-            let connection = unit.connection(restaurant, dish).handle();
-            unit.mention(connection, Mention::new(SourceType::Post, name, "u", "s", at(1)));
-        }
-    });
-    let (entities, keys) = Tables::default().look_up(&new).unwrap();
-    let plan = ConnectionPlan::resolve(&new, &entities, &keys);
-    let ids: Vec<Uuid> = plan.connections().iter().map(|node| node.id).collect();
+    let new = epoch(|unit| ["b", "a", "c"].into_iter().for_each(|name| mentioned(unit, name, name)));
+    let mut tables = Tables::default();
+    tables.write(&new, nobody).unwrap();
+    // The tables are in the order of the keys.
+    let ids: Vec<Uuid> = tables.connections.values().map(|row| row.0).collect();
     assert!(ids.is_sorted_by(|left, right| left < right) && !ids[0].is_nil(), "{ids:?}");
-    let mentions: Vec<Uuid> = plan.mentions_to(Disposition::Inserted).map(|node| node.id).collect();
+    let mentions: Vec<Uuid> = tables.mentions.values().map(|row| row.0).collect();
     assert!(mentions.is_sorted_by(|left, right| left < right) && !mentions[0].is_nil(), "{mentions:?}");
-    assert_eq!(mentions.len(), 3);
+    assert_eq!((ids.len(), mentions.len()), (3, 3));
 }
 
 #[test]
@@ -653,7 +811,12 @@ fn units_are_rejected_for_ids_of_nothing_and_of_another_type_and_no_other_unit_i
         unit.existing_connection(nothing);
     });
 
-    let rejected = |units: Vec<Arc<crate::unit::Unit>>| tables.look_up(&Epoch::from_units(units)).err().unwrap();
+    let rejected = |units: Vec<Arc<crate::unit::Unit>>| {
+        let memory = transaction(&tables, nobody);
+        let rejected = memory.write(&Epoch::from_units(units)).unwrap_err();
+        assert!(memory.calls.borrow().is_empty(), "nothing is locked or written");
+        rejected
+    };
     let rejected_entities = rejected(vec![good.clone(), missing_entity, good.clone(), wrong_type]);
     let units: Vec<usize> = rejected_entities.iter().map(|(unit, _)| *unit).collect();
     assert_eq!(units, [1, 3]);

@@ -138,9 +138,37 @@ impl Engine {
     /// # }
     /// ```
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_for(config, thread::Target::Database).await
+    }
+
+    /// Starts an engine that writes nowhere: units are checked, coalesced, planned and encoded as for empty tables, and
+    /// then told that they are committed. To measure or to test what feeds an engine, without a server.
+    ///
+    /// Nothing is connected for units. What asks the database besides (health, merges, a refresh) does so as always.
+    ///
+    /// # Errors
+    /// When the thread or the runtime cannot be started.
+    ///
+    /// ```
+    /// use graphsink::{Config, Engine, UnitOfWork};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let engine = Engine::start_blackhole(Config::builder("postgresql://localhost/nowhere").build()?).await?;
+    /// let mut unit = UnitOfWork::new();
+    /// unit.dish("brisket").handle();
+    /// assert!(engine.submit(unit).await?.await.is_committed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn start_blackhole(config: Config) -> Result<Self, StartError> {
+        Self::start_for(config, thread::Target::Blackhole).await
+    }
+
+    async fn start_for(config: Config, target: thread::Target) -> Result<Self, StartError> {
         telemetry::describe();
         telemetry::limits(&config);
-        let (started, done) = thread::spawn(config.clone())?;
+        let (started, done) = thread::spawn(config.clone(), target)?;
         let thread::Started { shared, supervisor, stop } = started
             .await
             // The thread ends without an answer only by a panic while it starts.

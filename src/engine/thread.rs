@@ -16,7 +16,7 @@ use crate::error::StartError;
 use crate::in_flight::InFlight;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
-use crate::store::Store;
+use crate::store::{Destination, Store};
 
 /// How an engine is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub(super) enum Stop {
     Now,
     /// Nobody holds the engine any more, but it holds units.
     WhenDrained,
+}
+
+/// Where an engine writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Database,
+    /// Nowhere.
+    Blackhole,
 }
 
 /// What a started engine consists of.
@@ -37,18 +45,21 @@ pub(super) struct Started {
 type StartResult = Result<Started, StartError>;
 
 /// Starts the thread. The first receiver tells how the start went, the second when the thread ended.
-pub(super) fn spawn(config: Config) -> std::io::Result<(oneshot::Receiver<StartResult>, oneshot::Receiver<()>)> {
+pub(super) fn spawn(
+    config: Config,
+    target: Target,
+) -> std::io::Result<(oneshot::Receiver<StartResult>, oneshot::Receiver<()>)> {
     let (started, on_start) = oneshot::channel();
     let (done, on_done) = oneshot::channel();
     std::thread::Builder::new().name("graphsink".to_owned()).spawn(move || {
-        run(&config, started);
+        run(&config, target, started);
         // Nobody may be waiting.
         let _ = done.send(());
     })?;
     Ok((on_start, on_done))
 }
 
-fn run(config: &Config, started: oneshot::Sender<StartResult>) {
+fn run(config: &Config, target: Target, started: oneshot::Sender<StartResult>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One more than commits: what is worked out for one statement must not keep the next from being sent.
@@ -64,15 +75,17 @@ fn run(config: &Config, started: oneshot::Sender<StartResult>) {
             return;
         }
     };
-    let shared = match runtime.block_on(connect(config, runtime.handle().clone())) {
+    let shared = match runtime.block_on(connect(config, target, runtime.handle().clone())) {
         Ok(shared) => Arc::new(shared),
         Err(error) => {
             let _ = started.send(Err(error));
             return;
         }
     };
-    // Ends with the runtime.
-    runtime.spawn(shared.store.clone().keep_forgetting_attempts());
+    if target == Target::Database {
+        // Ends with the runtime.
+        runtime.spawn(shared.store.clone().keep_forgetting_attempts());
+    }
     let _settle_on_drop = SettleOnDrop(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));
     // Commits that are still under way were given up; their connections close with the runtime.
@@ -89,22 +102,22 @@ impl Drop for SettleOnDrop {
     }
 }
 
-async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {
+async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handle) -> Result<Shared, StartError> {
     let counters = Arc::new(Counters::default());
     let store = Store::new(config, &counters).await?;
-    // There always is a database, but for benches of the engine alone.
-    #[cfg(feature = "internals")]
-    let has_database = !config.without_database;
-    #[cfg(not(feature = "internals"))]
-    let has_database = true;
-    if has_database {
-        store.check(config).await?;
-        store.forget_old_attempts().await?;
-    }
+    let destination = match target {
+        Target::Database => {
+            store.check(config).await?;
+            store.forget_old_attempts().await?;
+            Destination::Database(store.clone())
+        }
+        Target::Blackhole => Destination::Blackhole(config.as_of),
+    };
     Ok(Shared {
         in_flight: Arc::new(InFlight::new(Arc::clone(&counters))),
         counters,
         store,
+        destination,
         listeners: CommitListeners::default(),
         recent_writes: Arc::default(),
         merging: Arc::default(),
@@ -112,8 +125,6 @@ async fn connect(config: &Config, runtime: tokio::runtime::Handle) -> Result<Sha
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),
         max_batch_rows: config.max_batch_rows,
         outcome_deadline: config.outcome_deadline,
-        #[cfg(feature = "internals")]
-        without_database: config.without_database,
         pulse: Arc::new(Pulse::new()),
         deaths: Mutex::new(VecDeque::new()),
     })

@@ -27,9 +27,9 @@ use super::ending::CommitAnswer;
 use super::fence::Fate;
 use super::retry::{Next, Tries, after_failure};
 use super::session::Session;
-use super::transaction::{AttemptError, Transaction, Written};
+use super::transaction::Transaction;
 use super::{Store, StoreError, answer};
-use crate::batch::Epoch;
+use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
@@ -348,11 +348,11 @@ impl Store {
         // A panic is a bug of ours, perhaps with one unit only: treated like an error that nobody knows.
         let written = match written.await.unwrap_or_else(|_| Err(StoreError::Panicked.into())) {
             Ok(written) => written,
-            Err(AttemptError::Rejected(rejected)) => {
+            Err(WriteError::Rejected(rejected)) => {
                 self.roll_back(session).await;
                 return Attempted::Rejected(rejected);
             }
-            Err(AttemptError::Store(error)) => {
+            Err(WriteError::Tables(error)) => {
                 let error = self.clean_up(session, error).await;
                 let error = self.explain(error).await;
                 return Attempted::Failed(if group.held_back { self.refusals.judge(error) } else { error });
@@ -380,7 +380,7 @@ impl Store {
         attempt: Uuid,
         epoch: &Epoch,
         deadline: Instant,
-    ) -> Result<Written, AttemptError> {
+    ) -> Result<Written, WriteError<StoreError>> {
         failpoint("store::write");
         // Close to the deadline there is time for one more honest try.
         let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
@@ -390,9 +390,9 @@ impl Store {
         let (begin, as_of) = (self.begin(session), self.as_of.now());
         let score_tolerance = if self.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let copies = self.copies.load(Ordering::Relaxed);
-        let transaction = Transaction { session, begin: &begin, copies, as_of, score_tolerance };
+        let transaction = Transaction { session, begin: &begin, attempt, copies };
         let written = Box::pin(async {
-            let written = transaction.write_epoch(attempt, epoch).await;
+            let written = write_epoch(&transaction, epoch, Clock { as_of, score_tolerance }).await;
             failpoint("store::written");
             written
         });

@@ -7,11 +7,10 @@
 //! [`timeline`] remembers what a transaction's statements took.
 
 mod backoff;
+mod blackhole;
 mod check;
 mod circuit;
-mod columns;
 mod commit;
-mod copy;
 mod dead_letter;
 mod ending;
 mod error;
@@ -28,6 +27,7 @@ mod retry;
 mod session;
 mod shape;
 mod statement;
+mod table;
 mod time;
 mod timeline;
 mod transaction;
@@ -40,16 +40,14 @@ use bb8::PooledConnection;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
+use crate::batch::Epoch;
 use crate::config::{AsOf, Config};
 use crate::stats::{Counters, PoolStats};
 use crate::telemetry;
 
+use blackhole::Blackhole;
 use circuit::Circuit;
-#[cfg(feature = "internals")]
-pub(crate) use columns::{ConnectionColumns, ConnectionKeyColumns, EntityColumns, EntityKeyColumns, Parameters};
 pub(crate) use commit::EpochObserver;
-#[cfg(feature = "internals")]
-pub(crate) use copy::{connections as copied_connections, mentions as copied_mentions};
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
 pub use migrate::{MigrationReport, Migrations};
@@ -64,11 +62,8 @@ pub use refresh::RefreshReport;
 use refusals::Refusals;
 use session::{Session, SessionManager};
 pub use shape::UnfitTable;
-#[cfg(feature = "internals")]
-pub(crate) use statement::Statement;
 #[cfg(feature = "resolver")]
 pub(crate) use statement::quote_identifier;
-pub(crate) use transaction::Written;
 
 /// A pool of connections, and what every transaction needs to know.
 #[derive(Debug, Clone)]
@@ -108,6 +103,24 @@ fn silence(statement_timeout: Duration) -> Duration {
 /// Waits for an answer, but no longer than `patience`.
 async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
     tokio::time::timeout(patience, answer).await.map_err(|_| StoreError::NoAnswer(patience))
+}
+
+/// Where epochs are written.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    Database(Store),
+    /// Nowhere; figures refer to this time.
+    Blackhole(AsOf),
+}
+
+impl Destination {
+    /// Commits an epoch, or what is good of it, and tells `observer` the outcome of each unit.
+    pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
+        match self {
+            Self::Database(store) => store.commit(epoch, deadline, observer).await,
+            Self::Blackhole(as_of) => Blackhole::commit(&epoch, *as_of, observer).await,
+        }
+    }
 }
 
 impl Store {

@@ -7,38 +7,38 @@ use std::sync::Arc;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
-use super::statement::{Statement, begin, quote_identifier};
+use super::statement::{self, Statement, begin, quote_identifier};
 use super::{Migrations, Store};
 use crate::config::Config;
 use crate::server::EmbeddedServer;
 
 /// The one index of each table that may serve each statement, among all the read indexes.
-fn expected() -> BTreeMap<&'static str, (Statement, &'static str)> {
+fn expected() -> BTreeMap<&'static str, (&'static Statement, &'static str)> {
     [
-        (Statement::EntitiesByKey, "entities_name_type_key entity_redirects_name_type_key entities_pkey"),
-        (Statement::EntitiesById, "entities_pkey entity_redirects_pkey"),
-        (Statement::ConnectionKeysById, "connections_pkey connection_redirects_pkey"),
-        (Statement::GiveUpPlaceIds, "entities_pkey"),
-        (Statement::UpdateEntities, "entities_pkey"),
-        (Statement::LockConnections, "connections_key"),
-        (Statement::ReadMentions, "mentions_key"),
-        (Statement::KnownThreads, "mentions_of_connection_by_thread_idx"),
-        (Statement::CountRecent, "mentions_of_connection_by_time_idx"),
-        (Statement::UpdateMentions, "mentions_pkey"),
-        (Statement::RereadThreads, "mentions_key"),
-        (Statement::RereadNewest, "mentions_of_connection_by_time_idx"),
-        (Statement::RereadTop, "mentions_key"),
-        (Statement::UpdateConnections, "connections_pkey"),
-        (Statement::ConnectionsAfter, "connections_key"),
+        (&*statement::ENTITIES_BY_KEY, "entities_name_type_key entity_redirects_name_type_key entities_pkey"),
+        (&*statement::ENTITIES_BY_ID, "entities_pkey entity_redirects_pkey"),
+        (&*statement::CONNECTION_KEYS_BY_ID, "connections_pkey connection_redirects_pkey"),
+        (&*statement::GIVE_UP_PLACE_IDS, "entities_pkey"),
+        (&*statement::UPDATE_ENTITIES, "entities_pkey"),
+        (&*statement::LOCK_CONNECTIONS, "connections_key"),
+        (&*statement::READ_MENTIONS, "mentions_key"),
+        (&*statement::KNOWN_THREADS, "mentions_of_connection_by_thread_idx"),
+        (&*statement::COUNT_RECENT, "mentions_of_connection_by_time_idx"),
+        (&*statement::UPDATE_MENTIONS, "mentions_pkey"),
+        (&*statement::REREAD_THREADS, "mentions_key"),
+        (&*statement::REREAD_NEWEST, "mentions_of_connection_by_time_idx"),
+        (&*statement::REREAD_TOP, "mentions_key"),
+        (&*statement::UPDATE_CONNECTIONS, "connections_pkey"),
+        (&*statement::CONNECTIONS_AFTER, "connections_key"),
     ]
     .into_iter()
-    .map(|(statement, indexes)| (statement.as_str(), (statement, indexes)))
+    .map(|(statement, indexes)| (statement.name, (statement, indexes)))
     .collect()
 }
 
 /// The plan that the engine's transaction would use.
-async fn plan(client: &Client, statement: Statement, schema: &str) -> String {
-    let types: Vec<String> = statement.parameter_types().iter().map(|kind| kind.name().to_owned()).collect();
+async fn plan(client: &Client, statement: &Statement, schema: &str) -> String {
+    let types: Vec<String> = statement.parameters.iter().map(|kind| kind.name().to_owned()).collect();
     let nulls = vec!["null"; types.len()].join(", ");
     let sql = format!(
         "{}; prepare p({}) as {}; explain (costs off) execute p({nulls}); rollback; deallocate p",

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::transaction::Transaction;
 use super::{Store, StoreError};
+use crate::batch::Clock;
 use crate::config::is_possible_as_of;
 use crate::record::{ConnectionKey, SortedSet, Timestamp};
 
@@ -77,14 +78,9 @@ impl Store {
         let step = async {
             session.prepare().await.map_err(StoreError::Begin)?;
             let begin = self.begin(&mut session);
-            let transaction = Transaction {
-                session: &session,
-                begin: &begin,
-                copies: self.copies.load(Ordering::Relaxed),
-                as_of,
-                score_tolerance: 0.0,
-            };
-            let step = transaction.refresh(after, STEP).await?;
+            let copies = self.copies.load(Ordering::Relaxed);
+            let transaction = Transaction { session: &session, begin: &begin, attempt: Uuid::nil(), copies };
+            let step = transaction.refresh(after, STEP, Clock { as_of, score_tolerance: 0.0 }).await?;
             session.batch("commit").await?;
             Ok(step)
         };

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::pool::Connector;
 use super::prepared::{Prepared, StatementNames};
-use super::statement::Statement;
+use super::statement::{self, Statement};
 use super::timeline::Timeline;
 use crate::hash::HashMap;
 use crate::telemetry;
@@ -97,7 +97,8 @@ impl bb8::ManageConnection for SessionManager {
 struct Statements {
     /// Whether it knows them by name.
     named: bool,
-    prepared: HashMap<Statement, Prepared>,
+    /// By their names.
+    prepared: HashMap<&'static str, Prepared>,
 }
 
 /// A session of the pool.
@@ -174,9 +175,9 @@ impl Session {
         }
         let client = &self.client;
         let schema = &self.schema;
-        let prepared = try_join_all(Statement::ALL.map(|statement| async move {
-            let prepared = Prepared::new(client, statement.text(schema), statement.parameter_types(), named).await?;
-            Ok((statement, prepared))
+        let prepared = try_join_all(statement::ALL.iter().map(|statement| async move {
+            let prepared = Prepared::new(client, statement.text(schema), statement.parameters.clone(), named).await?;
+            Ok((statement.name, prepared))
         }));
         // It reads the tables' definitions, so it waits until a change of them is committed.
         let prepared = self.measured("prepare", prepared).await?.into_iter().collect();
@@ -194,9 +195,9 @@ impl Session {
         self.names.notice(error);
     }
 
-    fn prepared(&self, statement: Statement) -> &Prepared {
+    fn prepared(&self, statement: &Statement) -> &Prepared {
         let statements = self.statements.as_ref().expect("prepared before the transaction begins");
-        &statements.prepared[&statement]
+        &statements.prepared[statement.name]
     }
 
     /// Notes that a transaction is about to begin.
@@ -239,10 +240,10 @@ impl Session {
     /// Runs a prepared statement and reads all its rows.
     pub(crate) async fn query(
         &self,
-        statement: Statement,
+        statement: &Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        self.measured(statement.as_str(), self.prepared(statement).query(&self.client, parameters)).await
+        self.measured(statement.name, self.prepared(statement).query(&self.client, parameters)).await
     }
 
     /// Copies encoded rows in; says how many.
@@ -251,8 +252,8 @@ impl Session {
     /// driver sends two `Sync`, and only one that comes amid rows is ignored), and the driver takes the second answer for
     /// that of the next statement. Such a session is not used again, and what it said after the copy counts for nothing:
     /// look at the copy's own answer first.
-    pub(crate) async fn copy(&self, statement: Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
-        self.measured(statement.as_str(), async {
+    pub(crate) async fn copy(&self, statement: &Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
+        self.measured(statement.name, async {
             let copying = self.prepared(statement).copy_in(&self.client).await;
             let sink = copying.inspect_err(|_| self.is_out_of_step.store(true, Ordering::Relaxed))?;
             let mut sink = std::pin::pin!(sink);
@@ -265,8 +266,12 @@ impl Session {
     }
 
     /// Runs a prepared statement and says how many rows it touched.
-    pub(crate) async fn execute(&self, statement: Statement, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-        self.measured(statement.as_str(), self.prepared(statement).execute(&self.client, parameters)).await
+    pub(crate) async fn execute(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, Error> {
+        self.measured(statement.name, self.prepared(statement).execute(&self.client, parameters)).await
     }
 
     /// Runs `work`, statements on this session, as long as the server goes on answering: no longer
@@ -327,11 +332,11 @@ mod tests {
         let [mut session, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
         session.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
-        assert_eq!(session.copy(Statement::CopyMentions, nothing()).await.unwrap(), 0);
+        assert_eq!(session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap(), 0);
         assert!(!manager.has_broken(&mut session));
         holder.batch("begin; lock table mentions in share mode").await.unwrap();
         session.batch("set lock_timeout = '1ms'").await.unwrap();
-        let refused = session.copy(Statement::CopyMentions, nothing()).await.unwrap_err();
+        let refused = session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
         assert!(manager.has_broken(&mut session));
         let other = session.client.query("select 1 where false", &[]).await;

@@ -11,30 +11,22 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::error::ErrorClass;
+use super::table::{self, Connections, Entities, Mentions, Table};
 use super::{Store, StoreError, answer};
 
-/// The columns that the engine writes or reads, with their types by PostgreSQL's internal names.
-#[rustfmt::skip]
-const COLUMNS: [(&str, &[(&str, &str)]); 3] = [
-    ("entities", &[
-        ("entity_id", "uuid"), ("name", "varchar"), ("type", "entity_type"), ("aliases", "_text"),
-        ("restaurant_attributes", "_uuid"), ("latitude", "numeric"), ("longitude", "numeric"), ("address", "varchar"),
-        ("google_place_id", "varchar"), ("restaurant_metadata", "jsonb"), ("place_observed_at", "timestamptz"),
-        ("last_updated", "timestamptz"),
-    ]),
-    ("connections", &[
-        ("connection_id", "uuid"), ("restaurant_id", "uuid"), ("dish_or_category_id", "uuid"), ("categories", "_uuid"),
-        ("dish_attributes", "_uuid"), ("is_menu_item", "bool"), ("mention_count", "int4"), ("total_upvotes", "int8"),
-        ("source_diversity", "int4"), ("recent_mention_count", "int4"), ("last_mentioned_at", "timestamptz"),
-        ("activity_level", "activity_level"), ("top_mentions", "jsonb"), ("last_updated", "timestamptz"),
-    ]),
-    ("mentions", &[
-        ("mention_id", "uuid"), ("connection_id", "uuid"), ("source_type", "mention_source"), ("source_id", "varchar"),
-        ("thread_id", "varchar"), ("source_url", "varchar"), ("subreddit", "varchar"), ("content_excerpt", "text"),
-        ("author", "varchar"), ("upvotes", "int4"), ("created_at", "timestamptz"), ("observed_at", "timestamptz"),
-        ("processed_at", "timestamptz"),
-    ]),
-];
+/// The columns that the engine relies on, by table, with their types by PostgreSQL's internal names.
+fn expected_columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
+    [
+        (Entities::NAME, stored_types::<Entities>("last_updated")),
+        (Connections::NAME, stored_types::<Connections>("last_updated")),
+        (Mentions::NAME, stored_types::<Mentions>("processed_at")),
+    ]
+}
+
+/// The columns that the engine writes, and the one that has the time of an update.
+fn stored_types<T: Table>(updated_at: &'static str) -> Vec<(&'static str, &'static str)> {
+    table::stored_types::<T>().chain([(updated_at, "timestamptz")]).collect()
+}
 
 /// The unique indexes that the engine relies on: table, columns, the name that the migration gave.
 const KEYS: [(&str, &str, &str); 6] = [
@@ -197,7 +189,7 @@ pub(super) fn is_own_constraint(name: &str) -> bool {
 
 /// Whether a column of one of the three tables is none of the engine's.
 pub(super) fn is_foreign(table: &str, column: &str) -> bool {
-    let of_table = COLUMNS.iter().find(|(name, _)| *name == table);
+    let of_table = expected_columns().into_iter().find(|(name, _)| *name == table);
     of_table.is_some_and(|(_, columns)| columns.iter().all(|(name, _)| *name != column))
 }
 
@@ -213,8 +205,8 @@ struct Found {
 
 /// The first difference that matters, of tables that are all there.
 fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable> {
-    for (table, expected) in COLUMNS {
-        for &(column, expected) in expected {
+    for (table, expected) in expected_columns() {
+        for &(column, expected) in &expected {
             let found = columns.iter().find(|found| found.table == table && found.column == column);
             match found {
                 // A limit of characters more or less changes neither what is sent nor what is read.
@@ -328,11 +320,11 @@ mod tests {
 
     /// The tables as the migrations make them.
     fn made() -> (Vec<Found>, Vec<(String, String)>) {
-        let columns = COLUMNS.iter().flat_map(|(table, columns)| {
-            columns.iter().map(|(column, data_type)| Found {
-                table: (*table).to_owned(),
-                column: (*column).to_owned(),
-                data_type: (*data_type).to_owned(),
+        let columns = expected_columns().into_iter().flat_map(|(table, columns)| {
+            columns.into_iter().map(|(column, data_type)| Found {
+                table: table.to_owned(),
+                column: column.to_owned(),
+                data_type: data_type.to_owned(),
                 needs_a_value: true,
                 is_bytewise: true,
             })

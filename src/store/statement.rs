@@ -11,436 +11,196 @@
 //! not there is inserted, one that is there is locked (`for no key update`) without a new version.
 //! It takes all locks of a table in one statement, in the order of its rows.
 
+use std::sync::LazyLock;
+
 use tokio_postgres::types::Type;
 
-/// A statement, prepared once per connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Statement {
-    RecordAttempt,
-    EntitiesByKey,
-    EntitiesById,
-    ConnectionKeysById,
-    InsertOrLockEntities,
-    LockShared,
-    LockAlone,
-    GiveUpPlaceIds,
-    UpdateEntities,
-    LockConnections,
-    InsertConnections,
-    CopyConnections,
-    ReadMentions,
-    KnownThreads,
-    CountRecent,
-    InsertMentions,
-    CopyMentions,
-    UpdateMentions,
-    RereadThreads,
-    RereadNewest,
-    RereadTop,
-    UpdateConnections,
-    ConnectionsAfter,
+use super::table::{self, Connections, Entities, Mentions, Purpose};
+
+/// A statement that every session prepares once.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    /// Its name in metrics and spans.
+    pub(crate) name: &'static str,
+    /// The types of its parameters, so that preparing asks the server for nothing.
+    pub(crate) parameters: Vec<Type>,
+    text: String,
 }
 
 impl Statement {
-    /// All statements, in the order of the enum.
-    pub(crate) const ALL: [Self; 23] = [
-        Self::RecordAttempt,
-        Self::EntitiesByKey,
-        Self::EntitiesById,
-        Self::ConnectionKeysById,
-        Self::InsertOrLockEntities,
-        Self::LockShared,
-        Self::LockAlone,
-        Self::GiveUpPlaceIds,
-        Self::UpdateEntities,
-        Self::LockConnections,
-        Self::InsertConnections,
-        Self::CopyConnections,
-        Self::ReadMentions,
-        Self::KnownThreads,
-        Self::CountRecent,
-        Self::InsertMentions,
-        Self::CopyMentions,
-        Self::UpdateMentions,
-        Self::RereadThreads,
-        Self::RereadNewest,
-        Self::RereadTop,
-        Self::UpdateConnections,
-        Self::ConnectionsAfter,
-    ];
-
-    /// The name in metrics and spans.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::RecordAttempt => "record_attempt",
-            Self::EntitiesByKey => "entities_by_key",
-            Self::EntitiesById => "entities_by_id",
-            Self::ConnectionKeysById => "connection_keys_by_id",
-            Self::InsertOrLockEntities => "insert_or_lock_entities",
-            Self::LockShared => "lock_shared",
-            Self::LockAlone => "lock_alone",
-            Self::GiveUpPlaceIds => "give_up_place_ids",
-            Self::UpdateEntities => "update_entities",
-            Self::LockConnections => "lock_connections",
-            Self::InsertConnections => "insert_connections",
-            Self::CopyConnections => "copy_connections",
-            Self::ReadMentions => "read_mentions",
-            Self::KnownThreads => "known_threads",
-            Self::CountRecent => "count_recent",
-            Self::InsertMentions => "insert_mentions",
-            Self::CopyMentions => "copy_mentions",
-            Self::UpdateMentions => "update_mentions",
-            Self::RereadThreads => "reread_threads",
-            Self::RereadNewest => "reread_newest",
-            Self::RereadTop => "reread_top",
-            Self::UpdateConnections => "update_connections",
-            Self::ConnectionsAfter => "connections_after",
-        }
+    /// The text for tables in `schema`, a quoted identifier.
+    pub(crate) fn text(&self, schema: &str) -> String {
+        self.text.replace("{schema}", schema)
     }
+}
 
-    /// The statement's text for tables in `schema`, a quoted identifier.
-    pub(crate) fn text(self, schema: &str) -> String {
-        self.template().replace("{schema}", schema)
-    }
+macro_rules! statements {
+    ($($(#[doc = $doc:literal])* $statement:ident = $name:literal, $parameters:expr, $text:expr;)*) => {
+        $(
+            $(#[doc = $doc])*
+            pub(super) static $statement: LazyLock<Statement> =
+                LazyLock::new(|| Statement { name: $name, parameters: $parameters.into(), text: $text.into() });
+        )*
 
-    // A table of texts: splitting it would only hide which text belongs to which name.
-    #[allow(clippy::too_many_lines)]
-    fn template(self) -> &'static str {
-        match self {
-            // The row of the transaction before, whose fate is known, goes as the new one comes. Merges ($4) are alone:
-            // they wait here for the transactions under way, and all later ones wait for them.
-            Self::RecordAttempt => {
-                "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2)),
-                      turn as (select case when $4 then pg_catalog.pg_advisory_xact_lock($3)
-                                           else pg_catalog.pg_advisory_xact_lock_shared($3) end)
-                 insert into {schema}.graphsink_attempts (attempt) select $1 from turn"
-            }
-            // Facts are read only where the epoch says something of the entity ($3). The type is
-            // compared as text so that no index on it can be chosen: the name is what selects.
-            // `limit 1` stops before redirects are looked at, where there is an entity; its name is given
-            // where it was found by a redirect.
-            Self::EntitiesByKey => {
-                "select k.ord, e.entity_id,
-                        case when k.said then e.aliases end,
-                        case when k.said then e.restaurant_attributes end,
-                        case when k.said then (e.latitude * 100000000)::bigint end,
-                        case when k.said then (e.longitude * 100000000)::bigint end,
-                        case when k.said then e.address end,
-                        case when k.said then e.google_place_id end,
-                        case when k.said then e.restaurant_metadata end,
-                        case when k.said then e.place_observed_at end, e.merged_into
-                 from unnest($1::text[], $2::text[], $3::bool[]) with ordinality as k(type, name, said, ord)
-                 cross join lateral (
-                     select e.entity_id, e.aliases, e.restaurant_attributes, e.latitude, e.longitude, e.address,
-                            e.google_place_id, e.restaurant_metadata, e.place_observed_at,
-                            null::varchar(255) collate \"C\" as merged_into
-                     from {schema}.entities e where e.name = k.name and e.type::text = k.type
-                     union all
-                     select e.entity_id, e.aliases, e.restaurant_attributes, e.latitude, e.longitude, e.address,
-                            e.google_place_id, e.restaurant_metadata, e.place_observed_at, e.name
-                     from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
-                     where r.name = k.name and r.type::text = k.type
-                     limit 1) as e"
-            }
-            Self::EntitiesById => {
-                "select k.id, e.entity_id, e.aliases, e.restaurant_attributes,
-                        (e.latitude * 100000000)::bigint, (e.longitude * 100000000)::bigint,
-                        e.address, e.google_place_id, e.restaurant_metadata, e.place_observed_at,
-                        e.type::text, e.name
-                 from unnest($1::uuid[]) as k(id)
-                 cross join lateral (
-                     select e.* from {schema}.entities e where e.entity_id = k.id
-                     union all
-                     select e.* from {schema}.entity_redirects r join {schema}.entities e on e.entity_id = r.into_id
-                     where r.from_id = k.id
-                     limit 1) as e"
-            }
-            Self::ConnectionKeysById => {
-                "select k.id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-                 from unnest($1::uuid[]) as k(id)
-                 cross join lateral (
-                     select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-                     from {schema}.connections c where c.connection_id = k.id
-                     union all
-                     select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-                     from {schema}.connection_redirects r
-                     join {schema}.connections c on c.connection_id = r.into_id
-                     where r.from_id = k.id
-                     limit 1) as c"
-            }
-            // Without google_place_id: it is a lock of its own, taken in step 3 and in its own order.
-            Self::InsertOrLockEntities => {
-                "insert into {schema}.entities as e (entity_id, type, name, aliases, restaurant_attributes, latitude,
-                        longitude, address, restaurant_metadata, place_observed_at)
-                 select k.id, k.type::{schema}.entity_type, k.name, k.aliases::text[], k.attributes::uuid[],
-                        k.latitude::numeric / 100000000, k.longitude::numeric / 100000000, k.address,
-                        k.metadata::jsonb, k.observed_at
-                 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-                             $8::text[], $9::text[], $10::timestamptz[]) with ordinality
-                      as k(id, type, name, aliases, attributes, latitude, longitude, address, metadata, observed_at,
-                           ord)
-                 order by k.ord
-                 on conflict (name, type) do update set last_updated = e.last_updated where false
-                 returning entity_id"
-            }
-            Self::LockShared => "select pg_catalog.pg_advisory_xact_lock_shared($1)",
-            Self::LockAlone => "select pg_catalog.pg_advisory_xact_lock($1)",
-            Self::GiveUpPlaceIds => {
-                "update {schema}.entities e set google_place_id = null
-                 from unnest($1::uuid[]) as k(id) where e.entity_id = k.id"
-            }
-            Self::UpdateEntities => {
-                "update {schema}.entities e
-                 set aliases = k.aliases::text[], restaurant_attributes = k.attributes::uuid[],
-                     latitude = k.latitude::numeric / 100000000, longitude = k.longitude::numeric / 100000000,
-                     address = k.address, google_place_id = k.google_place_id,
-                     restaurant_metadata = k.metadata::jsonb, place_observed_at = k.observed_at,
-                     last_updated = now()
-                 from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
-                             $8::text[], $9::timestamptz[])
-                      as k(id, aliases, attributes, latitude, longitude, address, google_place_id, metadata,
-                           observed_at)
-                 where e.entity_id = k.id"
-            }
-            Self::InsertConnections => {
-                "insert into {schema}.connections (connection_id, restaurant_id, dish_or_category_id,
-                        dish_attributes, categories, is_menu_item, mention_count, total_upvotes, source_diversity,
-                        recent_mention_count, last_mentioned_at, activity_level, top_mentions)
-                 select k.id, k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]),
-                        coalesce(k.categories::uuid[], array[]::uuid[]), k.is_menu_item,
-                        k.mention_count, k.total_upvotes, k.source_diversity, k.recent_mention_count,
-                        k.last_mentioned_at, k.activity_level::{schema}.activity_level, k.top_mentions
-                 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bool[], $7::int4[],
-                             $8::int8[], $9::int4[], $10::int4[], $11::timestamptz[], $12::text[], $13::jsonb[])
-                      with ordinality
-                      as k(id, restaurant, dish, attributes, categories, is_menu_item, mention_count, total_upvotes,
-                           source_diversity, recent_mention_count, last_mentioned_at, activity_level, top_mentions,
-                           ord)
-                 order by k.ord"
-            }
-            // Locked in the order of the keys: rows are sorted before they are locked, and one that waited for its lock
-            // is read again.
-            Self::LockConnections => {
-                "select k.ord, c.connection_id, c.categories, c.is_menu_item, c.mention_count, c.total_upvotes,
-                        c.source_diversity, c.recent_mention_count, c.last_mentioned_at, c.activity_level::text,
-                        c.top_mentions::text
-                 from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
-                 join {schema}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
-                      and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
-                 order by k.ord
-                 for no key update of c"
-            }
-            Self::CopyConnections => {
-                "copy {schema}.connections (connection_id, restaurant_id, dish_or_category_id, dish_attributes,
-                        categories, is_menu_item, mention_count, total_upvotes, source_diversity,
-                        recent_mention_count, last_mentioned_at, activity_level, top_mentions)
-                 from stdin binary"
-            }
-            // A comparison of rows from both sides, which is equality, matches mentions_key and no
-            // other index; three equalities would also match the read index on the source.
-            Self::ReadMentions => {
-                "select k.ord, m.mention_id, m.source_type::text, m.source_id, m.thread_id, m.source_url, m.subreddit,
-                        m.content_excerpt, m.author, m.upvotes, m.created_at, m.observed_at
-                 from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k(connection, type, id, ord)
-                 join {schema}.mentions m
-                      on (m.connection_id, m.source_type, m.source_id)
-                         >= (k.connection, k.type::{schema}.mention_source, k.id)
-                     and (m.connection_id, m.source_type, m.source_id)
-                         <= (k.connection, k.type::{schema}.mention_source, k.id)"
-            }
-            // `limit 1` keeps the planner from joining the other way round; `is not distinct from` is an
-            // equality that no index serves, for what the hash alone cannot tell.
-            Self::KnownThreads => {
-                "select k.ord
-                 from unnest($1::uuid[], $2::text[]) with ordinality as k(connection, thread, ord)
-                 cross join lateral (select 1 from {schema}.mentions m
-                                     where hashtextextended(m.thread_id, uuid_hash_extended(m.connection_id, 0))
-                                           = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
-                                       and m.connection_id is not distinct from k.connection
-                                       and m.thread_id is not distinct from k.thread
-                                     limit 1) as known"
-            }
-            Self::CountRecent => {
-                "select k.ord, (select count(*)::int4 from {schema}.mentions m
-                                where (uuid_send(m.connection_id), m.created_at) >= (uuid_send(k.connection), $2)
-                                  and (uuid_send(m.connection_id), m.created_at) <= (uuid_send(k.connection), $3))
-                 from unnest($1::uuid[]) with ordinality as k(connection, ord)"
-            }
-            Self::InsertMentions => {
-                "insert into {schema}.mentions (mention_id, connection_id, source_type, source_id, thread_id,
-                        source_url, subreddit, content_excerpt, author, upvotes, created_at, observed_at)
-                 select k.id, k.connection, k.source_type::{schema}.mention_source, k.source_id, k.thread_id,
-                        k.source_url, k.subreddit, k.content_excerpt, k.author, k.upvotes, k.created_at, k.observed_at
-                 from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                             $8::text[], $9::text[], $10::int4[], $11::timestamptz[], $12::timestamptz[])
-                      as k(id, connection, source_type, source_id, thread_id, source_url, subreddit, content_excerpt,
-                           author, upvotes, created_at, observed_at)"
-            }
-            Self::CopyMentions => {
-                "copy {schema}.mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url,
-                        subreddit, content_excerpt, author, upvotes, created_at, observed_at)
-                 from stdin binary"
-            }
-            Self::UpdateMentions => {
-                "update {schema}.mentions m
-                 set thread_id = k.thread_id, source_url = k.source_url, subreddit = k.subreddit,
-                     content_excerpt = k.content_excerpt, author = k.author, upvotes = k.upvotes,
-                     created_at = k.created_at, observed_at = k.observed_at, processed_at = now()
-                 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[],
-                             $8::timestamptz[], $9::timestamptz[])
-                      as k(id, thread_id, source_url, subreddit, content_excerpt, author, upvotes, created_at,
-                           observed_at)
-                 where m.mention_id = k.id"
-            }
-            Self::RereadThreads => {
-                "select k.ord, (select count(distinct m.thread_id)::int4 from {schema}.mentions m
-                                where m.connection_id = k.connection)
-                 from unnest($1::uuid[]) with ordinality as k(connection, ord)"
-            }
-            Self::RereadNewest => {
-                "select k.ord, (select max(m.created_at) from {schema}.mentions m
-                                where uuid_send(m.connection_id) = uuid_send(k.connection))
-                 from unnest($1::uuid[]) with ordinality as k(connection, ord)"
-            }
-            // Three more than are kept: the engine ranks them again, so that the last bits of a
-            // logarithm decide in one place only. 5184000 s are the 60 days of the score's decay.
-            Self::RereadTop => {
-                "select k.ord, t.mention_id, t.source_type, t.source_id, t.thread_id, t.source_url, t.subreddit,
-                        t.content_excerpt, t.author, t.upvotes, t.created_at, t.observed_at
-                 from unnest($1::uuid[]) with ordinality as k(connection, ord)
-                 cross join lateral (
-                     select m.mention_id, m.source_type::text, m.source_id, m.thread_id, m.source_url, m.subreddit,
-                            m.content_excerpt, m.author, m.upvotes, m.created_at, m.observed_at
-                     from {schema}.mentions m
-                     where m.connection_id = k.connection
-                     order by sign(m.upvotes) desc,
-                              sign(m.upvotes) * (ln(greatest(abs(m.upvotes::float8), 1))
-                                                 + extract(epoch from m.created_at)::float8 / 5184000) desc,
-                              m.created_at desc, m.source_id, m.source_type
-                     limit 8) as t"
-            }
-            Self::UpdateConnections => {
-                "update {schema}.connections c
-                 set categories = coalesce(k.categories::uuid[], array[]::uuid[]), is_menu_item = k.is_menu_item,
-                     mention_count = k.mention_count, total_upvotes = k.total_upvotes,
-                     source_diversity = k.source_diversity, recent_mention_count = k.recent_mention_count,
-                     last_mentioned_at = k.last_mentioned_at,
-                     activity_level = k.activity_level::{schema}.activity_level,
-                     top_mentions = k.top_mentions, last_updated = now()
-                 from unnest($1::uuid[], $2::text[], $3::bool[], $4::int4[], $5::int8[], $6::int4[], $7::int4[],
-                             $8::timestamptz[], $9::text[], $10::jsonb[])
-                      as k(id, categories, is_menu_item, mention_count, total_upvotes, source_diversity,
-                           recent_mention_count, last_mentioned_at, activity_level, top_mentions)
-                 where c.connection_id = k.id"
-            }
-            // One step of a walk over all connections, in lock order.
-            Self::ConnectionsAfter => {
-                "select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-                 from {schema}.connections c
-                 where (c.restaurant_id, c.dish_or_category_id, c.dish_attributes) > ($1, $2, $3::uuid[])
-                 order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes
-                 limit $4"
-            }
-        }
-    }
+        /// All of them.
+        pub(super) static ALL: LazyLock<Vec<&'static Statement>> = LazyLock::new(|| vec![$(&$statement),*]);
+    };
+}
 
-    /// The types of the parameters, so that preparing asks the server for nothing.
-    pub(crate) fn parameter_types(self) -> Vec<Type> {
-        match self {
-            Self::RecordAttempt => vec![Type::UUID, Type::UUID_ARRAY, Type::INT8, Type::BOOL],
-            Self::CopyMentions | Self::CopyConnections => Vec::new(),
-            Self::LockShared | Self::LockAlone => vec![Type::INT8],
-            Self::EntitiesByKey => vec![Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
-            Self::GiveUpPlaceIds
-            | Self::EntitiesById
-            | Self::ConnectionKeysById
-            | Self::RereadThreads
-            | Self::RereadNewest
-            | Self::RereadTop => {
-                vec![Type::UUID_ARRAY]
-            }
-            Self::InsertOrLockEntities => vec![
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::INT8_ARRAY,
-                Type::INT8_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-            ],
-            Self::UpdateEntities => vec![
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::INT8_ARRAY,
-                Type::INT8_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-            ],
-            Self::InsertConnections => vec![
-                Type::UUID_ARRAY,
-                Type::UUID_ARRAY,
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::BOOL_ARRAY,
-                Type::INT4_ARRAY,
-                Type::INT8_ARRAY,
-                Type::INT4_ARRAY,
-                Type::INT4_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::JSONB_ARRAY,
-            ],
-            Self::LockConnections => vec![Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
-            Self::ReadMentions => vec![Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
-            Self::KnownThreads => vec![Type::UUID_ARRAY, Type::TEXT_ARRAY],
-            Self::CountRecent => vec![Type::UUID_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
-            Self::InsertMentions => vec![
-                Type::UUID_ARRAY,
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::INT4_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-            ],
-            Self::UpdateMentions => vec![
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::INT4_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-            ],
-            Self::UpdateConnections => vec![
-                Type::UUID_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::BOOL_ARRAY,
-                Type::INT4_ARRAY,
-                Type::INT8_ARRAY,
-                Type::INT4_ARRAY,
-                Type::INT4_ARRAY,
-                Type::TIMESTAMPTZ_ARRAY,
-                Type::TEXT_ARRAY,
-                Type::JSONB_ARRAY,
-            ],
-            Self::ConnectionsAfter => vec![Type::UUID, Type::UUID, Type::TEXT, Type::INT8],
-        }
-    }
+statements! {
+    /// The row of the transaction before, whose fate is known, goes as the new one comes. Merges ($4) are alone: they wait
+    /// here for the transactions under way, and all later ones wait for them.
+    RECORD_ATTEMPT = "record_attempt", [Type::UUID, Type::UUID_ARRAY, Type::INT8, Type::BOOL],
+        "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2)),
+              turn as (select case when $4 then pg_catalog.pg_advisory_xact_lock($3)
+                                   else pg_catalog.pg_advisory_xact_lock_shared($3) end)
+         insert into {schema}.graphsink_attempts (attempt) select $1 from turn";
+
+    /// Facts are read only where the epoch says something of the entity ($3). The type is compared as text so that no index
+    /// on it can be chosen: the name is what selects. `limit 1` stops before redirects are looked at, where there is an
+    /// entity; its name is given where it was found by a redirect.
+    ENTITIES_BY_KEY = "entities_by_key", [Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY], {
+        let given: Vec<String> = table::select::<Entities>("e", table::NOT_FACTS)
+            .iter()
+            .map(|column| format!("case when k.said then {column} end"))
+            .collect();
+        let (given, read) = (given.join(", "), table::names::<Entities>("e", table::NOT_FACTS).join(", "));
+        format!(
+            "select k.ord, e.entity_id, {given}, e.merged_into
+             from unnest($1::text[], $2::text[], $3::bool[]) with ordinality as k(type, name, said, ord)
+             cross join lateral (
+                 select e.entity_id, {read}, null::varchar(255) collate \"C\" as merged_into
+                 from {{schema}}.entities e where e.name = k.name and e.type::text = k.type
+                 union all
+                 select e.entity_id, {read}, e.name
+                 from {{schema}}.entity_redirects r join {{schema}}.entities e on e.entity_id = r.into_id
+                 where r.name = k.name and r.type::text = k.type
+                 limit 1) as e"
+        )
+    };
+    ENTITIES_BY_ID = "entities_by_id", [Type::UUID_ARRAY],
+        format!(
+            "select k.id, e.entity_id, {}, e.type::text, e.name
+             from unnest($1::uuid[]) as k(id)
+             cross join lateral (
+                 select e.* from {{schema}}.entities e where e.entity_id = k.id
+                 union all
+                 select e.* from {{schema}}.entity_redirects r join {{schema}}.entities e on e.entity_id = r.into_id
+                 where r.from_id = k.id
+                 limit 1) as e",
+            table::select::<Entities>("e", table::NOT_FACTS).join(", ")
+        );
+    CONNECTION_KEYS_BY_ID = "connection_keys_by_id", [Type::UUID_ARRAY],
+        "select k.id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+         from unnest($1::uuid[]) as k(id)
+         cross join lateral (
+             select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+             from {schema}.connections c where c.connection_id = k.id
+             union all
+             select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+             from {schema}.connection_redirects r
+             join {schema}.connections c on c.connection_id = r.into_id
+             where r.from_id = k.id
+             limit 1) as c";
+
+    INSERT_OR_LOCK_ENTITIES = "insert_or_lock_entities", table::types::<Entities>(Purpose::Insert),
+        table::insert::<Entities>()
+            + " order by k.ord
+               on conflict (name, type) do update set last_updated = t.last_updated where false
+               returning entity_id";
+    LOCK_SHARED = "lock_shared", [Type::INT8], "select pg_catalog.pg_advisory_xact_lock_shared($1)";
+    LOCK_ALONE = "lock_alone", [Type::INT8], "select pg_catalog.pg_advisory_xact_lock($1)";
+    GIVE_UP_PLACE_IDS = "give_up_place_ids", [Type::UUID_ARRAY],
+        "update {schema}.entities e set google_place_id = null
+         from unnest($1::uuid[]) as k(id) where e.entity_id = k.id";
+    UPDATE_ENTITIES = "update_entities", table::types::<Entities>(Purpose::Update),
+        table::update::<Entities>("last_updated = now()");
+
+    /// Locked in the order of the keys: rows are sorted before they are locked, and one that waited for its lock is read
+    /// again.
+    LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
+        format!(
+            "select k.ord, {}
+             from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
+             join {{schema}}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
+                  and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
+             order by k.ord
+             for no key update of c",
+            table::select::<Connections>("c", table::CONNECTION_KEY).join(", ")
+        );
+    INSERT_CONNECTIONS = "insert_connections", table::types::<Connections>(Purpose::Insert),
+        table::insert::<Connections>() + " order by k.ord";
+    COPY_CONNECTIONS = "copy_connections", [], table::copy::<Connections>();
+
+    /// A comparison of rows from both sides, which is equality, matches `mentions_key` and no other index; three equalities
+    /// would also match the read index on the source.
+    READ_MENTIONS = "read_mentions", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+        format!(
+            "select k.ord, {}
+             from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k(connection, type, id, ord)
+             join {{schema}}.mentions m
+                  on (m.connection_id, m.source_type, m.source_id)
+                     >= (k.connection, k.type::{{schema}}.mention_source, k.id)
+                 and (m.connection_id, m.source_type, m.source_id)
+                     <= (k.connection, k.type::{{schema}}.mention_source, k.id)",
+            table::select::<Mentions>("m", table::MENTION_CONNECTION).join(", ")
+        );
+    /// `limit 1` keeps the planner from joining the other way round; `is not distinct from` is an equality that no index
+    /// serves, for what the hash alone cannot tell.
+    KNOWN_THREADS = "known_threads", [Type::UUID_ARRAY, Type::TEXT_ARRAY],
+        "select k.ord
+         from unnest($1::uuid[], $2::text[]) with ordinality as k(connection, thread, ord)
+         cross join lateral (select 1 from {schema}.mentions m
+                             where hashtextextended(m.thread_id, uuid_hash_extended(m.connection_id, 0))
+                                   = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
+                               and m.connection_id is not distinct from k.connection
+                               and m.thread_id is not distinct from k.thread
+                             limit 1) as known";
+    COUNT_RECENT = "count_recent", [Type::UUID_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
+        "select k.ord, (select count(*)::int4 from {schema}.mentions m
+                        where (uuid_send(m.connection_id), m.created_at) >= (uuid_send(k.connection), $2)
+                          and (uuid_send(m.connection_id), m.created_at) <= (uuid_send(k.connection), $3))
+         from unnest($1::uuid[]) with ordinality as k(connection, ord)";
+    INSERT_MENTIONS = "insert_mentions", table::types::<Mentions>(Purpose::Insert), table::insert::<Mentions>();
+    COPY_MENTIONS = "copy_mentions", [], table::copy::<Mentions>();
+    UPDATE_MENTIONS = "update_mentions", table::types::<Mentions>(Purpose::Update),
+        table::update::<Mentions>("processed_at = now()");
+
+    REREAD_THREADS = "reread_threads", [Type::UUID_ARRAY],
+        "select k.ord, (select count(distinct m.thread_id)::int4 from {schema}.mentions m
+                        where m.connection_id = k.connection)
+         from unnest($1::uuid[]) with ordinality as k(connection, ord)";
+    REREAD_NEWEST = "reread_newest", [Type::UUID_ARRAY],
+        "select k.ord, (select max(m.created_at) from {schema}.mentions m
+                        where uuid_send(m.connection_id) = uuid_send(k.connection))
+         from unnest($1::uuid[]) with ordinality as k(connection, ord)";
+    /// Three more than are kept: the engine ranks them again, so that the last bits of a logarithm decide in one place only.
+    /// 5184000 s are the 60 days of the score's decay.
+    REREAD_TOP = "reread_top", [Type::UUID_ARRAY],
+        format!(
+            "select k.ord, {}
+             from unnest($1::uuid[]) with ordinality as k(connection, ord)
+             cross join lateral (
+                 select {}
+                 from {{schema}}.mentions m
+                 where m.connection_id = k.connection
+                 order by sign(m.upvotes) desc,
+                          sign(m.upvotes) * (ln(greatest(abs(m.upvotes::float8), 1))
+                                             + extract(epoch from m.created_at)::float8 / 5184000) desc,
+                          m.created_at desc, m.source_id, m.source_type
+                 limit 8) as t",
+            table::select::<Mentions>("t", table::MENTION_CONNECTION).join(", "),
+            table::names::<Mentions>("m", table::MENTION_CONNECTION).join(", ")
+        );
+    UPDATE_CONNECTIONS = "update_connections", table::types::<Connections>(Purpose::Update),
+        table::update::<Connections>("last_updated = now()");
+    /// One step of a walk over all connections, in lock order.
+    CONNECTIONS_AFTER = "connections_after", [Type::UUID, Type::UUID, Type::TEXT, Type::INT8],
+        "select c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+         from {schema}.connections c
+         where (c.restaurant_id, c.dish_or_category_id, c.dish_attributes) > ($1, $2, $3::uuid[])
+         order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes
+         limit $4";
 }
 
 /// What opens every transaction. The settings hold for this transaction alone (`set local`), so
@@ -529,13 +289,14 @@ mod tests {
 
     #[test]
     fn every_statement_types_every_parameter_and_names_only_the_schema() {
-        for statement in Statement::ALL {
-            let text = statement.text("\"s\"");
-            let types = statement.parameter_types();
-            assert!(types.is_empty() || text.contains(&format!("${}", types.len())), "{statement:?}");
-            assert!(!text.contains(&format!("${}", types.len() + 1)), "{statement:?}");
-            assert!(!text.contains('{'), "{statement:?}");
+        for statement in &*ALL {
+            let (name, text, parameters) = (statement.name, statement.text("\"s\""), statement.parameters.len());
+            assert!(parameters == 0 || text.contains(&format!("${parameters}")), "{name}");
+            assert!(!text.contains(&format!("${}", parameters + 1)), "{name}");
+            assert!(!text.contains('{'), "{name}");
         }
+        let names: std::collections::BTreeSet<&str> = ALL.iter().map(|statement| statement.name).collect();
+        assert_eq!(names.len(), ALL.len(), "names are unique");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: merges are rare. The rules
 //! are the same otherwise: whole columns as arrays, values as parameters, only the schema's name is put in.
 
+use super::super::table::{self, Mentions};
+
 /// One statement: its name in metrics and spans, and its text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sql(pub(super) &'static str, pub(super) &'static str);
@@ -74,18 +76,20 @@ pub(super) const LOCK_CONNECTIONS: Sql = Sql(
 );
 
 /// Mentions ($1: of these connections) that the connection has too of which theirs becomes a part ($2): both rows.
-pub(super) const DUPLICATES: Sql = Sql(
-    "merge_find_duplicates",
-    "select m.mention_id, m.source_type::text, m.source_id, m.thread_id, m.source_url, m.subreddit, m.content_excerpt,
-            m.author, m.upvotes, m.created_at, m.observed_at,
-            d.mention_id, d.source_type::text, d.source_id, d.thread_id, d.source_url, d.subreddit, d.content_excerpt,
-            d.author, d.upvotes, d.created_at, d.observed_at
-     from unnest($1::uuid[], $2::uuid[]) as k(other, stays)
-     join {schema}.mentions m on m.connection_id = k.other
-     join {schema}.mentions d
-          on (d.connection_id, d.source_type, d.source_id) >= (k.stays, m.source_type, m.source_id)
-         and (d.connection_id, d.source_type, d.source_id) <= (k.stays, m.source_type, m.source_id)",
-);
+pub(super) const DUPLICATES: &str = "merge_find_duplicates";
+/// The text of [`DUPLICATES`].
+pub(super) fn duplicates() -> String {
+    let columns = ["m", "d"].map(|alias| table::select::<Mentions>(alias, table::MENTION_CONNECTION).join(", "));
+    format!(
+        "select {}
+         from unnest($1::uuid[], $2::uuid[]) as k(other, stays)
+         join {{schema}}.mentions m on m.connection_id = k.other
+         join {{schema}}.mentions d
+              on (d.connection_id, d.source_type, d.source_id) >= (k.stays, m.source_type, m.source_id)
+             and (d.connection_id, d.source_type, d.source_id) <= (k.stays, m.source_type, m.source_id)",
+        columns.join(", ")
+    )
+}
 pub(super) const DELETE_MENTIONS: Sql =
     Sql("merge_delete_mentions", "delete from {schema}.mentions where mention_id = any($1::uuid[])");
 pub(super) const MOVE_MENTIONS: Sql = Sql(

@@ -23,22 +23,19 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::super::StoreError;
-use super::super::columns::{
-    ConnectionColumns, EntityColumns, EntityKeyColumns, entity_by_id, entity_by_key, mention_at, ordinal,
-    stored_mention, time, uuid_set,
-};
 use super::super::session::Session;
-use super::super::statement::Statement;
-use super::super::transaction::{all_written, connection_key, ids};
+use super::super::statement;
+use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_connection_key, read_mention};
+use super::super::transaction::{EntityKeys, all_written, entity_by_id, entity_by_key, ids, ordinal, time, uuid_set};
 use super::sql::{self, Sql};
 use crate::batch::{
-    ConnectionPlan, ConnectionWrite, Folds, KeyedConnection, MergedConnection, Planned, StoredEntity, top_mention,
+    ConnectionWrite, Folds, KeyLookup, KeyedConnection, MergedConnection, Planned, StoredEntity, top_mention,
 };
 use crate::hash::{HashMap, HashSet};
 use crate::merge::EntityMerge;
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityKey, EntityName, EntityType, RECENT_DAYS, RereadNeeded,
-    Timestamp, days_before,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityKey, EntityName, EntityType, RECENT_DAYS, Timestamp,
+    days_before,
 };
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
@@ -65,7 +62,7 @@ impl MergeTransaction<'_> {
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
         let (begun, alone) = futures::join!(
             self.session.batch(self.begin),
-            self.session.execute(Statement::RecordAttempt, &parameters),
+            self.session.execute(&statement::RECORD_ATTEMPT, &parameters),
         );
         begun.map_err(StoreError::Begin)?;
         alone?;
@@ -88,18 +85,14 @@ impl MergeTransaction<'_> {
                 EntityName::Id(id) => drop(wanted_ids.insert(*id)),
             }
         }
-        let (keys, wanted_ids): (Vec<&EntityKey>, Vec<Uuid>) =
-            (keys.into_iter().collect(), wanted_ids.into_iter().collect());
-        let mut by_key = EntityKeyColumns::default();
-        for key in &keys {
-            by_key.push(key, false);
-        }
+        let lookups: Vec<_> = (0..).zip(keys).map(|(slot, key)| KeyLookup { slot, key, with_facts: false }).collect();
+        let wanted_ids: Vec<Uuid> = wanted_ids.into_iter().collect();
         let mut found = HashMap::default();
-        for row in self.session.query(Statement::EntitiesByKey, &by_key.parameters()).await? {
-            let key = keys[ordinal(&row)? as usize];
-            found.insert(EntityName::Key(key.clone()), entity_by_key(&row, key, false)?);
+        for row in self.session.query(&statement::ENTITIES_BY_KEY, &EntityKeys::new(&lookups).parameters()).await? {
+            let lookup = &lookups[ordinal(&row)? as usize];
+            found.insert(EntityName::Key(lookup.key.clone()), entity_by_key(&row, lookup)?);
         }
-        for row in self.session.query(Statement::EntitiesById, &[&wanted_ids]).await? {
+        for row in self.session.query(&statement::ENTITIES_BY_ID, &[&wanted_ids]).await? {
             found.insert(EntityName::Id(row.try_get(0)?), entity_by_id(&row)?);
         }
         Ok(found)
@@ -128,8 +121,8 @@ impl MergeTransaction<'_> {
         self.touch(sql::DELETE_ENTITIES, &[&from], from.len()).await?;
         // In the order of their Google ids, like every writer; one that moves goes with its row.
         writes.sort_by(|left, right| left.google_place_id().cmp(&right.google_place_id()));
-        let columns = EntityColumns::new(&writes);
-        let updated = self.session.execute(Statement::UpdateEntities, &columns.update()).await?;
+        let arrays = Arrays::new::<Entities>(Purpose::Update, &writes);
+        let updated = self.session.execute(&statement::UPDATE_ENTITIES, &arrays.parameters()).await?;
         if updated != writes.len() as u64 {
             return Err(StoreError::VanishedRow);
         }
@@ -145,7 +138,7 @@ impl MergeTransaction<'_> {
     async fn read_entities(&self, ids: &[Uuid]) -> Result<Vec<StoredEntity>, StoreError> {
         let distinct: HashSet<Uuid> = ids.iter().copied().collect();
         let ids: Vec<Uuid> = distinct.into_iter().collect();
-        let rows = self.session.query(Statement::EntitiesById, &[&ids]).await?;
+        let rows = self.session.query(&statement::ENTITIES_BY_ID, &[&ids]).await?;
         rows.iter().map(entity_by_id).collect()
     }
 
@@ -171,7 +164,7 @@ impl MergeTransaction<'_> {
                 continue;
             }
             for row in self.query(statement, &[&merged]).await? {
-                named.insert(row.try_get(0)?, connection_key(&row, 1)?);
+                named.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
             }
         }
         Ok(named)
@@ -201,7 +194,12 @@ impl MergeTransaction<'_> {
             let categories: Vec<Uuid> = row.try_get(4)?;
             let facts = ConnectionFacts { categories: categories.into_iter().collect(), is_menu_item: row.try_get(5)? };
             let mentions = row.try_get(6)?;
-            Ok(KeyedConnection { id: row.try_get(0)?, key: connection_key(row, 1)?, facts, mentions })
+            Ok(KeyedConnection {
+                id: row.try_get(0)?,
+                key: read_connection_key(&mut Cells::new(row, 1))?,
+                facts,
+                mentions,
+            })
         };
         rows.iter().map(decode).collect()
     }
@@ -221,11 +219,10 @@ impl MergeTransaction<'_> {
 
     /// Of mentions that both connections of a pair have, the row that does not stay.
     async fn outdated_duplicates(&self, others: &[Uuid], stay: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
-        let Sql(name, text) = sql::DUPLICATES;
-        let text = text.replace("{schema}", self.session.schema());
+        let text = sql::duplicates().replace("{schema}", self.session.schema());
         let parameters: [&(dyn ToSql + Sync); 2] = [&others, &stay];
         // Row by row: there may be as many as a connection has mentions.
-        let rows = self.session.measured(name, async {
+        let rows = self.session.measured(sql::DUPLICATES, async {
             let mut outdated = Vec::new();
             let rows = self.session.client().query_raw(&text, parameters.iter().copied()).await?;
             let mut rows = std::pin::pin!(rows);
@@ -238,7 +235,7 @@ impl MergeTransaction<'_> {
     }
 
     /// Step 5.
-    async fn write_connections(&self, connections: &[MergedConnection]) -> Result<(), StoreError> {
+    async fn write_connections<'a>(&self, connections: &'a [MergedConnection]) -> Result<(), StoreError> {
         let gone: Vec<Uuid> = connections.iter().flat_map(|connection| connection.others.iter().copied()).collect();
         self.touch(sql::DELETE_CONNECTIONS, &[&gone], gone.len()).await?;
         let column = |value: fn(&MergedConnection) -> Uuid| connections.iter().map(value).collect::<Vec<_>>();
@@ -257,20 +254,13 @@ impl MergeTransaction<'_> {
         if united.is_empty() {
             return Ok(());
         }
-        let plan = ConnectionPlan::of_keys(united.iter().map(|connection| connection.key.clone()).collect());
         let figures = self.figures(&united.iter().map(|connection| connection.id).collect::<Vec<_>>()).await?;
-        let writes: Vec<ConnectionWrite<'_>> = (0_u32..)
-            .zip(united.iter().zip(figures))
-            .map(|(node, (connection, metrics))| ConnectionWrite {
-                node,
-                id: connection.id,
-                facts: std::borrow::Cow::Borrowed(&connection.facts),
-                metrics,
-                reread: RereadNeeded::default(),
-            })
-            .collect();
-        let columns = ConnectionColumns::new(&writes, plan.connections());
-        self.session.execute(Statement::UpdateConnections, &columns.update()).await?;
+        let written = |(connection, metrics): (&&'a MergedConnection, _)| {
+            ConnectionWrite::of_merged(connection.id, &connection.key, &connection.facts, metrics)
+        };
+        let writes: Vec<_> = united.iter().zip(figures).map(written).collect();
+        let arrays = Arrays::new::<Connections>(Purpose::Update, &writes);
+        self.session.execute(&statement::UPDATE_CONNECTIONS, &arrays.parameters()).await?;
         Ok(())
     }
 
@@ -278,7 +268,7 @@ impl MergeTransaction<'_> {
     async fn figures(&self, ids: &[Uuid]) -> Result<Vec<ConnectionMetrics<'static>>, StoreError> {
         let since = days_before(self.as_of, RECENT_DAYS);
         let counted = self.query(sql::COUNT_MENTIONS, &[&ids, &since, &self.as_of]).await?;
-        let best = self.session.query(Statement::RereadTop, &[&ids]).await?;
+        let best = self.session.query(&statement::REREAD_TOP, &[&ids]).await?;
         let mut figures = Vec::with_capacity(ids.len());
         for row in counted {
             figures.push(ConnectionMetrics {
@@ -291,7 +281,7 @@ impl MergeTransaction<'_> {
             });
         }
         for row in best {
-            let stored = stored_mention(&row)?;
+            let stored = read_mention(&mut Cells::new(&row, 1))?;
             figures[ordinal(&row)? as usize].top_mentions.push(top_mention(stored.id, stored.mention));
         }
         for metrics in &mut figures {
@@ -346,7 +336,8 @@ impl MergeTransaction<'_> {
 
 /// Of two rows of one mention the one that does not stay.
 fn outdated_of(row: &Row) -> Result<Uuid, StoreError> {
-    let (other, own) = (mention_at(row, 0)?, mention_at(row, 11)?);
+    let mut cells = Cells::new(row, 0);
+    let (other, own) = (read_mention(&mut cells)?, read_mention(&mut cells)?);
     // The ids of rows that say the same in everything do not matter; the connection's own stays.
     let moves = other.mention.precedence(&own.mention).is_gt();
     Ok(if moves { own.id } else { other.id })

@@ -1,0 +1,223 @@
+//! What the algorithm of an epoch asks of the tables.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Epoch;
+use super::connections::{ConnectionWrite, MentionRow, StoredConnection, StoredMention};
+use super::entities::{EntityWrite, PlaceIds, StoredEntity, VanishedRow};
+use crate::hash::HashMap;
+use crate::record::{ConnectionKey, EntityKey, EntityName, SourceType, Timestamp, TopMention};
+
+/// The three tables, within one transaction: in PostgreSQL, in memory, or none at all.
+///
+/// Each call is one statement, or a few that are sent at once. Calls that are joined take effect in the order in which
+/// they are named.
+pub(crate) trait GraphTables {
+    /// What can go wrong.
+    type Error: From<VanishedRow>;
+
+    /// Whether another writer inserted a row of the same key meanwhile.
+    fn is_race(error: &Self::Error) -> bool;
+
+    /// Begins, and looks names up.
+    async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, Self::Error>;
+
+    /// Inserts entities that are not there and locks those that are; gives the ids that were inserted.
+    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, Self::Error>;
+
+    /// Reads entities, with their facts, by their own keys: redirects do not count.
+    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, Self::Error>;
+
+    /// Google ids are locks beyond all row locks: see [`PlaceIds`].
+    async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), Self::Error>;
+
+    /// Takes the Google ids away from these entities.
+    async fn give_up_place_ids(&self, entities: &[Uuid]) -> Result<(), Self::Error>;
+
+    async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), Self::Error>;
+
+    /// Locks and reads those of these connections that are there, by their place among `keys`.
+    async fn lock_connections(
+        &self,
+        keys: &[&ConnectionKey<Uuid>],
+        round: LockRound,
+    ) -> Result<Vec<(u32, StoredConnection)>, Self::Error>;
+
+    async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), Self::Error>;
+
+    /// What locked connections have besides their own rows.
+    async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, Self::Error>;
+
+    async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
+
+    async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
+
+    /// Reads what the changes of the epoch could not tell, after its mentions were written.
+    async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, Self::Error>;
+
+    async fn update_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), Self::Error>;
+}
+
+/// When in the transaction connections are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockRound {
+    /// For the first time. The transaction can come back to here.
+    First,
+    /// Once more, back where they were locked first: all locks and rows since then are given up.
+    Again,
+}
+
+/// The names of an epoch that are looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Lookup<'a> {
+    pub(crate) entities_by_key: Vec<KeyLookup<'a>>,
+    pub(crate) entities_by_id: Vec<Uuid>,
+    pub(crate) connections_by_id: Vec<Uuid>,
+}
+
+/// An entity that is looked up by its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyLookup<'a> {
+    /// Its slot in the epoch.
+    pub(crate) slot: u32,
+    pub(crate) key: &'a EntityKey,
+    /// Whether the facts are wanted, or the id alone.
+    pub(crate) with_facts: bool,
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(epoch: &'a Epoch) -> Self {
+        let mut lookup = Self::default();
+        for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
+            match name {
+                // Facts are read only where the epoch states some.
+                EntityName::Key(key) => {
+                    lookup.entities_by_key.push(KeyLookup { slot, key, with_facts: !facts.is_empty() });
+                }
+                EntityName::Id(id) => lookup.entities_by_id.push(*id),
+            }
+        }
+        lookup.connections_by_id = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
+        lookup
+    }
+}
+
+/// What the tables have of a [`Lookup`]. Behind a name may be a row of another key or id, if a merge took the one of
+/// that name.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// By slot.
+    pub(crate) entities_by_key: HashMap<u32, StoredEntity>,
+    pub(crate) entities_by_id: HashMap<Uuid, StoredEntity>,
+    pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
+}
+
+/// Questions about locked connections. Connections and mentions are named by their place in the plan.
+#[derive(Debug)]
+pub(crate) struct HistoryQuestions<'a> {
+    pub(crate) mentions: Vec<MentionQuestion<'a>>,
+    pub(crate) threads: Vec<ThreadQuestion<'a>>,
+    /// Connections, and their ids, that may have recent mentions.
+    pub(crate) recent: Vec<(u32, Uuid)>,
+    /// Mentions are recent from then on
+    pub(crate) since: Timestamp,
+    /// until then.
+    pub(crate) as_of: Timestamp,
+}
+
+/// Is this mention there?
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MentionQuestion<'a> {
+    pub(crate) mention: u32,
+    pub(crate) connection: Uuid,
+    pub(crate) source_type: SourceType,
+    pub(crate) source_id: &'a str,
+}
+
+/// Has this connection a mention of this thread?
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ThreadQuestion<'a> {
+    pub(crate) place: u32,
+    pub(crate) connection: Uuid,
+    pub(crate) thread_id: &'a Arc<str>,
+}
+
+/// What locked connections have besides their own rows.
+#[derive(Debug, Default)]
+pub(crate) struct HistoryAnswers {
+    /// Mentions that are there.
+    pub(crate) mentions: Vec<(u32, StoredMention)>,
+    /// Threads that connections have.
+    pub(crate) threads: Vec<(u32, Arc<str>)>,
+    /// Recent mentions of the connections that were asked for.
+    pub(crate) recent: Vec<(u32, i32)>,
+}
+
+/// The connections of which something must be read again.
+#[derive(Debug, Default)]
+pub(crate) struct RereadQuestions {
+    pub(crate) threads: Vec<Uuid>,
+    pub(crate) newest: Vec<Uuid>,
+    pub(crate) top: Vec<Uuid>,
+}
+
+/// Answers by place among the questions of their kind.
+#[derive(Debug, Default)]
+pub(crate) struct RereadAnswers {
+    /// How many threads there are.
+    pub(crate) threads: Vec<(u32, i32)>,
+    pub(crate) newest: Vec<(u32, Option<Timestamp>)>,
+    /// Some mentions more than are kept, not yet ranked.
+    pub(crate) top: Vec<(u32, TopMention<'static>)>,
+}
+
+impl RereadQuestions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.threads.is_empty() && self.newest.is_empty() && self.top.is_empty()
+    }
+
+    /// What these rows do not know, and for each question the place of its row.
+    pub(super) fn new(writes: &[ConnectionWrite<'_>]) -> (Self, [Vec<u32>; 3]) {
+        let (mut questions, mut rows) = (Self::default(), <[Vec<u32>; 3]>::default());
+        for (row, write) in (0_u32..).zip(writes) {
+            let kinds = [
+                (write.reread.threads, &mut questions.threads),
+                (write.reread.newest, &mut questions.newest),
+                (write.reread.top, &mut questions.top),
+            ];
+            for ((wanted, ids), rows) in kinds.into_iter().zip(&mut rows) {
+                if wanted {
+                    ids.push(write.id);
+                    rows.push(row);
+                }
+            }
+        }
+        (questions, rows)
+    }
+}
+
+impl RereadAnswers {
+    /// Puts what was read into the rows that asked.
+    pub(super) fn fill(self, writes: &mut [ConnectionWrite<'_>], rows: &[Vec<u32>; 3], as_of: Timestamp) {
+        let [threads, newest, top] = rows;
+        for (place, count) in self.threads {
+            writes[threads[place as usize] as usize].metrics.source_diversity = count;
+        }
+        for (place, time) in self.newest {
+            writes[newest[place as usize] as usize].metrics.last_mentioned_at = time;
+        }
+        let mut best: HashMap<u32, Vec<TopMention<'static>>> = HashMap::default();
+        for (place, mention) in self.top {
+            best.entry(top[place as usize]).or_default().push(mention);
+        }
+        for (row, best) in best {
+            writes[row as usize].metrics.top_mentions = best;
+        }
+        // Ranks, scores and sets the activity level, which depends on all three.
+        for write in writes.iter_mut().filter(|write| write.reread.any()) {
+            write.metrics.set_top(as_of);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! How an epoch is written, whatever the tables are.
+//!
+//! 1. Lookups of entities and of connections named by id.
+//! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
+//! 3. Changed entities; connections that are there: lock and read.
+//! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
+//!    counts.
+//! 5. New and changed mentions, changed connections.
+//!
+//! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is asked before the
+//! first answer is awaited.
+//!
+//! Properties:
+//! - Locks are taken in one global order: entities by key, Google ids, connections that are there by key, new connections
+//!   by key. Mentions are written only under their connection's lock.
+//! - Where another writer inserted a connection between steps 3 and 4, the transaction goes back to before step 3, which
+//!   now finds it. To lock it there and then would break the order: it would wait for a lock while others wait for
+//!   what it inserted. And no connection is inserted or locked after one was changed: others' insertions wait for changes.
+//! - Every decision on a row that exists is made on what was read *after* its lock was taken.
+//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and the loser of a race
+//!   for an attribute's id.
+//! - The steps are types, each made of the one before: an id can be asked for only where it is final.
+
+use super::Epoch;
+use super::connections::{ConnectionWrite, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
+use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
+use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions};
+use crate::outcome::{Committed, Disposition, Rejection};
+use crate::record::{Table, Timestamp};
+
+/// How often a transaction comes back to where it locks connections, because others inserted some, before it is tried
+/// again as a whole. Each time all that was there is found, so it takes as many others to fail once more.
+const RACES_MAX: u32 = 10;
+
+/// What an epoch's transaction did, true once it is committed.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// For each unit of the epoch its rows.
+    pub(crate) units: Vec<Committed>,
+    /// Rows of the database by table and disposition.
+    pub(crate) dispositions: Vec<(Table, Disposition)>,
+}
+
+/// Why an epoch was not written.
+#[derive(Debug)]
+pub(crate) enum WriteError<E> {
+    /// These units (by index in the epoch) are refused; nothing was written.
+    Rejected(Vec<(usize, Rejection)>),
+    /// The tables failed.
+    Tables(E),
+}
+
+impl<E> From<E> for WriteError<E> {
+    fn from(error: E) -> Self {
+        Self::Tables(error)
+    }
+}
+
+/// What the figures of connections refer to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    pub(crate) as_of: Timestamp,
+    /// Relative error up to which a stored score counts as up to date.
+    pub(crate) score_tolerance: f64,
+}
+
+/// Writes an epoch, up to but without the commit.
+pub(crate) async fn write_epoch<T: GraphTables>(
+    tables: &T,
+    epoch: &Epoch,
+    clock: Clock,
+) -> Result<Written, WriteError<T::Error>> {
+    let lookup = Lookup::new(epoch);
+    let Found { entities_by_key, entities_by_id, connection_keys } = tables.look_up(&lookup).await?;
+    let rejected = rejections(epoch, &connection_keys);
+    if !rejected.is_empty() {
+        return Err(WriteError::Rejected(rejected));
+    }
+    let found = FoundEntities::resolve(epoch, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
+    let (entities, updates) = insert_or_lock_entities(tables, epoch, found).await?;
+    let EntityUpdates { place_ids, give_up, writes } = updates;
+    let connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
+    let (waited, given_up, written, locked) = futures::join!(
+        tables.lock_place_ids(place_ids),
+        tables.give_up_place_ids(&give_up),
+        tables.update_entities(&writes),
+        lock_connections(tables, connections, LockRound::First),
+    );
+    waited?;
+    given_up?;
+    written?;
+    let connections = write_connections(tables, locked?, clock).await?;
+    Ok(outcome(epoch, &entities, &connections))
+}
+
+/// Brings the figures of connections up to date, of which nothing else is said.
+pub(crate) async fn refresh_connections<T: GraphTables>(
+    tables: &T,
+    connections: UnlockedConnections,
+    clock: Clock,
+) -> Result<WrittenConnections, T::Error> {
+    let connections = lock_connections(tables, connections, LockRound::First).await?;
+    write_connections(tables, connections, clock).await
+}
+
+/// Step 2. The answer is what step 3 must still update.
+async fn insert_or_lock_entities<T: GraphTables>(
+    tables: &T,
+    epoch: &Epoch,
+    found: FoundEntities,
+) -> Result<(LockedEntities, EntityUpdates), T::Error> {
+    let writes = found.to_insert_or_lock(&epoch.entities);
+    let known = keys_found(&writes);
+    let (inserted, read) = futures::join!(tables.insert_or_lock_entities(&writes), tables.read_entities(&known));
+    let entities = found.inserted(writes, &inserted?)?;
+    let mut stored = read?;
+    stored.extend(tables.read_entities(entities.raced()).await?);
+    Ok(entities.locked(&epoch.entities, stored)?)
+}
+
+/// Step 3, the connections' part: those that are there.
+async fn lock_connections<T: GraphTables>(
+    tables: &T,
+    connections: UnlockedConnections,
+    round: LockRound,
+) -> Result<LockedConnections, T::Error> {
+    let stored = tables.lock_connections(&connections.keys(), round).await?;
+    Ok(connections.locked(stored)?)
+}
+
+/// Steps 4 and 5.
+async fn write_connections<T: GraphTables>(
+    tables: &T,
+    mut connections: LockedConnections,
+    clock: Clock,
+) -> Result<WrittenConnections, T::Error> {
+    let mut races = 0;
+    let history = loop {
+        let new = connections.new_rows(clock.as_of);
+        let questions = connections.questions(clock.as_of);
+        let (created, history) = futures::join!(tables.insert_connections(&new), tables.read_history(&questions));
+        match created {
+            // In the order in which they were sent: what follows an error fails for that alone.
+            Ok(()) => break history?,
+            Err(error) if T::is_race(&error) && races < RACES_MAX => {
+                races += 1;
+                tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
+            }
+            Err(error) => return Err(error),
+        }
+        drop((new, questions));
+        connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
+    };
+    let connections = connections.decided(history);
+    // Mentions are sent first, which keeps the server at work while figures are worked out here.
+    let (new, newer) = (connections.new_mentions(), connections.newer_mentions());
+    let mentions = async {
+        let (inserted, updated) = futures::join!(tables.insert_mentions(&new), tables.update_mentions(&newer));
+        inserted.and(updated)
+    };
+    let figures = async {
+        let mut changed = connections.changed_rows(clock.as_of, clock.score_tolerance);
+        let (questions, rows) = RereadQuestions::new(&changed);
+        if !questions.is_empty() {
+            // The server reads after it wrote the mentions: they were sent before.
+            tables.reread(&questions).await?.fill(&mut changed, &rows, clock.as_of);
+            changed.retain(|write| connections.changes(write, clock.score_tolerance));
+        }
+        tables.update_connections(&changed).await?;
+        Ok::<_, T::Error>(changed.iter().map(ConnectionWrite::place).collect::<Vec<_>>())
+    };
+    let (written, changed) = futures::join!(mentions, figures);
+    written?;
+    let changed = changed?;
+    Ok(connections.written(&changed))
+}
+
+fn outcome(epoch: &Epoch, entities: &LockedEntities, connections: &WrittenConnections) -> Written {
+    let (connection_rows, mention_rows) = connections.committed();
+    let (of_connections, of_mentions) = connections.dispositions();
+    let dispositions = entities
+        .dispositions()
+        .map(|disposition| (Table::Entities, disposition))
+        .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
+        .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
+        .collect();
+    Written { units: epoch.committed(&entities.committed(), &connection_rows, &mention_rows), dispositions }
+}

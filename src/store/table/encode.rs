@@ -1,0 +1,255 @@
+//! Rows on their way to the server: as arrays, one for each column, or in the format of `copy`.
+//!
+//! A value is the same bytes in both, behind its length; sets and degrees alone travel differently in arrays.
+//! The formats: `array_recv` in PostgreSQL's source, and
+//! <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
+use uuid::Uuid;
+
+use super::{Column, Purpose, Table, Value};
+use crate::record::{SortedSet, Timestamp};
+use crate::store::statement::{text_array, uuid_array};
+use crate::store::time::StoredTime;
+
+/// Size of the pieces that rows are copied in, in bytes.
+const PIECE: usize = 64 << 10;
+/// Room that a row seldom exceeds, in bytes.
+const ROW: usize = 2 << 10;
+/// The length that stands for null.
+const NULL: i32 = -1;
+
+/// How sets and degrees travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As elements of arrays, which the statement makes values of.
+    Element,
+    /// As they are stored.
+    Stored,
+}
+
+/// The rows of a statement, one array for each of its parameters. All have one length by construction: `unnest` would pad
+/// the shorter ones with nulls without a word.
+#[derive(Debug)]
+pub(in crate::store) struct Arrays(Vec<Array>);
+
+/// An array of one dimension in PostgreSQL's binary format.
+#[derive(Debug)]
+struct Array {
+    kind: Type,
+    length: i32,
+    has_null: bool,
+    elements: BytesMut,
+}
+
+impl Arrays {
+    pub(in crate::store) fn new<'a, T: Table>(
+        purpose: Purpose,
+        rows: impl IntoIterator<Item = &'a T::Row<'a>>,
+    ) -> Self {
+        let columns: Vec<&Column<T>> = Column::of(purpose).map(|(_, column)| column).collect();
+        let mut arrays: Vec<Array> = columns.iter().map(|column| Array::new(column.value.array_type())).collect();
+        for row in rows {
+            for (column, array) in columns.iter().zip(&mut arrays) {
+                array.push(|buffer| column.value.put(row, Form::Element, buffer));
+            }
+        }
+        Self(arrays)
+    }
+
+    pub(in crate::store) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.0.iter().map(|array| array as &(dyn ToSql + Sync)).collect()
+    }
+}
+
+impl Array {
+    fn new(kind: Type) -> Self {
+        Self { kind, length: 0, has_null: false, elements: BytesMut::new() }
+    }
+
+    fn push(&mut self, put: impl FnOnce(&mut BytesMut) -> IsNull) {
+        self.length += 1;
+        self.has_null |= matches!(put(&mut self.elements), IsNull::Yes);
+    }
+}
+
+impl ToSql for Array {
+    fn to_sql(&self, kind: &Type, buffer: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let element = match kind.kind() {
+            Kind::Array(element) if *kind == self.kind => element,
+            _ => return Err(format!("the statement takes {kind}, the column is {}", self.kind).into()),
+        };
+        // One dimension, counted from 1.
+        buffer.put_i32(1);
+        buffer.put_i32(i32::from(self.has_null));
+        buffer.put_u32(element.oid());
+        buffer.put_i32(self.length);
+        buffer.put_i32(1);
+        buffer.put_slice(&self.elements);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        matches!(kind.kind(), Kind::Array(_))
+    }
+
+    to_sql_checked!();
+}
+
+/// Rows in the format of `copy`, in pieces that are ready to be sent.
+///
+/// The driver has a writer for this; it goes through a trait object for each value, and through its queue with every four
+/// kilobytes.
+pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &'a T::Row<'a>>) -> Vec<Bytes> {
+    let columns: Vec<&Column<T>> = Column::of(Purpose::Insert).map(|(_, column)| column).collect();
+    let mut pieces = Vec::new();
+    let mut piece = BytesMut::with_capacity(PIECE);
+    piece.put_slice(b"PGCOPY\n\xff\r\n\0");
+    // No flags, no extension of the header.
+    piece.put_i64(0);
+    for row in rows {
+        if piece.len() > PIECE - ROW {
+            pieces.push(std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE)).freeze());
+        }
+        piece.put_i16(columns.len() as i16);
+        for column in &columns {
+            column.value.put(row, Form::Stored, &mut piece);
+        }
+    }
+    piece.put_i16(-1);
+    pieces.push(piece.freeze());
+    pieces
+}
+
+impl<T: Table> Value<T> {
+    /// Writes a row's value, behind its length.
+    fn put<'a>(&self, row: &'a T::Row<'a>, form: Form, buffer: &mut BytesMut) -> IsNull {
+        match (self, form) {
+            (Self::Id(get), _) => put(buffer, get(row).as_bytes()),
+            // An enum travels as its label.
+            (Self::Label(_, get), _) => put(buffer, get(row).as_bytes()),
+            (Self::Text(get), _) => put_maybe(buffer, get(row), |buffer, text| put(buffer, text.as_bytes())),
+            (Self::Bool(get), _) => put(buffer, &[u8::from(get(row))]),
+            (Self::Int4(get), _) => put(buffer, &get(row).to_be_bytes()),
+            (Self::Int8(get), _) => put(buffer, &get(row).to_be_bytes()),
+            (Self::Time(get), _) => put_maybe(buffer, get(row), put_time),
+            (Self::Degrees(get), Form::Element) => {
+                put_maybe(buffer, get(row), |buffer, units| put(buffer, &units.to_be_bytes()))
+            }
+            (Self::Degrees(get), Form::Stored) => put_maybe(buffer, get(row), put_degrees),
+            (Self::Ids(get), Form::Element) => {
+                put_maybe(buffer, Some(get(row)).filter(|ids| !ids.is_empty()), put_ids_as_text)
+            }
+            (Self::Ids(get), Form::Stored) => put_ids(buffer, get(row)),
+            (Self::Texts(get), Form::Element) => {
+                put_maybe(buffer, Some(get(row)).filter(|texts| !texts.is_empty()), put_texts_as_text)
+            }
+            (Self::Texts(get), Form::Stored) => {
+                put_set(buffer, &Type::TEXT, get(row).iter().map(|text| text.as_bytes()))
+            }
+            (Self::Json(write), _) => put_json(buffer, |buffer| write(row, buffer)),
+        }
+    }
+}
+
+fn put(buffer: &mut BytesMut, value: &[u8]) -> IsNull {
+    // A unit's bytes are limited to far less.
+    buffer.put_i32(value.len() as i32);
+    buffer.put_slice(value);
+    IsNull::No
+}
+
+fn put_maybe<V>(buffer: &mut BytesMut, value: Option<V>, put: impl FnOnce(&mut BytesMut, V) -> IsNull) -> IsNull {
+    if let Some(value) = value {
+        put(buffer, value)
+    } else {
+        buffer.put_i32(NULL);
+        IsNull::Yes
+    }
+}
+
+/// Writes a value behind its length, which is known afterwards.
+fn put_behind_length(buffer: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> IsNull {
+    let start = buffer.len();
+    buffer.put_i32(0);
+    write(buffer);
+    let length = (buffer.len() - start - size_of::<i32>()) as i32;
+    buffer[start..start + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
+    IsNull::No
+}
+
+fn put_time(buffer: &mut BytesMut, time: Timestamp) -> IsNull {
+    put(buffer, &StoredTime(time).micros().to_be_bytes())
+}
+
+/// A `numeric` of eight decimals: digits to the base of 10,000, of which one stands before the point.
+fn put_degrees(buffer: &mut BytesMut, units: i64) -> IsNull {
+    const POSITIVE: u16 = 0;
+    const NEGATIVE: u16 = 0x4000;
+    let magnitude = units.unsigned_abs();
+    let digits = [magnitude / 100_000_000, magnitude / 10_000 % 10_000, magnitude % 10_000];
+    put_behind_length(buffer, |buffer| {
+        buffer.put_i16(digits.len() as i16);
+        // The first digit's power of 10,000.
+        buffer.put_i16(0);
+        buffer.put_u16(if units < 0 { NEGATIVE } else { POSITIVE });
+        // Decimals that are shown.
+        buffer.put_u16(8);
+        for digit in digits {
+            buffer.put_u16(digit as u16);
+        }
+    })
+}
+
+fn put_ids(buffer: &mut BytesMut, ids: &SortedSet<Uuid>) -> IsNull {
+    put_set(buffer, &Type::UUID, ids.iter().map(|id| id.as_bytes().as_slice()))
+}
+
+/// An array of one dimension, or the empty array, which has none.
+fn put_set<'a>(buffer: &mut BytesMut, element: &Type, members: impl ExactSizeIterator<Item = &'a [u8]>) -> IsNull {
+    put_behind_length(buffer, |buffer| {
+        let length = members.len() as i32;
+        buffer.put_i32(i32::from(length > 0));
+        // No nulls among them.
+        buffer.put_i32(0);
+        buffer.put_u32(element.oid());
+        if length > 0 {
+            buffer.put_i32(length);
+            // Counted from 1.
+            buffer.put_i32(1);
+        }
+        for member in members {
+            put(buffer, member);
+        }
+    })
+}
+
+fn put_ids_as_text(buffer: &mut BytesMut, ids: &SortedSet<Uuid>) -> IsNull {
+    put(buffer, uuid_array(ids).as_bytes())
+}
+
+fn put_texts_as_text(buffer: &mut BytesMut, texts: &SortedSet<std::sync::Arc<str>>) -> IsNull {
+    put(buffer, text_array(texts.iter().map(|text| &**text)).as_bytes())
+}
+
+/// A `jsonb` in binary: the version of the format, and the text.
+fn put_json(buffer: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> bool) -> IsNull {
+    let start = buffer.len();
+    let mut is_there = false;
+    put_behind_length(buffer, |buffer| {
+        buffer.put_u8(1);
+        is_there = write(buffer);
+    });
+    if is_there {
+        return IsNull::No;
+    }
+    buffer.truncate(start);
+    buffer.put_i32(NULL);
+    IsNull::Yes
+}
+
+/// Writes a value as JSON text.
+pub(super) fn write_json(buffer: &mut BytesMut, value: &impl serde::Serialize) {
+    serde_json::to_writer(buffer.writer(), value).expect("texts, numbers and times are always JSON");
+}

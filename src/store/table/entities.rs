@@ -1,0 +1,70 @@
+//! The columns of `entities`.
+
+use std::sync::Arc;
+
+use serde_json::Value as JsonValue;
+use uuid::Uuid;
+
+use super::Value::{Degrees, Id, Ids, Json, Label, Text, Texts, Time};
+use super::encode::write_json;
+use super::{Cells, Column, Role, Table};
+use crate::batch::EntityWrite;
+use crate::record::{Coordinate, EntityFacts, EntityKey, EntityType, Place, canonical};
+use crate::store::StoreError;
+use crate::store::time::StoredTime;
+
+/// See [`Table`].
+pub(in crate::store) enum Entities {}
+
+impl Table for Entities {
+    const NAME: &'static str = "entities";
+    type Row<'a> = EntityWrite;
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("entity_id", Role::Fixed, Id(|row| row.id)),
+        Column::new("type", Role::Fixed, Label("entity_type", |row| row.key.entity_type.as_str())),
+        Column::new("name", Role::Fixed, Text(|row| Some(&row.key.name))),
+        Column::new("aliases", Role::Changing, Texts(|row| &row.facts.aliases)),
+        Column::new("restaurant_attributes", Role::Changing, Ids(|row| &row.facts.restaurant_attributes)),
+        Column::new("latitude", Role::Changing, Degrees(|row| Some(row.place()?.location?.0.units()))),
+        Column::new("longitude", Role::Changing, Degrees(|row| Some(row.place()?.location?.1.units()))),
+        Column::new("address", Role::Changing, Text(|row| row.place()?.address.as_deref())),
+        // It is a lock of its own, taken behind all row locks and in its own order.
+        Column::new("google_place_id", Role::Late, Text(|row| row.google_place_id())),
+        Column::new(
+            "restaurant_metadata",
+            Role::Changing,
+            Json(|row, buffer| {
+                let metadata = row.place().and_then(|place| place.metadata.as_ref());
+                metadata.inspect(|metadata| write_json(buffer, metadata)).is_some()
+            }),
+        ),
+        Column::new("place_observed_at", Role::Changing, Time(|row| Some(row.place()?.observed_at))),
+    ];
+}
+
+/// The columns in front of an entity's facts.
+pub(in crate::store) const ID_AND_KEY: &[&str] = &["entity_id", "type", "name"];
+
+/// Reads the columns behind [`ID_AND_KEY`].
+pub(in crate::store) fn read_facts(cells: &mut Cells<'_>) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {
+    let aliases = cells.set::<&str, Arc<str>>()?;
+    let restaurant_attributes = cells.set::<Uuid, _>()?;
+    let (latitude, longitude): (Option<i64>, Option<i64>) = (cells.next()?, cells.next()?);
+    let address = cells.next()?;
+    let google_place_id = cells.next()?;
+    let metadata: Option<JsonValue> = cells.next()?;
+    let observed_at: Option<StoredTime> = cells.next()?;
+    let place = observed_at.map(|StoredTime(observed_at)| {
+        let mut metadata = metadata;
+        metadata.iter_mut().for_each(canonical);
+        let location = latitude.map(Coordinate::from_units).zip(longitude.map(Coordinate::from_units));
+        Arc::new(Place { location, address, google_place_id, metadata, observed_at })
+    });
+    Ok(EntityFacts { aliases, restaurant_attributes, place })
+}
+
+/// Reads an entity's type and name.
+pub(in crate::store) fn read_key(cells: &mut Cells<'_>) -> Result<EntityKey, StoreError> {
+    let entity_type = EntityType::from_label(cells.next()?).ok_or(StoreError::UnknownLabel("entity_type"))?;
+    Ok(EntityKey { entity_type, name: cells.next::<&str>()?.into() })
+}

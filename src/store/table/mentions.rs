@@ -1,0 +1,51 @@
+//! The columns of `mentions`.
+
+use super::Value::{Id, Int4, Label, Text, Time};
+use super::{Cells, Column, Role, Table};
+use crate::batch::{MentionRow, StoredMention};
+use crate::record::{Mention, SourceType};
+use crate::store::StoreError;
+use crate::store::time::StoredTime;
+
+/// See [`Table`].
+pub(in crate::store) enum Mentions {}
+
+impl Table for Mentions {
+    const NAME: &'static str = "mentions";
+    type Row<'a> = MentionRow<'a>;
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("mention_id", Role::Fixed, Id(|row| row.id)),
+        Column::new("connection_id", Role::Fixed, Id(|row| row.connection)),
+        Column::new("source_type", Role::Fixed, Label("mention_source", |row| row.mention.source_type.as_str())),
+        Column::new("source_id", Role::Fixed, Text(|row| Some(&row.mention.source_id))),
+        Column::new("thread_id", Role::Changing, Text(|row| Some(&row.mention.thread_id))),
+        Column::new("source_url", Role::Changing, Text(|row| Some(&row.mention.source_url))),
+        Column::new("subreddit", Role::Changing, Text(|row| Some(&row.mention.subreddit))),
+        Column::new("content_excerpt", Role::Changing, Text(|row| Some(&row.mention.content_excerpt))),
+        Column::new("author", Role::Changing, Text(|row| row.mention.author.as_deref())),
+        Column::new("upvotes", Role::Changing, Int4(|row| row.mention.upvotes)),
+        Column::new("created_at", Role::Changing, Time(|row| Some(row.mention.created_at))),
+        Column::new("observed_at", Role::Changing, Time(|row| Some(row.mention.observed_at))),
+    ];
+}
+
+/// The column that is not read, since it is known.
+pub(in crate::store) const CONNECTION: &[&str] = &["connection_id"];
+
+/// Reads a mention's columns, without its [`CONNECTION`].
+pub(in crate::store) fn read_mention(cells: &mut Cells<'_>) -> Result<StoredMention, StoreError> {
+    let id = cells.next()?;
+    let mention = Mention {
+        source_type: SourceType::from_label(cells.next()?).ok_or(StoreError::UnknownLabel("mention_source"))?,
+        source_id: cells.next::<&str>()?.into(),
+        thread_id: cells.next::<&str>()?.into(),
+        source_url: cells.next()?,
+        subreddit: cells.next()?,
+        content_excerpt: cells.next()?,
+        author: cells.next()?,
+        upvotes: cells.next()?,
+        created_at: cells.next::<StoredTime>()?.0,
+        observed_at: cells.next::<StoredTime>()?.0,
+    };
+    Ok(StoredMention { id, mention })
+}

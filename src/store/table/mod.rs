@@ -1,0 +1,146 @@
+//! The columns of the three tables, each in one place: its name, its type, and where its value comes from.
+//!
+//! Whatever writes or reads whole rows is made of these lists: the texts of statements, the arrays that they take, rows in
+//! the format of `copy`, the lists of what is selected. A new column is a line of its table's list, and one of the function
+//! next to the list that reads a row.
+
+mod connections;
+mod encode;
+mod entities;
+mod mentions;
+mod sql;
+#[cfg(all(test, unix, feature = "embedded-server"))]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+use crate::record::{SortedSet, Timestamp};
+
+pub(super) use connections::{Connections, KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
+pub(super) use encode::{Arrays, copy_rows};
+pub(super) use entities::{Entities, ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
+pub(super) use mentions::{CONNECTION as MENTION_CONNECTION, Mentions, read_mention};
+pub(super) use sql::{copy, insert, names, select, stored_types, types, update};
+
+/// A table and its columns.
+pub(super) trait Table: Sized + 'static {
+    /// Its name.
+    const NAME: &'static str;
+    /// What the engine writes as one row.
+    type Row<'a>;
+    /// The columns that the engine writes, in the order in which statements name them. The first one is the id.
+    const COLUMNS: &'static [Column<Self>];
+}
+
+/// A column that the engine writes.
+pub(super) struct Column<T: Table> {
+    name: &'static str,
+    role: Role,
+    value: Value<T>,
+}
+
+/// When a column is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// When the row is inserted.
+    Fixed,
+    /// Then, and with each update.
+    Changing,
+    /// With updates alone.
+    Late,
+}
+
+/// Which statement a row is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Insert,
+    Update,
+}
+
+/// The type of a column, and its value in a row.
+enum Value<T: Table> {
+    Id(for<'a> fn(&'a T::Row<'a>) -> Uuid),
+    /// A label of the enum type of this name.
+    Label(&'static str, for<'a> fn(&'a T::Row<'a>) -> &'static str),
+    Text(for<'a> fn(&'a T::Row<'a>) -> Option<&'a str>),
+    Bool(for<'a> fn(&'a T::Row<'a>) -> bool),
+    Int4(for<'a> fn(&'a T::Row<'a>) -> i32),
+    Int8(for<'a> fn(&'a T::Row<'a>) -> i64),
+    Time(for<'a> fn(&'a T::Row<'a>) -> Option<Timestamp>),
+    /// Degrees, in units of the column's last decimal.
+    Degrees(for<'a> fn(&'a T::Row<'a>) -> Option<i64>),
+    Ids(for<'a> fn(&'a T::Row<'a>) -> &'a SortedSet<Uuid>),
+    Texts(for<'a> fn(&'a T::Row<'a>) -> &'a SortedSet<Arc<str>>),
+    /// Writes JSON into the buffer; false if the value is null.
+    Json(for<'a> fn(&'a T::Row<'a>, &mut BytesMut) -> bool),
+}
+
+impl<T: Table> Column<T> {
+    const fn new(name: &'static str, role: Role, value: Value<T>) -> Self {
+        Self { name, role, value }
+    }
+
+    fn of(purpose: Purpose) -> impl Iterator<Item = (usize, &'static Self)> {
+        T::COLUMNS.iter().enumerate().filter(move |(place, column)| match purpose {
+            Purpose::Insert => column.role != Role::Late,
+            // The id tells which row.
+            Purpose::Update => *place == 0 || column.role != Role::Fixed,
+        })
+    }
+}
+
+impl<T: Table> Value<T> {
+    /// The type of the array that carries values of many rows. Sets travel as text: `unnest` would flatten arrays of arrays.
+    const fn array_type(&self) -> Type {
+        match self {
+            Self::Id(_) => Type::UUID_ARRAY,
+            Self::Label(..) | Self::Text(_) | Self::Ids(_) | Self::Texts(_) => Type::TEXT_ARRAY,
+            Self::Bool(_) => Type::BOOL_ARRAY,
+            Self::Int4(_) => Type::INT4_ARRAY,
+            Self::Int8(_) | Self::Degrees(_) => Type::INT8_ARRAY,
+            Self::Time(_) => Type::TIMESTAMPTZ_ARRAY,
+            Self::Json(_) => Type::JSONB_ARRAY,
+        }
+    }
+}
+
+/// The cells of a row from a column on, one after the other.
+pub(super) struct Cells<'a> {
+    row: &'a Row,
+    next: usize,
+}
+
+impl<'a> Cells<'a> {
+    pub(super) const fn new(row: &'a Row, first: usize) -> Self {
+        Self { row, next: first }
+    }
+
+    pub(super) fn next<V: FromSql<'a>>(&mut self) -> Result<V, Error> {
+        self.next += 1;
+        self.row.try_get(self.next - 1)
+    }
+
+    /// Members of a set.
+    fn set<V: FromSql<'a>, M: Ord + From<V>>(&mut self) -> Result<SortedSet<M>, Error> {
+        Ok(self.next::<Vec<V>>()?.into_iter().map(M::from).collect())
+    }
+}
+
+/// The text of a `jsonb`.
+struct JsonText<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for JsonText<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        // Behind the version of the format.
+        Ok(Self(raw.get(1..).unwrap_or_default()))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::JSONB
+    }
+}
