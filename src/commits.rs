@@ -11,15 +11,36 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::batch::{Epoch, Written};
 use crate::outcome::Disposition;
-use crate::record::{EntityFacts, EntityName};
+use crate::record::EntityType;
+use crate::unit::{EntityRecord, Unit};
 
 /// An entity that a commit inserted or changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChangedEntity<'a> {
-    /// How a unit named it.
-    pub(crate) name: &'a EntityName,
-    /// What that unit said of it.
-    pub(crate) facts: &'a EntityFacts<EntityName>,
+    /// A unit that names it.
+    unit: &'a Unit,
+    /// Its place in the unit.
+    entity: usize,
+}
+
+impl<'a> ChangedEntity<'a> {
+    #[cfg(test)]
+    pub(crate) const fn new(unit: &'a Unit, entity: usize) -> Self {
+        Self { unit, entity }
+    }
+
+    /// Its key; nothing if the unit named it by its id.
+    pub(crate) fn key(&self) -> Option<(EntityType, &'a str)> {
+        match self.unit.block.entities[self.entity] {
+            EntityRecord::Key(entity_type, name) => Some((entity_type, self.unit.block.text(name))),
+            EntityRecord::Id(_) => None,
+        }
+    }
+
+    /// The aliases that the unit gave it.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &'a str> {
+        self.unit.aliases_of(self.entity)
+    }
 }
 
 /// Hears of commits. Called on the engine's runtime: must not wait.
@@ -53,9 +74,9 @@ impl CommitListeners {
         self.each(|listener| {
             let units = epoch.units().iter().zip(&written.units);
             let mut changed = units.flat_map(|(unit, committed)| {
-                let rows = unit.entities.iter().zip(&committed.entities);
+                let rows = committed.entities.iter().enumerate();
                 rows.filter(|(_, row)| row.disposition != Disposition::Unchanged)
-                    .map(|((name, facts), _)| ChangedEntity { name, facts })
+                    .map(|(entity, _)| ChangedEntity { unit, entity })
             });
             listener.committed(&mut changed);
         });

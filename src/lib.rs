@@ -126,10 +126,10 @@ pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,
 };
 pub use record::{
-    ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, Coordinate, CoordinateError,
-    EntityFacts, EntityKey, EntityName, EntityType, Mention, MentionChange, MentionName, Merge, Place, RECENT_DAYS,
-    RereadNeeded, SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention,
-    score, truncate,
+    ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, Coordinate, CoordinateError, EntityFacts,
+    EntityKey, EntityName, EntityType, Mention, MentionChange, MentionRef, Merge, Place, RECENT_DAYS, RereadNeeded,
+    SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention, score,
+    truncate,
 };
 pub use stats::{Distribution, HotConnection, Latency, PoolStats, Stats, TableStats};
 pub use store::{MigrationReport, Migrations, RefreshReport, StoreError, UnfitTable};

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use graphsink::{
-    ConnectionFacts, ConnectionMetrics, Coordinate, EntityFacts, Mention, MentionChange, Merge, Place, SortedSet,
-    SourceType, StoredMetrics, TopMention,
+    ConnectionFacts, ConnectionMetrics, Coordinate, EntityFacts, Mention, MentionChange, MentionRef, Merge, Place,
+    SortedSet, SourceType, StoredMetrics, TopMention,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -91,7 +91,7 @@ fn connection_facts() -> impl Strategy<Value = ConnectionFacts<u8>> {
 }
 
 /// Observations of one mention that often differ in a single column.
-fn observation() -> impl Strategy<Value = Arc<Mention>> {
+fn observation() -> impl Strategy<Value = Mention> {
     let either = || prop::bool::weighted(0.2);
     let times = (either(), either());
     let texts = (either(), either(), either(), either(), option::weighted(0.2, either()));
@@ -106,7 +106,7 @@ fn observation() -> impl Strategy<Value = Arc<Mention>> {
                 .upvotes(upvotes)
                 .observed_at(as_of() + TimeDelta::hours(5 + i64::from(observed_later)));
             mention.author = author.map(|other| text(other).to_owned());
-            Arc::new(mention)
+            mention
         },
     )
 }
@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn mentions_are_a_semilattice(a in observation(), b in observation(), c in observation()) {
-        is_semilattice(&a, &b, &c);
+        is_semilattice::<MentionRef<'_>>(&(&a).into(), &(&b).into(), &(&c).into());
     }
 
     #[test]
@@ -240,21 +240,22 @@ struct Rows {
 impl Rows {
     /// Writes one epoch. Says what changed, as the store would: one change a row, against what stood there before.
     fn write(&mut self, epoch: &[MentionSpec]) -> Vec<(Uuid, Option<Mention>, Mention)> {
-        let mut newest: BTreeMap<Uuid, Arc<Mention>> = BTreeMap::new();
-        for spec in epoch {
+        let mentions: Vec<Mention> = epoch.iter().map(MentionSpec::mention).collect();
+        let mut newest: BTreeMap<Uuid, MentionRef<'_>> = BTreeMap::new();
+        for (spec, mention) in epoch.iter().zip(&mentions) {
             let next = Uuid::from_u128(self.ids.len() as u128 + 1);
             let id = *self.ids.entry((spec.source_id.clone(), spec.source_type)).or_insert(next);
-            let mention = Arc::new(spec.mention());
-            newest.entry(id).and_modify(|own| own.merge(Arc::clone(&mention))).or_insert(mention);
+            newest.entry(id).and_modify(|own| own.merge(mention.into())).or_insert(mention.into());
         }
         let mut changes = Vec::new();
         for (id, mention) in newest {
             let before = self.mentions.get(&id).cloned();
-            if before.as_ref().is_some_and(|before| mention.precedence(before).is_le()) {
+            if before.as_ref().is_some_and(|before| mention.precedence(&before.into()).is_le()) {
                 continue;
             }
-            self.mentions.insert(id, (*mention).clone());
-            changes.push((id, before, (*mention).clone()));
+            let mention = mentions.iter().find(|own| MentionRef::from(*own) == mention).unwrap();
+            self.mentions.insert(id, mention.clone());
+            changes.push((id, before, mention.clone()));
         }
         changes
     }
@@ -270,8 +271,10 @@ impl Rows {
         let changes: Vec<MentionChange<'_>> = changes
             .iter()
             .map(|(id, before, mention)| match before {
-                None => MentionChange::Inserted { mention_id: *id, mention },
-                Some(before) => MentionChange::Replaced { mention_id: *id, before, mention },
+                None => MentionChange::Inserted { mention_id: *id, mention: mention.into() },
+                Some(before) => {
+                    MentionChange::Replaced { mention_id: *id, before: before.into(), mention: mention.into() }
+                }
             })
             .collect();
         let known_threads: HashSet<&str> = before.mentions.values().map(|mention| &*mention.thread_id).collect();
@@ -462,7 +465,7 @@ fn plain_insertions_read_nothing_again() {
     let stored = stored_form(&ConnectionMetrics::from_mentions(old.iter().map(|(id, row)| (*id, row)), as_of()));
     for upvotes in [1, 1_000, -5, 0] {
         let new = mention(99, upvotes);
-        let change = MentionChange::Inserted { mention_id: Uuid::from_u128(99), mention: &new };
+        let change = MentionChange::Inserted { mention_id: Uuid::from_u128(99), mention: (&new).into() };
         let (_, reread) = stored.advance(&[change], 50, &HashSet::new(), as_of());
         assert!(!reread.any(), "{upvotes} upvotes: {reread:?}");
     }

@@ -141,9 +141,9 @@ impl EpochObserver for CommitTask {
         self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
         let slots = epoch.slots_by_unit(Table::Connections).zip(&written.units);
         let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
-        self.shared.counters.named(epoch.connections.rows().len(), named.map(|(slot, row)| (*slot, row.id)));
+        self.shared.counters.named(epoch.coalesced(Table::Connections), named.map(|(slot, row)| (*slot, row.id)));
         self.shared.listeners.committed(epoch, written);
-        let hashes = epoch.units().iter().flat_map(|unit| &unit.fact_hashes);
+        let hashes = epoch.units().iter().flat_map(|unit| unit.fact_hashes());
         self.shared.recent_writes.remember(hashes.map(|hash| hash.fact));
     }
 

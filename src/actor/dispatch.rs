@@ -190,9 +190,9 @@ impl Dispatch {
         if !self.routing.is_choice() {
             return Vec::new();
         }
-        let known = self.recent_writes.expects(unit.fact_hashes.iter().map(|hash| hash.fact));
-        let news = unit.fact_hashes.iter().zip(known).filter(|(_, known)| !known).map(|(hash, _)| hash.entity);
-        let mut keys: Vec<u64> = std::iter::once(unit.affinity).chain(news).collect();
+        let known = self.recent_writes.expects(unit.fact_hashes().map(|hash| hash.fact));
+        let news = unit.fact_hashes().zip(known).filter(|(_, known)| !known).map(|(hash, _)| hash.entity);
+        let mut keys: Vec<u64> = std::iter::once(unit.affinity()).chain(news).collect();
         keys.dedup();
         keys
     }

@@ -43,17 +43,10 @@ impl Children {
 impl Workers for Children {
     fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
         let absorb = Absorb { epoch, unit: Arc::clone(unit) };
-        // A batcher that a unit has no rows for need not hear of it.
-        if !unit.entities.is_empty() {
-            self.entities.do_send(absorb.clone());
-        }
+        self.entities.do_send(absorb.clone());
         failpoint("supervisor::absorb");
-        if !unit.connections.is_empty() {
-            self.connections.do_send(absorb.clone());
-        }
-        if !unit.mentions.is_empty() {
-            self.mentions.do_send(absorb);
-        }
+        self.connections.do_send(absorb.clone());
+        self.mentions.do_send(absorb);
     }
 
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>) {

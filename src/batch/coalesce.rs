@@ -1,56 +1,92 @@
-//! Rows of one table, at most one per name.
+//! The rows of one table, by name: which rows of which units are one.
 
-use std::hash::Hash;
+use std::collections::HashMap;
+use std::marker::PhantomData;
 
-use crate::hash::HashMap;
-use crate::record::Merge;
+use crate::record::Table;
+use crate::unit::{AsItIs, NameHash, Unit};
 
-/// Coalesced rows of one table, in order of first arrival, and for every row that was absorbed the
-/// slot that it went to.
+/// A row of a unit, by the places of both: the unit's in its epoch, the row's among the unit's rows of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RowRef {
+    pub(crate) unit: u32,
+    pub(crate) row: u32,
+}
+
+/// Of which table a [`Batch`] is.
+pub(crate) trait OfTable: Send + Unpin + 'static {
+    const TABLE: Table;
+}
+
+/// Names of one table, in order of first arrival, and for every row that was absorbed the slot that its name has.
 ///
-/// Invariant: a name occurs once, so one `insert .. on conflict` never meets a row twice as long
+/// Invariant: a name has one slot, so one `insert .. on conflict` never meets a row twice as long
 /// as different names are different rows; where they are not, the plans merge once more.
 #[derive(Debug)]
-pub(crate) struct Batch<K, V> {
-    index: HashMap<K, u32>,
-    rows: Vec<(K, V)>,
+pub(crate) struct Batch<T> {
+    slot_of_name: HashMap<NameHash, u32, AsItIs>,
+    /// The first row of each slot.
+    firsts: Vec<RowRef>,
     slots: Vec<u32>,
+    units: u32,
+    table: PhantomData<T>,
 }
 
-impl<K, V> Default for Batch<K, V> {
+impl<T> Default for Batch<T> {
     fn default() -> Self {
-        Self { index: HashMap::default(), rows: Vec::new(), slots: Vec::new() }
+        Self { slot_of_name: HashMap::default(), firsts: Vec::new(), slots: Vec::new(), units: 0, table: PhantomData }
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Merge> Batch<K, V> {
-    /// Adds a row, merged with the row of the same name if there is one.
-    pub(crate) fn absorb(&mut self, name: &K, row: V) {
-        let slot = if let Some(&slot) = self.index.get(name) {
-            self.rows[slot as usize].1.merge(row);
-            slot
-        } else {
-            let slot = self.rows.len() as u32;
-            self.index.insert(name.clone(), slot);
-            self.rows.push((name.clone(), row));
-            slot
-        };
-        self.slots.push(slot);
+/// What a batcher actor is generic over.
+pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
+    /// Which table.
+    const TABLE: Table;
+
+    /// Adds the rows of the next unit.
+    fn absorb_unit(&mut self, unit: &Unit);
+
+    /// Number of names.
+    fn len(&self) -> usize;
+}
+
+impl<T: OfTable> TableBatch for Batch<T> {
+    const TABLE: Table = T::TABLE;
+
+    fn absorb_unit(&mut self, unit: &Unit) {
+        self.absorb(unit.names(T::TABLE));
     }
 
-    /// The coalesced rows, by slot.
-    pub(crate) fn rows(&self) -> &[(K, V)] {
-        &self.rows
+    fn len(&self) -> usize {
+        self.firsts.len()
+    }
+}
+
+impl<T: OfTable> Batch<T> {
+    fn absorb(&mut self, names: &[NameHash]) {
+        for (row, name) in (0..).zip(names) {
+            let slot = *self.slot_of_name.entry(*name).or_insert_with(|| {
+                self.firsts.push(RowRef { unit: self.units, row });
+                self.firsts.len() as u32 - 1
+            });
+            self.slots.push(slot);
+        }
+        self.units += 1;
+    }
+
+    /// How many units were absorbed.
+    pub(super) fn units(&self) -> usize {
+        self.units as usize
+    }
+
+    /// The first row of each name, by slot.
+    pub(super) fn firsts(&self) -> &[RowRef] {
+        &self.firsts
     }
 
     /// The slot of each absorbed row, in order of arrival.
     pub(crate) fn slots(&self) -> &[u32] {
         &self.slots
-    }
-
-    /// The slot of a name.
-    pub(crate) fn slot_of(&self, name: &K) -> Option<usize> {
-        self.index.get(name).map(|slot| *slot as usize)
     }
 }
 
@@ -61,26 +97,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::SortedSet;
+    use crate::batch::epoch::Entities;
 
     proptest! {
-        /// Coalescing loses nothing and invents nothing: each name's row is the union of what was
-        /// said under it, and each absorbed row's slot leads to its name.
+        /// Coalescing loses nothing and invents nothing: each name has one slot, that of its first row, and each
+        /// absorbed row's slot leads to its name.
         #[test]
-        fn a_name_occurs_once_and_holds_all_that_was_said(rows in prop::collection::vec((0_u8..6, 0_u8..20), 0..60)) {
-            let mut batch: Batch<u8, SortedSet<u8>> = Batch::default();
-            let mut model: BTreeMap<u8, SortedSet<u8>> = BTreeMap::new();
-            for (name, said) in &rows {
-                batch.absorb(name, [*said].into_iter().collect());
-                model.entry(*name).or_default().insert(*said);
+        fn a_name_has_one_slot(units in prop::collection::vec(prop::collection::vec(0_u128..6, 0..4), 0..20)) {
+            let mut batch: Batch<Entities> = Batch::default();
+            let mut model: BTreeMap<u128, RowRef> = BTreeMap::new();
+            for (unit, names) in (0..).zip(&units) {
+                batch.absorb(names);
+                for (row, name) in (0..).zip(names) {
+                    model.entry(*name).or_insert(RowRef { unit, row });
+                }
             }
-            let coalesced: BTreeMap<u8, SortedSet<u8>> = batch.rows().iter().cloned().collect();
-            prop_assert_eq!(coalesced.len(), batch.rows().len());
-            prop_assert_eq!(coalesced, model);
-            prop_assert_eq!(batch.slots().len(), rows.len());
-            for ((name, _), slot) in rows.iter().zip(batch.slots()) {
-                prop_assert_eq!(batch.rows()[*slot as usize].0, *name);
-                prop_assert_eq!(batch.slot_of(name), Some(*slot as usize));
+            prop_assert_eq!(batch.units(), units.len());
+            prop_assert_eq!(batch.len(), model.len());
+            let all: Vec<u128> = units.iter().flatten().copied().collect();
+            prop_assert_eq!(batch.slots().len(), all.len());
+            for (name, slot) in all.iter().zip(batch.slots()) {
+                prop_assert_eq!(batch.firsts()[*slot as usize], model[name]);
             }
         }
     }

@@ -1,20 +1,21 @@
 //! From names of connections and mentions to rows: ids, final figures, lock order.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::coalesce::{RowRef, TableBatch};
 use super::entities::VanishedRow;
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, ThreadQuestion};
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityName, Mention, MentionChange, Merge,
-    RECENT_DAYS, RereadNeeded, SortedSet, SourceType, StoredMetrics, Table, Timestamp, TopMention, days_before,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, MentionRef, Merge, RECENT_DAYS,
+    RereadNeeded, SortedSet, SourceType, StoredMetrics, Table, Timestamp, TopMention, days_before,
 };
-use crate::unit::Unit;
+use crate::unit::{ConnectionRecordName, Unit};
 
 /// A connection as the database has it.
 #[derive(Debug, Clone)]
@@ -38,11 +39,11 @@ struct ConnectionNode {
     /// Of a row that is not there, the one that it gets if it is inserted.
     id: Uuid,
     said: ConnectionFacts<Uuid>,
-    /// Indexes of its mentions in the plan, ascending.
-    mentions: Vec<u32>,
+    /// Where its mentions stand in the plan.
+    mentions: Range<u32>,
     /// It was named by an id that the database knew, so it must not be inserted.
     must_exist: bool,
-    stored: Option<StoredConnection>,
+    stored: Option<Box<StoredConnection>>,
     disposition: Disposition,
 }
 
@@ -52,7 +53,7 @@ impl ConnectionNode {
             key,
             id: Uuid::nil(),
             said: ConnectionFacts { categories: SortedSet::new(), is_menu_item: false },
-            mentions: Vec::new(),
+            mentions: 0..0,
             must_exist: false,
             stored: None,
             disposition: Disposition::Inserted,
@@ -62,11 +63,12 @@ impl ConnectionNode {
 
 /// One mention of the epoch.
 #[derive(Debug)]
-struct MentionNode {
+struct MentionNode<'e> {
     connection: u32,
     id: Uuid,
-    mention: Arc<Mention>,
-    stored: Option<StoredMention>,
+    /// The observation that wins among those of the epoch.
+    mention: MentionRef<'e>,
+    stored: Option<Box<StoredMention>>,
     disposition: Disposition,
 }
 
@@ -98,14 +100,15 @@ impl<'a> ConnectionWrite<'a> {
 pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
-    pub(crate) mention: &'a Mention,
+    pub(crate) mention: MentionRef<'a>,
 }
 
 /// The connections of an epoch in lock order, their mentions, and the way from names to them.
 #[derive(Debug, Default)]
-struct Nodes {
+struct Nodes<'e> {
     connections: Vec<ConnectionNode>,
-    mentions: Vec<MentionNode>,
+    /// Together by connection, in the order of the connections.
+    mentions: Vec<MentionNode<'e>>,
     connection_of_slot: Vec<u32>,
     mention_of_slot: Vec<u32>,
 }
@@ -115,39 +118,39 @@ struct Nodes {
 /// They stand in the order of their keys, which is the global lock order of the table; new ids are given in that order, so
 /// that neighbours in one index are neighbours in the other.
 #[derive(Debug)]
-pub(crate) struct UnlockedConnections(Nodes);
+pub(crate) struct UnlockedConnections<'e>(Nodes<'e>);
 
 /// Connections of which those that are there are locked and read. The others are to be inserted.
 #[derive(Debug)]
-pub(crate) struct LockedConnections(Nodes);
+pub(crate) struct LockedConnections<'e>(Nodes<'e>);
 
 /// Connections of which it is decided what becomes of each mention: all ids are final.
 #[derive(Debug)]
-pub(crate) struct DecidedConnections {
-    nodes: Nodes,
+pub(crate) struct DecidedConnections<'e> {
+    nodes: Nodes<'e>,
     /// Of connections that were there: how many recent mentions they had, and those of the epoch's threads that they had.
     recent: HashMap<u32, i32>,
-    threads: HashMap<u32, HashSet<Arc<str>>>,
+    threads: HashMap<u32, HashSet<&'e str>>,
 }
 
 /// Connections and mentions as they were written.
 #[derive(Debug)]
-pub(crate) struct WrittenConnections(Nodes);
+pub(crate) struct WrittenConnections<'e>(Nodes<'e>);
 
 /// The rejection of every unit that names a connection by an id that is not among `keys_by_id`.
 pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>) -> Vec<(usize, Rejection)> {
     let missing = |unit: &Unit| {
-        unit.connections.iter().enumerate().find_map(|(row, (name, _))| match name {
-            ConnectionName::Id(id) if !keys_by_id.contains_key(id) => {
-                Some(Rejection::missing(Table::Connections, row, *id))
+        unit.block.connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
+            ConnectionRecordName::Id(id) if !keys_by_id.contains_key(&id) => {
+                Some(Rejection::missing(Table::Connections, row, id))
             }
-            ConnectionName::Id(_) | ConnectionName::Key(_) => None,
+            ConnectionRecordName::Id(_) | ConnectionRecordName::Key { .. } => None,
         })
     };
     epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
 }
 
-impl UnlockedConnections {
+impl<'e> UnlockedConnections<'e> {
     /// Connections that exist, in ascending order, of which nothing new is said: to bring their figures up to date.
     pub(crate) fn of_keys(keys: Vec<ConnectionKey<Uuid>>) -> Self {
         let existing = |key| ConnectionNode { must_exist: true, ..ConnectionNode::new(key) };
@@ -156,8 +159,8 @@ impl UnlockedConnections {
 
     /// Resolves the names of an epoch. `keys_by_id` are the keys of connections that are named by their id.
     pub(super) fn resolve(
-        epoch: &Epoch,
-        entities: &LockedEntities,
+        epoch: &'e Epoch,
+        entities: &LockedEntities<'_>,
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let mut nodes = Nodes::resolve_connections(epoch, entities, keys_by_id);
@@ -172,22 +175,22 @@ impl UnlockedConnections {
     }
 
     /// Takes in those that are there, as they stand under lock. An error if one that must be there is not.
-    pub(super) fn locked(self, stored: Vec<(u32, StoredConnection)>) -> Result<LockedConnections, VanishedRow> {
+    pub(super) fn locked(self, stored: Vec<(u32, StoredConnection)>) -> Result<LockedConnections<'e>, VanishedRow> {
         let Self(mut nodes) = self;
         for (connection, stored) in stored {
             let node = &mut nodes.connections[connection as usize];
             node.id = stored.id;
             node.disposition = Disposition::Unchanged;
-            node.stored = Some(stored);
+            node.stored = Some(Box::new(stored));
         }
         let vanished = nodes.connections.iter().any(|node| node.must_exist && node.stored.is_none());
         if vanished { Err(VanishedRow) } else { Ok(LockedConnections(nodes)) }
     }
 }
 
-impl LockedConnections {
+impl<'e> LockedConnections<'e> {
     /// Forgets what the database has: the locks were given up.
-    pub(super) fn unlocked(self) -> UnlockedConnections {
+    pub(super) fn unlocked(self) -> UnlockedConnections<'e> {
         let Self(mut nodes) = self;
         for node in &mut nodes.connections {
             if node.stored.take().is_some() {
@@ -204,7 +207,7 @@ impl LockedConnections {
     pub(super) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
         let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
         new.map(|(index, node)| {
-            let mentions = self.0.mentions_of(index).map(|(_, mention)| (mention.id, &*mention.mention));
+            let mentions = self.0.mentions_of(node).map(|(_, mention)| (mention.id, mention.mention));
             ConnectionWrite {
                 node: index,
                 id: node.id,
@@ -218,23 +221,25 @@ impl LockedConnections {
     }
 
     /// What must be known of connections that were there, besides their own rows.
-    pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'_> {
+    pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'e> {
         let since = days_before(as_of, RECENT_DAYS);
         let mut questions = HistoryQuestions { mentions: vec![], threads: vec![], recent: vec![], since, as_of };
-        for (connection, stored) in self.0.existing() {
+        let mut distinct = HashSet::default();
+        for (connection, node) in (0_u32..).zip(&self.0.connections) {
+            let Some(stored) = &node.stored else { continue };
             if stored.metrics.may_have_recent(as_of) {
                 questions.recent.push((connection, stored.id));
             }
-            let mut distinct = HashSet::default();
-            for (mention, MentionNode { mention: own, .. }) in self.0.mentions_of(connection) {
+            distinct.clear();
+            for (mention, MentionNode { mention: own, .. }) in self.0.mentions_of(node) {
                 questions.mentions.push(MentionQuestion {
                     mention,
                     connection: stored.id,
                     source_type: own.source_type,
-                    source_id: &own.source_id,
+                    source_id: own.source_id,
                 });
-                if distinct.insert(&own.thread_id) {
-                    let thread = ThreadQuestion { connection: stored.id, place: connection, thread_id: &own.thread_id };
+                if distinct.insert(own.thread_id) {
+                    let thread = ThreadQuestion { connection: stored.id, place: connection, thread_id: own.thread_id };
                     questions.threads.push(thread);
                 }
             }
@@ -243,24 +248,25 @@ impl LockedConnections {
     }
 
     /// Takes in the answers: of a known mention the newer observation wins.
-    pub(super) fn decided(self, answers: HistoryAnswers) -> DecidedConnections {
+    pub(super) fn decided(self, questions: &HistoryQuestions<'e>, answers: HistoryAnswers) -> DecidedConnections<'e> {
         let Self(mut nodes) = self;
         for (mention, stored) in answers.mentions {
             let node = &mut nodes.mentions[mention as usize];
             node.id = stored.id;
-            let is_newer = node.mention.precedence(&stored.mention).is_gt();
+            let is_newer = node.mention.precedence(&(&stored.mention).into()).is_gt();
             node.disposition = if is_newer { Disposition::Updated } else { Disposition::Unchanged };
-            node.stored = Some(stored);
+            node.stored = Some(Box::new(stored));
         }
-        let mut threads: HashMap<u32, HashSet<Arc<str>>> = HashMap::default();
-        for (connection, thread) in answers.threads {
-            threads.entry(connection).or_default().insert(thread);
+        let mut threads: HashMap<u32, HashSet<&str>> = HashMap::default();
+        for place in answers.threads {
+            let ThreadQuestion { place, thread_id, .. } = questions.threads[place as usize];
+            threads.entry(place).or_default().insert(thread_id);
         }
         DecidedConnections { nodes, recent: answers.recent.into_iter().collect(), threads }
     }
 }
 
-impl DecidedConnections {
+impl<'e> DecidedConnections<'e> {
     /// New mentions, in the order of their connections.
     pub(super) fn new_mentions(&self) -> Vec<MentionRow<'_>> {
         self.mentions_to(Disposition::Inserted)
@@ -272,45 +278,57 @@ impl DecidedConnections {
     }
 
     fn mentions_to(&self, disposition: Disposition) -> Vec<MentionRow<'_>> {
-        let row = |node: &u32| {
-            let node = &self.nodes.mentions[*node as usize];
-            let connection = self.nodes.connections[node.connection as usize].id;
-            (node.disposition == disposition).then_some(MentionRow { id: node.id, connection, mention: &node.mention })
+        let mentions = self.nodes.mentions.iter().filter(|node| node.disposition == disposition);
+        let row = |node: &MentionNode<'e>| MentionRow {
+            id: node.id,
+            connection: self.nodes.connections[node.connection as usize].id,
+            mention: node.mention,
         };
-        self.nodes.connections.iter().flat_map(|connection| connection.mentions.iter().filter_map(row)).collect()
+        mentions.map(row).collect()
     }
 
     /// The rows of connections that were there as they must become, of those that say something else than what is stored
     /// or must be read again first.
     pub(super) fn changed_rows(&self, as_of: Timestamp, score_tolerance: f64) -> Vec<ConnectionWrite<'_>> {
-        let rows = self.nodes.existing().map(|(connection, _)| self.advance(connection, as_of));
+        let none = HashSet::default();
+        let existing = (0_u32..).zip(&self.nodes.connections);
+        let rows = existing.filter_map(|(connection, node)| {
+            let threads = self.threads.get(&connection).unwrap_or(&none);
+            Some(self.advance(connection, node, node.stored.as_ref()?, threads, as_of))
+        });
         rows.filter(|write| write.reread.any() || self.changes(write, score_tolerance)).collect()
     }
 
-    fn advance(&self, connection: u32, as_of: Timestamp) -> ConnectionWrite<'_> {
-        let node = &self.nodes.connections[connection as usize];
-        let stored = node.stored.as_ref().expect("it was there");
+    fn advance<'a>(
+        &'a self,
+        connection: u32,
+        node: &'a ConnectionNode,
+        stored: &'a StoredConnection,
+        known_threads: &HashSet<&str>,
+        as_of: Timestamp,
+    ) -> ConnectionWrite<'a> {
         let changes: Vec<MentionChange<'_>> = self
             .nodes
-            .mentions_of(connection)
+            .mentions_of(node)
             .filter_map(|(_, mention)| match (mention.disposition, &mention.stored) {
                 (Disposition::Inserted, _) => {
-                    Some(MentionChange::Inserted { mention_id: mention.id, mention: &mention.mention })
+                    Some(MentionChange::Inserted { mention_id: mention.id, mention: mention.mention })
                 }
                 (Disposition::Updated, Some(stored)) => Some(MentionChange::Replaced {
                     mention_id: mention.id,
-                    before: &stored.mention,
-                    mention: &mention.mention,
+                    before: (&stored.mention).into(),
+                    mention: mention.mention,
                 }),
                 _ => None,
             })
             .collect();
-        let mut facts = stored.facts.clone();
-        facts.merge(node.said.clone());
+        let mut facts = Cow::Borrowed(&stored.facts);
+        if !stored.facts.contains_all(&node.said) {
+            facts.to_mut().merge(node.said.clone());
+        }
         let recent = self.recent.get(&connection).copied().unwrap_or(0);
-        let threads: HashSet<&str> = self.threads.get(&connection).into_iter().flatten().map(|id| &**id).collect();
-        let (metrics, reread) = stored.metrics.advance(&changes, recent, &threads, as_of);
-        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts: Cow::Owned(facts), metrics, reread }
+        let (metrics, reread) = stored.metrics.advance(&changes, recent, known_threads, as_of);
+        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts, metrics, reread }
     }
 
     /// Whether a row says anything else than what is stored; for what was read again it is known only then.
@@ -321,7 +339,7 @@ impl DecidedConnections {
     }
 
     /// Takes in which connections got new rows.
-    pub(super) fn written(self, changed: &[u32]) -> WrittenConnections {
+    pub(super) fn written(self, changed: &[u32]) -> WrittenConnections<'e> {
         let Self { mut nodes, .. } = self;
         for connection in changed {
             nodes.connections[*connection as usize].disposition = Disposition::Updated;
@@ -337,7 +355,7 @@ impl ConnectionWrite<'_> {
     }
 }
 
-impl WrittenConnections {
+impl WrittenConnections<'_> {
     /// What became of each slot of the connections, and of the mentions.
     pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
         let Self(nodes) = self;
@@ -359,47 +377,46 @@ impl WrittenConnections {
     }
 }
 
-impl Nodes {
+impl<'e> Nodes<'e> {
     fn resolve_connections(
-        epoch: &Epoch,
-        entities: &LockedEntities,
+        epoch: &'e Epoch,
+        entities: &LockedEntities<'_>,
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
-        let id_of = |name: &EntityName| entities.id_of(&epoch.entities, name);
-        let mut nodes = Self {
-            connections: Vec::with_capacity(epoch.connections.rows().len()),
-            mentions: Vec::with_capacity(epoch.mentions.rows().len()),
-            connection_of_slot: Vec::with_capacity(epoch.connections.rows().len()),
-            mention_of_slot: Vec::with_capacity(epoch.mentions.rows().len()),
-        };
-        let mut node_of_key: HashMap<ConnectionKey<Uuid>, u32> = HashMap::default();
-        for (name, facts) in epoch.connections.rows() {
-            let (key, known) = match name {
-                ConnectionName::Key(key) => (
-                    ConnectionKey {
-                        restaurant: id_of(&key.restaurant),
-                        dish: id_of(&key.dish),
-                        dish_attributes: key.dish_attributes.iter().map(id_of).collect(),
-                    },
-                    None,
-                ),
-                ConnectionName::Id(id) => (keys_by_id[id].clone(), Some(*id)),
+        let slots = epoch.connections.len();
+        let mut nodes = Self { connections: Vec::with_capacity(slots), ..Self::default() };
+        let mut node_of_key: HashMap<ConnectionKey<Uuid>, u32> =
+            HashMap::with_capacity_and_hasher(slots, foldhash::fast::RandomState::default());
+        for RowRef { unit, row } in epoch.connections.firsts() {
+            let block = &epoch.units()[*unit as usize].block;
+            let id_of = |entity| entities.id_of(*unit, entity);
+            let (key, known) = match block.connections[*row as usize].name {
+                ConnectionRecordName::Key { restaurant, dish } => {
+                    let dish_attributes = block.dish_attributes_of(*row as usize).map(id_of).collect();
+                    let (restaurant, dish) = (id_of(restaurant.own()), id_of(dish.own()));
+                    (ConnectionKey { restaurant, dish, dish_attributes }, None)
+                }
+                ConnectionRecordName::Id(id) => (keys_by_id[&id].clone(), Some(id)),
             };
-            let said = ConnectionFacts {
-                categories: facts.categories.iter().map(id_of).collect::<SortedSet<_>>(),
-                is_menu_item: facts.is_menu_item,
-            };
+            let next = nodes.connections.len() as u32;
             let node = *node_of_key.entry(key).or_insert_with_key(|key| {
                 nodes.connections.push(ConnectionNode::new(key.clone()));
-                nodes.connections.len() as u32 - 1
+                next
             });
-            let entry = &mut nodes.connections[node as usize];
-            entry.said.merge(said);
             if let Some(id) = known {
-                entry.id = id;
-                entry.must_exist = true;
+                let node = &mut nodes.connections[node as usize];
+                node.id = id;
+                node.must_exist = true;
             }
             nodes.connection_of_slot.push(node);
+        }
+        for (RowRef { unit, row }, slot) in epoch.rows(Table::Connections) {
+            let block = &epoch.units()[unit as usize].block;
+            let said = &mut nodes.connections[nodes.connection_of_slot[slot as usize] as usize].said;
+            said.is_menu_item |= block.connections[row as usize].is_menu_item;
+            for category in block.categories_of(row as usize) {
+                said.categories.insert(entities.id_of(unit, category));
+            }
         }
         nodes
     }
@@ -424,51 +441,69 @@ impl Nodes {
         }
     }
 
-    fn resolve_mentions(&mut self, epoch: &Epoch) {
+    fn resolve_mentions(&mut self, epoch: &'e Epoch) {
+        let mention_at = |RowRef { unit, row }: RowRef| epoch.units()[unit as usize].block.mention(row as usize);
+        let mut mentions: Vec<MentionNode<'e>> = Vec::with_capacity(epoch.mentions.len());
+        let mut node_of_slot: Vec<u32> = Vec::with_capacity(epoch.mentions.len());
         // Names are rows as long as no two names of connections turned out to be one.
         let aliased = self.connections.len() < self.connection_of_slot.len();
-        let mut node_of_key: HashMap<(u32, SourceType, Arc<str>), u32> = HashMap::default();
-        for (name, mention) in epoch.mentions.rows() {
-            let slot = epoch.connections.slot_of(&name.connection);
-            let connection = self.connection_of_slot[slot.expect("a mention's connection is a row of its unit")];
-            let next = self.mentions.len() as u32;
+        let mut node_of_key: HashMap<(u32, SourceType, &str), u32> = HashMap::default();
+        for (row, slot) in epoch.rows(Table::Mentions) {
+            let mention = mention_at(row);
+            if let Some(node) = node_of_slot.get(slot as usize) {
+                mentions[*node as usize].mention.merge(mention);
+                continue;
+            }
+            let own = epoch.units()[row.unit as usize].block.mentions[row.row as usize].connection.own();
+            let connection = self.connection_of_slot[epoch.connection_slot(row.unit, own)];
+            let next = mentions.len() as u32;
             let node = if aliased {
-                let key = (connection, name.source_type, Arc::clone(&name.source_id));
-                *node_of_key.entry(key).or_insert(next)
+                *node_of_key.entry((connection, mention.source_type, mention.source_id)).or_insert(next)
             } else {
                 next
             };
-            self.mention_of_slot.push(node);
-            if let Some(known) = self.mentions.get_mut(node as usize) {
-                known.mention.merge(Arc::clone(mention));
+            node_of_slot.push(node);
+            if let Some(known) = mentions.get_mut(node as usize) {
+                known.mention.merge(mention);
                 continue;
             }
-            self.connections[connection as usize].mentions.push(node);
-            self.mentions.push(MentionNode {
-                connection,
-                id: Uuid::nil(),
-                mention: Arc::clone(mention),
-                stored: None,
-                disposition: Disposition::Inserted,
-            });
+            let disposition = Disposition::Inserted;
+            mentions.push(MentionNode { connection, id: Uuid::nil(), mention, stored: None, disposition });
         }
-        // Ids in the order of the connections: new mentions are written in this order.
-        for connection in &self.connections {
-            for mention in &connection.mentions {
-                self.mentions[*mention as usize].id = Uuid::now_v7();
-            }
-        }
+        self.put_mentions_together(mentions, node_of_slot);
     }
 
-    /// Connections that were there, ascending.
-    fn existing(&self) -> impl Iterator<Item = (u32, &StoredConnection)> {
-        (0_u32..).zip(&self.connections).filter_map(|(connection, node)| Some((connection, node.stored.as_ref()?)))
+    /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
+    fn put_mentions_together(&mut self, mentions: Vec<MentionNode<'e>>, mut node_of_slot: Vec<u32>) {
+        let mut next = vec![0_u32; self.connections.len()];
+        for mention in &mentions {
+            next[mention.connection as usize] += 1;
+        }
+        let mut start = 0;
+        for (node, next) in self.connections.iter_mut().zip(&mut next) {
+            let count = std::mem::replace(next, start);
+            node.mentions = start..start + count;
+            start += count;
+        }
+        let mut place_of = Vec::with_capacity(mentions.len());
+        for mention in &mentions {
+            let next = &mut next[mention.connection as usize];
+            place_of.push(*next);
+            *next += 1;
+        }
+        for node in &mut node_of_slot {
+            *node = place_of[*node as usize];
+        }
+        let mut order: Vec<(u32, MentionNode<'e>)> = place_of.into_iter().zip(mentions).collect();
+        order.sort_unstable_by_key(|(place, _)| *place);
+        self.mentions = order.into_iter().map(|(_, mention)| MentionNode { id: Uuid::now_v7(), ..mention }).collect();
+        self.mention_of_slot = node_of_slot;
     }
 
-    /// The mentions of a connection, with their indexes.
-    fn mentions_of(&self, connection: u32) -> impl Iterator<Item = (u32, &MentionNode)> {
-        let mentions = self.connections[connection as usize].mentions.iter();
-        mentions.map(|mention| (*mention, &self.mentions[*mention as usize]))
+    /// The mentions of a connection, with their places.
+    fn mentions_of(&self, node: &ConnectionNode) -> impl Iterator<Item = (u32, &MentionNode<'e>)> {
+        let mentions = &self.mentions[node.mentions.start as usize..node.mentions.end as usize];
+        (node.mentions.start..).zip(mentions)
     }
 }
 

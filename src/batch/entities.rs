@@ -1,14 +1,18 @@
 //! From names of entities to rows: ids, final values, lock order.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{EntityBatch, Epoch};
+use super::Epoch;
+use super::coalesce::{RowRef, TableBatch};
+use super::tables::Lookup;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
-use crate::record::{EntityFacts, EntityKey, EntityName, Merge, Place, Table};
-use crate::unit::{Row, TypedUse};
+use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Place, Table};
+use crate::unit::{EntityRecord, Row, TypedUse};
 
 /// An entity as the database has it.
 #[derive(Debug, Clone)]
@@ -19,36 +23,60 @@ pub(crate) struct StoredEntity {
     pub(crate) facts: Option<EntityFacts<Uuid>>,
 }
 
+/// An entity as it was found under a key of the epoch.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundByKey {
+    pub(crate) id: Uuid,
+    /// Its own key, if a merge took the entity of the key that was asked for.
+    pub(crate) merged_into: Option<EntityKey>,
+    /// Not read for an entity that is merely referenced.
+    pub(crate) facts: Option<EntityFacts<Uuid>>,
+}
+
 /// One entity of the epoch. Several names may lead to it: its key, and its id.
 #[derive(Debug)]
-struct Node {
-    key: EntityKey,
+struct Node<'e> {
+    entity_type: EntityType,
+    name: Cow<'e, str>,
     id: Uuid,
     /// What the database says; nothing for a row that is not there, or is merely referenced.
     stored: Option<EntityFacts<Uuid>>,
     exists: bool,
-    /// The names (slots) that lead here and say something.
-    said_by: Vec<u32>,
+    /// Where the rows that say something of it stand in the plan.
+    said: Range<u32>,
     disposition: Disposition,
+}
+
+impl Node<'_> {
+    fn key(&self) -> (EntityType, &str) {
+        (self.entity_type, &self.name)
+    }
+
+    fn owned_key(&self) -> EntityKey {
+        EntityKey::new(self.entity_type, &*self.name)
+    }
 }
 
 /// The entities of an epoch, row by row, and the way from names to them.
 #[derive(Debug)]
-struct Plan {
-    nodes: Vec<Node>,
+struct Plan<'e> {
+    epoch: &'e Epoch,
+    nodes: Vec<Node<'e>>,
     node_of_slot: Vec<u32>,
-    /// Plan in the order of their keys: the global lock order of the table.
+    /// Nodes in the order of their keys: the global lock order of the table.
     order: Vec<u32>,
+    /// Rows that say something, together by node.
+    said: Vec<RowRef>,
 }
 
 /// Entities as they were looked up, before any lock: another writer may still insert or change them.
 #[derive(Debug)]
-pub(crate) struct FoundEntities(Plan);
+pub(crate) struct FoundEntities<'e>(Plan<'e>);
 
 /// Entities of which those that change are inserted or locked, but not yet read under their locks.
 #[derive(Debug)]
-pub(crate) struct InsertedEntities {
-    plan: Plan,
+pub(crate) struct InsertedEntities<'e> {
+    plan: Plan<'e>,
     /// What was to be inserted or locked.
     writes: Vec<EntityWrite>,
     /// Keys that were not there at the lookup and are now: another writer was faster.
@@ -57,38 +85,41 @@ pub(crate) struct InsertedEntities {
 
 /// Entities with their final ids.
 #[derive(Debug)]
-pub(crate) struct LockedEntities(Plan);
+pub(crate) struct LockedEntities<'e>(Plan<'e>);
 
-impl FoundEntities {
+impl<'e> FoundEntities<'e> {
     /// Resolves the names of an epoch. A name that was not found gets a new id if it is a key. Otherwise the answer is the
     /// rejection of every unit that names an id that is not there, or uses one as what it is not.
-    ///
-    /// Behind a name may be an entity of another key or id, if a merge took the one of that name.
-    pub(crate) fn resolve(
-        epoch: &Epoch,
-        by_key: HashMap<u32, StoredEntity>,
+    pub(super) fn resolve(
+        epoch: &'e Epoch,
+        lookup: &Lookup<'e>,
+        by_key: HashMap<u32, FoundByKey>,
         by_id: HashMap<Uuid, StoredEntity>,
     ) -> Result<Self, Vec<(usize, Rejection)>> {
         let rejected = rejections(epoch, &by_id);
-        if rejected.is_empty() { Ok(Self(Plan::resolve(&epoch.entities, by_key, by_id))) } else { Err(rejected) }
+        if rejected.is_empty() { Ok(Self(Plan::resolve(epoch, lookup, by_key, by_id))) } else { Err(rejected) }
     }
 
     /// Rows to insert, or to lock because they will change, in lock order.
-    pub(crate) fn to_insert_or_lock(&self, batch: &EntityBatch) -> Vec<EntityWrite> {
+    pub(super) fn to_insert_or_lock(&self) -> Vec<EntityWrite> {
         let Self(plan) = self;
         let writes = plan.order.iter().filter_map(|&index| {
             let node = &plan.nodes[index as usize];
-            if node.exists && node.said_by.is_empty() {
+            if node.exists && node.said.is_empty() {
                 return None;
             }
-            let wanted = plan.wanted(batch, node);
+            let wanted = plan.wanted(node);
             (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
         });
         writes.collect()
     }
 
     /// Takes in which of `writes` were inserted; all others are locked. An error if a row that was there is gone.
-    pub(crate) fn inserted(self, writes: Vec<EntityWrite>, inserted: &[Uuid]) -> Result<InsertedEntities, VanishedRow> {
+    pub(super) fn inserted(
+        self,
+        writes: Vec<EntityWrite>,
+        inserted: &[Uuid],
+    ) -> Result<InsertedEntities<'e>, VanishedRow> {
         let Self(mut plan) = self;
         let inserted: HashSet<&Uuid> = inserted.iter().collect();
         let mut raced = Vec::new();
@@ -97,7 +128,7 @@ impl FoundEntities {
             match (inserted.contains(&write.id), node.exists) {
                 (true, false) => node.stored = Some(without_place_id(&write.facts)),
                 (true, true) => return Err(VanishedRow),
-                (false, false) => raced.push(node.key.clone()),
+                (false, false) => raced.push(write.key.clone()),
                 (false, true) => {}
             }
         }
@@ -106,41 +137,37 @@ impl FoundEntities {
 }
 
 /// The keys of rows that were there when they were looked up.
-pub(crate) fn keys_found(writes: &[EntityWrite]) -> Vec<EntityKey> {
+pub(super) fn keys_found(writes: &[EntityWrite]) -> Vec<EntityKey> {
     writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect()
 }
 
-impl InsertedEntities {
+impl<'e> InsertedEntities<'e> {
     /// Locked rows of which nothing was read yet.
-    pub(crate) fn raced(&self) -> &[EntityKey] {
+    pub(super) fn raced(&self) -> &[EntityKey] {
         &self.raced
     }
 
     /// Takes in all locked rows as they stand under lock. The answer has what must still change; an error if a row is gone.
-    pub(crate) fn locked(
-        self,
-        batch: &EntityBatch,
-        rows: Vec<StoredEntity>,
-    ) -> Result<(LockedEntities, EntityUpdates), VanishedRow> {
+    pub(super) fn locked(self, rows: Vec<StoredEntity>) -> Result<(LockedEntities<'e>, EntityUpdates), VanishedRow> {
         let Self { mut plan, writes, raced } = self;
         let locked = writes.iter().filter(|write| write.exists).count() + raced.len();
         if rows.len() != locked {
             return Err(VanishedRow);
         }
-        plan.read_under_lock(rows);
-        let updates = plan.remaining_updates(batch, &writes);
+        plan.read_under_lock(rows, &writes);
+        let updates = plan.remaining_updates(&writes);
         Ok((LockedEntities(plan), updates))
     }
 }
 
-impl LockedEntities {
-    /// The id behind a name of the epoch.
-    pub(crate) fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
-        self.0.id_of(batch, name)
+impl LockedEntities<'_> {
+    /// The id of an entity of a unit.
+    pub(super) fn id_of(&self, unit: u32, entity: usize) -> Uuid {
+        self.0.id_of(unit, entity)
     }
 
     /// What became of each slot.
-    pub(crate) fn committed(&self) -> Vec<CommittedRow> {
+    pub(super) fn committed(&self) -> Vec<CommittedRow> {
         let rows = self.0.node_of_slot.iter().map(|node| {
             let node = &self.0.nodes[*node as usize];
             CommittedRow { id: node.id, disposition: node.disposition }
@@ -149,121 +176,127 @@ impl LockedEntities {
     }
 
     /// The disposition of each row of the database that the epoch named.
-    pub(crate) fn dispositions(&self) -> impl Iterator<Item = Disposition> {
+    pub(super) fn dispositions(&self) -> impl Iterator<Item = Disposition> {
         self.0.nodes.iter().map(|node| node.disposition)
     }
 }
 
-impl Plan {
+impl<'e> Plan<'e> {
     fn resolve(
-        batch: &EntityBatch,
-        mut by_key: HashMap<u32, StoredEntity>,
+        epoch: &'e Epoch,
+        lookup: &Lookup<'e>,
+        mut by_key: HashMap<u32, FoundByKey>,
         mut by_id: HashMap<Uuid, StoredEntity>,
     ) -> Self {
-        let mut plan = Self { nodes: Vec::new(), node_of_slot: vec![0; batch.rows().len()], order: Vec::new() };
-        let mut node_of_key: HashMap<EntityKey, u32> = HashMap::default();
-        let merged = |(slot, stored): (&u32, &StoredEntity)| match &batch.rows()[*slot as usize].0 {
-            EntityName::Key(key) => stored.key != *key,
-            EntityName::Id(_) => false,
+        let slots = epoch.entities.len();
+        let mut plan = Self {
+            epoch,
+            nodes: Vec::with_capacity(slots),
+            node_of_slot: vec![0; slots],
+            order: Vec::new(),
+            said: Vec::new(),
         };
-        let aliased = !by_id.is_empty() || by_key.iter().any(merged);
+        let aliased = !by_id.is_empty() || by_key.values().any(|found| found.merged_into.is_some());
+        let mut node_of_key: HashMap<(EntityType, Cow<'e, str>), u32> = HashMap::default();
         // Keys first, so that ids that turn out to be one of them find their node.
-        for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
-            let EntityName::Key(key) = name else { continue };
-            let stored = by_key.remove(&slot);
-            let key = stored.as_ref().map_or(key, |stored| &stored.key).clone();
-            match (node_of_key.get(&key), stored) {
-                (Some(&node), Some(stored)) => plan.join(node, stored, slot, facts.is_empty()),
-                (_, stored) => {
-                    let node = plan.push(key.clone(), stored, slot, facts.is_empty());
-                    if aliased {
-                        node_of_key.insert(key, node);
-                    }
-                }
-            }
+        for asked in &lookup.entities_by_key {
+            let found = by_key.remove(&asked.slot);
+            let (entity_type, name) = match found.as_ref().and_then(|found| found.merged_into.as_ref()) {
+                Some(key) => (key.entity_type, Cow::Owned(key.name.to_string())),
+                None => (asked.entity_type, Cow::Borrowed(asked.name)),
+            };
+            let found = found.map(|found| (found.id, found.facts));
+            plan.name(asked.slot, entity_type, name, found, aliased.then_some(&mut node_of_key));
         }
-        for (slot, (name, facts)) in (0_u32..).zip(batch.rows()) {
-            let EntityName::Id(id) = name else { continue };
-            let stored = by_id.remove(id).expect("units that name ids that are not there were rejected");
+        for (slot, id) in &lookup.entities_by_id {
+            let StoredEntity { id, key, facts } =
+                by_id.remove(id).expect("units that name ids that are not there were rejected");
             // By key: the row may have come about between the two lookups.
-            let key = stored.key.clone();
-            if let Some(&node) = node_of_key.get(&key) {
-                plan.join(node, stored, slot, facts.is_empty());
-            } else {
-                let node = plan.push(key.clone(), Some(stored), slot, facts.is_empty());
-                node_of_key.insert(key, node);
-            }
+            let name = Cow::Owned(key.name.to_string());
+            plan.name(*slot, key.entity_type, name, Some((id, facts)), Some(&mut node_of_key));
         }
         plan.order = (0..plan.nodes.len() as u32).collect();
-        plan.order.sort_unstable_by(|left, right| plan.nodes[*left as usize].key.cmp(&plan.nodes[*right as usize].key));
+        plan.order
+            .sort_unstable_by(|left, right| plan.nodes[*left as usize].key().cmp(&plan.nodes[*right as usize].key()));
+        plan.take_in_what_is_said(&lookup.said);
         plan
     }
 
-    fn push(&mut self, key: EntityKey, stored: Option<StoredEntity>, slot: u32, merely_referenced: bool) -> u32 {
-        let node = self.nodes.len() as u32;
-        self.node_of_slot[slot as usize] = node;
-        let exists = stored.is_some();
-        let id = stored.as_ref().map_or_else(Uuid::now_v7, |stored| stored.id);
-        self.nodes.push(Node {
-            key,
-            id,
-            exists,
-            stored: stored.and_then(|stored| stored.facts),
-            said_by: if merely_referenced { Vec::new() } else { vec![slot] },
-            disposition: if exists { Disposition::Unchanged } else { Disposition::Inserted },
-        });
-        node
+    /// Leads a slot to the node of its entity, which may be another slot's too where `node_of_key` is kept.
+    fn name(
+        &mut self,
+        slot: u32,
+        entity_type: EntityType,
+        name: Cow<'e, str>,
+        found: Option<(Uuid, Option<EntityFacts<Uuid>>)>,
+        node_of_key: Option<&mut HashMap<(EntityType, Cow<'e, str>), u32>>,
+    ) {
+        let next = self.nodes.len() as u32;
+        let place = match node_of_key {
+            Some(nodes) => *nodes.entry((entity_type, name.clone())).or_insert(next),
+            None => next,
+        };
+        self.node_of_slot[slot as usize] = place;
+        if let Some(node) = self.nodes.get_mut(place as usize) {
+            if let Some((id, facts)) = found {
+                node.id = id;
+                node.exists = true;
+                node.disposition = Disposition::Unchanged;
+                node.stored = node.stored.take().or(facts);
+            }
+            return;
+        }
+        let exists = found.is_some();
+        let (id, stored) = found.unwrap_or_else(|| (Uuid::now_v7(), None));
+        let disposition = if exists { Disposition::Unchanged } else { Disposition::Inserted };
+        self.nodes.push(Node { entity_type, name, id, stored, exists, said: 0..0, disposition });
     }
 
-    /// Another name of an entity that has a node.
-    fn join(&mut self, node: u32, stored: StoredEntity, slot: u32, merely_referenced: bool) {
-        self.node_of_slot[slot as usize] = node;
-        let node = &mut self.nodes[node as usize];
-        node.id = stored.id;
-        node.exists = true;
-        node.disposition = Disposition::Unchanged;
-        node.stored = node.stored.take().or(stored.facts);
-        if !merely_referenced {
-            node.said_by.push(slot);
+    /// `said`: slots and rows that say something of them.
+    fn take_in_what_is_said(&mut self, said: &[(u32, RowRef)]) {
+        let mut by_node: Vec<(u32, RowRef)> =
+            said.iter().map(|(slot, row)| (self.node_of_slot[*slot as usize], *row)).collect();
+        by_node.sort_unstable();
+        for group in by_node.chunk_by(|(left, _), (right, _)| left == right) {
+            let start = self.said.len() as u32;
+            self.said.extend(group.iter().map(|(_, row)| row));
+            self.nodes[group[0].0 as usize].said = start..self.said.len() as u32;
         }
     }
 
-    /// The id behind a name of the epoch.
-    fn id_of(&self, batch: &EntityBatch, name: &EntityName) -> Uuid {
-        let slot = batch.slot_of(name).expect("every name that a row uses is a row of its unit");
-        self.nodes[self.node_of_slot[slot] as usize].id
+    fn id_of(&self, unit: u32, entity: usize) -> Uuid {
+        self.nodes[self.node_of_slot[self.epoch.entity_slot(unit, entity)] as usize].id
     }
 
     /// The row as it must become: what is stored joined with what is said.
-    fn wanted(&self, batch: &EntityBatch, node: &Node) -> EntityFacts<Uuid> {
+    fn wanted(&self, node: &Node<'_>) -> EntityFacts<Uuid> {
         // What this transaction inserted itself may hold an id that a race made obsolete: start anew.
         let stored = node.stored.as_ref().filter(|_| node.exists);
         let mut wanted = stored.cloned().unwrap_or_default();
-        for slot in &node.said_by {
-            let said = &batch.rows()[*slot as usize].1;
-            wanted.merge(EntityFacts {
-                aliases: said.aliases.clone(),
-                restaurant_attributes: said.restaurant_attributes.iter().map(|name| self.id_of(batch, name)).collect(),
-                place: said.place.clone(),
-            });
+        for row in &self.said[node.said.start as usize..node.said.end as usize] {
+            let (unit, entity) = (self.epoch.unit_of(*row), row.row as usize);
+            for alias in unit.aliases_of(entity) {
+                wanted.aliases.insert_str(alias);
+            }
+            let attributes = unit.block.attributes_of(entity).map(|attribute| self.id_of(row.unit, attribute));
+            wanted.restaurant_attributes.merge(attributes.collect());
+            wanted.merge(EntityFacts { place: unit.place_of(entity).cloned(), ..EntityFacts::default() });
         }
         // An entity named by its id did not know its name when its aliases were given.
-        wanted.aliases.remove::<str>(&node.key.name);
+        wanted.aliases.remove::<str>(&node.name);
         wanted
     }
 
-    /// Takes in rows as they stand under lock.
-    fn read_under_lock(&mut self, rows: Vec<StoredEntity>) {
-        let mut by_key: HashMap<EntityKey, StoredEntity> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
-        for node in &mut self.nodes {
-            if let Some(row) = by_key.remove(&node.key) {
-                node.id = row.id;
-                node.exists = true;
-                node.stored = row.facts;
-                node.disposition = Disposition::Unchanged;
-            }
+    /// Takes in rows as they stand under lock: all of them are among `writes`.
+    fn read_under_lock(&mut self, rows: Vec<StoredEntity>, writes: &[EntityWrite]) {
+        let node_of_key: HashMap<&EntityKey, u32> = writes.iter().map(|write| (&write.key, write.node)).collect();
+        for row in rows {
+            let node = &mut self.nodes[node_of_key[&row.key] as usize];
+            node.id = row.id;
+            node.exists = true;
+            node.stored = row.facts;
+            node.disposition = Disposition::Unchanged;
         }
-        debug_assert!(by_key.is_empty(), "only keys of this epoch are read under lock");
     }
 
     /// Rows under lock (or inserted by this very transaction) that must still change.
@@ -271,12 +304,12 @@ impl Plan {
     /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
     /// for another one's uncommitted id), taken after all row locks, so they need an order of
     /// their own. For the same reason rows are inserted without their Google id.
-    fn remaining_updates(&mut self, batch: &EntityBatch, writes: &[EntityWrite]) -> EntityUpdates {
+    fn remaining_updates(&mut self, writes: &[EntityWrite]) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {
             let node = &self.nodes[write.node as usize];
-            let wanted = self.wanted(batch, node);
+            let wanted = self.wanted(node);
             if node.stored.as_ref() == Some(&wanted) {
                 continue;
             }
@@ -333,8 +366,8 @@ impl EntityWrite {
         google_place_id(&self.facts)
     }
 
-    fn new(index: u32, node: &Node, facts: EntityFacts<Uuid>) -> Self {
-        Self { node: index, id: node.id, key: node.key.clone(), facts, exists: node.exists }
+    fn new(index: u32, node: &Node<'_>, facts: EntityFacts<Uuid>) -> Self {
+        Self { node: index, id: node.id, key: node.owned_key(), facts, exists: node.exists }
     }
 }
 
@@ -377,18 +410,18 @@ fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {
 fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize, Rejection)> {
     let mut rejected = Vec::new();
     for (index, unit) in epoch.units().iter().enumerate() {
-        let missing = unit.entities.iter().enumerate().find_map(|(row, (name, _))| match name {
-            EntityName::Id(id) if !by_id.contains_key(id) => Some((row, *id)),
-            EntityName::Id(_) | EntityName::Key(_) => None,
+        let missing = unit.block.entities.iter().enumerate().find_map(|(row, entity)| match entity {
+            EntityRecord::Id(id) if !by_id.contains_key(id) => Some((row, *id)),
+            EntityRecord::Id(_) | EntityRecord::Key(..) => None,
         });
         if let Some((row, id)) = missing {
             rejected.push((index, Rejection::missing(Table::Entities, row, id)));
             continue;
         }
         let wrong = unit.typed_uses.iter().find_map(|used| {
-            let EntityName::Id(id) = &unit.entities[used.entity as usize].0 else { return None };
-            let found = by_id.get(id)?.key.entity_type;
-            (found != used.expected).then(|| Rejection::wrong_type(*id, *used, found))
+            let EntityRecord::Id(id) = unit.block.entities[used.entity as usize] else { return None };
+            let found = by_id.get(&id)?.key.entity_type;
+            (found != used.expected).then(|| Rejection::wrong_type(id, *used, found))
         });
         rejected.extend(wrong.map(|rejection| (index, rejection)));
     }
@@ -416,7 +449,7 @@ impl Rejection {
         }
     }
 
-    fn wrong_type(id: Uuid, used: TypedUse, found: crate::record::EntityType) -> Self {
+    fn wrong_type(id: Uuid, used: TypedUse, found: EntityType) -> Self {
         let TypedUse { expected, row, field, .. } = used;
         Self {
             reason: RejectReason::WrongEntityType { id, field, expected, found },

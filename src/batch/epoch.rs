@@ -4,98 +4,64 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Batch;
+use super::coalesce::{OfTable, RowRef, TableBatch};
 use crate::outcome::{Committed, CommittedRow};
-use crate::record::{ConnectionFacts, ConnectionName, EntityFacts, EntityName, Mention, MentionName, Table};
+use crate::record::Table;
 use crate::unit::Unit;
 
-/// Coalesced entities.
-pub(crate) type EntityBatch = Batch<EntityName, EntityFacts<EntityName>>;
-/// Coalesced connections.
-pub(crate) type ConnectionBatch = Batch<ConnectionName, ConnectionFacts<EntityName>>;
-/// Coalesced mentions.
-pub(crate) type MentionBatch = Batch<MentionName, Arc<Mention>>;
+/// Of a batch of entities.
+#[derive(Debug)]
+pub(crate) enum Entities {}
+/// Of a batch of connections.
+#[derive(Debug)]
+pub(crate) enum Connections {}
+/// Of a batch of mentions.
+#[derive(Debug)]
+pub(crate) enum Mentions {}
 
-/// The batch of one table: what a batcher actor is generic over.
-pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
-    /// Which table.
-    const TABLE: Table;
-
-    /// Adds the unit's rows of this table.
-    fn absorb_unit(&mut self, unit: &Unit);
-
-    /// Coalesced rows.
-    fn len(&self) -> usize;
-}
-
-impl TableBatch for EntityBatch {
+impl OfTable for Entities {
     const TABLE: Table = Table::Entities;
-
-    fn absorb_unit(&mut self, unit: &Unit) {
-        for (name, facts) in &unit.entities {
-            self.absorb(name, facts.clone());
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.rows().len()
-    }
 }
 
-impl TableBatch for ConnectionBatch {
+impl OfTable for Connections {
     const TABLE: Table = Table::Connections;
-
-    fn absorb_unit(&mut self, unit: &Unit) {
-        for (name, facts) in &unit.connections {
-            self.absorb(name, facts.clone());
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.rows().len()
-    }
 }
 
-impl TableBatch for MentionBatch {
+impl OfTable for Mentions {
     const TABLE: Table = Table::Mentions;
-
-    fn absorb_unit(&mut self, unit: &Unit) {
-        for (name, mention) in &unit.mentions {
-            self.absorb(name, Arc::clone(mention));
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.rows().len()
-    }
 }
+
+/// Coalesced entities.
+pub(crate) type EntityBatch = Batch<Entities>;
+/// Coalesced connections.
+pub(crate) type ConnectionBatch = Batch<Connections>;
+/// Coalesced mentions.
+pub(crate) type MentionBatch = Batch<Mentions>;
 
 /// A sealed group of units with the three batches of their rows. Every batch absorbed the units in
 /// the order of `units`.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     units: Vec<Arc<Unit>>,
-    pub(crate) entities: EntityBatch,
-    pub(crate) connections: ConnectionBatch,
-    pub(crate) mentions: MentionBatch,
+    pub(super) entities: EntityBatch,
+    pub(super) connections: ConnectionBatch,
+    pub(super) mentions: MentionBatch,
+    /// For each unit where its entities and its connections begin among the slots.
+    starts: Vec<(u32, u32)>,
 }
 
 impl Epoch {
     /// Coalesces units from scratch, as batchers do bit by bit; for the parts of an epoch that has
     /// to be split.
     pub(crate) fn from_units(units: Vec<Arc<Unit>>) -> Self {
-        let mut epoch = Self {
-            units: Vec::new(),
-            entities: EntityBatch::default(),
-            connections: ConnectionBatch::default(),
-            mentions: MentionBatch::default(),
-        };
+        let (mut entities, mut connections, mut mentions) =
+            (EntityBatch::default(), ConnectionBatch::default(), MentionBatch::default());
         for unit in &units {
-            epoch.entities.absorb_unit(unit);
-            epoch.connections.absorb_unit(unit);
-            epoch.mentions.absorb_unit(unit);
+            entities.absorb_unit(unit);
+            connections.absorb_unit(unit);
+            mentions.absorb_unit(unit);
         }
-        epoch.units = units;
-        epoch
+        Self::new(units, entities, connections, mentions)
     }
 
     /// Joins what three batchers made of the same units. Nothing if a batch lacks rows, which
@@ -106,17 +72,60 @@ impl Epoch {
         connections: ConnectionBatch,
         mentions: MentionBatch,
     ) -> Option<Self> {
-        let epoch = Self { units, entities, connections, mentions };
-        let whole = [Table::Entities, Table::Connections, Table::Mentions].into_iter().all(|table| {
-            let expected: usize = epoch.units.iter().map(|unit| rows_of(unit, table)).sum();
-            expected == epoch.slots(table).len()
+        let absorbed = [entities.units(), connections.units(), mentions.units()];
+        let epoch = Self::new(units, entities, connections, mentions);
+        let whole = Table::ALL.into_iter().zip(absorbed).all(|(table, absorbed)| {
+            let expected: usize = epoch.units.iter().map(|unit| unit.block.rows_of(table)).sum();
+            expected == epoch.slots(table).len() && absorbed == epoch.units.len()
         });
         whole.then_some(epoch)
+    }
+
+    fn new(units: Vec<Arc<Unit>>, entities: EntityBatch, connections: ConnectionBatch, mentions: MentionBatch) -> Self {
+        let starts = units.iter().scan((0, 0), |next, unit| {
+            let start = *next;
+            *next = (start.0 + unit.block.entities.len() as u32, start.1 + unit.block.connections.len() as u32);
+            Some(start)
+        });
+        let starts = starts.collect();
+        Self { units, entities, connections, mentions, starts }
     }
 
     /// The units, in the order in which the batches absorbed them.
     pub(crate) fn units(&self) -> &[Arc<Unit>] {
         &self.units
+    }
+
+    /// The unit of a row.
+    pub(super) fn unit_of(&self, row: RowRef) -> &Unit {
+        &self.units[row.unit as usize]
+    }
+
+    /// All rows of a table with their slots, in order of arrival.
+    pub(super) fn rows(&self, table: Table) -> impl Iterator<Item = (RowRef, u32)> {
+        let rows = (0..)
+            .zip(&self.units)
+            .flat_map(move |(unit, own)| (0..own.block.rows_of(table) as u32).map(move |row| RowRef { unit, row }));
+        rows.zip(self.slots(table).iter().copied())
+    }
+
+    /// The slot of an entity of a unit.
+    pub(super) fn entity_slot(&self, unit: u32, entity: usize) -> usize {
+        self.entities.slots()[self.starts[unit as usize].0 as usize + entity] as usize
+    }
+
+    /// The slot of a connection of a unit.
+    pub(super) fn connection_slot(&self, unit: u32, connection: usize) -> usize {
+        self.connections.slots()[self.starts[unit as usize].1 as usize + connection] as usize
+    }
+
+    /// Distinct names of one table.
+    pub(crate) fn coalesced(&self, table: Table) -> usize {
+        match table {
+            Table::Entities => self.entities.len(),
+            Table::Connections => self.connections.len(),
+            Table::Mentions => self.mentions.len(),
+        }
     }
 
     /// Rows as received, of one table.
@@ -163,17 +172,9 @@ impl Epoch {
     fn ranges(&self, table: Table) -> impl Iterator<Item = Range<usize>> {
         self.units.iter().scan(0, move |end, unit| {
             let start = *end;
-            *end += rows_of(unit, table);
+            *end += unit.block.rows_of(table);
             Some(start..*end)
         })
-    }
-}
-
-fn rows_of(unit: &Unit, table: Table) -> usize {
-    match table {
-        Table::Entities => unit.entities.len(),
-        Table::Connections => unit.connections.len(),
-        Table::Mentions => unit.mentions.len(),
     }
 }
 
@@ -181,7 +182,7 @@ fn rows_of(unit: &Unit, table: Table) -> usize {
 mod tests {
     use super::*;
     use crate::outcome::Disposition;
-    use crate::record::SourceType;
+    use crate::record::{Mention, SourceType};
     use crate::unit::UnitOfWork;
     use uuid::Uuid;
 
@@ -204,10 +205,6 @@ mod tests {
             let row = |index| CommittedRow { id: Uuid::from_u128(index), disposition: Disposition::Inserted };
             (0..count).map(row).collect::<Vec<_>>()
         };
-        assert_eq!(
-            (epoch.entities.rows().len(), epoch.connections.rows().len(), epoch.mentions.rows().len()),
-            (3, 2, 3)
-        );
         assert_eq!((epoch.entities.len(), epoch.connections.len(), epoch.mentions.len()), (3, 2, 3));
         assert_eq!(Table::ALL.map(|table| epoch.received(table)), [6, 3, 4]);
         let committed = epoch.committed(&rows(3), &rows(2), &rows(3));

@@ -23,12 +23,12 @@ mod simulation;
 mod tables;
 mod write;
 
-pub(crate) use coalesce::Batch;
+pub(crate) use coalesce::{Batch, TableBatch};
 pub(crate) use connections::{
     ConnectionWrite, MentionRow, StoredConnection, StoredMention, UnlockedConnections, top_mention,
 };
-pub(crate) use entities::{EntityWrite, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
-pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
+pub(crate) use entities::{EntityWrite, FoundByKey, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
+pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use merge::{Folds, KeyedConnection, MergedConnection, Planned};
 pub(crate) use tables::{
     Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound, Lookup, RereadAnswers, RereadQuestions,

@@ -19,10 +19,10 @@ use super::*;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, ConnectionName, EntityFacts, EntityKey, EntityName, EntityType,
-    Mention, SourceType, StoredMetrics, Table, Timestamp,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, MentionRef,
+    SourceType, StoredMetrics, Table, Timestamp,
 };
-use crate::unit::{Field, PlaceObservation, UnitOfWork};
+use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, UnitOfWork};
 
 fn at(day: i64) -> Timestamp {
     "2024-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + chrono::TimeDelta::days(day)
@@ -187,6 +187,21 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
     }
 }
 
+fn owned(mention: MentionRef<'_>) -> Mention {
+    Mention {
+        source_type: mention.source_type,
+        source_id: mention.source_id.into(),
+        thread_id: mention.thread_id.into(),
+        source_url: mention.source_url.to_owned(),
+        subreddit: mention.subreddit.to_owned(),
+        content_excerpt: mention.content_excerpt.to_owned(),
+        author: mention.author.map(str::to_owned),
+        upvotes: mention.upvotes,
+        created_at: mention.created_at,
+        observed_at: mention.observed_at,
+    }
+}
+
 fn google_id(facts: &EntityFacts<Uuid>) -> Option<String> {
     facts.place.as_ref()?.google_place_id.clone()
 }
@@ -201,13 +216,13 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
         let mut found = Found::default();
         let mut tables = self.tables.borrow_mut();
-        for KeyLookup { slot, key, with_facts } in &lookup.entities_by_key {
-            if let Some((id, stored)) = tables.entities.get(key) {
+        for KeyLookup { slot, entity_type, name, with_facts } in &lookup.entities_by_key {
+            if let Some((id, stored)) = tables.entities.get(&EntityKey::new(*entity_type, *name)) {
                 let facts = with_facts.then(|| stored.clone());
-                found.entities_by_key.insert(*slot, StoredEntity { id: *id, key: (*key).clone(), facts });
+                found.entities_by_key.insert(*slot, FoundByKey { id: *id, merged_into: None, facts });
             }
         }
-        for id in &lookup.entities_by_id {
+        for (_, id) in &lookup.entities_by_id {
             found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
         }
         for (key, row) in &tables.connections {
@@ -341,10 +356,10 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             let stored = tables.mentions.get(&key).cloned();
             answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
         }
-        for question in &questions.threads {
-            let mut threads = tables.mentions_of(question.connection).map(|(_, mention)| &mention.thread_id);
+        for (place, question) in (0..).zip(&questions.threads) {
+            let mut threads = tables.mentions_of(question.connection).map(|(_, mention)| &*mention.thread_id);
             if threads.any(|thread| thread == question.thread_id) {
-                answers.threads.push((question.place, Arc::clone(question.thread_id)));
+                answers.threads.push(place);
             }
         }
         for (place, id) in &questions.recent {
@@ -357,8 +372,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
         for row in rows {
-            let key = (row.connection, row.mention.source_type, Arc::clone(&row.mention.source_id));
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, row.mention.clone()));
+            let key = (row.connection, row.mention.source_type, row.mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(row.mention)));
             assert_eq!(before, None, "a mention is inserted once");
         }
         self.called("insert_mentions", rows.len());
@@ -367,8 +382,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
         for row in rows {
-            let key = (row.connection, row.mention.source_type, Arc::clone(&row.mention.source_id));
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, row.mention.clone()));
+            let key = (row.connection, row.mention.source_type, row.mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(row.mention)));
             assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
         }
         self.called("update_mentions", rows.len());
@@ -527,25 +542,30 @@ fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
 
 /// The ids that a unit was told lead to the rows that it named.
 fn check_ids(unit: &crate::unit::Unit, committed: &Committed, tables: &Tables) {
-    for ((name, _), CommittedRow { id, .. }) in unit.entities.iter().zip(&committed.entities) {
-        match name {
-            EntityName::Key(key) => assert_eq!(tables.entities[key].0, *id),
-            EntityName::Id(named) => assert_eq!(named, id),
+    for (entity, CommittedRow { id, .. }) in unit.block.entities.iter().zip(&committed.entities) {
+        match entity {
+            EntityRecord::Key(entity_type, name) => {
+                assert_eq!(tables.entities[&EntityKey::new(*entity_type, unit.block.text(*name))].0, *id);
+            }
+            EntityRecord::Id(named) => assert_eq!(named, id),
         }
     }
-    for ((name, _), CommittedRow { id, .. }) in unit.connections.iter().zip(&committed.connections) {
+    for (connection, CommittedRow { id, .. }) in unit.block.connections.iter().zip(&committed.connections) {
         assert!(tables.connections.values().any(|row| row.0 == *id));
-        if let ConnectionName::Id(named) = name {
-            assert_eq!(named, id);
+        if let ConnectionRecordName::Id(named) = connection.name {
+            assert_eq!(named, *id);
         }
     }
-    for ((name, mention), CommittedRow { id, .. }) in unit.mentions.iter().zip(&committed.mentions) {
+    for (place, CommittedRow { id, .. }) in committed.mentions.iter().enumerate() {
+        let mention = unit.block.mention(place);
         let row = tables.mentions.iter().find(|(_, row)| row.0 == *id).unwrap();
-        assert_eq!((row.0.1, &row.0.2), (name.source_type, &name.source_id));
-        assert!(mention.precedence(&row.1.1).is_le(), "the row is this observation, or one that wins against it");
+        assert_eq!((row.0.1, &*row.0.2), (mention.source_type, mention.source_id));
+        let is_won = mention.precedence(&(&row.1.1).into()).is_le();
+        assert!(is_won, "the row is this observation, or one that wins against it");
     }
     let given = (committed.entities.len(), committed.connections.len(), committed.mentions.len());
-    assert_eq!(given, (unit.entities.len(), unit.connections.len(), unit.mentions.len()));
+    let named = Table::ALL.map(|table| unit.block.rows_of(table));
+    assert_eq!([given.0, given.1, given.2], named);
 }
 
 fn nobody(_: &mut Tables) {}

@@ -1,14 +1,14 @@
 //! What the algorithm of an epoch asks of the tables.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::Epoch;
+use super::coalesce::{RowRef, TableBatch};
 use super::connections::{ConnectionWrite, MentionRow, StoredConnection, StoredMention};
-use super::entities::{EntityWrite, PlaceIds, StoredEntity, VanishedRow};
+use super::entities::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow};
 use crate::hash::HashMap;
-use crate::record::{ConnectionKey, EntityKey, EntityName, SourceType, Timestamp, TopMention};
+use crate::record::{ConnectionKey, EntityKey, EntityType, SourceType, Table, Timestamp, TopMention};
+use crate::unit::{ConnectionRecordName, EntityRecord};
 
 /// The three tables, within one transaction: in PostgreSQL, in memory, or none at all.
 ///
@@ -73,8 +73,11 @@ pub(crate) enum LockRound {
 #[derive(Debug, Default)]
 pub(crate) struct Lookup<'a> {
     pub(crate) entities_by_key: Vec<KeyLookup<'a>>,
-    pub(crate) entities_by_id: Vec<Uuid>,
+    /// With their slots in the epoch.
+    pub(crate) entities_by_id: Vec<(u32, Uuid)>,
     pub(crate) connections_by_id: Vec<Uuid>,
+    /// Slots of entities, and rows that say something of them.
+    pub(super) said: Vec<(u32, RowRef)>,
 }
 
 /// An entity that is looked up by its key.
@@ -82,24 +85,44 @@ pub(crate) struct Lookup<'a> {
 pub(crate) struct KeyLookup<'a> {
     /// Its slot in the epoch.
     pub(crate) slot: u32,
-    pub(crate) key: &'a EntityKey,
+    pub(crate) entity_type: EntityType,
+    pub(crate) name: &'a str,
     /// Whether the facts are wanted, or the id alone.
     pub(crate) with_facts: bool,
+}
+
+impl<'a> KeyLookup<'a> {
+    /// Of a key that is no epoch's.
+    pub(crate) fn new(place: u32, key: &'a EntityKey, with_facts: bool) -> Self {
+        Self { slot: place, entity_type: key.entity_type, name: &key.name, with_facts }
+    }
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(epoch: &'a Epoch) -> Self {
         let mut lookup = Self::default();
-        for (slot, (name, facts)) in (0_u32..).zip(epoch.entities.rows()) {
-            match name {
-                // Facts are read only where the epoch states some.
-                EntityName::Key(key) => {
-                    lookup.entities_by_key.push(KeyLookup { slot, key, with_facts: !facts.is_empty() });
-                }
-                EntityName::Id(id) => lookup.entities_by_id.push(*id),
+        let mut with_facts = vec![false; epoch.entities.len()];
+        for (row, slot) in epoch.rows(Table::Entities) {
+            if epoch.unit_of(row).says_of(row.row as usize) {
+                with_facts[slot as usize] = true;
+                lookup.said.push((slot, row));
             }
         }
-        lookup.connections_by_id = epoch.connections.rows().iter().filter_map(|(name, _)| name.id()).collect();
+        for ((slot, row), with_facts) in (0_u32..).zip(epoch.entities.firsts()).zip(with_facts) {
+            let block = &epoch.unit_of(*row).block;
+            match block.entities[row.row as usize] {
+                // Facts are read only where the epoch states some.
+                EntityRecord::Key(entity_type, name) => {
+                    lookup.entities_by_key.push(KeyLookup { slot, entity_type, name: block.text(name), with_facts });
+                }
+                EntityRecord::Id(id) => lookup.entities_by_id.push((slot, id)),
+            }
+        }
+        for row in epoch.connections.firsts() {
+            if let ConnectionRecordName::Id(id) = epoch.unit_of(*row).block.connections[row.row as usize].name {
+                lookup.connections_by_id.push(id);
+            }
+        }
         lookup
     }
 }
@@ -109,7 +132,7 @@ impl<'a> Lookup<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// By slot.
-    pub(crate) entities_by_key: HashMap<u32, StoredEntity>,
+    pub(crate) entities_by_key: HashMap<u32, FoundByKey>,
     pub(crate) entities_by_id: HashMap<Uuid, StoredEntity>,
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
 }
@@ -141,7 +164,7 @@ pub(crate) struct MentionQuestion<'a> {
 pub(crate) struct ThreadQuestion<'a> {
     pub(crate) place: u32,
     pub(crate) connection: Uuid,
-    pub(crate) thread_id: &'a Arc<str>,
+    pub(crate) thread_id: &'a str,
 }
 
 /// What locked connections have besides their own rows.
@@ -149,8 +172,8 @@ pub(crate) struct ThreadQuestion<'a> {
 pub(crate) struct HistoryAnswers {
     /// Mentions that are there.
     pub(crate) mentions: Vec<(u32, StoredMention)>,
-    /// Threads that connections have.
-    pub(crate) threads: Vec<(u32, Arc<str>)>,
+    /// Places among the questions of threads that are there.
+    pub(crate) threads: Vec<u32>,
     /// Recent mentions of the connections that were asked for.
     pub(crate) recent: Vec<(u32, i32)>,
 }

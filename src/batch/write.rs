@@ -76,8 +76,9 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     if !rejected.is_empty() {
         return Err(WriteError::Rejected(rejected));
     }
-    let found = FoundEntities::resolve(epoch, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
-    let (entities, updates) = insert_or_lock_entities(tables, epoch, found).await?;
+    let found =
+        FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
+    let (entities, updates) = insert_or_lock_entities(tables, found).await?;
     let EntityUpdates { place_ids, give_up, writes } = updates;
     let connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
     let (waited, given_up, written, locked) = futures::join!(
@@ -94,64 +95,63 @@ pub(crate) async fn write_epoch<T: GraphTables>(
 }
 
 /// Brings the figures of connections up to date, of which nothing else is said.
-pub(crate) async fn refresh_connections<T: GraphTables>(
+pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     tables: &T,
-    connections: UnlockedConnections,
+    connections: UnlockedConnections<'e>,
     clock: Clock,
-) -> Result<WrittenConnections, T::Error> {
+) -> Result<WrittenConnections<'e>, T::Error> {
     let connections = lock_connections(tables, connections, LockRound::First).await?;
     write_connections(tables, connections, clock).await
 }
 
 /// Step 2. The answer is what step 3 must still update.
-async fn insert_or_lock_entities<T: GraphTables>(
+async fn insert_or_lock_entities<'e, T: GraphTables>(
     tables: &T,
-    epoch: &Epoch,
-    found: FoundEntities,
-) -> Result<(LockedEntities, EntityUpdates), T::Error> {
-    let writes = found.to_insert_or_lock(&epoch.entities);
+    found: FoundEntities<'e>,
+) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
+    let writes = found.to_insert_or_lock();
     let known = keys_found(&writes);
     let (inserted, read) = futures::join!(tables.insert_or_lock_entities(&writes), tables.read_entities(&known));
     let entities = found.inserted(writes, &inserted?)?;
     let mut stored = read?;
     stored.extend(tables.read_entities(entities.raced()).await?);
-    Ok(entities.locked(&epoch.entities, stored)?)
+    Ok(entities.locked(stored)?)
 }
 
 /// Step 3, the connections' part: those that are there.
-async fn lock_connections<T: GraphTables>(
+async fn lock_connections<'e, T: GraphTables>(
     tables: &T,
-    connections: UnlockedConnections,
+    connections: UnlockedConnections<'e>,
     round: LockRound,
-) -> Result<LockedConnections, T::Error> {
+) -> Result<LockedConnections<'e>, T::Error> {
     let stored = tables.lock_connections(&connections.keys(), round).await?;
     Ok(connections.locked(stored)?)
 }
 
 /// Steps 4 and 5.
-async fn write_connections<T: GraphTables>(
+async fn write_connections<'e, T: GraphTables>(
     tables: &T,
-    mut connections: LockedConnections,
+    mut connections: LockedConnections<'e>,
     clock: Clock,
-) -> Result<WrittenConnections, T::Error> {
+) -> Result<WrittenConnections<'e>, T::Error> {
     let mut races = 0;
-    let history = loop {
+    let (questions, history) = loop {
         let new = connections.new_rows(clock.as_of);
         let questions = connections.questions(clock.as_of);
         let (created, history) = futures::join!(tables.insert_connections(&new), tables.read_history(&questions));
         match created {
             // In the order in which they were sent: what follows an error fails for that alone.
-            Ok(()) => break history?,
+            Ok(()) => break (questions, history?),
             Err(error) if T::is_race(&error) && races < RACES_MAX => {
                 races += 1;
                 tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
             }
             Err(error) => return Err(error),
         }
-        drop((new, questions));
+        drop(new);
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
-    let connections = connections.decided(history);
+    let connections = connections.decided(&questions, history);
     // Mentions are sent first, which keeps the server at work while figures are worked out here.
     let (new, newer) = (connections.new_mentions(), connections.newer_mentions());
     let mentions = async {
@@ -175,7 +175,7 @@ async fn write_connections<T: GraphTables>(
     Ok(connections.written(&changed))
 }
 
-fn outcome(epoch: &Epoch, entities: &LockedEntities, connections: &WrittenConnections) -> Written {
+fn outcome(epoch: &Epoch, entities: &LockedEntities<'_>, connections: &WrittenConnections<'_>) -> Written {
     let (connection_rows, mention_rows) = connections.committed();
     let (of_connections, of_mentions) = connections.dispositions();
     let dispositions = entities

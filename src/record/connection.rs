@@ -1,14 +1,8 @@
 //! Connections: a dish at a restaurant.
 
-use std::fmt;
-use std::sync::Arc;
+use super::{Merge, SortedSet};
 
-use uuid::Uuid;
-
-use super::{EntityName, Merge, SortedSet};
-
-/// What makes a connection the same connection. `R` names entities: [`EntityName`] before a
-/// transaction knows their ids, [`Uuid`] afterwards.
+/// What makes a connection the same connection. `R` names entities: by their ids in the database.
 ///
 /// The order of `ConnectionKey<Uuid>` is the order in which every writer locks rows of
 /// `connections`. It is part of the compatibility contract between versions of graphsink.
@@ -28,49 +22,6 @@ pub struct ConnectionKey<R> {
     pub dish: R,
     /// The set of dish attributes.
     pub dish_attributes: SortedSet<R>,
-}
-
-/// How a unit names a connection: by its key, or by the id of a row that exists.
-///
-/// ```
-/// use graphsink::ConnectionName;
-///
-/// let name = ConnectionName::Id(uuid::Uuid::nil());
-/// assert_eq!(name.to_string(), "connection 00000000-0000-0000-0000-000000000000");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ConnectionName {
-    /// By key; created when it does not exist.
-    Key(Arc<ConnectionKey<EntityName>>),
-    /// By id; the unit is rejected when no such row exists.
-    Id(Uuid),
-}
-
-impl ConnectionName {
-    /// The id, if it is named by one.
-    ///
-    /// ```
-    /// use graphsink::ConnectionName;
-    ///
-    /// let id = uuid::Uuid::from_u128(7);
-    /// assert_eq!(ConnectionName::Id(id).id(), Some(id));
-    /// ```
-    #[must_use]
-    pub const fn id(&self) -> Option<Uuid> {
-        match self {
-            Self::Id(id) => Some(*id),
-            Self::Key(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for ConnectionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(key) => write!(f, "{} at {}", key.dish, key.restaurant),
-            Self::Id(id) => write!(f, "connection {id}"),
-        }
-    }
 }
 
 /// What is said of a connection besides its key and its mentions.
@@ -97,6 +48,13 @@ impl<R> Default for ConnectionFacts<R> {
 }
 
 /// Categories unite, `is_menu_item` true wins.
+impl<R: Ord> ConnectionFacts<R> {
+    /// Whether a merge with `other` would change nothing.
+    pub(crate) fn contains_all(&self, other: &Self) -> bool {
+        self.categories.contains_all(&other.categories) && (self.is_menu_item || !other.is_menu_item)
+    }
+}
+
 impl<R: Ord> Merge for ConnectionFacts<R> {
     fn merge(&mut self, other: Self) {
         self.categories.merge(other.categories);
@@ -107,7 +65,6 @@ impl<R: Ord> Merge for ConnectionFacts<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{EntityKey, EntityType};
 
     #[test]
     fn on_the_menu_wins_and_categories_unite() {
@@ -123,21 +80,5 @@ mod tests {
                 ConnectionFacts { categories: [1, 2].into_iter().collect(), is_menu_item: own || other }
             );
         }
-    }
-
-    #[test]
-    fn names_say_what_they_name() {
-        let entity = |entity_type, name: &str| EntityName::Key(EntityKey { entity_type, name: name.into() });
-        let key = ConnectionKey {
-            restaurant: entity(EntityType::Restaurant, "franklin"),
-            dish: entity(EntityType::DishOrCategory, "brisket"),
-            dish_attributes: SortedSet::new(),
-        };
-        let by_key = ConnectionName::Key(Arc::new(key));
-        assert_eq!(by_key.to_string(), "dish_or_category \"brisket\" at restaurant \"franklin\"");
-        assert_eq!(by_key.id(), None);
-        let id = Uuid::from_u128(7);
-        assert_eq!(ConnectionName::Id(id).to_string(), format!("connection {id}"));
-        assert_eq!(ConnectionName::Id(id).id(), Some(id));
     }
 }

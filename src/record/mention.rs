@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionName, Merge, Timestamp};
+use super::{Merge, Timestamp};
 
 /// Where a mention stands.
 ///
@@ -226,44 +226,91 @@ impl Mention {
     /// ```
     #[must_use]
     pub fn precedence(&self, other: &Self) -> Ordering {
+        MentionRef::from(self).precedence(&MentionRef::from(other))
+    }
+}
+
+/// A [`Mention`] whose texts stand elsewhere.
+///
+/// ```
+/// use graphsink::{Mention, MentionRef, SourceType};
+///
+/// let mention = Mention::new(SourceType::Post, "t3_xyz", "https://example.org/3", "food", chrono::Utc::now());
+/// assert_eq!(MentionRef::from(&mention).source_id, "t3_xyz");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MentionRef<'a> {
+    /// See [`Mention::source_type`].
+    pub source_type: SourceType,
+    /// See [`Mention::source_id`].
+    pub source_id: &'a str,
+    /// See [`Mention::thread_id`].
+    pub thread_id: &'a str,
+    /// See [`Mention::source_url`].
+    pub source_url: &'a str,
+    /// See [`Mention::subreddit`].
+    pub subreddit: &'a str,
+    /// See [`Mention::content_excerpt`].
+    pub content_excerpt: &'a str,
+    /// See [`Mention::author`].
+    pub author: Option<&'a str>,
+    /// See [`Mention::upvotes`].
+    pub upvotes: i32,
+    /// See [`Mention::created_at`].
+    pub created_at: Timestamp,
+    /// See [`Mention::observed_at`].
+    pub observed_at: Timestamp,
+}
+
+impl<'a> From<&'a Mention> for MentionRef<'a> {
+    fn from(mention: &'a Mention) -> Self {
+        Self {
+            source_type: mention.source_type,
+            source_id: &mention.source_id,
+            thread_id: &mention.thread_id,
+            source_url: &mention.source_url,
+            subreddit: &mention.subreddit,
+            content_excerpt: &mention.content_excerpt,
+            author: mention.author.as_deref(),
+            upvotes: mention.upvotes,
+            created_at: mention.created_at,
+            observed_at: mention.observed_at,
+        }
+    }
+}
+
+impl MentionRef<'_> {
+    /// See [`Mention::precedence`].
+    ///
+    /// ```
+    /// use graphsink::{Mention, MentionRef, SourceType};
+    ///
+    /// let mention = Mention::new(SourceType::Post, "t3_xyz", "https://example.org/3", "food", chrono::Utc::now());
+    /// let liked = mention.clone().upvotes(7);
+    /// assert!(MentionRef::from(&liked).precedence(&(&mention).into()).is_gt());
+    /// ```
+    #[must_use]
+    pub fn precedence(&self, other: &Self) -> Ordering {
         let rank = |mention: &Self| (mention.observed_at, mention.upvotes);
-        rank(self).cmp(&rank(other)).then_with(|| self.content_excerpt.cmp(&other.content_excerpt)).then_with(|| {
-            (self.created_at, &self.thread_id, &self.source_url, &self.subreddit, &self.author).cmp(&(
+        rank(self).cmp(&rank(other)).then_with(|| self.content_excerpt.cmp(other.content_excerpt)).then_with(|| {
+            (self.created_at, self.thread_id, self.source_url, self.subreddit, self.author).cmp(&(
                 other.created_at,
-                &other.thread_id,
-                &other.source_url,
-                &other.subreddit,
-                &other.author,
+                other.thread_id,
+                other.source_url,
+                other.subreddit,
+                other.author,
             ))
         })
     }
 }
 
 /// The newest observation wins as a whole row.
-impl Merge for Arc<Mention> {
+impl Merge for MentionRef<'_> {
     fn merge(&mut self, other: Self) {
         if other.precedence(self) == Ordering::Greater {
             *self = other;
         }
     }
-}
-
-/// What makes a mention the same mention.
-///
-/// ```
-/// use graphsink::{ConnectionName, MentionName, SourceType};
-///
-/// let connection = ConnectionName::Id(uuid::Uuid::from_u128(7));
-/// let name = MentionName { connection, source_type: SourceType::Post, source_id: "t3_xyz".into() };
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MentionName {
-    /// The connection it speaks of.
-    pub connection: ConnectionName,
-    /// Post or comment.
-    pub source_type: SourceType,
-    /// The source's own id.
-    pub source_id: Arc<str>,
 }
 
 #[cfg(test)]
@@ -296,16 +343,17 @@ mod tests {
         let observed = |day: u8, upvotes, excerpt: &str| {
             let time = |day: u8| format!("2024-01-{day:02}T00:00:00Z").parse::<Timestamp>().unwrap();
             let mention = Mention::new(SourceType::Post, "i", "u", "s", time(1));
-            Arc::new(mention.upvotes(upvotes).excerpt(excerpt).observed_at(time(day)))
+            mention.upvotes(upvotes).excerpt(excerpt).observed_at(time(day))
         };
         let ascending =
             [observed(2, 9, "z"), observed(3, -5, "z"), observed(3, 4, "a"), observed(3, 4, "b"), observed(4, 0, "")];
         for (rank, lesser) in ascending.iter().enumerate() {
             for greater in &ascending[rank..] {
-                let (mut one, mut other) = (Arc::clone(lesser), Arc::clone(greater));
-                one.merge(Arc::clone(greater));
-                other.merge(Arc::clone(lesser));
-                assert_eq!((&one, &other), (greater, greater));
+                let [lesser, greater] = [lesser, greater].map(MentionRef::from);
+                let (mut one, mut other) = (lesser, greater);
+                one.merge(greater);
+                other.merge(lesser);
+                assert_eq!((one, other), (greater, greater));
             }
         }
     }

@@ -14,7 +14,7 @@ use chrono::{SecondsFormat, TimeDelta};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Mention, SourceType, Timestamp};
+use super::{MentionRef, SourceType, Timestamp};
 use crate::hash::HashSet;
 
 /// How many best mentions a connection keeps.
@@ -160,15 +160,15 @@ mod micros {
 }
 
 impl<'a> TopMention<'a> {
-    fn new(mention_id: Uuid, mention: &'a Mention, as_of: Timestamp) -> Self {
+    fn new(mention_id: Uuid, mention: MentionRef<'a>, as_of: Timestamp) -> Self {
         Self {
             mention_id,
             score: score(mention.upvotes, mention.created_at, as_of),
             upvotes: mention.upvotes,
-            content_excerpt: Cow::Borrowed(&mention.content_excerpt),
-            source_url: Cow::Borrowed(&mention.source_url),
+            content_excerpt: Cow::Borrowed(mention.content_excerpt),
+            source_url: Cow::Borrowed(mention.source_url),
             created_at: mention.created_at,
-            source: Some((Cow::Borrowed(&mention.source_id), mention.source_type)),
+            source: Some((Cow::Borrowed(mention.source_id), mention.source_type)),
         }
     }
 
@@ -277,16 +277,16 @@ pub enum MentionChange<'a> {
         /// Its new id.
         mention_id: Uuid,
         /// The row.
-        mention: &'a Mention,
+        mention: MentionRef<'a>,
     },
     /// A newer observation of a mention that was there.
     Replaced {
         /// Its id, which stays.
         mention_id: Uuid,
         /// What stood there.
-        before: &'a Mention,
+        before: MentionRef<'a>,
         /// What stands there now.
-        mention: &'a Mention,
+        mention: MentionRef<'a>,
     },
 }
 
@@ -351,13 +351,17 @@ impl<'a> ConnectionMetrics<'a> {
     /// assert_eq!(ConnectionMetrics::from_mentions([(id, &post)], now).top_mentions[0].score, 12.0);
     /// # Ok::<(), chrono::ParseError>(())
     /// ```
-    pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
+    pub fn from_mentions<M: Into<MentionRef<'a>>>(
+        mentions: impl IntoIterator<Item = (Uuid, M)>,
+        as_of: Timestamp,
+    ) -> Self {
         let mut metrics = Self::empty();
         let mut threads = HashSet::default();
         for (mention_id, mention) in mentions {
+            let mention: MentionRef<'a> = mention.into();
             metrics.mention_count += 1;
             metrics.total_upvotes += i64::from(mention.upvotes);
-            threads.insert(&*mention.thread_id);
+            threads.insert(mention.thread_id);
             metrics.recent_mention_count += i32::from(within(mention.created_at, as_of, RECENT_DAYS));
             metrics.last_mentioned_at = metrics.last_mentioned_at.max(Some(mention.created_at));
             metrics.top_mentions.push(TopMention::new(mention_id, mention, as_of));
@@ -398,14 +402,14 @@ impl<'a> ConnectionMetrics<'a> {
         let mut after = ConnectionMetrics { top_mentions, ..*self };
         let mut reread = RereadNeeded::default();
         let mut new_threads = HashSet::default();
-        let recent = |mention: &Mention| i32::from(within(mention.created_at, as_of, RECENT_DAYS));
+        let recent = |mention: &MentionRef<'_>| i32::from(within(mention.created_at, as_of, RECENT_DAYS));
         after.recent_mention_count = recent_before;
         for change in changes {
             let (mention_id, mention) = match change {
                 MentionChange::Inserted { mention_id, mention } => {
                     after.mention_count += 1;
-                    if !known_threads.contains(&*mention.thread_id) {
-                        new_threads.insert(&*mention.thread_id);
+                    if !known_threads.contains(mention.thread_id) {
+                        new_threads.insert(mention.thread_id);
                     }
                     (*mention_id, *mention)
                 }
@@ -419,7 +423,7 @@ impl<'a> ConnectionMetrics<'a> {
                 }
             };
             after.total_upvotes += i64::from(mention.upvotes);
-            after.recent_mention_count += recent(mention);
+            after.recent_mention_count += recent(&mention);
             after.last_mentioned_at = after.last_mentioned_at.max(Some(mention.created_at));
             after.top_mentions.retain(|top| top.mention_id != mention_id);
             after.top_mentions.push(TopMention::new(mention_id, mention, as_of));
@@ -536,6 +540,7 @@ impl<'a> ConnectionMetrics<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Mention;
     use chrono::{TimeZone, Utc};
 
     fn day(days: f64) -> Timestamp {
@@ -610,8 +615,11 @@ mod tests {
         stored.top_mentions.iter_mut().for_each(|top| top.source = None);
         let change = |upvotes| mention("5", upvotes, 50.0);
         let advance = |new: &Mention| {
-            let changes =
-                [MentionChange::Replaced { mention_id: Uuid::from_u128(6), before: &mentions[5], mention: new }];
+            let changes = [MentionChange::Replaced {
+                mention_id: Uuid::from_u128(6),
+                before: (&mentions[5]).into(),
+                mention: new.into(),
+            }];
             let (after, reread) = stored.advance(&changes, 6, &std::collections::HashSet::<&str>::new(), day(60.0));
             (after.total_upvotes, reread.top)
         };
@@ -626,7 +634,7 @@ mod tests {
         let stored = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
         let reread = |index: usize, new: &Mention| {
             let mention_id = Uuid::from_u128(index as u128 + 1);
-            let change = MentionChange::Replaced { mention_id, before: &mentions[index], mention: new };
+            let change = MentionChange::Replaced { mention_id, before: (&mentions[index]).into(), mention: new.into() };
             stored.advance(&[change], 3, &std::collections::HashSet::<&str>::new(), day(60.0)).1
         };
         let none = RereadNeeded::default();
@@ -643,7 +651,8 @@ mod tests {
     fn top_mentions_survive_json() {
         let time = Utc.with_ymd_and_hms(12_345, 6, 7, 8, 9, 10).unwrap() + TimeDelta::microseconds(1);
         for created_at in [time, day(19_000.000_001), Utc.with_ymd_and_hms(-43, 3, 15, 0, 0, 0).unwrap()] {
-            let mut own = TopMention::new(Uuid::from_u128(7), &mention("a", 3, 1.0), day(2.0)).to_owned_parts();
+            let mut own =
+                TopMention::new(Uuid::from_u128(7), (&mention("a", 3, 1.0)).into(), day(2.0)).to_owned_parts();
             own.created_at = created_at;
             let read: TopMention<'static> = serde_json::from_str(&serde_json::to_string(&own).unwrap()).unwrap();
             assert_eq!(read.created_at, created_at);

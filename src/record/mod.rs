@@ -13,9 +13,9 @@ mod metrics;
 mod place;
 mod sorted_set;
 
-pub use connection::{ConnectionFacts, ConnectionKey, ConnectionName};
+pub use connection::{ConnectionFacts, ConnectionKey};
 pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
-pub use mention::{Mention, MentionName, SourceType};
+pub use mention::{Mention, MentionRef, SourceType};
 pub(crate) use metrics::days_before;
 pub use metrics::{
     ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,

@@ -143,6 +143,15 @@ impl<T: Ord> SortedSet<T> {
     }
 }
 
+impl SortedSet<std::sync::Arc<str>> {
+    /// Adds a text, and makes it one that can be shared only if it is not there yet.
+    pub(crate) fn insert_str(&mut self, member: &str) {
+        if let Err(place) = self.0.binary_search_by(|own| (**own).cmp(member)) {
+            self.0.insert(place, member.into());
+        }
+    }
+}
+
 impl<T: Ord> FromIterator<T> for SortedSet<T> {
     fn from_iter<I: IntoIterator<Item = T>>(members: I) -> Self {
         let mut members: Vec<T> = members.into_iter().collect();

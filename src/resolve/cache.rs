@@ -25,7 +25,7 @@ use foldhash::fast::FixedState;
 
 use super::query::{Candidate, Query, Tier};
 use crate::commits::{ChangedEntity, CommitListener};
-use crate::record::{EntityName, EntityType};
+use crate::record::EntityType;
 
 /// Slots of names. More of them let fewer unrelated commits end an answer.
 const SLOTS: usize = 1 << 16;
@@ -137,16 +137,16 @@ impl CommitListener for Cache {
         for entity in changed {
             let generation = *generation.get_or_insert_with(|| self.generation.fetch_add(1, Ordering::SeqCst) + 1);
             let touch = |slot: &AtomicU64| slot.fetch_max(generation, Ordering::SeqCst);
-            for alias in entity.facts.aliases.as_slice() {
+            for alias in entity.aliases() {
                 touch(self.slot(alias));
             }
-            match entity.name {
-                EntityName::Key(key) => {
-                    touch(self.slot(&key.name));
-                    touch(&self.types[key.entity_type as usize]);
+            match entity.key() {
+                Some((entity_type, name)) => {
+                    touch(self.slot(name));
+                    touch(&self.types[entity_type as usize]);
                 }
                 // Of which type it is the unit did not say.
-                EntityName::Id(_) => {
+                None => {
                     for slot in &self.types {
                         touch(slot);
                     }
@@ -174,7 +174,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::record::{EntityFacts, EntityKey};
+    use crate::unit::{EntityBuilder, UnitOfWork};
 
     const LONG: Duration = Duration::from_hours(1);
 
@@ -188,10 +188,9 @@ mod tests {
     }
 
     fn commit(cache: &Cache, entity_type: EntityType, name: &str, aliases: &[&str]) {
-        let name = EntityName::Key(EntityKey { entity_type, name: name.into() });
-        let aliases = aliases.iter().map(|alias| Arc::from(*alias)).collect();
-        let facts = EntityFacts { aliases, ..EntityFacts::default() };
-        cache.committed(&mut std::iter::once(ChangedEntity { name: &name, facts: &facts }));
+        let mut unit = UnitOfWork::new();
+        aliases.iter().fold(unit.entity(entity_type, name), EntityBuilder::alias).handle();
+        cache.committed(&mut std::iter::once(ChangedEntity::new(&unit.prepare(), 0)));
     }
 
     fn remember(cache: &Cache, name: &str, tier: Option<Tier>) {

@@ -112,11 +112,11 @@ impl Names {
         let by_text = self.resolver.inner.settings.deepest > Tier::Exact;
         for (key, aliases, places) in unit.named_by_key() {
             // Each once: a unit of many lines repeats them with every line.
-            let texts: BTreeSet<Option<&Arc<str>>> = match aliases {
+            let texts: BTreeSet<Option<&Arc<str>>> = match &*aliases {
                 [] => BTreeSet::from([None]),
                 aliases => aliases.iter().map(|alias| (by_text && *alias != key.name).then_some(alias)).collect(),
             };
-            let addresses: BTreeSet<Option<&str>> = match places {
+            let addresses: BTreeSet<Option<&str>> = match &*places {
                 [] => BTreeSet::from([None]),
                 places => places.iter().map(|place| place.address.as_deref().filter(|_| by_text)).collect(),
             };

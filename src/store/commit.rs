@@ -256,8 +256,8 @@ impl Store {
     ) -> Tried {
         let span = tracing::debug_span!(
             "transaction", %attempt, attempts = group.tries.attempts, units = group.units.len(),
-            entities = epoch.entities.rows().len(), connections = epoch.connections.rows().len(),
-            mentions = epoch.mentions.rows().len(),
+            entities = epoch.coalesced(Table::Entities), connections = epoch.coalesced(Table::Connections),
+            mentions = epoch.coalesced(Table::Mentions),
         );
         let tried = async {
             let start = Instant::now();
@@ -327,8 +327,8 @@ impl Store {
             // Names and numbers only, no values.
             tracing::warn!(
                 epoch = observer.number(), %attempt, units = group.units.len(),
-                entities = epoch.entities.rows().len(), connections = epoch.connections.rows().len(),
-                mentions = epoch.mentions.rows().len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
+                entities = epoch.coalesced(Table::Entities), connections = epoch.coalesced(Table::Connections),
+                mentions = epoch.coalesced(Table::Mentions), end = attempted.as_str(), took_ms = took.as_millis() as u64,
                 pool_wait_ms = pool_wait.as_millis() as u64, statements = %session.timeline, "slow transaction"
             );
         }
@@ -454,13 +454,13 @@ fn blamed_row(error: &StoreError, unit: &Unit) -> Option<Row> {
             let holds = |place: &crate::record::Place| {
                 place.google_place_id.as_ref().is_some_and(|id| detail.contains(&format!("=({id})")))
             };
-            let mut entities = unit.entities.iter();
-            let index = entities.position(|(_, facts)| facts.place.as_deref().is_some_and(holds))?;
+            let mut entities = 0..unit.block.entities.len();
+            let index = entities.find(|entity| unit.place_of(*entity).is_some_and(|place| holds(place)))?;
             Some(Row { table: Table::Entities, index })
         }
-        "entities" => only(Table::Entities, unit.entities.len()),
-        "connections" => only(Table::Connections, unit.connections.len()),
-        "mentions" => only(Table::Mentions, unit.mentions.len()),
+        "entities" => only(Table::Entities, unit.block.entities.len()),
+        "connections" => only(Table::Connections, unit.block.connections.len()),
+        "mentions" => only(Table::Mentions, unit.block.mentions.len()),
         _ => None,
     }
 }

@@ -19,9 +19,9 @@ use super::table::{
 };
 use super::time::StoredTime;
 use crate::batch::{
-    Clock, ConnectionWrite, EntityWrite, Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound,
-    Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity, UnlockedConnections,
-    VanishedRow, refresh_connections, top_mention,
+    Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup,
+    LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
+    UnlockedConnections, VanishedRow, refresh_connections, top_mention,
 };
 use crate::outcome::Disposition;
 use crate::record::{ConnectionKey, EntityKey, SortedSet};
@@ -58,14 +58,15 @@ impl GraphTables for Transaction<'_> {
 
     /// In one round trip with `begin`, the attempt's own row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
-        let Lookup { entities_by_key, entities_by_id, connections_by_id } = lookup;
+        let Lookup { entities_by_key, entities_by_id, connections_by_id, .. } = lookup;
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let keys = EntityKeys::new(entities_by_key);
+        let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
             self.session.batch(self.begin),
             self.execute(&statement::RECORD_ATTEMPT, vec![&self.attempt, settled, &merge_lock, &false], 1),
             self.query(&statement::ENTITIES_BY_KEY, keys.parameters(), entities_by_key.is_empty()),
-            self.query(&statement::ENTITIES_BY_ID, vec![entities_by_id], entities_by_id.is_empty()),
+            self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
         begun.map_err(StoreError::Begin)?;
@@ -91,15 +92,17 @@ impl GraphTables for Transaction<'_> {
     }
 
     async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
-        let lookups: Vec<_> = (0..).zip(keys).map(|(slot, key)| KeyLookup { slot, key, with_facts: true }).collect();
-        let keys = EntityKeys::new(&lookups);
-        let rows = self.query(&statement::ENTITIES_BY_KEY, keys.parameters(), lookups.is_empty()).await?;
+        let lookups: Vec<_> = (0..).zip(keys).map(|(place, key)| KeyLookup::new(place, key, true)).collect();
+        let columns = EntityKeys::new(&lookups);
+        let rows = self.query(&statement::ENTITIES_BY_KEY, columns.parameters(), lookups.is_empty()).await?;
         let mut stored = Vec::with_capacity(rows.len());
         for row in &rows {
-            let lookup = &lookups[ordinal(row)? as usize];
-            let entity = entity_by_key(row, lookup)?;
+            let place = ordinal(row)? as usize;
+            let FoundByKey { id, merged_into, facts } = entity_by_key(row, &lookups[place])?;
             // What a redirect leads to is not the row that was locked: that one is gone.
-            stored.extend((entity.key == *lookup.key).then_some(entity));
+            if merged_into.is_none() {
+                stored.push(StoredEntity { id, key: keys[place].clone(), facts });
+            }
         }
         Ok(stored)
     }
@@ -154,7 +157,7 @@ impl GraphTables for Transaction<'_> {
         let types: Vec<&str> = mentions.iter().map(|mention| mention.source_type.as_str()).collect();
         let sources: Vec<&str> = mentions.iter().map(|mention| mention.source_id).collect();
         let thread_owners: Vec<Uuid> = threads.iter().map(|thread| thread.connection).collect();
-        let thread_ids: Vec<&str> = threads.iter().map(|thread| &**thread.thread_id).collect();
+        let thread_ids: Vec<&str> = threads.iter().map(|thread| thread.thread_id).collect();
         let recent_owners: Vec<Uuid> = recent.iter().map(|(_, id)| *id).collect();
         let (known, known_threads, counts) = futures::join!(
             self.query(&statement::READ_MENTIONS, vec![&owners, &types, &sources], mentions.is_empty()),
@@ -167,8 +170,7 @@ impl GraphTables for Transaction<'_> {
             answers.mentions.push((mention, read_mention(&mut Cells::new(&row, 1))?));
         }
         for row in known_threads? {
-            let thread = &threads[ordinal(&row)? as usize];
-            answers.threads.push((thread.place, thread.thread_id.clone()));
+            answers.threads.push(ordinal(&row)?);
         }
         for row in counts? {
             answers.recent.push((recent[ordinal(&row)? as usize].0, row.try_get(1)?));
@@ -294,8 +296,8 @@ pub(super) struct EntityKeys<'a> {
 impl<'a> EntityKeys<'a> {
     pub(super) fn new(lookups: &[KeyLookup<'a>]) -> Self {
         Self {
-            types: lookups.iter().map(|lookup| lookup.key.entity_type.as_str()).collect(),
-            names: lookups.iter().map(|lookup| &*lookup.key.name).collect(),
+            types: lookups.iter().map(|lookup| lookup.entity_type.as_str()).collect(),
+            names: lookups.iter().map(|lookup| lookup.name).collect(),
             with_facts: lookups.iter().map(|lookup| lookup.with_facts).collect(),
         }
     }
@@ -332,16 +334,15 @@ pub(super) fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
     (!ids.is_empty()).then(|| uuid_array(ids))
 }
 
-/// Reads a row of [`statement::ENTITIES_BY_KEY`]. The key of the answer is another one where a merge took the entity of this
-/// key.
-pub(super) fn entity_by_key(row: &Row, lookup: &KeyLookup<'_>) -> Result<StoredEntity, tokio_postgres::Error> {
-    let mut key = lookup.key.clone();
-    if let Some(name) = row.try_get::<_, Option<&str>>(row.len() - 1)? {
-        key.name = name.into();
-    }
+/// Reads a row of [`statement::ENTITIES_BY_KEY`].
+pub(super) fn entity_by_key(row: &Row, lookup: &KeyLookup<'_>) -> Result<FoundByKey, tokio_postgres::Error> {
+    let merged_into = row.try_get::<_, Option<&str>>(row.len() - 1)?;
     let mut cells = Cells::new(row, 1);
-    let id = cells.next()?;
-    Ok(StoredEntity { id, key, facts: if lookup.with_facts { Some(read_facts(&mut cells)?) } else { None } })
+    Ok(FoundByKey {
+        id: cells.next()?,
+        merged_into: merged_into.map(|name| EntityKey::new(lookup.entity_type, name)),
+        facts: if lookup.with_facts { Some(read_facts(&mut cells)?) } else { None },
+    })
 }
 
 /// Reads a row of [`statement::ENTITIES_BY_ID`].

@@ -14,19 +14,17 @@
 //! document, also after it was read back from `jsonb`; labels (`temp_id`) are left out.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::block::{ConnectionRecord, ConnectionRecordName, EntityRecord, MentionRecord};
+use super::names::NameHash;
 use super::prepared::Unit;
 use super::{EntityHandle, PlaceObservation, UnitOfWork};
-use crate::record::{
-    ConnectionFacts, ConnectionName, EntityFacts, EntityName, EntityType, Mention, Place, SortedSet, SourceType,
-    Timestamp,
-};
+use crate::record::{EntityType, Mention, MentionRef, Place, SourceType, Table, Timestamp};
 
 /// The namespace of the ids of dead letters, a random one.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1b_2ac0_54f7_4b0e_9d3c_8f10_22e6_a7b4);
@@ -120,11 +118,11 @@ pub(crate) enum DocumentError {
     Reference(usize),
 }
 
-/// Where each name stands first.
-fn positions<N: Hash + Eq>(names: impl Iterator<Item = N>) -> HashMap<N, usize> {
+/// The position of each name: the first, of a row that occurs more than once.
+fn positions(names: &[NameHash]) -> HashMap<NameHash, usize> {
     let mut positions = HashMap::new();
-    for (index, name) in names.enumerate() {
-        positions.entry(name).or_insert(index);
+    for (index, name) in names.iter().enumerate() {
+        positions.entry(*name).or_insert(index);
     }
     positions
 }
@@ -132,54 +130,60 @@ fn positions<N: Hash + Eq>(names: impl Iterator<Item = N>) -> HashMap<N, usize> 
 impl Unit {
     /// The unit as a document.
     pub(crate) fn document(&self) -> UnitDocument {
-        let entities = positions(self.entities.iter().map(|(name, _)| name));
-        let connections = positions(self.connections.iter().map(|(name, _)| name));
-        let all = |names: &SortedSet<EntityName>| names.iter().map(|name| entities[name]).collect();
+        let names = [Table::Entities, Table::Connections].map(|table| self.names(table));
+        let [entities, connections] = names.map(positions);
+        let first = |place: usize| entities[&names[0][place]];
+        // In the order of the names, each once.
+        let all = |places: &mut dyn Iterator<Item = usize>| {
+            let mut distinct: Vec<usize> = places.map(first).collect();
+            distinct.sort_unstable_by_key(|place| self.entity_name(*place));
+            distinct.dedup();
+            distinct
+        };
+        let connection = |(place, record): (usize, &ConnectionRecord)| {
+            let (id, key) = match record.name {
+                ConnectionRecordName::Id(id) => (Some(id), None),
+                ConnectionRecordName::Key { restaurant, dish } => (None, Some((restaurant, dish))),
+            };
+            ConnectionDocument {
+                id,
+                restaurant: key.map(|(restaurant, _)| first(restaurant.own())),
+                dish: key.map(|(_, dish)| first(dish.own())),
+                dish_attributes: all(&mut self.block.dish_attributes_of(place)),
+                categories: all(&mut self.block.categories_of(place)),
+                is_menu_item: record.is_menu_item,
+            }
+        };
+        let mention = |(place, record): (usize, &MentionRecord)| {
+            let connection = connections[&names[1][record.connection.own()]];
+            mention_document(connection, self.block.mention(place))
+        };
         UnitDocument {
-            entities: self.entities.iter().map(|(name, facts)| entity_document(name, facts, all)).collect(),
-            connections: self
-                .connections
-                .iter()
-                .map(|(name, ConnectionFacts { categories, is_menu_item })| {
-                    let key = match name {
-                        ConnectionName::Key(key) => Some(key),
-                        ConnectionName::Id(_) => None,
-                    };
-                    ConnectionDocument {
-                        id: name.id(),
-                        restaurant: key.map(|key| entities[&key.restaurant]),
-                        dish: key.map(|key| entities[&key.dish]),
-                        dish_attributes: key.map(|key| all(&key.dish_attributes)).unwrap_or_default(),
-                        categories: all(categories),
-                        is_menu_item: *is_menu_item,
-                    }
-                })
+            entities: (0..self.block.entities.len())
+                .map(|place| self.entity_document(place, all(&mut self.block.attributes_of(place))))
                 .collect(),
-            mentions: self
-                .mentions
-                .iter()
-                .map(|(name, mention)| mention_document(connections[&name.connection], mention))
-                .collect(),
+            connections: self.block.connections.iter().enumerate().map(connection).collect(),
+            mentions: self.block.mentions.iter().enumerate().map(mention).collect(),
         }
     }
-}
 
-fn entity_document(
-    name: &EntityName,
-    facts: &EntityFacts<EntityName>,
-    all: impl Fn(&SortedSet<EntityName>) -> Vec<usize>,
-) -> EntityDocument {
-    let (id, key) = match name {
-        EntityName::Key(key) => (None, Some(key)),
-        EntityName::Id(id) => (Some(*id), None),
-    };
-    EntityDocument {
-        id,
-        entity_type: key.map(|key| key.entity_type),
-        name: key.map(|key| Arc::clone(&key.name)),
-        aliases: facts.aliases.iter().cloned().collect(),
-        restaurant_attributes: all(&facts.restaurant_attributes),
-        place: facts.place.as_deref().map(place_document),
+    fn entity_name(&self, place: usize) -> (Option<Uuid>, Option<(EntityType, &str)>) {
+        match self.block.entities[place] {
+            EntityRecord::Key(entity_type, name) => (None, Some((entity_type, self.block.text(name)))),
+            EntityRecord::Id(id) => (Some(id), None),
+        }
+    }
+
+    fn entity_document(&self, place: usize, restaurant_attributes: Vec<usize>) -> EntityDocument {
+        let (id, key) = self.entity_name(place);
+        EntityDocument {
+            id,
+            entity_type: key.map(|(entity_type, _)| entity_type),
+            name: key.map(|(_, name)| name.into()),
+            aliases: self.aliases_of(place).map(Arc::from).collect(),
+            restaurant_attributes,
+            place: self.place_of(place).map(|place| place_document(place)),
+        }
     }
 }
 
@@ -196,16 +200,16 @@ fn place_document(place: &Place) -> PlaceDocument {
     }
 }
 
-fn mention_document(connection: usize, mention: &Mention) -> MentionDocument {
+fn mention_document(connection: usize, mention: MentionRef<'_>) -> MentionDocument {
     MentionDocument {
         connection,
         source_type: mention.source_type,
-        source_id: Arc::clone(&mention.source_id),
-        thread_id: Arc::clone(&mention.thread_id),
-        source_url: mention.source_url.clone(),
-        subreddit: mention.subreddit.clone(),
-        content_excerpt: mention.content_excerpt.clone(),
-        author: mention.author.clone(),
+        source_id: mention.source_id.into(),
+        thread_id: mention.thread_id.into(),
+        source_url: mention.source_url.to_owned(),
+        subreddit: mention.subreddit.to_owned(),
+        content_excerpt: mention.content_excerpt.to_owned(),
+        author: mention.author.map(str::to_owned),
         upvotes: mention.upvotes,
         created_at: mention.created_at,
         observed_at: mention.observed_at,
@@ -227,7 +231,7 @@ impl UnitDocument {
         for (index, entity) in self.entities.iter().enumerate() {
             handles.push(match (entity.id, entity.entity_type, &entity.name) {
                 (Some(id), None, None) => unit.existing_entity(id).handle(),
-                (None, Some(entity_type), Some(name)) => unit.entity(entity_type, Arc::clone(name)).handle(),
+                (None, Some(entity_type), Some(name)) => unit.entity(entity_type, name).handle(),
                 _ => return Err(DocumentError::EntityName(index)),
             });
         }
@@ -343,9 +347,10 @@ mod tests {
         let again = read.into_unit().unwrap();
         again.validate(100).unwrap();
         let again = again.prepare();
-        assert_eq!(again.entities, prepared.entities);
-        assert_eq!(again.connections, prepared.connections);
-        assert_eq!(again.mentions, prepared.mentions);
+        for table in Table::ALL {
+            assert_eq!(again.names(table), prepared.names(table));
+        }
+        assert_eq!(again.document(), prepared.document());
         assert_eq!(again.document().text_and_id().unwrap(), (text, id));
     }
 

@@ -1,6 +1,8 @@
 //! The builder that a caller fills.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+#[cfg(feature = "resolver")]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +10,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Row;
-use crate::record::{EntityKey, EntityName, EntityType, Mention, Table, Timestamp, truncate};
+use super::block::{Block, ConnectionRecord, ConnectionRecordName, EntityRecord, Link, Linked, OwnRow};
+#[cfg(feature = "resolver")]
+use crate::record::EntityKey;
+use crate::record::{EntityType, Mention, Table, Timestamp};
 
 /// A set of rows that becomes durable as a whole or not at all.
 ///
@@ -35,45 +40,14 @@ use crate::record::{EntityKey, EntityName, EntityType, Mention, Table, Timestamp
 pub struct UnitOfWork {
     /// Tells this unit's handles from those of any other. A clone keeps it: the same rows.
     pub(super) nonce: u64,
-    pub(super) entities: Vec<EntityDraft>,
-    pub(super) connections: Vec<ConnectionDraft>,
-    pub(super) mentions: Vec<MentionDraft>,
+    pub(super) block: Block,
+    /// Of entities, by their places. More than one of an entity when it is named more than once; the newest wins.
+    pub(super) places: Vec<(u32, PlaceObservation)>,
     pub(super) temp_ids: Vec<(String, Row)>,
+    /// Connections that are named by their id and were given a dish attribute, which is an error.
+    pub(super) attributes_on_ids: Vec<u32>,
     entities_by_id: HashMap<Uuid, u32>,
     connections_by_id: HashMap<Uuid, u32>,
-}
-
-/// An index into the unit's own rows, or nothing when the handle came from another unit.
-pub(super) type OwnRow = Option<u32>;
-
-#[derive(Debug, Clone)]
-pub(super) struct EntityDraft {
-    pub(super) name: EntityName,
-    pub(super) aliases: Vec<Arc<str>>,
-    pub(super) attributes: Vec<OwnRow>,
-    /// More than one when an id is named more than once; the newest wins.
-    pub(super) places: Vec<PlaceObservation>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct ConnectionDraft {
-    pub(super) name: ConnectionDraftName,
-    pub(super) categories: Vec<OwnRow>,
-    pub(super) is_menu_item: bool,
-    /// A dish attribute was added to a connection named by its id, which is an error.
-    pub(super) attribute_on_id: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum ConnectionDraftName {
-    Key { restaurant: OwnRow, dish: OwnRow, dish_attributes: Vec<OwnRow> },
-    Id(Uuid),
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct MentionDraft {
-    pub(super) connection: OwnRow,
-    pub(super) mention: Mention,
 }
 
 /// Refers to an entity of the unit that gave it out.
@@ -318,10 +292,10 @@ impl UnitOfWork {
         static NONCE: AtomicU64 = AtomicU64::new(1);
         Self {
             nonce: NONCE.fetch_add(1, Ordering::Relaxed),
-            entities: Vec::new(),
-            connections: Vec::new(),
-            mentions: Vec::new(),
+            block: Block::default(),
+            places: Vec::new(),
             temp_ids: Vec::new(),
+            attributes_on_ids: Vec::new(),
             entities_by_id: HashMap::new(),
             connections_by_id: HashMap::new(),
         }
@@ -338,7 +312,7 @@ impl UnitOfWork {
     /// ```
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.entities.len() + self.connections.len() + self.mentions.len()
+        self.block.rows()
     }
 
     /// Whether the unit has no row.
@@ -366,9 +340,9 @@ impl UnitOfWork {
     /// unit.entity(EntityType::RestaurantAttribute, "italian");
     /// assert_eq!(unit.rows(), 2);
     /// ```
-    pub fn entity(&mut self, entity_type: EntityType, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
-        let name = EntityName::Key(EntityKey { entity_type, name: name.into() });
-        let index = self.push_entity(name);
+    pub fn entity(&mut self, entity_type: EntityType, name: impl AsRef<str>) -> EntityBuilder<'_> {
+        let name = self.block.push_text(name.as_ref());
+        let index = self.push_entity(EntityRecord::Key(entity_type, name));
         EntityBuilder { unit: self, index }
     }
 
@@ -380,7 +354,7 @@ impl UnitOfWork {
     /// let mut unit = UnitOfWork::new();
     /// let franklin = unit.restaurant("franklin barbecue").alias("Franklin BBQ").handle();
     /// ```
-    pub fn restaurant(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+    pub fn restaurant(&mut self, name: impl AsRef<str>) -> EntityBuilder<'_> {
         self.entity(EntityType::Restaurant, name)
     }
 
@@ -392,7 +366,7 @@ impl UnitOfWork {
     /// let mut unit = UnitOfWork::new();
     /// let brisket = unit.dish("brisket").handle();
     /// ```
-    pub fn dish(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+    pub fn dish(&mut self, name: impl AsRef<str>) -> EntityBuilder<'_> {
         self.entity(EntityType::DishOrCategory, name)
     }
 
@@ -404,7 +378,7 @@ impl UnitOfWork {
     /// let mut unit = UnitOfWork::new();
     /// let smoky = unit.dish_attribute("smoky").handle();
     /// ```
-    pub fn dish_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+    pub fn dish_attribute(&mut self, name: impl AsRef<str>) -> EntityBuilder<'_> {
         self.entity(EntityType::DishAttribute, name)
     }
 
@@ -417,7 +391,7 @@ impl UnitOfWork {
     /// let patio = unit.restaurant_attribute("patio").handle();
     /// unit.restaurant("franklin barbecue").attribute(patio).handle();
     /// ```
-    pub fn restaurant_attribute(&mut self, name: impl Into<Arc<str>>) -> EntityBuilder<'_> {
+    pub fn restaurant_attribute(&mut self, name: impl AsRef<str>) -> EntityBuilder<'_> {
         self.entity(EntityType::RestaurantAttribute, name)
     }
 
@@ -457,7 +431,7 @@ impl UnitOfWork {
     ) -> ConnectionBuilder<'_> {
         let restaurant = self.own_entity(restaurant.into());
         let dish = self.own_entity(dish.into());
-        let name = ConnectionDraftName::Key { restaurant, dish, dish_attributes: Vec::new() };
+        let name = ConnectionRecordName::Key { restaurant, dish };
         // As in the loader's format, a dish is on the menu unless somebody says that it is not.
         let index = self.push_connection(name, true);
         ConnectionBuilder { unit: self, index }
@@ -482,7 +456,7 @@ impl UnitOfWork {
         ConnectionBuilder { unit: self, index }
     }
 
-    /// Adds a mention on a connection.
+    /// Adds a mention, or a copy of one, on a connection.
     ///
     /// ```
     /// use graphsink::{Mention, SourceType, UnitOfWork};
@@ -495,15 +469,13 @@ impl UnitOfWork {
     /// unit.mention(connection, mention);
     /// assert_eq!(unit.rows(), 4);
     /// ```
-    pub fn mention(&mut self, connection: impl Into<ConnectionRef>, mut mention: Mention) -> MentionHandle {
+    pub fn mention(&mut self, connection: impl Into<ConnectionRef>, mention: impl Borrow<Mention>) -> MentionHandle {
         let connection = match connection.into() {
             ConnectionRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
             ConnectionRef::Id(id) => Some(self.existing_connection_index(id)),
         };
-        mention.created_at = truncate(mention.created_at);
-        mention.observed_at = truncate(mention.observed_at);
-        self.mentions.push(MentionDraft { connection, mention });
-        MentionHandle { nonce: self.nonce, index: self.mentions.len() as u32 - 1 }
+        self.block.push_mention(OwnRow::new(connection), mention.borrow());
+        MentionHandle { nonce: self.nonce, index: self.block.mentions.len() as u32 - 1 }
     }
 
     /// Adds a mention that the outcome will also know by a label of the caller's.
@@ -522,7 +494,7 @@ impl UnitOfWork {
     pub fn mention_with_temp_id(
         &mut self,
         connection: impl Into<ConnectionRef>,
-        mention: Mention,
+        mention: impl Borrow<Mention>,
         temp_id: impl Into<String>,
     ) -> MentionHandle {
         let handle = self.mention(connection, mention);
@@ -531,23 +503,37 @@ impl UnitOfWork {
         handle
     }
 
-    /// The entities that are named by type and name: that key, the aliases and the places.
+    /// The entities that are named by their keys, each with its aliases and its places.
     #[cfg(feature = "resolver")]
-    pub(crate) fn named_by_key(&self) -> impl Iterator<Item = (&EntityKey, &[Arc<str>], &[PlaceObservation])> {
-        self.entities.iter().filter_map(|draft| match &draft.name {
-            EntityName::Key(key) => Some((key, &*draft.aliases, &*draft.places)),
-            EntityName::Id(_) => None,
+    pub(crate) fn named_by_key(&self) -> impl Iterator<Item = (EntityKey, Vec<Arc<str>>, Vec<&PlaceObservation>)> {
+        let mut aliases: HashMap<u32, Vec<Arc<str>>> = HashMap::new();
+        for link in &self.block.entity_links {
+            if let Linked::Alias(alias) = link.what {
+                aliases.entry(link.row).or_default().push(self.block.text(alias).into());
+            }
+        }
+        let mut places: HashMap<u32, Vec<&PlaceObservation>> = HashMap::new();
+        for (entity, place) in &self.places {
+            places.entry(*entity).or_default().push(place);
+        }
+        (0_u32..).zip(&self.block.entities).filter_map(move |(index, entity)| match entity {
+            EntityRecord::Key(entity_type, name) => {
+                let key = EntityKey::new(*entity_type, self.block.text(*name));
+                Some((key, aliases.remove(&index).unwrap_or_default(), places.remove(&index).unwrap_or_default()))
+            }
+            EntityRecord::Id(_) => None,
         })
     }
 
-    /// Gives entities that are named by type and name another name, where there is one; the old one becomes an alias.
+    /// Gives entities other names, where there are any; the old ones become aliases.
     #[cfg(feature = "resolver")]
     pub(crate) fn rename<'a>(&mut self, new_name: impl Fn(&EntityKey) -> Option<&'a Arc<str>>) {
-        for draft in &mut self.entities {
-            if let EntityName::Key(key) = &mut draft.name
-                && let Some(name) = new_name(key)
-            {
-                draft.aliases.push(std::mem::replace(&mut key.name, Arc::clone(name)));
+        for index in 0..self.block.entities.len() {
+            let EntityRecord::Key(entity_type, old) = self.block.entities[index] else { continue };
+            if let Some(name) = new_name(&EntityKey::new(entity_type, self.block.text(old))) {
+                let name = self.block.push_text(name);
+                self.block.entities[index] = EntityRecord::Key(entity_type, name);
+                self.link(index as u32, Linked::Alias(old));
             }
         }
     }
@@ -563,21 +549,25 @@ impl UnitOfWork {
         ConnectionBuilder { unit: self, index: connection.index }
     }
 
-    fn push_entity(&mut self, name: EntityName) -> u32 {
-        self.entities.push(EntityDraft { name, aliases: Vec::new(), attributes: Vec::new(), places: Vec::new() });
-        self.entities.len() as u32 - 1
+    fn push_entity(&mut self, entity: EntityRecord) -> u32 {
+        self.block.entities.push(entity);
+        self.block.entities.len() as u32 - 1
     }
 
-    fn push_connection(&mut self, name: ConnectionDraftName, is_menu_item: bool) -> u32 {
-        self.connections.push(ConnectionDraft { name, categories: Vec::new(), is_menu_item, attribute_on_id: false });
-        self.connections.len() as u32 - 1
+    fn push_connection(&mut self, name: ConnectionRecordName, is_menu_item: bool) -> u32 {
+        self.block.connections.push(ConnectionRecord { name, is_menu_item });
+        self.block.connections.len() as u32 - 1
+    }
+
+    fn link(&mut self, row: u32, what: Linked) {
+        self.block.links_mut(what.table()).push(Link { row, what });
     }
 
     fn existing_entity_index(&mut self, id: Uuid) -> u32 {
         if let Some(index) = self.entities_by_id.get(&id) {
             return *index;
         }
-        let index = self.push_entity(EntityName::Id(id));
+        let index = self.push_entity(EntityRecord::Id(id));
         self.entities_by_id.insert(id, index);
         index
     }
@@ -586,16 +576,16 @@ impl UnitOfWork {
         if let Some(index) = self.connections_by_id.get(&id) {
             return *index;
         }
-        let index = self.push_connection(ConnectionDraftName::Id(id), false);
+        let index = self.push_connection(ConnectionRecordName::Id(id), false);
         self.connections_by_id.insert(id, index);
         index
     }
 
     fn own_entity(&mut self, entity: EntityRef) -> OwnRow {
-        match entity {
+        OwnRow::new(match entity {
             EntityRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
             EntityRef::Id(id) => Some(self.existing_entity_index(id)),
-        }
+        })
     }
 }
 
@@ -609,10 +599,6 @@ pub struct EntityBuilder<'a> {
 }
 
 impl EntityBuilder<'_> {
-    fn draft(&mut self) -> &mut EntityDraft {
-        &mut self.unit.entities[self.index as usize]
-    }
-
     /// Adds another spelling. One that equals the name is dropped.
     ///
     /// ```
@@ -622,8 +608,9 @@ impl EntityBuilder<'_> {
     /// unit.restaurant("franklin barbecue").alias("Franklin BBQ").alias("Franklin's").handle();
     /// ```
     #[allow(clippy::return_self_not_must_use)]
-    pub fn alias(mut self, alias: impl Into<Arc<str>>) -> Self {
-        self.draft().aliases.push(alias.into());
+    pub fn alias(self, alias: impl AsRef<str>) -> Self {
+        let alias = self.unit.block.push_text(alias.as_ref());
+        self.unit.link(self.index, Linked::Alias(alias));
         self
     }
 
@@ -637,9 +624,9 @@ impl EntityBuilder<'_> {
     /// unit.restaurant("franklin barbecue").attribute(patio).handle();
     /// ```
     #[allow(clippy::return_self_not_must_use)]
-    pub fn attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
+    pub fn attribute(self, attribute: impl Into<EntityRef>) -> Self {
         let attribute = self.unit.own_entity(attribute.into());
-        self.draft().attributes.push(attribute);
+        self.unit.link(self.index, Linked::RestaurantAttribute(attribute));
         self
     }
 
@@ -653,8 +640,8 @@ impl EntityBuilder<'_> {
     /// unit.restaurant("franklin barbecue").place(place).handle();
     /// ```
     #[allow(clippy::return_self_not_must_use)]
-    pub fn place(mut self, place: PlaceObservation) -> Self {
-        self.draft().places.push(place);
+    pub fn place(self, place: PlaceObservation) -> Self {
+        self.unit.places.push((self.index, place));
         self
     }
 
@@ -692,8 +679,8 @@ pub struct ConnectionBuilder<'a> {
 }
 
 impl ConnectionBuilder<'_> {
-    fn draft(&mut self) -> &mut ConnectionDraft {
-        &mut self.unit.connections[self.index as usize]
+    fn record(&mut self) -> &mut ConnectionRecord {
+        &mut self.unit.block.connections[self.index as usize]
     }
 
     /// Adds a dish attribute, part of the connection's key. A connection that is named by its id
@@ -711,10 +698,9 @@ impl ConnectionBuilder<'_> {
     #[allow(clippy::return_self_not_must_use)]
     pub fn dish_attribute(mut self, attribute: impl Into<EntityRef>) -> Self {
         let attribute = self.unit.own_entity(attribute.into());
-        let draft = self.draft();
-        match &mut draft.name {
-            ConnectionDraftName::Key { dish_attributes, .. } => dish_attributes.push(attribute),
-            ConnectionDraftName::Id(_) => draft.attribute_on_id = true,
+        match self.record().name {
+            ConnectionRecordName::Key { .. } => self.unit.link(self.index, Linked::DishAttribute(attribute)),
+            ConnectionRecordName::Id(_) => self.unit.attributes_on_ids.push(self.index),
         }
         self
     }
@@ -730,9 +716,9 @@ impl ConnectionBuilder<'_> {
     /// unit.connection(franklin, brisket).category(barbecue).handle();
     /// ```
     #[allow(clippy::return_self_not_must_use)]
-    pub fn category(mut self, category: impl Into<EntityRef>) -> Self {
+    pub fn category(self, category: impl Into<EntityRef>) -> Self {
         let category = self.unit.own_entity(category.into());
-        self.draft().categories.push(category);
+        self.unit.link(self.index, Linked::Category(category));
         self
     }
 
@@ -748,10 +734,10 @@ impl ConnectionBuilder<'_> {
     /// ```
     #[allow(clippy::return_self_not_must_use)]
     pub fn menu_item(mut self, is_menu_item: bool) -> Self {
-        let draft = self.draft();
+        let record = self.record();
         // An id may be named several times; all of it is one row, in which true wins.
-        let said_before = matches!(draft.name, ConnectionDraftName::Id(_)) && draft.is_menu_item;
-        draft.is_menu_item = is_menu_item || said_before;
+        let said_before = matches!(record.name, ConnectionRecordName::Id(_)) && record.is_menu_item;
+        record.is_menu_item = is_menu_item || said_before;
         self
     }
 

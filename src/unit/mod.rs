@@ -2,24 +2,28 @@
 //!
 //! [`UnitOfWork`] collects rows and gives out handles by which later rows refer to earlier ones.
 //! Nothing is checked while it is built; [`UnitOfWork::validate`] checks every rule at once, in the
-//! caller's task, before the engine accepts anything. [`Unit`] is what the engine works with.
+//! caller's task, before the engine accepts anything. [`Unit`] is what the engine works with. Both are one block.
 //!
 //! Not here: whether an id exists, which only the database knows.
 
 mod blank;
+mod block;
 mod document;
 mod draft;
 mod invalid;
+mod names;
 mod prepared;
 mod validate;
 
 pub(crate) use blank::is_blank;
+pub(crate) use block::{ConnectionRecordName, EntityRecord};
 pub(crate) use document::UnitDocument;
 pub use draft::{
     ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,
     PlaceObservation, UnitOfWork,
 };
 pub use invalid::{Field, InvalidUnit};
+pub(crate) use names::{AsItIs, NameHash};
 pub(crate) use prepared::{TypedUse, Unit};
 pub use validate::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,

@@ -1,36 +1,29 @@
-//! A unit as the engine works with it: valid, with names in place of handles.
+//! A unit as the engine works with it: valid, each row with the hash of its name.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, OwnRow};
+use super::block::{Block, ConnectionRecordName, EntityRecord};
+use super::names::{NameHash, name_hash, part};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::hash::hash_of;
-use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionName, Coordinate, EntityFacts, EntityName, EntityType, Mention,
-    MentionName, Merge, Place, Table, canonical, truncate,
-};
+use crate::record::{Coordinate, EntityType, Place, Table, canonical, truncate};
 
-/// A validated unit. Cheap to share: batchers clone names and `Arc`s out of it.
+/// A validated unit: one block, shared by all that work with it.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    /// Entities in the order of the unit.
-    pub(crate) entities: Vec<(EntityName, EntityFacts<EntityName>)>,
-    /// Connections in the order of the unit.
-    pub(crate) connections: Vec<(ConnectionName, ConnectionFacts<EntityName>)>,
-    /// Mentions in the order of the unit.
-    pub(crate) mentions: Vec<(MentionName, Arc<Mention>)>,
+    pub(crate) block: Block,
+    /// Of all rows: entities, connections, mentions.
+    hashes: Vec<NameHash>,
+    /// Of entities, by their places; each entity has one at most.
+    places: Vec<(u32, Arc<Place>)>,
     /// Uses of entities that are named by id, whose type only the database knows.
     pub(crate) typed_uses: Vec<TypedUse>,
     /// Labels of rows, for the outcome.
     pub(crate) temp_ids: Vec<(String, Row)>,
     /// Tells this unit's handles from others.
     pub(crate) nonce: u64,
-    /// Units with the same value probably touch the same connections: a hash of the restaurant.
-    pub(crate) affinity: u64,
-    /// What it says of entities, entity by entity.
-    pub(crate) fact_hashes: Vec<FactHash>,
 }
 
 /// One thing that is said of an entity: that it is there, or that something belongs to it. Both as hashes.
@@ -58,40 +51,18 @@ pub(crate) struct TypedUse {
 impl UnitOfWork {
     /// Memory that the unit holds while it is in flight, in bytes, roughly.
     pub(crate) fn bytes(&self) -> usize {
-        /// Structs, map entries and allocator overhead of one row.
+        /// Records, hashes, map entries and what a transaction makes of a row.
         const ROW_OVERHEAD: usize = 256;
-        /// A name that a row refers to, and one text of a list.
-        const REFERENCE_OVERHEAD: usize = 48;
-        let entities = self.entities.iter().map(|entity| {
-            let name = if let EntityName::Key(key) = &entity.name { key.name.len() } else { 0 };
-            let aliases: usize = entity.aliases.iter().map(|alias| alias.len()).sum();
-            let places = entity.places.iter().map(|place| {
-                let metadata = place.metadata.as_ref().map_or(0, json_bytes);
-                let texts = [&place.address, &place.google_place_id];
-                texts.into_iter().flatten().map(String::len).sum::<usize>() + metadata
-            });
-            let references = (entity.aliases.len() + entity.attributes.len()) * REFERENCE_OVERHEAD;
-            name + aliases + places.sum::<usize>() + references
+        /// Something that belongs to a row.
+        const LINK_OVERHEAD: usize = 48;
+        let places = self.places.iter().map(|(_, place)| {
+            let metadata = place.metadata.as_ref().map_or(0, json_bytes);
+            let texts = [&place.address, &place.google_place_id];
+            texts.into_iter().flatten().map(String::len).sum::<usize>() + metadata
         });
-        let mentions = self.mentions.iter().map(|draft| {
-            let mention = &draft.mention;
-            mention.source_id.len()
-                + mention.thread_id.len()
-                + mention.source_url.len()
-                + mention.subreddit.len()
-                + mention.content_excerpt.len()
-                + mention.author.as_ref().map_or(0, String::len)
-        });
-        let connections = self.connections.iter().map(|connection| {
-            let attributes = match &connection.name {
-                ConnectionDraftName::Key { dish_attributes, .. } => dish_attributes.len(),
-                ConnectionDraftName::Id(_) => 0,
-            };
-            (attributes + connection.categories.len()) * REFERENCE_OVERHEAD
-        });
-        let labels: usize = self.temp_ids.iter().map(|(label, _)| label.len() + REFERENCE_OVERHEAD).sum();
-        let texts = entities.sum::<usize>() + connections.sum::<usize>() + mentions.sum::<usize>();
-        self.rows() * ROW_OVERHEAD + texts + labels
+        let links = self.block.entity_links.len() + self.block.connection_links.len();
+        let labels: usize = self.temp_ids.iter().map(|(label, _)| label.len() + LINK_OVERHEAD).sum();
+        self.rows() * ROW_OVERHEAD + self.block.text_bytes() + links * LINK_OVERHEAD + places.sum::<usize>() + labels
     }
 
     /// Turns a unit that passed [`validate`](Self::validate) into what the engine works with.
@@ -99,34 +70,15 @@ impl UnitOfWork {
     /// # Panics
     /// When the unit was not validated.
     pub(crate) fn prepare(self) -> Unit {
-        let names: Vec<EntityName> = self.entities.iter().map(|entity| entity.name.clone()).collect();
-        let typed_uses = typed_uses(&self);
-        let entities: Vec<_> = self.entities.into_iter().map(|draft| prepare_entity(draft, &names)).collect();
-        let connections: Vec<_> = self.connections.into_iter().map(|draft| prepare_connection(draft, &names)).collect();
-        let mentions = self
-            .mentions
-            .into_iter()
-            .map(|draft| {
-                let connection = draft.connection.expect("validated: a mention stands on a connection") as usize;
-                let name = MentionName {
-                    connection: connections[connection].0.clone(),
-                    source_type: draft.mention.source_type,
-                    source_id: Arc::clone(&draft.mention.source_id),
-                };
-                (name, Arc::new(draft.mention))
-            })
-            .collect();
-        let affinity = affinity(&entities, &connections);
-        let facts = entities.iter().flat_map(|(name, facts)| fact_hashes(name, facts)).collect();
+        let Self { mut block, places, temp_ids, nonce, .. } = self;
+        block.sort_links();
         Unit {
-            affinity,
-            fact_hashes: facts,
-            entities,
-            connections,
-            mentions,
-            typed_uses,
-            temp_ids: self.temp_ids,
-            nonce: self.nonce,
+            hashes: hashes(&block),
+            typed_uses: typed_uses(&block, &places),
+            places: prepare_places(places),
+            block,
+            temp_ids,
+            nonce,
         }
     }
 }
@@ -134,8 +86,102 @@ impl UnitOfWork {
 impl Unit {
     /// Number of rows of all tables.
     pub(crate) fn rows(&self) -> usize {
-        self.entities.len() + self.connections.len() + self.mentions.len()
+        self.hashes.len()
     }
+
+    /// The hashes of the names of a table's rows, in the order of the unit.
+    pub(crate) fn names(&self, table: Table) -> &[NameHash] {
+        let (entities, connections) = (self.block.entities.len(), self.block.connections.len());
+        match table {
+            Table::Entities => &self.hashes[..entities],
+            Table::Connections => &self.hashes[entities..entities + connections],
+            Table::Mentions => &self.hashes[entities + connections..],
+        }
+    }
+
+    /// What the unit says of where an entity is.
+    pub(crate) fn place_of(&self, entity: usize) -> Option<&Arc<Place>> {
+        let place = self.places.binary_search_by_key(&(entity as u32), |(entity, _)| *entity).ok()?;
+        Some(&self.places[place].1)
+    }
+
+    /// Aliases of an entity, ascending: without its own name, if the unit knows that.
+    pub(crate) fn aliases_of(&self, entity: usize) -> impl Iterator<Item = &str> {
+        let own = match self.block.entities[entity] {
+            EntityRecord::Key(_, name) => Some(self.block.text(name)),
+            EntityRecord::Id(_) => None,
+        };
+        self.block.aliases_of(entity).filter(move |alias| Some(*alias) != own)
+    }
+
+    /// Whether the unit says more of an entity than that it is there.
+    pub(crate) fn says_of(&self, entity: usize) -> bool {
+        self.aliases_of(entity).next().is_some()
+            || self.block.attributes_of(entity).next().is_some()
+            || self.place_of(entity).is_some()
+    }
+
+    /// Units with the same value probably touch the same connections: a hash of the first connection's restaurant, or of
+    /// the first entity.
+    pub(crate) fn affinity(&self) -> u64 {
+        let entities = self.names(Table::Entities);
+        let first = match self.block.connections.first().map(|connection| connection.name) {
+            Some(ConnectionRecordName::Key { restaurant, .. }) => Some(&entities[restaurant.own()]),
+            Some(ConnectionRecordName::Id(_)) => self.names(Table::Connections).first(),
+            None => entities.first(),
+        };
+        first.map_or(0, |hash| *hash as u64)
+    }
+
+    /// What it says of entities, entity by entity. Of a place that is the place of a restaurant, and restaurants have their
+    /// affinity.
+    pub(crate) fn fact_hashes(&self) -> impl Iterator<Item = FactHash> {
+        let entities = self.names(Table::Entities);
+        self.block.entities.iter().zip(entities).enumerate().flat_map(move |(place, (record, hash))| {
+            let entity = *hash as u64;
+            // Whoever names an entity by its id says that it is there already.
+            let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
+            let aliases = self.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
+            let attributes = self.block.attributes_of(place);
+            let attributes = attributes.map(move |attribute| hash_of(&(entity, entities[attribute] as u64)));
+            is_there.into_iter().chain(aliases).chain(attributes).map(move |fact| FactHash { entity, fact })
+        })
+    }
+}
+
+/// The hashes of all names.
+fn hashes(block: &Block) -> Vec<NameHash> {
+    let mut hashes = Vec::with_capacity(block.rows());
+    for entity in &block.entities {
+        hashes.push(name_hash(|hasher| match entity {
+            EntityRecord::Key(entity_type, name) => {
+                part(hasher, &(true, *entity_type));
+                part(hasher, &block.text(*name));
+            }
+            EntityRecord::Id(id) => part(hasher, &(false, id)),
+        }));
+    }
+    for (place, connection) in block.connections.iter().enumerate() {
+        let hash = name_hash(|hasher| match connection.name {
+            ConnectionRecordName::Key { restaurant, dish } => {
+                part(hasher, &(true, hashes[restaurant.own()], hashes[dish.own()]));
+                // As a set.
+                let mut attributes: Vec<NameHash> =
+                    block.dish_attributes_of(place).map(|attribute| hashes[attribute]).collect();
+                attributes.sort_unstable();
+                attributes.dedup();
+                part(hasher, &attributes);
+            }
+            ConnectionRecordName::Id(id) => part(hasher, &(false, id)),
+        });
+        hashes.push(hash);
+    }
+    for (place, mention) in block.mentions.iter().enumerate() {
+        let connection = hashes[block.entities.len() + mention.connection.own()];
+        let mention = block.mention(place);
+        hashes.push(name_hash(|hasher| part(hasher, &(connection, mention.source_type, mention.source_id))));
+    }
+    hashes
 }
 
 /// Bytes of a value as JSON text, roughly. With a stack of its own: this is asked before the depth is
@@ -161,64 +207,6 @@ fn json_bytes(value: &Value) -> usize {
     bytes
 }
 
-/// What a unit says of one entity. Of a place that is the place of a restaurant, and restaurants have their affinity.
-fn fact_hashes(name: &EntityName, facts: &EntityFacts<EntityName>) -> impl Iterator<Item = FactHash> {
-    let entity = hash_of(name);
-    // Whoever names an entity by its id says that it is there already.
-    let is_there = matches!(name, EntityName::Key(_)).then_some(entity);
-    let aliases = facts.aliases.as_slice().iter().map(move |alias| hash_of(&(entity, alias)));
-    let attributes = facts.restaurant_attributes.as_slice().iter().map(move |attribute| hash_of(&(entity, attribute)));
-    is_there.into_iter().chain(aliases).chain(attributes).map(move |fact| FactHash { entity, fact })
-}
-
-/// A hash of the first connection's restaurant, or of the first entity.
-fn affinity(
-    entities: &[(EntityName, EntityFacts<EntityName>)],
-    connections: &[(ConnectionName, ConnectionFacts<EntityName>)],
-) -> u64 {
-    match (connections.first(), entities.first()) {
-        (Some((ConnectionName::Key(key), _)), _) => hash_of(&key.restaurant),
-        (Some((ConnectionName::Id(id), _)), _) => hash_of(id),
-        (None, Some((name, _))) => hash_of(name),
-        (None, None) => 0,
-    }
-}
-
-fn own(row: OwnRow) -> usize {
-    row.expect("validated: no handle of another unit") as usize
-}
-
-fn prepare_entity(draft: EntityDraft, names: &[EntityName]) -> (EntityName, EntityFacts<EntityName>) {
-    let mut facts = EntityFacts {
-        aliases: draft.aliases.into_iter().collect(),
-        restaurant_attributes: draft.attributes.into_iter().map(|row| names[own(row)].clone()).collect(),
-        place: None,
-    };
-    for place in draft.places {
-        let place = Some(Arc::new(prepare_place(place)));
-        facts.merge(EntityFacts { place, ..EntityFacts::default() });
-    }
-    if let EntityName::Key(key) = &draft.name {
-        facts.aliases.remove::<str>(&key.name);
-    }
-    (draft.name, facts)
-}
-
-fn prepare_connection(draft: ConnectionDraft, names: &[EntityName]) -> (ConnectionName, ConnectionFacts<EntityName>) {
-    let name = match draft.name {
-        ConnectionDraftName::Key { restaurant, dish, dish_attributes } => {
-            ConnectionName::Key(Arc::new(ConnectionKey {
-                restaurant: names[own(restaurant)].clone(),
-                dish: names[own(dish)].clone(),
-                dish_attributes: dish_attributes.into_iter().map(|row| names[own(row)].clone()).collect(),
-            }))
-        }
-        ConnectionDraftName::Id(id) => ConnectionName::Id(id),
-    };
-    let categories = draft.categories.into_iter().map(|row| names[own(row)].clone()).collect();
-    (name, ConnectionFacts { categories, is_menu_item: draft.is_menu_item })
-}
-
 fn prepare_place(observation: PlaceObservation) -> Place {
     let location = observation.latitude.zip(observation.longitude).map(|(latitude, longitude)| {
         let latitude = Coordinate::latitude(latitude).expect("validated: a latitude in range");
@@ -238,35 +226,48 @@ fn prepare_place(observation: PlaceObservation) -> Place {
     }
 }
 
-fn typed_uses(unit: &UnitOfWork) -> Vec<TypedUse> {
+/// The newest place of each entity.
+fn prepare_places(places: Vec<(u32, PlaceObservation)>) -> Vec<(u32, Arc<Place>)> {
+    let mut prepared: Vec<_> =
+        places.into_iter().map(|(entity, place)| (entity, Arc::new(prepare_place(place)))).collect();
+    prepared.sort_by(|(left, left_place), (right, right_place)| {
+        left.cmp(right).then_with(|| right_place.precedence(left_place))
+    });
+    prepared.dedup_by_key(|(entity, _)| *entity);
+    prepared
+}
+
+fn typed_uses(block: &Block, places: &[(u32, PlaceObservation)]) -> Vec<TypedUse> {
     let mut uses = Vec::new();
-    let mut add = |entity: OwnRow, expected, row, field| {
-        let entity = own(entity);
-        if matches!(unit.entities[entity].name, EntityName::Id(_)) {
+    if !block.entities.iter().any(|entity| matches!(entity, EntityRecord::Id(_))) {
+        return uses;
+    }
+    let mut add = |entity: usize, expected, row, field| {
+        if matches!(block.entities[entity], EntityRecord::Id(_)) {
             uses.push(TypedUse { entity: entity as u32, expected, row, field });
         }
     };
-    for (index, entity) in unit.entities.iter().enumerate() {
+    for index in 0..block.entities.len() {
         let row = Row { table: Table::Entities, index };
-        if !entity.places.is_empty() {
-            add(Some(index as u32), EntityType::Restaurant, row, Field::PlaceObservedAt);
+        if places.iter().any(|(entity, _)| *entity as usize == index) {
+            add(index, EntityType::Restaurant, row, Field::PlaceObservedAt);
         }
-        for attribute in &entity.attributes {
-            add(Some(index as u32), EntityType::Restaurant, row, Field::RestaurantAttributes);
-            add(*attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes);
+        for attribute in block.attributes_of(index) {
+            add(index, EntityType::Restaurant, row, Field::RestaurantAttributes);
+            add(attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes);
         }
     }
-    for (index, connection) in unit.connections.iter().enumerate() {
+    for (index, connection) in block.connections.iter().enumerate() {
         let row = Row { table: Table::Connections, index };
-        if let ConnectionDraftName::Key { restaurant, dish, dish_attributes } = &connection.name {
-            add(*restaurant, EntityType::Restaurant, row, Field::Restaurant);
-            add(*dish, EntityType::DishOrCategory, row, Field::DishOrCategory);
-            for attribute in dish_attributes {
-                add(*attribute, EntityType::DishAttribute, row, Field::DishAttributes);
+        if let ConnectionRecordName::Key { restaurant, dish } = connection.name {
+            add(restaurant.own(), EntityType::Restaurant, row, Field::Restaurant);
+            add(dish.own(), EntityType::DishOrCategory, row, Field::DishOrCategory);
+            for attribute in block.dish_attributes_of(index) {
+                add(attribute, EntityType::DishAttribute, row, Field::DishAttributes);
             }
         }
-        for category in &connection.categories {
-            add(*category, EntityType::DishOrCategory, row, Field::Categories);
+        for category in block.categories_of(index) {
+            add(category, EntityType::DishOrCategory, row, Field::Categories);
         }
     }
     uses
@@ -280,7 +281,7 @@ mod tests {
     fn said_of_brisket(aliases: &[&str]) -> Vec<FactHash> {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
-        let said = unit.prepare().fact_hashes;
+        let said = unit.prepare().fact_hashes().collect::<Vec<_>>();
         assert!(said.iter().all(|one| one.entity == said[0].entity));
         said
     }
@@ -293,7 +294,7 @@ mod tests {
         assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is no alias");
         let mut other = UnitOfWork::new();
         other.dish("ribs").alias("the brisket").handle();
-        let other = other.prepare().fact_hashes;
+        let other = other.prepare().fact_hashes().collect::<Vec<_>>();
         assert!(
             other.iter().all(|one| twice.iter().all(|said| one.fact != said.fact)),
             "the same of another is something else"
@@ -306,7 +307,7 @@ mod tests {
         let patio = unit.restaurant_attribute("patio").handle();
         unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();
         unit.existing_entity(uuid::Uuid::from_u128(8)).handle();
-        let said = unit.prepare().fact_hashes;
+        let said = unit.prepare().fact_hashes().collect::<Vec<_>>();
         assert_eq!(said.len(), 3);
         assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].fact != said[2].fact);
     }

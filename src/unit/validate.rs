@@ -1,14 +1,16 @@
 //! Every rule that can be checked without the database.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::draft::{ConnectionDraft, ConnectionDraftName, EntityDraft, MentionDraft, OwnRow};
+use super::block::{ConnectionRecordName, EntityRecord, Link, Linked, OwnRow, links_of};
 use super::is_blank;
 use super::{Field, InvalidUnit, PlaceObservation, Row, UnitOfWork};
-use crate::record::{Coordinate, CoordinateError, EntityName, EntityType, Table, Timestamp};
+use crate::record::{Coordinate, CoordinateError, EntityType, Table, Timestamp};
 
 /// Characters of a name or an alias.
 ///
@@ -63,110 +65,146 @@ impl UnitOfWork {
         if bytes > UNIT_BYTES_MAX {
             return Err(InvalidUnit::TooManyBytes { bytes, limit: UNIT_BYTES_MAX });
         }
-        for (index, entity) in self.entities.iter().enumerate() {
-            self.check_entity(entity, Row { table: Table::Entities, index })?;
+        let links = in_order(&self.block.entity_links);
+        let mut places: Vec<&(u32, PlaceObservation)> = self.places.iter().collect();
+        places.sort_by_key(|(entity, _)| *entity);
+        for index in 0..self.block.entities.len() {
+            self.check_entity(&links, &places, Row { table: Table::Entities, index })?;
         }
-        for (index, connection) in self.connections.iter().enumerate() {
-            self.check_connection(connection, Row { table: Table::Connections, index })?;
+        let links = in_order(&self.block.connection_links);
+        for index in 0..self.block.connections.len() {
+            self.check_connection(&links, Row { table: Table::Connections, index })?;
         }
-        for (index, mention) in self.mentions.iter().enumerate() {
-            check_mention(mention, Row { table: Table::Mentions, index })?;
-        }
-        Ok(())
+        (0..self.block.mentions.len()).try_for_each(|index| self.check_mention(Row { table: Table::Mentions, index }))
     }
 
-    fn check_entity(&self, entity: &EntityDraft, row: Row) -> Result<(), InvalidUnit> {
+    fn check_entity(&self, links: &[Link], places: &[&(u32, PlaceObservation)], row: Row) -> Result<(), InvalidUnit> {
         // The type of an entity that is named by its id is known to the database alone.
         let mut entity_type = EntityType::Restaurant;
-        if let EntityName::Key(key) = &entity.name {
-            entity_type = key.entity_type;
-            if is_blank(&key.name) {
+        if let EntityRecord::Key(own_type, name) = self.block.entities[row.index] {
+            entity_type = own_type;
+            let name = self.block.text(name);
+            if is_blank(name) {
                 return Err(InvalidUnit::BlankName { row });
             }
-            check_text(&key.name, NAME_CHARS_MAX, row, Field::Name)?;
+            check_text(name, NAME_CHARS_MAX, row, Field::Name)?;
         }
-        for alias in &entity.aliases {
-            if is_blank(alias) {
-                return Err(InvalidUnit::BlankAlias { row });
+        let attributes = || {
+            links_of(links, row.index).filter_map(|link| match link {
+                Linked::RestaurantAttribute(attribute) => Some(attribute),
+                _ => None,
+            })
+        };
+        for link in links_of(links, row.index) {
+            if let Linked::Alias(alias) = link {
+                let alias = self.block.text(alias);
+                if is_blank(alias) {
+                    return Err(InvalidUnit::BlankAlias { row });
+                }
+                check_text(alias, NAME_CHARS_MAX, row, Field::Alias)?;
             }
-            check_text(alias, NAME_CHARS_MAX, row, Field::Alias)?;
         }
+        let first = places.partition_point(|(entity, _)| (*entity as usize) < row.index);
+        let mut places =
+            places[first..].iter().take_while(|(entity, _)| *entity as usize == row.index).map(|(_, place)| place);
         if entity_type != EntityType::Restaurant {
-            if !entity.places.is_empty() {
+            if places.next().is_some() {
                 return Err(InvalidUnit::PlaceOnNonRestaurant { row, entity_type });
             }
-            if !entity.attributes.is_empty() {
+            if attributes().next().is_some() {
                 return Err(InvalidUnit::AttributesOnNonRestaurant { row, entity_type });
             }
         }
-        for attribute in &entity.attributes {
-            self.check_type(*attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes)?;
+        for attribute in attributes() {
+            self.check_type(attribute, EntityType::RestaurantAttribute, row, Field::RestaurantAttributes)?;
         }
-        entity.places.iter().try_for_each(|place| check_place(place, row))
+        places.try_for_each(|place| check_place(place, row))
     }
 
-    fn check_connection(&self, connection: &ConnectionDraft, row: Row) -> Result<(), InvalidUnit> {
-        if let ConnectionDraftName::Key { restaurant, dish, dish_attributes } = &connection.name {
-            self.check_type(*restaurant, EntityType::Restaurant, row, Field::Restaurant)?;
-            self.check_type(*dish, EntityType::DishOrCategory, row, Field::DishOrCategory)?;
+    fn check_connection(&self, links: &[Link], row: Row) -> Result<(), InvalidUnit> {
+        if let ConnectionRecordName::Key { restaurant, dish } = self.block.connections[row.index].name {
+            self.check_type(restaurant, EntityType::Restaurant, row, Field::Restaurant)?;
+            self.check_type(dish, EntityType::DishOrCategory, row, Field::DishOrCategory)?;
             let mut distinct = BTreeSet::new();
-            for attribute in dish_attributes {
-                self.check_type(*attribute, EntityType::DishAttribute, row, Field::DishAttributes)?;
-                distinct.extend(attribute.map(|index| &self.entities[index as usize].name));
+            for link in links_of(links, row.index) {
+                if let Linked::DishAttribute(attribute) = link {
+                    self.check_type(attribute, EntityType::DishAttribute, row, Field::DishAttributes)?;
+                    distinct.extend(attribute.place().map(|place| self.name(place)));
+                }
             }
             if distinct.len() > DISH_ATTRIBUTES_MAX {
                 let (count, limit) = (distinct.len(), DISH_ATTRIBUTES_MAX);
                 return Err(InvalidUnit::TooManyDishAttributes { row, count, limit });
             }
         }
-        if connection.attribute_on_id {
+        if self.attributes_on_ids.contains(&(row.index as u32)) {
             return Err(InvalidUnit::DishAttributeOnExistingConnection { row });
         }
-        for category in &connection.categories {
-            self.check_type(*category, EntityType::DishOrCategory, row, Field::Categories)?;
+        for link in links_of(links, row.index) {
+            if let Linked::Category(category) = link {
+                self.check_type(category, EntityType::DishOrCategory, row, Field::Categories)?;
+            }
         }
         Ok(())
     }
 
+    /// What tells entities of a unit apart.
+    fn name(&self, place: usize) -> (Option<(EntityType, &str)>, Option<Uuid>) {
+        match self.block.entities[place] {
+            EntityRecord::Key(entity_type, name) => (Some((entity_type, self.block.text(name))), None),
+            EntityRecord::Id(id) => (None, Some(id)),
+        }
+    }
+
     fn check_type(&self, entity: OwnRow, expected: EntityType, row: Row, field: Field) -> Result<(), InvalidUnit> {
-        let Some(index) = entity else {
+        let Some(place) = entity.place() else {
             return Err(InvalidUnit::ForeignHandle { row, field });
         };
-        match &self.entities[index as usize].name {
-            EntityName::Key(key) if key.entity_type != expected => {
-                Err(InvalidUnit::WrongEntityType { row, field, expected, found: key.entity_type })
+        match self.block.entities[place] {
+            EntityRecord::Key(found, _) if found != expected => {
+                Err(InvalidUnit::WrongEntityType { row, field, expected, found })
             }
-            EntityName::Key(_) | EntityName::Id(_) => Ok(()),
+            EntityRecord::Key(..) | EntityRecord::Id(_) => Ok(()),
         }
+    }
+
+    fn check_mention(&self, row: Row) -> Result<(), InvalidUnit> {
+        if self.block.mentions[row.index].connection.place().is_none() {
+            return Err(InvalidUnit::MentionWithoutConnection { row });
+        }
+        let mention = self.block.mention(row.index);
+        for (text, limit, field) in [
+            (mention.source_id, SOURCE_ID_CHARS_MAX, Field::SourceId),
+            (mention.thread_id, SOURCE_ID_CHARS_MAX, Field::ThreadId),
+            (mention.source_url, URL_CHARS_MAX, Field::SourceUrl),
+            (mention.subreddit, SUBREDDIT_CHARS_MAX, Field::Subreddit),
+        ] {
+            if text.is_empty() {
+                return Err(InvalidUnit::EmptyText { row, field });
+            }
+            check_text(text, limit, row, field)?;
+        }
+        check_text(mention.content_excerpt, usize::MAX, row, Field::ContentExcerpt)?;
+        if let Some(author) = mention.author {
+            check_text(author, AUTHOR_CHARS_MAX, row, Field::Author)?;
+        }
+        check_time(mention.created_at, row, Field::CreatedAt)?;
+        check_time(mention.observed_at, row, Field::ObservedAt)?;
+        if mention.observed_at < mention.created_at {
+            return Err(InvalidUnit::ObservedBeforeCreated { row });
+        }
+        Ok(())
     }
 }
 
-fn check_mention(draft: &MentionDraft, row: Row) -> Result<(), InvalidUnit> {
-    if draft.connection.is_none() {
-        return Err(InvalidUnit::MentionWithoutConnection { row });
+/// Links in the order of their rows, which they most often are.
+fn in_order(links: &[Link]) -> Cow<'_, [Link]> {
+    if links.is_sorted_by_key(|link| link.row) {
+        return Cow::Borrowed(links);
     }
-    let mention = &draft.mention;
-    for (text, limit, field) in [
-        (&*mention.source_id, SOURCE_ID_CHARS_MAX, Field::SourceId),
-        (&*mention.thread_id, SOURCE_ID_CHARS_MAX, Field::ThreadId),
-        (&*mention.source_url, URL_CHARS_MAX, Field::SourceUrl),
-        (&*mention.subreddit, SUBREDDIT_CHARS_MAX, Field::Subreddit),
-    ] {
-        if text.is_empty() {
-            return Err(InvalidUnit::EmptyText { row, field });
-        }
-        check_text(text, limit, row, field)?;
-    }
-    check_text(&mention.content_excerpt, usize::MAX, row, Field::ContentExcerpt)?;
-    if let Some(author) = &mention.author {
-        check_text(author, AUTHOR_CHARS_MAX, row, Field::Author)?;
-    }
-    check_time(mention.created_at, row, Field::CreatedAt)?;
-    check_time(mention.observed_at, row, Field::ObservedAt)?;
-    if mention.observed_at < mention.created_at {
-        return Err(InvalidUnit::ObservedBeforeCreated { row });
-    }
-    Ok(())
+    let mut links = links.to_vec();
+    links.sort_by_key(|link| link.row);
+    Cow::Owned(links)
 }
 
 fn check_place(place: &PlaceObservation, row: Row) -> Result<(), InvalidUnit> {
@@ -273,12 +311,12 @@ mod tests {
         unit.mention(connection, mention.clone());
         let left = UNIT_BYTES_MAX - unit.bytes();
         let mut whole = unit.clone();
-        whole.mentions.last_mut().unwrap().mention.content_excerpt = "x".repeat(left);
+        whole.block.lengthen_last_mention(&"x".repeat(left));
         assert_eq!(whole.bytes(), UNIT_BYTES_MAX);
         assert!(matches!(whole.validate(1_000), Err(InvalidUnit::TextTooLong { .. })), "not for its bytes");
         for more in [1, 2] {
             let mut over = unit.clone();
-            over.mentions.last_mut().unwrap().mention.content_excerpt = "x".repeat(left + more);
+            over.block.lengthen_last_mention(&"x".repeat(left + more));
             let bytes = UNIT_BYTES_MAX + more;
             assert_eq!(over.validate(1_000), Err(InvalidUnit::TooManyBytes { bytes, limit: UNIT_BYTES_MAX }));
         }

@@ -29,7 +29,8 @@ use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_co
 use super::super::transaction::{EntityKeys, all_written, entity_by_id, entity_by_key, ids, ordinal, time, uuid_set};
 use super::sql::{self, Sql};
 use crate::batch::{
-    ConnectionWrite, Folds, KeyLookup, KeyedConnection, MergedConnection, Planned, StoredEntity, top_mention,
+    ConnectionWrite, Folds, FoundByKey, KeyLookup, KeyedConnection, MergedConnection, Planned, StoredEntity,
+    top_mention,
 };
 use crate::hash::{HashMap, HashSet};
 use crate::merge::EntityMerge;
@@ -85,12 +86,15 @@ impl MergeTransaction<'_> {
                 EntityName::Id(id) => drop(wanted_ids.insert(*id)),
             }
         }
-        let lookups: Vec<_> = (0..).zip(keys).map(|(slot, key)| KeyLookup { slot, key, with_facts: false }).collect();
+        let keys: Vec<&EntityKey> = keys.into_iter().collect();
+        let lookups: Vec<_> = (0..).zip(&keys).map(|(place, key)| KeyLookup::new(place, key, false)).collect();
         let wanted_ids: Vec<Uuid> = wanted_ids.into_iter().collect();
         let mut found = HashMap::default();
         for row in self.session.query(&statement::ENTITIES_BY_KEY, &EntityKeys::new(&lookups).parameters()).await? {
-            let lookup = &lookups[ordinal(&row)? as usize];
-            found.insert(EntityName::Key(lookup.key.clone()), entity_by_key(&row, lookup)?);
+            let place = ordinal(&row)? as usize;
+            let FoundByKey { id, merged_into, facts } = entity_by_key(&row, &lookups[place])?;
+            let key = merged_into.unwrap_or_else(|| keys[place].clone());
+            found.insert(EntityName::Key(keys[place].clone()), StoredEntity { id, key, facts });
         }
         for row in self.session.query(&statement::ENTITIES_BY_ID, &[&wanted_ids]).await? {
             found.insert(EntityName::Id(row.try_get(0)?), entity_by_id(&row)?);

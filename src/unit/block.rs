@@ -1,0 +1,277 @@
+//! The rows of a unit as one block: all texts in one buffer, rows as records of fixed size that point into it.
+//!
+//! A block is what a unit is from its first row to its outcome. Building it takes a handful of allocations, and freeing
+//! it as many, however many texts it has.
+
+use uuid::Uuid;
+
+use crate::record::{EntityType, Mention, MentionRef, SourceType, Table, Timestamp, truncate};
+
+/// A text of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// An entity of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntityRecord {
+    Key(EntityType, Span),
+    Id(Uuid),
+}
+
+/// A connection of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionRecord {
+    pub(crate) name: ConnectionRecordName,
+    pub(crate) is_menu_item: bool,
+}
+
+/// How a connection is named; its dish attributes are [`Link`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionRecordName {
+    Key { restaurant: OwnRow, dish: OwnRow },
+    Id(Uuid),
+}
+
+/// A mention of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MentionRecord {
+    pub(crate) connection: OwnRow,
+    source_type: SourceType,
+    source_id: Span,
+    thread_id: Span,
+    source_url: Span,
+    subreddit: Span,
+    content_excerpt: Span,
+    author: Option<Span>,
+    upvotes: i32,
+    created_at: Timestamp,
+    observed_at: Timestamp,
+}
+
+/// The place of a row among those of its table in the block; nothing for a handle of another unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OwnRow(u32);
+
+impl OwnRow {
+    const FOREIGN: u32 = u32::MAX;
+
+    pub(super) fn new(place: Option<u32>) -> Self {
+        Self(place.unwrap_or(Self::FOREIGN))
+    }
+
+    /// The row's place, if it is the unit's own.
+    pub(crate) fn place(self) -> Option<usize> {
+        (self.0 != Self::FOREIGN).then_some(self.0 as usize)
+    }
+
+    /// The row's place.
+    ///
+    /// # Panics
+    /// When the handle is of another unit, which validation excludes.
+    pub(crate) fn own(self) -> usize {
+        self.place().expect("validated: no handle of another unit")
+    }
+}
+
+/// Something that belongs to a row, of which it may have any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) row: u32,
+    pub(crate) what: Linked,
+}
+
+/// What belongs to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linked {
+    /// To an entity.
+    Alias(Span),
+    /// To a restaurant.
+    RestaurantAttribute(OwnRow),
+    /// To a connection that is named by its key.
+    DishAttribute(OwnRow),
+    /// To a connection.
+    Category(OwnRow),
+}
+
+impl Linked {
+    /// The table of the row that it belongs to.
+    pub(super) const fn table(self) -> Table {
+        match self {
+            Self::Alias(_) | Self::RestaurantAttribute(_) => Table::Entities,
+            Self::DishAttribute(_) | Self::Category(_) => Table::Connections,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Block {
+    text: String,
+    pub(crate) entities: Vec<EntityRecord>,
+    pub(crate) connections: Vec<ConnectionRecord>,
+    pub(crate) mentions: Vec<MentionRecord>,
+    /// What belongs to entities. Most often in the order of the rows; always once the unit is prepared.
+    pub(super) entity_links: Vec<Link>,
+    /// What belongs to connections.
+    pub(super) connection_links: Vec<Link>,
+    /// Bytes of texts that found no room: more than any valid unit has.
+    lost_bytes: usize,
+}
+
+impl Block {
+    /// Puts a text into the buffer.
+    pub(super) fn push_text(&mut self, text: &str) -> Span {
+        let start = self.text.len();
+        if u32::try_from(start + text.len()).is_err() {
+            self.lost_bytes += text.len();
+            return Span { start: 0, end: 0 };
+        }
+        if start == 0 {
+            // Most units have less.
+            self.text.reserve_exact(text.len().max(384));
+        }
+        self.text.push_str(text);
+        Span { start: start as u32, end: self.text.len() as u32 }
+    }
+
+    pub(super) fn push_mention(&mut self, connection: OwnRow, mention: &Mention) {
+        let source_id = self.push_text(&mention.source_id);
+        // A post is its own thread.
+        let thread_id =
+            if mention.thread_id == mention.source_id { source_id } else { self.push_text(&mention.thread_id) };
+        let record = MentionRecord {
+            connection,
+            source_type: mention.source_type,
+            source_id,
+            thread_id,
+            source_url: self.push_text(&mention.source_url),
+            subreddit: self.push_text(&mention.subreddit),
+            content_excerpt: self.push_text(&mention.content_excerpt),
+            author: mention.author.as_deref().map(|author| self.push_text(author)),
+            upvotes: mention.upvotes,
+            created_at: truncate(mention.created_at),
+            observed_at: truncate(mention.observed_at),
+        };
+        self.mentions.push(record);
+    }
+
+    #[cfg(test)]
+    pub(super) fn lengthen_last_mention(&mut self, excerpt: &str) {
+        let excerpt = self.push_text(excerpt);
+        self.mentions.last_mut().expect("there is one").content_excerpt = excerpt;
+    }
+
+    pub(crate) fn text(&self, span: Span) -> &str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
+    /// All texts, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text.len() + self.lost_bytes
+    }
+
+    pub(crate) fn mention(&self, place: usize) -> MentionRef<'_> {
+        let record = &self.mentions[place];
+        MentionRef {
+            source_type: record.source_type,
+            source_id: self.text(record.source_id),
+            thread_id: self.text(record.thread_id),
+            source_url: self.text(record.source_url),
+            subreddit: self.text(record.subreddit),
+            content_excerpt: self.text(record.content_excerpt),
+            author: record.author.map(|author| self.text(author)),
+            upvotes: record.upvotes,
+            created_at: record.created_at,
+            observed_at: record.observed_at,
+        }
+    }
+
+    /// Number of rows of a table.
+    pub(crate) fn rows_of(&self, table: Table) -> usize {
+        match table {
+            Table::Entities => self.entities.len(),
+            Table::Connections => self.connections.len(),
+            Table::Mentions => self.mentions.len(),
+        }
+    }
+
+    /// Number of rows of all tables.
+    pub(crate) fn rows(&self) -> usize {
+        self.entities.len() + self.connections.len() + self.mentions.len()
+    }
+
+    pub(super) const fn links_mut(&mut self, table: Table) -> &mut Vec<Link> {
+        match table {
+            Table::Entities => &mut self.entity_links,
+            Table::Connections | Table::Mentions => &mut self.connection_links,
+        }
+    }
+
+    /// Puts what belongs to a row together, aliases in their order. What is said twice stays once.
+    pub(super) fn sort_links(&mut self) {
+        let text = &self.text;
+        let order = |link: &Link| {
+            let (kind, place, alias) = match link.what {
+                Linked::Alias(span) => (0, 0, &text[span.start as usize..span.end as usize]),
+                Linked::RestaurantAttribute(OwnRow(place)) => (1, place, ""),
+                Linked::DishAttribute(OwnRow(place)) => (2, place, ""),
+                Linked::Category(OwnRow(place)) => (3, place, ""),
+            };
+            (link.row, kind, place, alias)
+        };
+        for links in [&mut self.entity_links, &mut self.connection_links] {
+            links.sort_unstable_by(|left, right| order(left).cmp(&order(right)));
+            links.dedup_by(|left, right| order(left) == order(right));
+        }
+    }
+
+    /// What belongs to a row, once links are sorted.
+    pub(crate) fn links_of(&self, table: Table, row: usize) -> impl Iterator<Item = Linked> {
+        let links = match table {
+            Table::Entities => &self.entity_links,
+            Table::Connections | Table::Mentions => &self.connection_links,
+        };
+        links_of(links, row)
+    }
+
+    /// Aliases of an entity, ascending.
+    pub(crate) fn aliases_of(&self, entity: usize) -> impl Iterator<Item = &str> {
+        self.links_of(Table::Entities, entity).filter_map(|link| match link {
+            Linked::Alias(span) => Some(self.text(span)),
+            _ => None,
+        })
+    }
+
+    /// Places of the attributes of an entity.
+    pub(crate) fn attributes_of(&self, entity: usize) -> impl Iterator<Item = usize> {
+        self.links_of(Table::Entities, entity).filter_map(|link| match link {
+            Linked::RestaurantAttribute(place) => Some(place.own()),
+            _ => None,
+        })
+    }
+
+    /// Places of the dish attributes of a connection.
+    pub(crate) fn dish_attributes_of(&self, connection: usize) -> impl Iterator<Item = usize> {
+        self.links_of(Table::Connections, connection).filter_map(|link| match link {
+            Linked::DishAttribute(place) => Some(place.own()),
+            _ => None,
+        })
+    }
+
+    /// Places of the categories of a connection.
+    pub(crate) fn categories_of(&self, connection: usize) -> impl Iterator<Item = usize> {
+        self.links_of(Table::Connections, connection).filter_map(|link| match link {
+            Linked::Category(place) => Some(place.own()),
+            _ => None,
+        })
+    }
+}
+
+/// What belongs to a row, of links in the order of their rows.
+pub(super) fn links_of(links: &[Link], row: usize) -> impl Iterator<Item = Linked> {
+    let start = links.partition_point(|link| (link.row as usize) < row);
+    links[start..].iter().take_while(move |link| link.row as usize == row).map(|link| link.what)
+}
