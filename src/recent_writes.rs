@@ -21,10 +21,10 @@ struct Generations {
 }
 
 impl RecentWrites {
-    /// For each of the hashes whether it is expected.
-    pub(crate) fn expects(&self, keys: impl Iterator<Item = u64>) -> Vec<bool> {
+    /// Tells which of these are not expected.
+    pub(crate) fn unexpected<K>(&self, keys: impl Iterator<Item = K>, hash: impl Fn(&K) -> u64, tell: impl FnMut(K)) {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.map(|hash| generations.contains(hash)).collect()
+        keys.filter(|key| !generations.contains(hash(key))).for_each(tell);
     }
 
     /// Expects these from now on. For committed ones.
@@ -49,16 +49,22 @@ impl Generations {
 mod tests {
     use super::*;
 
+    fn expected_of(recent: &RecentWrites, keys: std::ops::Range<u64>) -> Vec<bool> {
+        let mut expected = vec![true; keys.clone().count()];
+        recent.unexpected(keys, |key| *key, |key| expected[key as usize] = false);
+        expected
+    }
+
     #[test]
     fn the_latest_are_expected_and_the_number_is_bounded() {
         let recent = RecentWrites::default();
         let keys = || 0..3 * GENERATION as u64;
         recent.remember(0..10);
-        let expected = recent.expects(0..20);
+        let expected = expected_of(&recent, 0..20);
         assert_eq!(expected.iter().filter(|expected| **expected).count(), 10);
         assert!(expected[..10].iter().all(|expected| *expected));
         recent.remember(keys().skip(10));
-        let expected = recent.expects(keys());
+        let expected = expected_of(&recent, keys());
         assert!(expected[2 * GENERATION..].iter().all(|expected| *expected), "the latest");
         assert!(expected.iter().filter(|expected| **expected).count() <= 2 * GENERATION);
         assert!(!expected[0]);

@@ -7,7 +7,8 @@
 //! 1. Building the units, with criterion: what the caller pays.
 //! 2. The whole engine with tables that keep nothing (`Engine::start_blackhole`), with criterion on CPU time in place of
 //!    the clock: actors, admission, receipts, plans and encoding.
-//! 3. The whole engine with a server of its own: what the kernel counts for this process, less what
+//! 3. The same, counting allocations.
+//! 4. The whole engine with a server of its own: what the kernel counts for this process, less what
 //!    building the units takes, which is the caller's.
 //!
 //! The workload is that of the bench `throughput`. Nothing here asserts a time.
@@ -30,6 +31,7 @@ mod rows;
 #[path = "../throughput/workload.rs"]
 mod workload;
 
+mod allocations;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -37,14 +39,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use criterion::Criterion;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use contestant::Result;
 use workload::Workload;
-
-/// As in the bench `throughput`, so that the benches speak of one program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures the CPU time of the engine for each mention.
 #[derive(Debug, Parser)]
@@ -95,12 +93,24 @@ fn main() -> Result<()> {
     let run = Workload::generate(RUN, process::now());
     process::measure_without_database(&mut criterion, &runtime, &run)?;
 
-    let mut results = serde_json::Map::new();
+    let (mut results, mut counts) = (serde_json::Map::new(), serde_json::Map::new());
     println!("\nµs a mention (median)");
     for name in [process::BUILD, process::BLACKHOLE] {
         let micros = median_nanos(directory.path(), name)? / 1e3 / RUN as f64;
         println!("{micros:>8.2}  {name}");
         results.insert(name.to_owned(), micros.into());
+    }
+    println!("\nallocations and bytes a unit, from building to outcome, and of it building");
+    for mentions in [1, 10, 100] {
+        let [building, whole] = allocations::measure(&runtime, &run, mentions)?;
+        println!(
+            "{:>8.1} {:>8.0}  unit of {mentions} mentions ({:.1} and {:.0} for building it)",
+            whole.allocations, whole.bytes, building.allocations, building.bytes,
+        );
+        if mentions == 1 {
+            counts.insert("allocations_per_unit".to_owned(), whole.allocations.into());
+            counts.insert("allocated_bytes_per_unit".to_owned(), whole.bytes.into());
+        }
     }
     if !arguments.no_server {
         let whole = runtime.block_on(process::measure_with_server(rounds, mentions))?;
@@ -108,7 +118,8 @@ fn main() -> Result<()> {
         results.insert("with a server".to_owned(), whole.json());
     }
     if let Some(file) = &arguments.json {
-        std::fs::write(file, format!("{:#}\n", json!({ "us_per_mention": Value::Object(results) })))?;
+        counts.insert("us_per_mention".to_owned(), Value::Object(results));
+        std::fs::write(file, format!("{:#}\n", Value::Object(counts)))?;
     }
     Ok(())
 }

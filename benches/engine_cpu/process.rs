@@ -22,7 +22,7 @@ const THREADS: [&str; 3] = [cpu::PRODUCERS, "graphsink", "graphsink-sql"];
 /// Tasks that submit.
 const PRODUCERS: usize = 4;
 /// Longer than anything takes.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// In microseconds, as PostgreSQL stores it.
 pub(crate) fn now() -> Timestamp {
@@ -68,7 +68,7 @@ pub(crate) fn measure_without_database(
     Ok(())
 }
 
-async fn submit_all(engine: &Engine, units: Vec<UnitOfWork>) -> Result<()> {
+pub(crate) async fn submit_all(engine: &Engine, units: Vec<UnitOfWork>) -> Result<()> {
     let mut parts: Vec<Vec<UnitOfWork>> = (0..PRODUCERS).map(|_| Vec::new()).collect();
     for (number, unit) in units.into_iter().enumerate() {
         parts[number % PRODUCERS].push(unit);

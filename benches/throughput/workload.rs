@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ::graphsink::{Mention, SourceType, Timestamp, UnitOfWork};
+use ::graphsink::{EntityBuilder, Mention, SourceType, Timestamp, UnitOfWork};
 use chrono::TimeDelta;
 
 /// Any number; another one gives another workload of the same shape.
@@ -54,27 +54,31 @@ impl Record {
     /// What a caller of the engine builds.
     pub(crate) fn unit(&self) -> UnitOfWork {
         let mut unit = UnitOfWork::new();
-        let attributes: Vec<_> = self
-            .restaurant_attributes
-            .iter()
-            .map(|name| unit.restaurant_attribute(Arc::clone(name)).handle())
-            .collect();
-        let mut restaurant = unit.restaurant(Arc::clone(&self.restaurant));
+        self.add_to(&mut unit);
+        unit
+    }
+
+    /// Adds the rows of this record to a unit.
+    #[allow(dead_code, reason = "for other benches")]
+    pub(crate) fn add_to(&self, unit: &mut UnitOfWork) {
+        let attributes: Vec<_> =
+            self.restaurant_attributes.iter().map(|name| unit.restaurant_attribute(name).handle()).collect();
+        let mut restaurant = unit.restaurant(&self.restaurant);
         if let Some(alias) = &self.alias {
-            restaurant = restaurant.alias(Arc::clone(alias));
+            restaurant = restaurant.alias(alias);
         }
         for attribute in attributes {
             restaurant = restaurant.attribute(attribute);
         }
         let restaurant = restaurant.handle();
         let dish = self.dish.as_ref().map(|name| {
-            let dish = unit.dish(Arc::clone(name));
-            self.dish_alias.iter().fold(dish, |dish, alias| dish.alias(Arc::clone(alias))).handle()
+            let dish = unit.dish(name);
+            self.dish_alias.iter().fold(dish, EntityBuilder::alias).handle()
         });
         let dish_attributes: Vec<_> =
-            self.dish_attributes.iter().map(|name| unit.dish_attribute(Arc::clone(name)).handle()).collect();
-        let categories: Vec<_> = self.categories.iter().map(|name| unit.dish(Arc::clone(name)).handle()).collect();
-        let Some(dish) = dish else { return unit };
+            self.dish_attributes.iter().map(|name| unit.dish_attribute(name).handle()).collect();
+        let categories: Vec<_> = self.categories.iter().map(|name| unit.dish(name).handle()).collect();
+        let Some(dish) = dish else { return };
         let mut connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
         for attribute in dish_attributes {
             connection = connection.dish_attribute(attribute);
@@ -83,8 +87,7 @@ impl Record {
             connection = connection.category(category);
         }
         let connection = connection.handle();
-        unit.mention(connection, self.mention.clone());
-        unit
+        unit.mention(connection, &self.mention);
     }
 }
 

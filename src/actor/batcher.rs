@@ -36,10 +36,13 @@ impl<B: TableBatch> Actor for Batcher<B> {
 impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
     type Result = ();
 
-    fn handle(&mut self, Absorb { epoch, unit }: Absorb, _: &mut Context<Self>) {
-        failpoint("batcher::absorb");
-        self.batches.entry(epoch).or_default().absorb_unit(&unit);
-        failpoint("batcher::absorbed");
+    fn handle(&mut self, Absorb { epoch, units }: Absorb, _: &mut Context<Self>) {
+        let batch = self.batches.entry(epoch).or_default();
+        for unit in units.iter() {
+            failpoint("batcher::absorb");
+            batch.absorb_unit(unit);
+            failpoint("batcher::absorbed");
+        }
     }
 }
 

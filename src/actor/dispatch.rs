@@ -82,6 +82,8 @@ pub(super) struct Dispatch {
     routing: Routing,
     /// Units whose keys are under way in several lanes, oldest first, and some that were routed since.
     held: VecDeque<Arc<Submission>>,
+    /// Room for a unit's keys, kept from one unit to the next.
+    keys: Vec<u64>,
 }
 
 impl Dispatch {
@@ -99,16 +101,19 @@ impl Dispatch {
             sealed: BTreeMap::new(),
             routing: Routing::new(lanes),
             held: VecDeque::new(),
+            keys: Vec::new(),
         }
     }
 
-    /// A unit arrived.
-    pub(super) fn submit(&mut self, submission: Arc<Submission>, workers: &impl Workers) {
-        // Routed already: by `start_over`, when the message waited for a new supervisor.
-        if submission.epoch() == 0 {
-            self.route_or_hold(submission, true, workers);
-            self.seal_where_free(workers);
+    /// Units arrived.
+    pub(super) fn submit(&mut self, arrived: impl IntoIterator<Item = Arc<Submission>>, workers: &impl Workers) {
+        for submission in arrived {
+            // Routed already: by `start_over` or the sweep, which look for all that no epoch has.
+            if submission.epoch() == 0 {
+                self.route_or_hold(submission, true, workers);
+            }
         }
+        self.seal_where_free(workers);
     }
 
     /// Everything that is here goes on, whether or not a lane is free.
@@ -162,8 +167,15 @@ impl Dispatch {
 
     /// Sends a unit on its way; or holds it, if it `may_wait`, where it would meet others in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
-        let keys = self.keys(&submission.unit);
-        let lane = match self.routing.lane_choice(&keys) {
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.clear();
+        self.collect_keys(&submission.unit, &mut keys);
+        self.route_or_hold_by(&keys, submission, may_wait, workers);
+        self.keys = keys;
+    }
+
+    fn route_or_hold_by(&mut self, keys: &[u64], submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
+        let lane = match self.routing.lane_choice(keys) {
             LaneChoice::Any => self.emptiest_lane(),
             LaneChoice::Several(_) if may_wait => {
                 tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
@@ -186,15 +198,13 @@ impl Dispatch {
     }
 
     /// What a unit may meet others on.
-    fn keys(&self, unit: &Unit) -> Vec<u64> {
+    fn collect_keys(&self, unit: &Unit, keys: &mut Vec<u64>) {
         if !self.routing.is_choice() {
-            return Vec::new();
+            return;
         }
-        let known = self.recent_writes.expects(unit.fact_hashes().map(|hash| hash.fact));
-        let news = unit.fact_hashes().zip(known).filter(|(_, known)| !known).map(|(hash, _)| hash.entity);
-        let mut keys: Vec<u64> = std::iter::once(unit.affinity()).chain(news).collect();
+        keys.push(unit.affinity());
+        self.recent_writes.unexpected(unit.fact_hashes(), |hash| hash.fact, |news| keys.push(news.entity));
         keys.dedup();
-        keys
     }
 
     fn emptiest_lane(&self) -> usize {
@@ -202,7 +212,7 @@ impl Dispatch {
     }
 
     /// Routes a unit to a lane and its rows to the batchers.
-    fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: Vec<u64>, workers: &impl Workers) {
+    fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: &[u64], workers: &impl Workers) {
         let rows = submission.unit.rows();
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
@@ -215,8 +225,8 @@ impl Dispatch {
             keys: Vec::new(),
             rows: 0,
         });
-        self.routing.enter(lane, &keys);
-        open.keys.extend(keys);
+        self.routing.enter(lane, keys);
+        open.keys.extend_from_slice(keys);
         failpoint("supervisor::route");
         workers.absorb(open.epoch, &submission.unit);
         open.rows += rows;

@@ -11,10 +11,10 @@ use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::in_flight::{EpochId, Submission};
 use crate::unit::Unit;
 
-/// Handle -> Supervisor: a unit was accepted.
+/// Handle -> Supervisor: units were accepted, and wait in [`Arrivals`](super::Arrivals).
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Submit(pub(crate) Arc<Submission>);
+pub(crate) struct Arrived;
 
 /// Handle -> Supervisor: seal what is open, whether or not a lane is free.
 #[derive(Message)]
@@ -31,12 +31,12 @@ pub(crate) struct Panic(pub(crate) ActorKind);
 #[rtype(result = "()")]
 pub(crate) struct Beat(pub(crate) Arc<Pulse>);
 
-/// Supervisor -> batchers: a unit of an epoch.
+/// Supervisor -> batchers: the next units of an epoch.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub(crate) struct Absorb {
     pub(crate) epoch: EpochId,
-    pub(crate) unit: Arc<Unit>,
+    pub(crate) units: Arc<Vec<Arc<Unit>>>,
 }
 
 /// Supervisor -> batchers: no more units of this epoch will come; send its batch.

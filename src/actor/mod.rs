@@ -1,7 +1,7 @@
 //! Who does what when: thin actors around the pure core.
 //!
 //! ```text
-//!   handle ──Submit──▶ Supervisor ──Absorb──▶ EntityBatcher ─────┐
+//!   handle ─Arrived──▶ Supervisor ──Absorb──▶ EntityBatcher ─────┐
 //!                          │ ───────Absorb──▶ ConnectionBatcher ─┤ BatchReady
 //!                          │ ───────Absorb──▶ MentionBatcher ────┤
 //!                          │ ───────Seal────▶ (each of them)     ▼
@@ -30,6 +30,7 @@
 //!   actor that dies loses only work, and the supervisor routes the unclaimed units again, under
 //!   new epoch numbers; what is left of the old ones is discarded.
 
+mod arrivals;
 mod batcher;
 mod commit_task;
 mod coordinator;
@@ -40,7 +41,8 @@ mod routing;
 mod shared;
 mod supervisor;
 
-pub(crate) use message::{Flush, Panic, Submit};
+pub(crate) use arrivals::Arrivals;
+pub(crate) use message::{Arrived, Flush, Panic};
 pub(crate) use pulse::Pulse;
 pub(crate) use shared::Shared;
 pub(crate) use supervisor::Supervisor;

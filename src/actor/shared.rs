@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::ActorKind;
+use super::arrivals::Arrivals;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
 use crate::in_flight::InFlight;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) destination: Destination,
     /// Who hears of commits.
     pub(crate) listeners: CommitListeners,
+    /// Accepted units on their way to the supervisor.
+    pub(crate) arrivals: Arrivals,
     /// What committed units said of entities lately: no transaction is likely to write that.
     pub(crate) recent_writes: Arc<RecentWrites>,
     /// Merges of entities take turns; true when there are to be no more.

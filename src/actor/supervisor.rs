@@ -1,5 +1,7 @@
 //! The root of the actors: tells its children what is dispatched to them, and keeps them alive.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::dispatch::{Dispatch, Workers};
 use super::message::{
-    Absorb, Beat, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal, Submit,
+    Absorb, Arrived, Beat, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal,
 };
 use super::pulse::Pulse;
 use super::shared::Shared;
@@ -23,6 +25,8 @@ use crate::unit::Unit;
 const SWEEP: Duration = Duration::from_millis(500);
 
 struct Children {
+    /// Units of each epoch of which the batchers were not told yet.
+    absorbed: RefCell<BTreeMap<EpochId, Vec<Arc<Unit>>>>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
     mentions: Addr<MentionBatcher>,
@@ -30,6 +34,21 @@ struct Children {
 }
 
 impl Children {
+    /// Tells the batchers of the units that were routed.
+    fn send_absorbed(&self) {
+        for (epoch, units) in self.absorbed.take() {
+            self.send_units(epoch, units);
+        }
+    }
+
+    fn send_units(&self, epoch: EpochId, units: Vec<Arc<Unit>>) {
+        let absorb = Absorb { epoch, units: Arc::new(units) };
+        self.entities.do_send(absorb.clone());
+        failpoint("supervisor::absorb");
+        self.connections.do_send(absorb.clone());
+        self.mentions.do_send(absorb);
+    }
+
     /// Gives a sign of life, and asks the children for theirs.
     fn beat(&self, pulse: &Arc<Pulse>) {
         pulse.beat(ActorKind::Supervisor);
@@ -42,14 +61,14 @@ impl Children {
 
 impl Workers for Children {
     fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
-        let absorb = Absorb { epoch, unit: Arc::clone(unit) };
-        self.entities.do_send(absorb.clone());
-        failpoint("supervisor::absorb");
-        self.connections.do_send(absorb.clone());
-        self.mentions.do_send(absorb);
+        self.absorbed.borrow_mut().entry(epoch).or_default().push(Arc::clone(unit));
     }
 
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>) {
+        let units = self.absorbed.borrow_mut().remove(&epoch);
+        if let Some(units) = units {
+            self.send_units(epoch, units);
+        }
         let seal = Seal { epoch, to: self.coordinator.clone() };
         self.entities.do_send(seal.clone());
         failpoint("supervisor::seal");
@@ -60,6 +79,7 @@ impl Workers for Children {
     }
 
     fn discard(&self, below: EpochId) {
+        self.absorbed.take();
         self.entities.do_send(Discard { below });
         self.connections.do_send(Discard { below });
         self.mentions.do_send(Discard { below });
@@ -108,6 +128,7 @@ impl Supervisor {
     fn dispatch(&mut self, what: impl FnOnce(&mut Dispatch, &Children)) {
         if let Some(children) = &self.children {
             what(&mut self.dispatch, children);
+            children.send_absorbed();
         }
     }
 
@@ -126,22 +147,28 @@ impl Actor for Supervisor {
         let connections = Batcher::new(self.watch(ActorKind::ConnectionBatcher, context)).start();
         let mentions = Batcher::new(self.watch(ActorKind::MentionBatcher, context)).start();
         let coordinator = self.start_coordinator(context);
-        self.children = Some(Children { entities, connections, mentions, coordinator });
+        let absorbed = RefCell::default();
+        self.children = Some(Children { absorbed, entities, connections, mentions, coordinator });
+        // All of them are among those that no epoch has.
+        self.shared.arrivals.take();
         // What a supervisor before this one left behind, and what was on its way to it.
         self.dispatch(Dispatch::start_over);
         self.beat();
         context.run_interval(SWEEP, |supervisor, _| {
             supervisor.beat();
+            // Whose message went to a supervisor that was gone: all of them are among those that no epoch has.
+            supervisor.shared.arrivals.take();
             supervisor.dispatch(Dispatch::sweep);
         });
     }
 }
 
-impl Handler<Submit> for Supervisor {
+impl Handler<Arrived> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Submit(submission): Submit, _: &mut Context<Self>) {
-        self.dispatch(|dispatch, children| dispatch.submit(submission, children));
+    fn handle(&mut self, Arrived: Arrived, _: &mut Context<Self>) {
+        let arrived = self.shared.arrivals.take();
+        self.dispatch(|dispatch, children| dispatch.submit(arrived, children));
     }
 }
 

@@ -18,7 +18,7 @@ use futures::channel::oneshot;
 use tokio::sync::TryAcquireError;
 use uuid::Uuid;
 
-use crate::actor::{ActorKind, Flush, Panic, Shared, Submit, Supervisor};
+use crate::actor::{ActorKind, Arrived, Flush, Panic, Shared, Supervisor};
 use crate::config::Config;
 use crate::error::{StartError, SubmitError};
 use crate::in_flight::Room;
@@ -246,9 +246,11 @@ impl Engine {
         let accepted = self.inner.shared.in_flight.accept(unit, room);
         let (submission, outcome) = accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
         let receipt = Receipt::new(submission.number, outcome);
-        // To a supervisor that just died the message is lost, not the unit: its successor looks
-        // for units that no epoch has.
-        self.inner.supervisor().do_send(Submit(submission));
+        if self.inner.shared.arrivals.push(submission) {
+            // To a supervisor that just died the message is lost, not the units: its successor looks
+            // for those that no epoch has.
+            self.inner.supervisor().do_send(Arrived);
+        }
         Ok(receipt)
     }
 

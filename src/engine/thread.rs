@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
 use super::SupervisorAddress;
-use crate::actor::{ActorKind, Flush, Pulse, Shared, Supervisor};
+use crate::actor::{ActorKind, Arrivals, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
@@ -119,6 +119,7 @@ async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handl
         store,
         destination,
         listeners: CommitListeners::default(),
+        arrivals: Arrivals::default(),
         recent_writes: Arc::default(),
         merging: Arc::default(),
         runtime,

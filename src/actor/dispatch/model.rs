@@ -248,7 +248,7 @@ impl World {
 
     fn step_supervisor(&mut self) {
         match self.inbox.pop_front() {
-            Some(ToSupervisor::Submit(submission)) => self.dispatch.submit(submission, &self.children),
+            Some(ToSupervisor::Submit(submission)) => self.dispatch.submit([submission], &self.children),
             Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, &self.children),
             Some(ToSupervisor::Stopped(child)) => {
                 self.children.replace(child, &self.in_flight);
