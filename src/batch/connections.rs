@@ -43,6 +43,8 @@ struct ConnectionNode {
     mentions: Range<u32>,
     /// It was named by an id that the database knew, so it must not be inserted.
     must_exist: bool,
+    /// One of its entities was inserted by this very transaction, so it is not there.
+    is_new: bool,
     stored: Option<Box<StoredConnection>>,
     disposition: Disposition,
 }
@@ -55,6 +57,7 @@ impl ConnectionNode {
             said: ConnectionFacts { categories: SortedSet::new(), is_menu_item: false },
             mentions: 0..0,
             must_exist: false,
+            is_new: false,
             stored: None,
             disposition: Disposition::Inserted,
         }
@@ -169,9 +172,10 @@ impl<'e> UnlockedConnections<'e> {
         Self(nodes)
     }
 
-    /// The keys to lock, in lock order.
-    pub(super) fn keys(&self) -> Vec<&ConnectionKey<Uuid>> {
-        self.0.connections.iter().map(|node| &node.key).collect()
+    /// The keys to lock, in lock order, with their places: of all that may be there.
+    pub(super) fn keys(&self) -> Vec<(u32, &ConnectionKey<Uuid>)> {
+        let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| !node.is_new);
+        nodes.map(|(place, node)| (place, &node.key)).collect()
     }
 
     /// Takes in those that are there, as they stand under lock. An error if one that must be there is not.
@@ -390,17 +394,21 @@ impl<'e> Nodes<'e> {
         for RowRef { unit, row } in epoch.connections.firsts() {
             let block = &epoch.units()[*unit as usize].block;
             let id_of = |entity| entities.id_of(*unit, entity);
+            let mut is_new = false;
             let (key, known) = match block.connections[*row as usize].name {
                 ConnectionRecordName::Key { restaurant, dish } => {
+                    let (restaurant, dish) = (restaurant.own(), dish.own());
+                    let mut attributes = block.dish_attributes_of(*row as usize);
+                    is_new =
+                        [restaurant, dish].into_iter().chain(&mut attributes).any(|own| entities.is_new(*unit, own));
                     let dish_attributes = block.dish_attributes_of(*row as usize).map(id_of).collect();
-                    let (restaurant, dish) = (id_of(restaurant.own()), id_of(dish.own()));
-                    (ConnectionKey { restaurant, dish, dish_attributes }, None)
+                    (ConnectionKey { restaurant: id_of(restaurant), dish: id_of(dish), dish_attributes }, None)
                 }
                 ConnectionRecordName::Id(id) => (keys_by_id[&id].clone(), Some(id)),
             };
             let next = nodes.connections.len() as u32;
             let node = *node_of_key.entry(key).or_insert_with_key(|key| {
-                nodes.connections.push(ConnectionNode::new(key.clone()));
+                nodes.connections.push(ConnectionNode { is_new, ..ConnectionNode::new(key.clone()) });
                 next
             });
             if let Some(id) = known {

@@ -166,6 +166,11 @@ impl LockedEntities<'_> {
         self.0.id_of(unit, entity)
     }
 
+    /// Whether an entity of a unit was inserted by this very transaction: no row of another can refer to it.
+    pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
+        !self.0.node(unit, entity).exists
+    }
+
     /// What became of each slot.
     pub(super) fn committed(&self) -> Vec<CommittedRow> {
         let rows = self.0.node_of_slot.iter().map(|node| {
@@ -264,8 +269,12 @@ impl<'e> Plan<'e> {
         }
     }
 
+    fn node(&self, unit: u32, entity: usize) -> &Node<'e> {
+        &self.nodes[self.node_of_slot[self.epoch.entity_slot(unit, entity)] as usize]
+    }
+
     fn id_of(&self, unit: u32, entity: usize) -> Uuid {
-        self.nodes[self.node_of_slot[self.epoch.entity_slot(unit, entity)] as usize].id
+        self.node(unit, entity).id
     }
 
     /// The row as it must become: what is stored joined with what is said.

@@ -315,18 +315,18 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn lock_connections(
         &self,
-        keys: &[&ConnectionKey<Uuid>],
+        keys: &[(u32, &ConnectionKey<Uuid>)],
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, MemoryError> {
-        assert!(keys.is_sorted_by(|left, right| left < right), "locks are taken in the order of the keys");
+        assert!(keys.is_sorted_by(|left, right| left.1 < right.1), "locks are taken in the order of the keys");
         let again = self.calls.borrow().iter().any(|(statement, _)| *statement == "lock_connections");
         assert_eq!(again, round == LockRound::Again);
         assert_eq!(self.rows_of("update_connections"), 0, "no connection is locked after one was changed");
         self.called("lock_connections", keys.len());
         let mut tables = self.tables.borrow_mut();
-        let stored = (0_u32..).zip(keys).filter_map(|(place, key)| {
-            let (id, facts, metrics) = tables.connections.get(key)?.clone();
-            Some((place, StoredConnection { id, facts, metrics }))
+        let stored = keys.iter().filter_map(|(place, key)| {
+            let (id, facts, metrics) = tables.connections.get(*key)?.clone();
+            Some((*place, StoredConnection { id, facts, metrics }))
         });
         let stored = stored.collect();
         if let Some(race) = self.late_race.take() {
@@ -766,17 +766,45 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
             mentioned(unit, name, "ours");
         }
     });
-    let mut alone = Tables::default();
+    // Of an entity that is new no other writer can insert a connection.
+    let mut known = Tables::default();
+    let entities = epoch(|unit| {
+        unit.restaurant("b");
+        unit.dish("d");
+    });
+    known.write(&entities, nobody).unwrap();
+    let mut alone = known.clone();
     of_others(&mut alone);
     alone.write(&own, nobody).unwrap();
 
-    let memory = transaction(&Tables::default(), nobody);
+    let memory = transaction(&known, nobody);
     memory.late_race.replace(Some(of_others));
     memory.write(&own).unwrap();
     assert_eq!(memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count(), 2);
     let tables = memory.tables.into_inner();
     tables.check_figures();
     assert_eq!(tables.natural(), alone.natural());
+}
+
+#[test]
+fn connections_of_entities_that_are_new_are_not_looked_for() {
+    let mut tables = Tables::default();
+    tables.write(&epoch(|unit| mentioned(unit, "known", "1")), nobody).unwrap();
+    let both = epoch(|unit| {
+        for restaurant in ["known", "new"] {
+            mentioned(unit, restaurant, "2");
+        }
+    });
+    let memory = transaction(&tables, nobody);
+    memory.write(&both).unwrap();
+    assert_eq!((memory.rows_of("lock_connections"), memory.rows_of("insert_connections")), (1, 1));
+    // Another writer inserts the restaurant first, and the connection with it.
+    let memory = transaction(&tables, |tables| {
+        tables.write(&epoch(|unit| mentioned(unit, "new", "3")), nobody).unwrap();
+    });
+    memory.write(&both).unwrap();
+    assert_eq!((memory.rows_of("lock_connections"), memory.rows_of("insert_connections")), (2, 0));
+    memory.tables.borrow().check_figures();
 }
 
 fn mentioned(unit: &mut UnitOfWork, restaurant: &str, mention: &str) {

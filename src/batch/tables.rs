@@ -38,10 +38,10 @@ pub(crate) trait GraphTables {
 
     async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), Self::Error>;
 
-    /// Locks and reads those of these connections that are there, by their place among `keys`.
+    /// Locks and reads those of these connections that are there, by the places that are given with their keys.
     async fn lock_connections(
         &self,
-        keys: &[&ConnectionKey<Uuid>],
+        keys: &[(u32, &ConnectionKey<Uuid>)],
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, Self::Error>;
 

@@ -81,7 +81,7 @@ impl GraphTables for Blackhole {
 
     async fn lock_connections(
         &self,
-        _: &[&ConnectionKey<Uuid>],
+        _: &[(u32, &ConnectionKey<Uuid>)],
         _: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, StoreError> {
         Ok(Vec::new())

@@ -126,7 +126,7 @@ impl GraphTables for Transaction<'_> {
 
     async fn lock_connections(
         &self,
-        keys: &[&ConnectionKey<Uuid>],
+        keys: &[(u32, &ConnectionKey<Uuid>)],
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, StoreError> {
         let place = match round {
@@ -134,17 +134,19 @@ impl GraphTables for Transaction<'_> {
             LockRound::Again => ROLLBACK_TO_SAVEPOINT,
         };
         if keys.is_empty() {
+            // No other writer can insert any of the connections, so there is nothing to come back for.
             return Ok(Vec::new());
         }
-        let restaurants: Vec<Uuid> = keys.iter().map(|key| key.restaurant).collect();
-        let dishes: Vec<Uuid> = keys.iter().map(|key| key.dish).collect();
-        let attributes: Vec<Option<String>> = keys.iter().map(|key| uuid_set(&key.dish_attributes)).collect();
+        let restaurants: Vec<Uuid> = keys.iter().map(|(_, key)| key.restaurant).collect();
+        let dishes: Vec<Uuid> = keys.iter().map(|(_, key)| key.dish).collect();
+        let attributes: Vec<Option<String>> = keys.iter().map(|(_, key)| uuid_set(&key.dish_attributes)).collect();
         let (placed, rows) = futures::join!(
             self.session.batch(place),
             self.query(&statement::LOCK_CONNECTIONS, vec![&restaurants, &dishes, &attributes], false),
         );
         placed?;
-        rows?.iter().map(|row| Ok((ordinal(row)?, read_connection(&mut Cells::new(row, 1))?))).collect()
+        let read = |row| Ok((keys[ordinal(row)? as usize].0, read_connection(&mut Cells::new(row, 1))?));
+        rows?.iter().map(read).collect()
     }
 
     async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), StoreError> {
