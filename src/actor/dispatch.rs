@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::routing::{LaneChoice, Routing};
 use crate::failpoint::failpoint;
@@ -13,6 +14,10 @@ use crate::in_flight::{EpochId, InFlight, Submission};
 use crate::recent_writes::RecentWrites;
 use crate::telemetry;
 use crate::unit::Unit;
+
+/// A unit that was accepted so long ago is held no more. The epochs that it would meet end sooner, as a rule; a unit that is
+/// sent to one lane while another still has its keys keeps that lane waiting for the other's commit.
+const HELD_MAX: Duration = Duration::from_secs(5);
 
 /// Who does what is dispatched: batchers and coordinator. What one of them is told arrives in order, or not at all.
 pub(super) trait Workers {
@@ -131,10 +136,14 @@ impl Dispatch {
         self.seal_where_free(workers);
     }
 
-    /// Sends on who has no epoch: lost on its way to a supervisor that died, or held, which was long enough.
+    /// Routes every unit without an epoch: lost on its way to a supervisor that died, or held. One that has waited long
+    /// is held no more.
     pub(super) fn sweep(&mut self, workers: &impl Workers) {
+        // They are among those without an epoch.
+        self.held.clear();
         for submission in self.in_flight.unrouted() {
-            self.route_or_hold(submission, false, workers);
+            let may_wait = submission.accepted_at.elapsed() < HELD_MAX;
+            self.route_or_hold(submission, may_wait, workers);
         }
         self.seal_where_free(workers);
     }

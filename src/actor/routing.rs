@@ -8,8 +8,8 @@
 //!
 //! Properties:
 //! - Waiting is a matter of speed alone: any unit may go to any lane.
-//! - Nobody is held for ever: an epoch that ends lets everybody try again, a flush sends everybody on, and who is held has
-//!   no epoch, so the supervisor's sweep finds it half a second later.
+//! - No unit is held for ever: an epoch that ends lets all of them try again, a flush sends all of them on, and the
+//!   supervisor's sweep sends on what has waited for some seconds.
 
 use crate::hash::HashMap;
 
