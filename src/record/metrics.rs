@@ -147,10 +147,51 @@ pub struct TopMention<'a> {
 /// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.
 mod micros {
     use super::{SecondsFormat, Timestamp};
+    use chrono::{Datelike, Timelike};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        let mut buffer = [0; LENGTH];
+        match write(time, &mut buffer) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        }
+    }
+
+    /// The longest text: `2024-01-10T14:20:00.123456Z`.
+    const LENGTH: usize = 27;
+
+    /// What chrono would write, of a year of four digits and whole microseconds, several times as fast: each best mention has
+    /// a time.
+    pub(super) fn write<'b>(time: &Timestamp, buffer: &'b mut [u8; LENGTH]) -> Option<&'b str> {
+        let micros = time.timestamp_subsec_nanos() / 1000;
+        let is_plain =
+            (0..=9999).contains(&time.year()) && micros < 1_000_000 && micros * 1000 == time.timestamp_subsec_nanos();
+        if !is_plain {
+            return None;
+        }
+        buffer.copy_from_slice(b"0000-00-00T00:00:00.000000Z");
+        let mut put = |start: usize, digits: usize, mut number: u32| {
+            for place in (start..start + digits).rev() {
+                buffer[place] = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0, 4, time.year().unsigned_abs());
+        put(5, 2, time.month());
+        put(8, 2, time.day());
+        put(11, 2, time.hour());
+        put(14, 2, time.minute());
+        put(17, 2, time.second());
+        put(20, 6, micros);
+        // No fraction, or one of three or six digits.
+        let end = match micros {
+            0 => 19,
+            micros if micros % 1000 == 0 => 23,
+            _ => 26,
+        };
+        buffer[end] = b'Z';
+        std::str::from_utf8(&buffer[..=end]).ok()
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
@@ -542,6 +583,20 @@ mod tests {
     use super::*;
     use crate::record::Mention;
     use chrono::{TimeZone, Utc};
+
+    #[test]
+    fn times_are_written_as_chrono_writes_them() {
+        let nanos = [0, 1_000, 10_000, 999_000, 1_000_000, 123_000_000, 123_456_000, 999_999_000, 123_456_789];
+        let seconds =
+            [0, 1, -1, 59, 86_399, 1_704_896_400, 951_782_400, -62_167_219_200, 253_402_300_799, 253_402_300_800];
+        for (second, nanos) in seconds.into_iter().flat_map(|second| nanos.map(|nanos| (second, nanos))) {
+            let time = Timestamp::from_timestamp(second, nanos).unwrap();
+            let written = micros::write(&time, &mut [0; 27]).map(str::to_owned);
+            let expected = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            let is_plain = nanos % 1000 == 0 && second < 253_402_300_800;
+            assert_eq!(written, is_plain.then_some(expected), "{time}");
+        }
+    }
 
     fn day(days: f64) -> Timestamp {
         Utc.timestamp_micros((days * MICROS_PER_DAY) as i64).unwrap()
