@@ -103,7 +103,7 @@ impl<'a> ConnectionWrite<'a> {
 pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
-    pub(crate) mention: MentionRef<'a>,
+    pub(crate) mention: &'a MentionRef<'a>,
 }
 
 /// The connections of an epoch in lock order, their mentions, and the way from names to them.
@@ -283,12 +283,14 @@ impl<'e> DecidedConnections<'e> {
 
     fn mentions_to(&self, disposition: Disposition) -> Vec<MentionRow<'_>> {
         let mentions = self.nodes.mentions.iter().filter(|node| node.disposition == disposition);
-        let row = |node: &MentionNode<'e>| MentionRow {
+        let count = mentions.clone().count();
+        let mut rows = Vec::with_capacity(count);
+        rows.extend(mentions.map(|node| MentionRow {
             id: node.id,
             connection: self.nodes.connections[node.connection as usize].id,
-            mention: node.mention,
-        };
-        mentions.map(row).collect()
+            mention: &node.mention,
+        }));
+        rows
     }
 
     /// The rows of connections that were there as they must become, of those that say something else than what is stored
@@ -451,61 +453,67 @@ impl<'e> Nodes<'e> {
 
     fn resolve_mentions(&mut self, epoch: &'e Epoch) {
         let mention_at = |RowRef { unit, row }: RowRef| epoch.units()[unit as usize].block.mention(row as usize);
-        let mut mentions: Vec<MentionNode<'e>> = Vec::with_capacity(epoch.mentions.len());
+        // Of each mention its connection, and the row of the observation that wins.
+        let mut mentions: Vec<(u32, RowRef)> = Vec::with_capacity(epoch.mentions.len());
         let mut node_of_slot: Vec<u32> = Vec::with_capacity(epoch.mentions.len());
         // Names are rows as long as no two names of connections turned out to be one.
         let aliased = self.connections.len() < self.connection_of_slot.len();
         let mut node_of_key: HashMap<(u32, SourceType, &str), u32> = HashMap::default();
         for (row, slot) in epoch.rows(Table::Mentions) {
-            let mention = mention_at(row);
-            if let Some(node) = node_of_slot.get(slot as usize) {
-                mentions[*node as usize].mention.merge(mention);
-                continue;
+            let known = node_of_slot.get(slot as usize).copied();
+            let node = known.unwrap_or_else(|| {
+                let own = epoch.units()[row.unit as usize].block.mentions[row.row as usize].connection.own();
+                let connection = self.connection_of_slot[epoch.connection_slot(row.unit, own)];
+                let next = mentions.len() as u32;
+                let node = if aliased {
+                    let mention = mention_at(row);
+                    *node_of_key.entry((connection, mention.source_type, mention.source_id)).or_insert(next)
+                } else {
+                    next
+                };
+                node_of_slot.push(node);
+                if node == next {
+                    mentions.push((connection, row));
+                }
+                node
+            });
+            let won = &mut mentions[node as usize].1;
+            if *won != row && mention_at(row).precedence(&mention_at(*won)).is_gt() {
+                *won = row;
             }
-            let own = epoch.units()[row.unit as usize].block.mentions[row.row as usize].connection.own();
-            let connection = self.connection_of_slot[epoch.connection_slot(row.unit, own)];
-            let next = mentions.len() as u32;
-            let node = if aliased {
-                *node_of_key.entry((connection, mention.source_type, mention.source_id)).or_insert(next)
-            } else {
-                next
-            };
-            node_of_slot.push(node);
-            if let Some(known) = mentions.get_mut(node as usize) {
-                known.mention.merge(mention);
-                continue;
-            }
-            let disposition = Disposition::Inserted;
-            mentions.push(MentionNode { connection, id: Uuid::nil(), mention, stored: None, disposition });
         }
-        self.put_mentions_together(mentions, node_of_slot);
+        self.put_mentions_together(epoch, &mentions, node_of_slot);
     }
 
     /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
-    fn put_mentions_together(&mut self, mentions: Vec<MentionNode<'e>>, mut node_of_slot: Vec<u32>) {
-        let mut next = vec![0_u32; self.connections.len()];
-        for mention in &mentions {
-            next[mention.connection as usize] += 1;
+    fn put_mentions_together(&mut self, epoch: &'e Epoch, mentions: &[(u32, RowRef)], mut node_of_slot: Vec<u32>) {
+        for (connection, _) in mentions {
+            self.connections[*connection as usize].mentions.end += 1;
         }
         let mut start = 0;
-        for (node, next) in self.connections.iter_mut().zip(&mut next) {
-            let count = std::mem::replace(next, start);
-            node.mentions = start..start + count;
-            start += count;
+        for node in &mut self.connections {
+            node.mentions = start..start + node.mentions.end;
+            start = node.mentions.end;
         }
-        let mut place_of = Vec::with_capacity(mentions.len());
-        for mention in &mentions {
-            let next = &mut next[mention.connection as usize];
+        // In the order of arrival where they stand on one connection.
+        let mut next: Vec<u32> = self.connections.iter().map(|node| node.mentions.start).collect();
+        let (mut place_of, mut order) = (Vec::with_capacity(mentions.len()), vec![0; mentions.len()]);
+        for (node, (connection, _)) in (0_u32..).zip(mentions) {
+            let next = &mut next[*connection as usize];
             place_of.push(*next);
+            order[*next as usize] = node;
             *next += 1;
         }
         for node in &mut node_of_slot {
             *node = place_of[*node as usize];
         }
-        let mut order: Vec<(u32, MentionNode<'e>)> = place_of.into_iter().zip(mentions).collect();
-        order.sort_unstable_by_key(|(place, _)| *place);
-        self.mentions = order.into_iter().map(|(_, mention)| MentionNode { id: Uuid::now_v7(), ..mention }).collect();
         self.mention_of_slot = node_of_slot;
+        self.mentions.reserve_exact(mentions.len());
+        self.mentions.extend(order.into_iter().map(|node| {
+            let (connection, RowRef { unit, row }) = mentions[node as usize];
+            let mention = epoch.units()[unit as usize].block.mention(row as usize);
+            MentionNode { connection, id: Uuid::now_v7(), mention, stored: None, disposition: Disposition::Inserted }
+        }));
     }
 
     /// The mentions of a connection, with their places.

@@ -155,7 +155,13 @@ impl<'e> InsertedEntities<'e> {
             return Err(VanishedRow);
         }
         plan.read_under_lock(rows, &writes);
-        let updates = plan.remaining_updates(&writes);
+        let raced = !raced.is_empty();
+        let changing: Vec<&EntityWrite> = writes
+            .iter()
+            // What was inserted is as it should be, unless it refers to an id that a race made obsolete.
+            .filter(|write| raced || write.exists || write.google_place_id().is_some())
+            .collect();
+        let updates = plan.remaining_updates(&changing);
         Ok((LockedEntities(plan), updates))
     }
 }
@@ -313,7 +319,7 @@ impl<'e> Plan<'e> {
     /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
     /// for another one's uncommitted id), taken after all row locks, so they need an order of
     /// their own. For the same reason rows are inserted without their Google id.
-    fn remaining_updates(&mut self, writes: &[EntityWrite]) -> EntityUpdates {
+    fn remaining_updates(&mut self, writes: &[&EntityWrite]) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {

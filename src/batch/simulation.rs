@@ -187,7 +187,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
     }
 }
 
-fn owned(mention: MentionRef<'_>) -> Mention {
+fn owned(mention: &MentionRef<'_>) -> Mention {
     Mention {
         source_type: mention.source_type,
         source_id: mention.source_id.into(),

@@ -396,18 +396,23 @@ impl<'a> ConnectionMetrics<'a> {
         mentions: impl IntoIterator<Item = (Uuid, M)>,
         as_of: Timestamp,
     ) -> Self {
+        let mentions = mentions.into_iter();
         let mut metrics = Self::empty();
-        let mut threads = HashSet::default();
+        metrics.top_mentions.reserve_exact(mentions.size_hint().0);
+        // Most connections have one mention, and one thread.
+        let (mut first, mut others) = (None, HashSet::default());
         for (mention_id, mention) in mentions {
             let mention: MentionRef<'a> = mention.into();
             metrics.mention_count += 1;
             metrics.total_upvotes += i64::from(mention.upvotes);
-            threads.insert(mention.thread_id);
+            if *first.get_or_insert(mention.thread_id) != mention.thread_id {
+                others.insert(mention.thread_id);
+            }
             metrics.recent_mention_count += i32::from(within(mention.created_at, as_of, RECENT_DAYS));
             metrics.last_mentioned_at = metrics.last_mentioned_at.max(Some(mention.created_at));
             metrics.top_mentions.push(TopMention::new(mention_id, mention, as_of));
         }
-        metrics.source_diversity = threads.len() as i32;
+        metrics.source_diversity = first.iter().len() as i32 + others.len() as i32;
         metrics.set_top(as_of);
         metrics
     }

@@ -12,7 +12,7 @@ use crate::batch::{ConnectionWrite, EntityWrite, MentionRow};
 use crate::config::Config;
 use crate::record::{
     ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, Coordinate, EntityFacts, EntityKey, EntityType,
-    Mention, Place, SourceType,
+    Mention, MentionRef, Place, SourceType,
 };
 use crate::server::EmbeddedServer;
 use crate::store::{Migrations, statement};
@@ -101,7 +101,8 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
             "observed_at": "2024-02-03T04:05:06.789+00:00",
         })
     };
-    let row = |number| [MentionRow { id: id(number), connection: id(9), mention: (&mention).into() }];
+    let own = MentionRef::from(&mention);
+    let row = |number| [MentionRow { id: id(number), connection: id(9), mention: &own }];
     unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &row(1)).await;
     assert_eq!(stored(&client, "mentions", &text(id(1))).await, expected(id(1), &mention));
     client.execute("delete from mentions", &[]).await.unwrap();
@@ -117,7 +118,8 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
         upvotes: 18,
         ..mention.clone()
     };
-    let row = [MentionRow { id: id(2), connection: id(9), mention: (&newer).into() }];
+    let own = MentionRef::from(&newer);
+    let row = [MentionRow { id: id(2), connection: id(9), mention: &own }];
     unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &row).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &newer));
     let sql = format!("select {} from mentions m", select::<Mentions>("m", MENTION_CONNECTION).join(", "));
