@@ -3,7 +3,7 @@
 //! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] tries and
 //! splits, as [`retry`] says, [`transaction`] writes one epoch, [`ending`] commits it, [`fence`] finds out whether a
 //! commit without an answer took place, [`circuit`] stops the line while nobody can write,
-//! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL,
+//! [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds all other SQL,
 //! [`timeline`] remembers what a transaction's statements took.
 
 mod backoff;
@@ -15,7 +15,7 @@ mod dead_letter;
 mod ending;
 mod error;
 mod fence;
-mod merge;
+mod fold;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;

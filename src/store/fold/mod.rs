@@ -1,8 +1,9 @@
-//! Merges of entities: several in one transaction, retries, lost commits, one outcome each.
+//! Folds one entity into another, for each of a caller's merges: several in one transaction, retries, lost commits, one
+//! outcome each.
 //!
-//! An entity that is merged is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections
+//! A folded entity is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections
 //! that became one with others in `connection_redirects`; the engine's lookups follow them, one step, in the same
-//! statement. Merges hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not
+//! statement. Folds hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not
 //! change while an epoch is under way, and what an epoch found is there until its commit.
 //!
 //! What follows from an error is the same as for epochs (`commit.rs`): merges are tried again, asked for at the fence,
@@ -32,17 +33,17 @@ use crate::failpoint::failpoint;
 use crate::merge::{EntityMerge, MergeOutcome, MergeRejection};
 use crate::outcome::{Unavailable, UnavailableCause};
 use crate::telemetry;
-use transaction::{MergeTransaction, Merged};
+use transaction::{FoldTransaction, Folded};
 
 /// Merges of one transaction. All epochs wait for it, so it must be short; a single merge may still be long.
 const MERGES_MAX: usize = 100;
 
 /// How one transaction ended.
 enum Attempted {
-    Committed(Merged),
+    Committed(Folded),
     Failed(StoreError),
     /// Its commit was sent and not answered.
-    Lost(Merged, StoreError),
+    Lost(Folded, StoreError),
 }
 
 impl Attempted {
@@ -57,7 +58,7 @@ impl Attempted {
 
 /// How one try ended, when the truth about its commit was found out.
 enum Tried {
-    Merged(Vec<MergeOutcome>),
+    Folded(Vec<MergeOutcome>),
     Failed(Arc<StoreError>),
     /// The deadline came before the fate of a commit was known.
     Unknown(Arc<StoreError>),
@@ -90,7 +91,7 @@ impl Store {
             };
             tries.attempts += 1;
             match self.try_merges(own, tries.attempts, permit, deadline, changed).await {
-                Tried::Merged(done) => {
+                Tried::Folded(done) => {
                     outcomes.extend(done);
                     deadline = Instant::now() + time;
                 }
@@ -144,7 +145,7 @@ impl Store {
             let committed = |done| {
                 changed();
                 telemetry::merges_committed(start.elapsed());
-                Tried::Merged(outcomes(done))
+                Tried::Folded(outcomes(done))
             };
             match self.attempt_merges(attempt, merges, deadline).await {
                 Attempted::Committed(done) => {
@@ -227,12 +228,12 @@ impl Store {
         attempt: Uuid,
         merges: &[EntityMerge],
         deadline: Instant,
-    ) -> Result<Merged, StoreError> {
+    ) -> Result<Folded, StoreError> {
         let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
         session.enter_transaction();
         answer(self.silence().min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
         let (begin, as_of) = (self.begin(session), self.as_of.now());
-        let transaction = MergeTransaction { session, begin: &begin, as_of };
+        let transaction = FoldTransaction { session, begin: &begin, as_of };
         let written = Box::pin(async {
             let done = transaction.write(attempt, merges).await;
             failpoint("store::merge");
@@ -242,7 +243,7 @@ impl Store {
     }
 }
 
-fn outcomes(Merged { folds, planned }: Merged) -> Vec<MergeOutcome> {
+fn outcomes(Folded { folds, planned }: Folded) -> Vec<MergeOutcome> {
     let outcome = |planned| match planned {
         Planned::Fold(from) => MergeOutcome::Merged { from, into: folds.target(from) },
         Planned::Done(into) => MergeOutcome::AlreadyMerged { into: folds.target(into) },
