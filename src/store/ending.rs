@@ -69,7 +69,7 @@ impl Store {
         session.notice(&error);
         match error.class() {
             ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
-                // The statement may still be at work and hold locks that the next try waits for.
+                // The statement may still be at work and hold locks that the next attempt waits for.
                 session.cancel();
                 error
             }

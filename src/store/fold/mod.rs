@@ -6,240 +6,194 @@
 //! statement. Folds hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not
 //! change while an epoch is under way, and what an epoch found is there until its commit.
 //!
-//! What follows from an error is the same as for epochs (`commit.rs`): merges are tried again, asked for at the fence,
-//! split until the one that PostgreSQL refuses is alone.
+//! What follows from an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the one
+//! that PostgreSQL refuses is alone.
 
 mod sql;
 mod transaction;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use tracing::Instrument;
+use tracing::Span;
 use uuid::Uuid;
 
-use super::commit::{LAST_TRY, rejection};
-use super::ending::CommitAnswer;
-use super::fence::Fate;
-use super::retry::{Next, Tries, after_failure};
+use super::attempt::{Ended, Slow, Work};
+use super::circuit::Permit;
+use super::commit::rejection;
+use super::retry::{Attempts, Next, after_failure};
 use super::session::Session;
-use super::{Store, StoreError, answer};
+use super::{Store, StoreError};
 use crate::batch::Planned;
-use crate::failpoint::failpoint;
 use crate::merge::{EntityMerge, MergeOutcome, MergeRejection};
 use crate::outcome::{Unavailable, UnavailableCause};
 use crate::telemetry;
 use transaction::{FoldTransaction, Folded};
 
-/// Merges of one transaction. All epochs wait for it, so it must be short; a single merge may still be long.
-const MERGES_MAX: usize = 100;
+/// Folds of one transaction. All epochs wait for it, so it must be short; a single fold may still be long.
+const FOLDS_MAX: usize = 100;
 
-/// How one transaction ended.
-enum Attempted {
-    Committed(Folded),
-    Failed(StoreError),
-    /// Its commit was sent and not answered.
-    Lost(Folded, StoreError),
+/// Merges that are attempted together.
+struct Group {
+    range: Range<usize>,
+    attempts: Attempts,
 }
 
-impl Attempted {
-    const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Committed(_) => "committed",
-            Self::Failed(_) => "failed",
-            Self::Lost(..) => "commit not answered",
-        }
+impl Group {
+    fn new(range: Range<usize>) -> Self {
+        Self { range, attempts: Attempts::default() }
     }
-}
-
-/// How one try ended, when the truth about its commit was found out.
-enum Tried {
-    Folded(Vec<MergeOutcome>),
-    Failed(Arc<StoreError>),
-    /// The deadline came before the fate of a commit was known.
-    Unknown(Arc<StoreError>),
 }
 
 impl Store {
     /// Carries merges out, in their order. Gives up when nothing came of them for so much time. `changed` is called after
-    /// each transaction that committed, or may have, before anybody hears of it.
+    /// each transaction that committed, or may have, before its outcomes are told.
     pub(crate) async fn merge(
         &self,
         merges: &[EntityMerge],
         time: Duration,
         changed: &(dyn Fn() + Sync),
     ) -> Vec<MergeOutcome> {
-        let mut outcomes = Vec::with_capacity(merges.len());
-        let starts = (0..merges.len()).step_by(MERGES_MAX);
-        let mut groups: VecDeque<(Range<usize>, Tries)> =
-            starts.map(|start| (start..(start + MERGES_MAX).min(merges.len()), Tries::default())).collect();
-        let mut deadline = Instant::now() + time;
-        while let Some((range, mut tries)) = groups.pop_front() {
-            // In order: what a later merge means depends on those before it.
-            debug_assert_eq!(outcomes.len(), range.start);
-            let own = &merges[range.clone()];
-            let permit = match self.circuit.enter(deadline).await {
-                Ok(permit) => permit,
-                Err(cause) => {
-                    outcomes.extend(unavailable(own.len(), &cause, tries.attempts, false));
-                    continue;
-                }
-            };
-            tries.attempts += 1;
-            match self.try_merges(own, tries.attempts, permit, deadline, changed).await {
-                Tried::Folded(done) => {
-                    outcomes.extend(done);
-                    deadline = Instant::now() + time;
-                }
-                Tried::Unknown(error) => outcomes.extend(unavailable(own.len(), &error, tries.attempts, true)),
-                Tried::Failed(error) => {
-                    let next = after_failure(&mut tries, &error, own.len());
-                    telemetry::retried(error.sqlstate(), next.reaction().as_str());
-                    match next {
-                        Next::Reject => {
-                            let rejected = MergeRejection::Database(Box::new(rejection(&error, None)));
-                            outcomes.push(MergeOutcome::Rejected(rejected));
-                        }
-                        Next::Split => {
-                            let middle = range.start + own.len() / 2;
-                            groups.push_front((middle..range.end, Tries::default()));
-                            groups.push_front((range.start..middle, Tries::default()));
-                        }
-                        Next::RetryAfter(pause) => {
-                            let left = deadline.saturating_duration_since(Instant::now());
-                            if left.is_zero() {
-                                outcomes.extend(unavailable(own.len(), &error, tries.attempts, false));
-                                continue;
-                            }
-                            tracing::warn!(error = %error, attempt = tries.attempts, "a merge failed, will try again");
-                            tokio::time::sleep(pause.min(left)).await;
-                            groups.push_front((range, tries));
-                        }
-                    }
-                }
-            }
-        }
+        let outcomes = Folding::new(self, merges, time, changed).run().await;
         for outcome in &outcomes {
             telemetry::merged(outcome.as_str());
         }
         outcomes
     }
+}
 
-    /// One transaction, and the truth about it.
-    async fn try_merges(
-        &self,
-        merges: &[EntityMerge],
-        attempts: u32,
-        permit: super::circuit::Permit<'_>,
-        deadline: Instant,
-        changed: &(dyn Fn() + Sync),
-    ) -> Tried {
-        let attempt = Uuid::now_v7();
-        let span = tracing::debug_span!("merge", %attempt, attempts, merges = merges.len());
-        let tried = async {
-            let start = Instant::now();
-            let committed = |done| {
-                changed();
-                telemetry::merges_committed(start.elapsed());
-                Tried::Folded(outcomes(done))
-            };
-            match self.attempt_merges(attempt, merges, deadline).await {
-                Attempted::Committed(done) => {
-                    permit.report(None);
-                    committed(done)
-                }
-                Attempted::Failed(error) => {
-                    let error = Arc::new(error);
-                    permit.report(Some(&error));
-                    Tried::Failed(error)
-                }
-                Attempted::Lost(done, error) => {
-                    let error = Arc::new(error);
-                    // Before the fence is asked, which has to pass the circuit itself.
-                    permit.report(Some(&error));
-                    tracing::warn!(error = %error, "a merge's commit got no answer, asking the fence");
-                    match self.fate_of(attempt, deadline).await {
-                        Fate::Committed => committed(done),
-                        Fate::Aborted => Tried::Failed(error),
-                        Fate::Unknown => {
-                            changed();
-                            Tried::Unknown(error)
-                        }
-                    }
-                }
+/// A caller's merges until each has an outcome.
+struct Folding<'a> {
+    store: &'a Store,
+    merges: &'a [EntityMerge],
+    /// What is still to be attempted, in this order.
+    groups: VecDeque<Group>,
+    /// Of the merges before the first group.
+    outcomes: Vec<MergeOutcome>,
+    time: Duration,
+    deadline: Instant,
+    changed: &'a (dyn Fn() + Sync),
+}
+
+impl<'a> Folding<'a> {
+    fn new(store: &'a Store, merges: &'a [EntityMerge], time: Duration, changed: &'a (dyn Fn() + Sync)) -> Self {
+        let starts = (0..merges.len()).step_by(FOLDS_MAX);
+        let groups = starts.map(|start| Group::new(start..(start + FOLDS_MAX).min(merges.len()))).collect();
+        let outcomes = Vec::with_capacity(merges.len());
+        Self { store, merges, groups, outcomes, time, deadline: Instant::now() + time, changed }
+    }
+
+    async fn run(mut self) -> Vec<MergeOutcome> {
+        while let Some(group) = self.groups.pop_front() {
+            // In order: what a later merge means depends on those before it.
+            debug_assert_eq!(self.outcomes.len(), group.range.start);
+            match self.store.circuit.enter(self.deadline).await {
+                Ok(permit) => self.attempt(group, permit).await,
+                Err(cause) => self.give_up(&group, &cause, false),
             }
-        };
-        tried.instrument(span).await
-    }
-
-    /// One transaction, from its session to the answer to its commit.
-    async fn attempt_merges(&self, attempt: Uuid, merges: &[EntityMerge], deadline: Instant) -> Attempted {
-        let start = Instant::now();
-        let mut session = match self.session().await {
-            Ok(session) => session,
-            Err(error) => return Attempted::Failed(error),
-        };
-        let pool_wait = start.elapsed();
-        let attempted = self.attempt_merges_on(&mut session, attempt, merges, deadline).await;
-        let took = start.elapsed();
-        if took > self.slow_transaction {
-            tracing::warn!(
-                %attempt, merges = merges.len(), end = attempted.as_str(), took_ms = took.as_millis() as u64,
-                pool_wait_ms = pool_wait.as_millis() as u64, statements = %session.timeline, "slow merge"
-            );
         }
-        attempted
+        self.outcomes
     }
 
-    async fn attempt_merges_on(
-        &self,
-        session: &mut Session,
-        attempt: Uuid,
-        merges: &[EntityMerge],
-        deadline: Instant,
-    ) -> Attempted {
-        let written = AssertUnwindSafe(self.write_merges(session, attempt, merges, deadline)).catch_unwind();
-        let done = match written.await.unwrap_or(Err(StoreError::Panicked)) {
-            Ok(done) => done,
-            Err(error) => {
-                let error = self.clean_up(session, error).await;
-                return Attempted::Failed(self.explain(error).await);
+    async fn attempt(&mut self, mut group: Group, permit: Permit<'_>) {
+        group.attempts.made += 1;
+        let merges = &self.merges[group.range.clone()];
+        let work = FoldWork { store: self.store, merges, attempts: group.attempts.made, changed: self.changed };
+        match self.store.attempt(work, permit, self.deadline).await {
+            Ended::Committed(folded) => {
+                self.outcomes.extend(outcomes(folded));
+                self.deadline = Instant::now() + self.time;
             }
-        };
-        if done.folds.pairs().is_empty() {
-            self.roll_back(session).await;
-            return Attempted::Committed(done);
-        }
-        match self.commit_attempt(session, attempt).await {
-            CommitAnswer::Committed => Attempted::Committed(done),
-            CommitAnswer::Aborted(error) => Attempted::Failed(error),
-            CommitAnswer::None(error) => Attempted::Lost(done, error),
+            Ended::Failed(error) => self.failed(group, &error).await,
+            Ended::Unknown(error) => {
+                (self.changed)();
+                self.give_up(&group, &error, true);
+            }
         }
     }
 
-    /// Everything up to the commit.
-    async fn write_merges(
-        &self,
-        session: &mut Session,
+    async fn failed(&mut self, mut group: Group, error: &Arc<StoreError>) {
+        let next = after_failure(&mut group.attempts, error, group.range.len());
+        telemetry::retried(error.sqlstate(), next.reaction().as_str());
+        match next {
+            Next::Reject => {
+                let rejected = MergeRejection::Database(Box::new(rejection(error, None)));
+                self.outcomes.push(MergeOutcome::Rejected(rejected));
+            }
+            Next::Split => {
+                let middle = group.range.start + group.range.len() / 2;
+                self.groups.push_front(Group::new(middle..group.range.end));
+                self.groups.push_front(Group::new(group.range.start..middle));
+            }
+            Next::RetryAfter(pause) => {
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    self.give_up(&group, error, false);
+                    return;
+                }
+                tracing::warn!(error = %error, attempt = group.attempts.made, "a merge failed, will try again");
+                tokio::time::sleep(pause.min(left)).await;
+                self.groups.push_front(group);
+            }
+        }
+    }
+
+    fn give_up(&mut self, group: &Group, error: &Arc<StoreError>, commit_under_way: bool) {
+        let merges = group.range.len();
+        tracing::error!(error = %error, merges, "the deadline passed without an outcome of merges");
+        let cause = UnavailableCause::Database(Arc::clone(error));
+        let unavailable = Unavailable { commit_under_way, attempts: group.attempts.made, cause };
+        self.outcomes.extend(std::iter::repeat_n(unavailable, merges).map(MergeOutcome::Unavailable));
+    }
+}
+
+/// A group of merges as what an attempt writes.
+struct FoldWork<'a> {
+    store: &'a Store,
+    merges: &'a [EntityMerge],
+    attempts: u32,
+    changed: &'a (dyn Fn() + Sync),
+}
+
+impl Work for FoldWork<'_> {
+    type Written = Folded;
+    type Stopped = Infallible;
+
+    fn begin(&mut self, attempt: Uuid) -> Span {
+        tracing::debug_span!("merge", %attempt, attempts = self.attempts, merges = self.merges.len())
+    }
+
+    async fn write(
+        &mut self,
+        session: &Session,
+        begin: &str,
         attempt: Uuid,
-        merges: &[EntityMerge],
-        deadline: Instant,
-    ) -> Result<Folded, StoreError> {
-        let limit = deadline.saturating_duration_since(Instant::now()).max(LAST_TRY);
-        session.enter_transaction();
-        answer(self.silence().min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
-        let (begin, as_of) = (self.begin(session), self.as_of.now());
-        let transaction = FoldTransaction { session, begin: &begin, as_of };
-        let written = Box::pin(async {
-            let done = transaction.write(attempt, merges).await;
-            failpoint("store::merge");
-            done
-        });
-        session.while_answering(self.silence(), limit, written).await
+    ) -> Result<Result<Folded, Infallible>, StoreError> {
+        let transaction = FoldTransaction { session, begin, as_of: self.store.as_of.now() };
+        transaction.write(attempt, self.merges).await.map(Ok)
+    }
+
+    fn needs_commit(folded: &Folded) -> bool {
+        !folded.folds.pairs().is_empty()
+    }
+
+    fn committed(&mut self, _: &Folded, start: Instant) {
+        (self.changed)();
+        telemetry::merges_committed(start.elapsed());
+    }
+
+    fn name_of(stopped: &Infallible) -> &'static str {
+        match *stopped {}
+    }
+
+    fn log_slow(&self, slow: &Slow<'_>) {
+        tracing::warn!(
+            attempt = %slow.attempt, merges = self.merges.len(), end = slow.end, took_ms = slow.took.as_millis() as u64,
+            pool_wait_ms = slow.pool_wait.as_millis() as u64, statements = %slow.statements, "slow merge"
+        );
     }
 }
 
@@ -250,16 +204,4 @@ fn outcomes(Folded { folds, planned }: Folded) -> Vec<MergeOutcome> {
         Planned::Rejected(rejection) => MergeOutcome::Rejected(rejection),
     };
     planned.into_iter().map(outcome).collect()
-}
-
-fn unavailable(
-    merges: usize,
-    error: &Arc<StoreError>,
-    attempts: u32,
-    commit_under_way: bool,
-) -> impl Iterator<Item = MergeOutcome> {
-    tracing::error!(error = %error, merges, "the deadline passed without an outcome of merges");
-    let cause = UnavailableCause::Database(Arc::clone(error));
-    let unavailable = Unavailable { commit_under_way, attempts, cause };
-    std::iter::repeat_n(unavailable, merges).map(MergeOutcome::Unavailable)
 }
