@@ -200,13 +200,26 @@ impl Session {
         &statements.prepared[statement.name]
     }
 
-    /// Notes that a transaction is about to begin.
-    pub(crate) const fn enter_transaction(&mut self) {
+    /// Runs `work`, one transaction or statement from its beginning to the answer to its end. If it fails or is dropped
+    /// before, the session is not used again.
+    pub(super) async fn transaction<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.enter_transaction();
+        let done = work(self).await?;
+        self.leave_transaction();
+        Ok(done)
+    }
+
+    /// Notes that a transaction is about to begin. For attempts, which end in more than one way; others are a
+    /// [`transaction`](Self::transaction).
+    pub(super) const fn enter_transaction(&mut self) {
         self.in_transaction = true;
     }
 
     /// Notes that the server confirmed the transaction's end.
-    pub(crate) const fn leave_transaction(&mut self) {
+    pub(super) const fn leave_transaction(&mut self) {
         self.in_transaction = false;
     }
 
