@@ -27,7 +27,7 @@ use super::{Store, StoreError, answer};
 use crate::failpoint::failpoint;
 
 /// The time for one attempt, however close the deadline is.
-const LAST_ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const LAST_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What an attempt writes.
 pub(super) trait Work {

@@ -1,18 +1,19 @@
-//! Keeps rejected units in the database, with the reason, until somebody mended the cause.
+//! Keeps rejected units in the database, with the reason, until the cause is mended.
 //!
 //! A dead letter's id is a hash of its unit, so that a unit that is rejected again, or written down
 //! again because the answer to a commit was lost, is one dead letter. It is written before the unit's
-//! outcome is told: whoever hears "rejected" finds it in the table.
+//! outcome is told: what is told as rejected is in the table.
 //!
-//! Only what one unit caused comes here. Errors that stand in everybody's way stop the line instead
+//! Only what one unit caused comes here. Errors that would hit every unit stop the line instead
 //! (see [`circuit`](super::circuit)): no full disk fills this table.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::attempt::LAST_ATTEMPT;
 use super::backoff::backoff;
 use super::error::ErrorClass;
 use super::session::Session;
@@ -23,15 +24,13 @@ use crate::unit::{Unit, UnitDocument, UnitOfWork};
 
 /// Dead letters of one page, which are in flight together when they are submitted again.
 const PAGE: i64 = 50;
-/// The time for one try, however close the deadline is.
-const LAST_TRY: Duration = Duration::from_secs(5);
 
 /// A rejected unit, read back.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {
     pub(crate) id: Uuid,
     pub(crate) first_rejected_at: Timestamp,
-    /// Nothing if somebody changed the document to something that is no unit.
+    /// Nothing if the document was changed to something that is no unit.
     pub(crate) unit: Option<UnitOfWork>,
 }
 
@@ -88,7 +87,7 @@ impl<'a> Columns<'a> {
 }
 
 impl Store {
-    /// Writes rejected units down; gives the id of each one's dead letter. Tries until the deadline;
+    /// Writes rejected units down; gives the id of each one's dead letter. Goes on until the deadline;
     /// what could not be written until then, or is refused by the database, has no dead letter, and
     /// is told as rejected all the same.
     pub(super) async fn keep_dead_letters(
@@ -112,7 +111,7 @@ impl Store {
         let mut attempts = 0;
         loop {
             let Ok(permit) = self.circuit.enter(deadline).await else { break };
-            let limit = self.silence().min(deadline.saturating_duration_since(Instant::now()).max(LAST_TRY));
+            let limit = self.silence().min(deadline.saturating_duration_since(Instant::now()).max(LAST_ATTEMPT));
             let written = tokio::time::timeout(limit, self.write_dead_letters(&columns)).await;
             let Err(error) = written.unwrap_or(Err(StoreError::NoAnswer(limit))) else {
                 permit.report(None);
@@ -129,7 +128,7 @@ impl Store {
                 }
                 return ids;
             }
-            // What is wrong with this one table alone stands in nobody else's way.
+            // What is wrong with this one table alone hinders nothing else.
             if !error.is_retryable() || Instant::now() >= deadline {
                 break;
             }

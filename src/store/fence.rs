@@ -33,8 +33,8 @@ pub(super) enum Fate {
     Unknown,
 }
 
-/// How long one question waits for a lost transaction that is still at work. Short, because who asks on
-/// a session that never answers must have time for another; the next question goes on waiting.
+/// How long one question waits for a lost transaction that is still at work. Short, because after a
+/// session that never answers there must be time for another; the next question goes on waiting.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the server keeps the transaction of a question that it hears no more of.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);

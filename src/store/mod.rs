@@ -95,8 +95,8 @@ pub(crate) struct Store {
 /// What a statement may take beyond its `statement_timeout` before the server counts as silent.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// How long the server may keep silent: every statement ends at its timeout. As long waits the server
-/// for the engine in the middle of a transaction.
+/// How long the server may keep silent: every statement ends at its timeout. The server's idle-in-transaction
+/// timeout is set to the same value.
 fn silence(statement_timeout: Duration) -> Duration {
     statement_timeout + NETWORK
 }

@@ -14,8 +14,8 @@ use crate::record::{ConnectionKey, SortedSet, Timestamp};
 /// Connections of one step, which is one transaction: few enough to hold their locks for some
 /// tens of milliseconds only.
 const STEP: i64 = 1000;
-/// How often a step is tried again after a passing error.
-const TRIES: u32 = 10;
+/// How often a step is repeated after a passing error.
+const RETRIES: u32 = 10;
 
 /// What a refresh did.
 ///
@@ -45,12 +45,12 @@ impl Store {
         let mut after =
             ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::nil(), dish_attributes: SortedSet::default() };
         loop {
-            let mut tries = 0;
+            let mut retries = 0;
             let (keys, updated) = loop {
                 match self.refresh_step(&after, as_of).await {
                     Ok(step) => break step,
-                    Err(error) if error.is_retryable() && tries < TRIES => {
-                        tries += 1;
+                    Err(error) if error.is_retryable() && retries < RETRIES => {
+                        retries += 1;
                         tracing::warn!(error = %error, "a step of a refresh failed, will try again");
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     }

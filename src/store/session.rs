@@ -31,7 +31,7 @@ pub(super) const SAVEPOINT: &str = "savepoint connections";
 /// Comes back to it, as often as need be.
 pub(super) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
-/// How long a request to cancel may take; nobody waits for it.
+/// How long a request to cancel may take, for which no attempt waits.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
 /// A number for the schema and a purpose, the same in every process (FNV-1a).
