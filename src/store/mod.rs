@@ -3,8 +3,8 @@
 //! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] has groups of units attempted and
 //! splits them, as [`retry`] says, [`attempt`] runs one transaction, [`transaction`] writes an epoch in it, [`ending`]
 //! commits it, [`fence`] finds out whether a commit without an answer took place, [`circuit`] stops the line while the
-//! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds all other SQL,
-//! [`timeline`] remembers what a transaction's statements took.
+//! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds
+//! all other SQL, [`timeline`] remembers what a transaction's statements took.
 
 mod attempt;
 mod backoff;

@@ -7,8 +7,8 @@ use super::backoff::backoff;
 use super::error::ErrorClass;
 use crate::stats::Reaction;
 
-/// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check of
-/// a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
+/// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check
+/// of a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
 /// connections faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
 /// How many more attempts an unknown error gets before it counts as some unit's fault.

@@ -1,13 +1,13 @@
 //! Folds one entity into another, for each of a caller's merges: several in one transaction, retries, lost commits, one
 //! outcome each.
 //!
-//! A folded entity is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections
-//! that became one with others in `connection_redirects`; the engine's lookups follow them, one step, in the same
-//! statement. Folds hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not
-//! change while an epoch is under way, and what an epoch found is there until its commit.
+//! A folded entity is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections that became
+//! one with others in `connection_redirects`; the engine's lookups follow them, one step, in the same statement. Folds
+//! hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not change while an
+//! epoch is under way, and what an epoch found is there until its commit.
 //!
-//! What follows from an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the one
-//! that PostgreSQL refuses is alone.
+//! What follows from an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the
+//! one that PostgreSQL refuses is alone.
 
 mod sql;
 mod transaction;
@@ -49,8 +49,8 @@ impl Group {
 }
 
 impl Store {
-    /// Carries merges out, in their order. Gives up when nothing came of them for so much time. `changed` is called after
-    /// each transaction that committed, or may have, before its outcomes are told.
+    /// Carries merges out, in their order. Gives up when nothing came of them for so much time. `changed` is called
+    /// after each transaction that committed, or may have, before its outcomes are told.
     pub(crate) async fn merge(
         &self,
         merges: &[EntityMerge],
