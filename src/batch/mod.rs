@@ -8,7 +8,7 @@
 //! 3. [`write_epoch`] writes it: names become ids with what the [`GraphTables`] say, rows that turn out to be one are merged,
 //!    and locks are taken in one global order.
 //!
-//! [`Folds`] does the like for entities that a caller merges.
+//! [`Folds`] does the like for entities that are folded into others, as a caller's merges say.
 //!
 //! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored row
 //! gives the same as merging each row by itself, in any order and however often.
@@ -17,7 +17,7 @@ mod coalesce;
 mod connections;
 mod entities;
 mod epoch;
-mod merge;
+mod fold;
 #[cfg(test)]
 mod simulation;
 mod tables;
@@ -29,7 +29,7 @@ pub(crate) use connections::{
 };
 pub(crate) use entities::{EntityWrite, FoundByKey, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
-pub(crate) use merge::{Folds, KeyedConnection, MergedConnection, Planned};
+pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
 pub(crate) use tables::{
     Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound, Lookup, RereadAnswers, RereadQuestions,
 };

@@ -1,10 +1,10 @@
-//! The pause between two tries.
+//! The pause between two attempts.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-/// The first pause; it doubles with each further try.
+/// The first pause; it doubles with each further attempt.
 const FIRST: Duration = Duration::from_millis(10);
 /// The longest pause. A server that is down for a minute is asked about 125 times, by the whole engine.
 const LONGEST: Duration = Duration::from_secs(1);

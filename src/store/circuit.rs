@@ -1,16 +1,16 @@
 //! Stops the line while the database as a whole cannot be used.
 //!
-//! An error of one transaction is that transaction's affair. An error that says that *nobody* can
-//! write (the server is down, a privilege is missing, the disk is full: see
-//! [`StoreError::is_systemic`]) opens the circuit: from then on one transaction at a time tries, with
+//! An error of one attempt is that attempt's affair. An error that says that *no* attempt can succeed
+//! (the server is down, a privilege is missing, the disk is full: see
+//! [`StoreError::is_systemic`]) opens the circuit: from then on there is one attempt at a time, with
 //! growing pauses, and all others wait for what comes of it, without a connection. The first that
-//! gets through closes the circuit, and everybody goes on.
+//! gets through closes the circuit, and all go on.
 //!
 //! Properties:
 //! - While it is open the server is asked about twice a second, by the whole engine.
-//! - Nobody is refused for it, and nothing is given up early: who waits here waits until its own
+//! - No unit is refused for it, and nothing is given up early: what waits here waits until its own
 //!   deadline. Admission holds callers back meanwhile, so that memory stays bounded.
-//! - A probe that is dropped half-way lets the next one try.
+//! - A probe that is dropped half-way makes room for the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use super::StoreError;
 use super::backoff::backoff;
 use crate::stats::Counters;
 
-/// A probe that takes longer, because it waits for a lock or for a server that keeps silent, lets the
-/// next one try beside it.
+/// A probe that takes longer, because it waits for a lock or for a server that keeps silent, gets the
+/// next one beside it.
 const PROBE_MAX: Duration = Duration::from_secs(2);
-/// What opens again so soon was not mended: pauses go on growing, and nobody is told once more.
+/// What opens again so soon was not mended: pauses go on growing, and it is not told once more.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Circuit {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Open>,
-    /// When it closed last, and how many tries had failed until then.
+    /// When it closed last, and how many attempts had failed until then.
     closed: Option<(Instant, u32)>,
 }
 
@@ -47,7 +47,7 @@ struct Open {
     cause: Arc<StoreError>,
     failures: u32,
     next_probe: Instant,
-    /// Since when somebody tries.
+    /// Since when a probe is under way.
     probing: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ impl Open {
     }
 }
 
-/// The right to try. Say what came of it with [`report`](Self::report).
+/// The right to an attempt. Say what came of it with [`report`](Self::report).
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Permit<'a> {
@@ -81,7 +81,7 @@ impl Circuit {
         self.state().open.as_ref().map(|open| (open.since, Arc::clone(&open.cause)))
     }
 
-    /// Waits for the right to try. At the deadline the answer is what stands in the way.
+    /// Waits for the right to an attempt. At the deadline the answer is what stands in the way.
     pub(super) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
         loop {
             // Before the state is looked at, so that no change goes unheard.
@@ -161,7 +161,7 @@ impl Circuit {
 }
 
 impl Permit<'_> {
-    /// Says what came of the try: nothing, or an error.
+    /// Says what came of the attempt: nothing, or an error.
     pub(super) fn report(mut self, error: Option<&Arc<StoreError>>) {
         let is_probe = std::mem::take(&mut self.is_probe);
         match error {
@@ -178,7 +178,7 @@ impl Permit<'_> {
     }
 }
 
-/// A try that came to no end says nothing; the next one is due after a pause.
+/// An attempt that came to no end says nothing; the next one is due after a pause.
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {

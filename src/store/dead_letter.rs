@@ -1,20 +1,22 @@
-//! Keeps rejected units in the database, with the reason, until somebody mended the cause.
+//! Keeps rejected units in the database, with the reason, until the cause is mended.
 //!
 //! A dead letter's id is a hash of its unit, so that a unit that is rejected again, or written down
 //! again because the answer to a commit was lost, is one dead letter. It is written before the unit's
-//! outcome is told: whoever hears "rejected" finds it in the table.
+//! outcome is told: what is told as rejected is in the table.
 //!
-//! Only what one unit caused comes here. Errors that stand in everybody's way stop the line instead
+//! Only what one unit caused comes here. Errors that would hit every unit stop the line instead
 //! (see [`circuit`](super::circuit)): no full disk fills this table.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::attempt::LAST_ATTEMPT;
 use super::backoff::backoff;
 use super::error::ErrorClass;
+use super::session::Session;
 use super::{Store, StoreError, answer};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
@@ -22,15 +24,13 @@ use crate::unit::{Unit, UnitDocument, UnitOfWork};
 
 /// Dead letters of one page, which are in flight together when they are submitted again.
 const PAGE: i64 = 50;
-/// The time for one try, however close the deadline is.
-const LAST_TRY: Duration = Duration::from_secs(5);
 
 /// A rejected unit, read back.
 #[derive(Debug)]
 pub(crate) struct DeadLetter {
     pub(crate) id: Uuid,
     pub(crate) first_rejected_at: Timestamp,
-    /// Nothing if somebody changed the document to something that is no unit.
+    /// Nothing if the document was changed to something that is no unit.
     pub(crate) unit: Option<UnitOfWork>,
 }
 
@@ -68,10 +68,26 @@ impl<'a> Columns<'a> {
         self.messages.push(&rejection.message);
         self.details.push(rejection.detail.as_deref());
     }
+
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 11] {
+        [
+            (&self.ids, Type::UUID_ARRAY),
+            (&self.units, Type::TEXT_ARRAY),
+            (&self.reasons, Type::TEXT_ARRAY),
+            (&self.sqlstates, Type::TEXT_ARRAY),
+            (&self.table_names, Type::TEXT_ARRAY),
+            (&self.column_names, Type::TEXT_ARRAY),
+            (&self.constraint_names, Type::TEXT_ARRAY),
+            (&self.row_tables, Type::TEXT_ARRAY),
+            (&self.row_indexes, Type::INT4_ARRAY),
+            (&self.messages, Type::TEXT_ARRAY),
+            (&self.details, Type::TEXT_ARRAY),
+        ]
+    }
 }
 
 impl Store {
-    /// Writes rejected units down; gives the id of each one's dead letter. Tries until the deadline;
+    /// Writes rejected units down; gives the id of each one's dead letter. Goes on until the deadline;
     /// what could not be written until then, or is refused by the database, has no dead letter, and
     /// is told as rejected all the same.
     pub(super) async fn keep_dead_letters(
@@ -95,7 +111,7 @@ impl Store {
         let mut attempts = 0;
         loop {
             let Ok(permit) = self.circuit.enter(deadline).await else { break };
-            let limit = self.silence().min(deadline.saturating_duration_since(Instant::now()).max(LAST_TRY));
+            let limit = self.silence().min(deadline.saturating_duration_since(Instant::now()).max(LAST_ATTEMPT));
             let written = tokio::time::timeout(limit, self.write_dead_letters(&columns)).await;
             let Err(error) = written.unwrap_or(Err(StoreError::NoAnswer(limit))) else {
                 permit.report(None);
@@ -112,7 +128,7 @@ impl Store {
                 }
                 return ids;
             }
-            // What is wrong with this one table alone stands in nobody else's way.
+            // What is wrong with this one table alone hinders nothing else.
             if !error.is_retryable() || Instant::now() >= deadline {
                 break;
             }
@@ -126,8 +142,6 @@ impl Store {
 
     async fn write_dead_letters(&self, columns: &Columns<'_>) -> Result<(), StoreError> {
         let mut session = self.session().await?;
-        session.enter_transaction();
-        session.batch(&self.begin).await.map_err(StoreError::Begin)?;
         let insert = format!(
             "insert into {}.graphsink_dead_letters (dead_letter_id, unit, reason, sqlstate, table_name, column_name,
                     constraint_name, row_table, row_index, message, detail)
@@ -145,28 +159,7 @@ impl Store {
                  detail = excluded.detail, last_rejected_at = now()",
             session.schema()
         );
-        session
-            .client()
-            .execute_typed(
-                &insert,
-                &[
-                    (&columns.ids, Type::UUID_ARRAY),
-                    (&columns.units, Type::TEXT_ARRAY),
-                    (&columns.reasons, Type::TEXT_ARRAY),
-                    (&columns.sqlstates, Type::TEXT_ARRAY),
-                    (&columns.table_names, Type::TEXT_ARRAY),
-                    (&columns.column_names, Type::TEXT_ARRAY),
-                    (&columns.constraint_names, Type::TEXT_ARRAY),
-                    (&columns.row_tables, Type::TEXT_ARRAY),
-                    (&columns.row_indexes, Type::INT4_ARRAY),
-                    (&columns.messages, Type::TEXT_ARRAY),
-                    (&columns.details, Type::TEXT_ARRAY),
-                ],
-            )
-            .await?;
-        session.batch("commit").await?;
-        session.leave_transaction();
-        Ok(())
+        session.transaction(async |session| self.execute(session, &insert, &columns.parameters()).await).await
     }
 
     /// The next page of dead letters, oldest first, after a time and an id, up to a time.
@@ -186,10 +179,10 @@ impl Store {
         let (time, id) = after.unzip();
         let parameters: [(&(dyn ToSql + Sync), Type); 4] =
             [(&time, Type::TIMESTAMPTZ), (&id, Type::UUID), (&until, Type::TIMESTAMPTZ), (&PAGE, Type::INT8)];
-        // A session without an answer is not used again.
-        session.enter_transaction();
-        let rows = answer(self.silence(), session.client().query_typed(&select, &parameters)).await??;
-        session.leave_transaction();
+        let select = async |session: &mut Session| {
+            Ok(answer(self.silence(), session.client().query_typed(&select, &parameters)).await??)
+        };
+        let rows = session.transaction(select).await?;
         rows.iter()
             .map(|row| {
                 let text: &str = row.try_get(2)?;
@@ -206,24 +199,31 @@ impl Store {
     /// The database's clock, by which dead letters are dated.
     pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
         let mut session = self.session().await?;
-        session.enter_transaction();
-        let row = answer(self.silence(), session.client().query_typed_one("select clock_timestamp()", &[])).await??;
-        session.leave_transaction();
-        Ok(row.try_get(0)?)
+        let select = async |session: &mut Session| {
+            let row = session.client().query_typed_one("select clock_timestamp()", &[]);
+            Ok(answer(self.silence(), row).await??)
+        };
+        Ok(session.transaction(select).await?.try_get(0)?)
     }
 
     /// Deletes dead letters whose units were committed.
     pub(crate) async fn delete_dead_letters(&self, ids: &[Uuid]) -> Result<(), StoreError> {
         let mut session = self.session().await?;
         let delete = format!("delete from {}.graphsink_dead_letters where dead_letter_id = any($1)", session.schema());
-        session.enter_transaction();
-        answer(self.silence(), async {
-            session.batch(&self.begin).await.map_err(StoreError::Begin)?;
-            session.client().execute_typed(&delete, &[(&ids, Type::UUID_ARRAY)]).await?;
-            Ok::<_, StoreError>(session.batch("commit").await?)
-        })
-        .await??;
-        session.leave_transaction();
-        Ok(())
+        let delete =
+            session.transaction(async |session| self.execute(session, &delete, &[(&ids, Type::UUID_ARRAY)]).await);
+        answer(self.silence(), delete).await?
+    }
+
+    /// Executes a statement as a transaction.
+    async fn execute(
+        &self,
+        session: &Session,
+        statement: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<(), StoreError> {
+        session.batch(&self.begin).await.map_err(StoreError::Begin)?;
+        session.client().execute_typed(statement, parameters).await?;
+        Ok(session.batch("commit").await?)
     }
 }

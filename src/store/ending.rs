@@ -23,19 +23,17 @@ pub(super) enum CommitAnswer {
 impl Store {
     /// Commits a transaction that recorded this attempt.
     pub(super) async fn commit_attempt(&self, session: &mut Session, attempt: Uuid) -> CommitAnswer {
-        match self.send_commit(session).await {
+        let answer = match self.send_commit(session).await {
             Ok(()) => {
-                session.leave_transaction();
                 session.settled_attempts = vec![attempt];
                 CommitAnswer::Committed
             }
             // An error that leaves the session alive is the server's word that it aborted.
-            Err(error) if is_definite(&error) => {
-                session.leave_transaction();
-                CommitAnswer::Aborted(error)
-            }
-            Err(error) => CommitAnswer::None(error),
-        }
+            Err(error) if is_definite(&error) => CommitAnswer::Aborted(error),
+            Err(error) => return CommitAnswer::None(error),
+        };
+        session.leave_transaction();
+        answer
     }
 
     async fn send_commit(&self, session: &Session) -> Result<(), StoreError> {
@@ -52,15 +50,17 @@ impl Store {
         }
     }
 
-    /// Ends a transaction that failed; says whether the server confirmed. If it did not, the
-    /// session stays "in transaction", and the pool drops it.
-    pub(super) async fn roll_back(&self, session: &mut Session) -> bool {
-        let rollback = tokio::time::timeout(self.connect_timeout, session.batch("rollback")).await;
-        let confirmed = matches!(rollback, Ok(Ok(())));
-        if confirmed {
+    /// Ends a transaction that failed. If the server does not confirm, the session stays "in transaction",
+    /// and the pool drops it.
+    pub(super) async fn roll_back(&self, session: &mut Session) {
+        if self.send_rollback(session).await {
             session.leave_transaction();
         }
-        confirmed
+    }
+
+    async fn send_rollback(&self, session: &Session) -> bool {
+        let rollback = tokio::time::timeout(self.connect_timeout, session.batch("rollback")).await;
+        matches!(rollback, Ok(Ok(())))
     }
 
     /// Ends a transaction that failed with `error`, and sees whether the session may be used
@@ -69,7 +69,7 @@ impl Store {
         session.notice(&error);
         match error.class() {
             ErrorClass::Reconnect if matches!(error, StoreError::NoAnswer(_)) => {
-                // The statement may still be at work and hold locks that the next try waits for.
+                // The statement may still be at work and hold locks that the next attempt waits for.
                 session.cancel();
                 error
             }
@@ -77,10 +77,7 @@ impl Store {
             // read. That may be some row's fault, or that of a pooler that mixes prepared statements up: not on
             // this session again.
             ErrorClass::Reconnect if error.sqlstate().is_none() => match error {
-                StoreError::Postgres(error) if self.roll_back(session).await => {
-                    session.enter_transaction();
-                    StoreError::Value(error)
-                }
+                StoreError::Postgres(error) if self.send_rollback(session).await => StoreError::Value(error),
                 error => error,
             },
             // Prepared statements may be what is wrong: not on this session again.

@@ -227,7 +227,7 @@ impl StoreError {
         self.db().map_or(ErrorClass::Reconnect, |error| match error.routine() {
             // "cached plan must not change result type": a table was altered, and what was prepared on this connection is
             // of no use any more. So it may be on every other connection of the pool, one after the other: no number of
-            // tries makes it some unit's fault. The code alone, 0A000, has many reasons; the message is translated, the
+            // attempts makes it some unit's fault. The code alone, 0A000, has many reasons; the message is translated, the
             // name of the server's function is not.
             Some("RevalidateCachedQuery") => ErrorClass::Reconnect,
             _ => match classify(error.code().code()) {

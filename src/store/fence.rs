@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::session::Session;
 use super::{Store, StoreError, answer};
 
 /// What became of an attempt.
@@ -32,8 +33,8 @@ pub(super) enum Fate {
     Unknown,
 }
 
-/// How long one question waits for a lost transaction that is still at work. Short, because who asks on
-/// a session that never answers must have time for another; the next question goes on waiting.
+/// How long one question waits for a lost transaction that is still at work. Short, because after a
+/// session that never answers there must be time for another; the next question goes on waiting.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the server keeps the transaction of a question that it hears no more of.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +72,10 @@ impl Store {
     /// Asks once. Nothing: the row came and went in between, ask again.
     async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
         let mut session = self.session().await?;
-        session.enter_transaction();
+        session.transaction(async |session| self.raise_fence_on(session, attempt).await).await
+    }
+
+    async fn raise_fence_on(&self, session: &Session, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
         // A question that got lost must not stand in the way of the next one.
         let begin = format!(
             "begin read write; set local lock_timeout = {};
@@ -89,14 +93,11 @@ impl Store {
         let inserted = answer(self.connect_timeout + LOCK_TIMEOUT, inserting).await??;
         answer(self.statement_timeout, session.batch("commit")).await??;
         if inserted == 1 {
-            session.leave_transaction();
             return Ok(Some(Fate::Aborted));
         }
         // A statement of its own: it must see what the insert waited for.
         let select = format!("select fenced from {table} where attempt = $1");
         let row = answer(self.connect_timeout, session.client().query_typed_opt(&select, &parameters)).await??;
-        // Not before: a session without an answer is not used again.
-        session.leave_transaction();
         Ok(row.map(|row| if row.get(0) { Fate::Aborted } else { Fate::Committed }))
     }
 
@@ -104,15 +105,12 @@ impl Store {
     /// fences. (Every other row is deleted by the next transaction of its session.)
     pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
         let mut session = self.session().await?;
-        session.enter_transaction();
         // Says that it writes, as every transaction of the engine does: the default may be otherwise.
         let delete = format!(
             "begin read write; delete from {}.graphsink_attempts where at < now() - interval '2 days'; commit",
             session.schema()
         );
-        answer(self.silence(), session.batch(&delete)).await??;
-        session.leave_transaction();
-        Ok(())
+        session.transaction(async |session| Ok(answer(self.silence(), session.batch(&delete)).await??)).await
     }
 
     /// Does so again and again, for engines that live long.

@@ -1,11 +1,12 @@
 //! Effects: what the engine does to PostgreSQL.
 //!
-//! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] tries and
-//! splits, as [`retry`] says, [`transaction`] writes one epoch, [`ending`] commits it, [`fence`] finds out whether a
-//! commit without an answer took place, [`circuit`] stops the line while nobody can write,
-//! [`dead_letter`] keeps what was refused, [`merge`] makes one entity of two, [`statement`] holds all other SQL,
-//! [`timeline`] remembers what a transaction's statements took.
+//! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] has groups of units attempted and
+//! splits them, as [`retry`] says, [`attempt`] runs one transaction, [`transaction`] writes an epoch in it, [`ending`]
+//! commits it, [`fence`] finds out whether a commit without an answer took place, [`circuit`] stops the line while the
+//! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds
+//! all other SQL, [`timeline`] remembers what a transaction's statements took.
 
+mod attempt;
 mod backoff;
 mod blackhole;
 mod check;
@@ -15,7 +16,7 @@ mod dead_letter;
 mod ending;
 mod error;
 mod fence;
-mod merge;
+mod fold;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
@@ -94,8 +95,8 @@ pub(crate) struct Store {
 /// What a statement may take beyond its `statement_timeout` before the server counts as silent.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// How long the server may keep silent: every statement ends at its timeout. As long waits the server
-/// for the engine in the middle of a transaction.
+/// How long the server may keep silent: every statement ends at its timeout. The server's idle-in-transaction
+/// timeout is set to the same value.
 fn silence(statement_timeout: Duration) -> Duration {
     statement_timeout + NETWORK
 }

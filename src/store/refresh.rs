@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::transaction::Transaction;
-use super::{Store, StoreError};
+use super::{Store, StoreError, answer};
 use crate::batch::Clock;
 use crate::config::is_possible_as_of;
 use crate::record::{ConnectionKey, SortedSet, Timestamp};
@@ -14,8 +14,8 @@ use crate::record::{ConnectionKey, SortedSet, Timestamp};
 /// Connections of one step, which is one transaction: few enough to hold their locks for some
 /// tens of milliseconds only.
 const STEP: i64 = 1000;
-/// How often a step is tried again after a passing error.
-const TRIES: u32 = 10;
+/// How often a step is repeated after a passing error.
+const RETRIES: u32 = 10;
 
 /// What a refresh did.
 ///
@@ -45,12 +45,12 @@ impl Store {
         let mut after =
             ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::nil(), dish_attributes: SortedSet::default() };
         loop {
-            let mut tries = 0;
+            let mut retries = 0;
             let (keys, updated) = loop {
                 match self.refresh_step(&after, as_of).await {
                     Ok(step) => break step,
-                    Err(error) if error.is_retryable() && tries < TRIES => {
-                        tries += 1;
+                    Err(error) if error.is_retryable() && retries < RETRIES => {
+                        retries += 1;
                         tracing::warn!(error = %error, "a step of a refresh failed, will try again");
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     }
@@ -74,19 +74,15 @@ impl Store {
         let mut session = self.session().await?;
         // A few rounds of statements.
         let patience = self.silence() * 3;
-        session.enter_transaction();
-        let step = async {
+        let step = session.transaction(async |session| {
             session.prepare().await.map_err(StoreError::Begin)?;
-            let begin = self.begin(&mut session);
+            let begin = self.begin(session);
             let copies = self.copies.load(Ordering::Relaxed);
-            let transaction = Transaction { session: &session, begin: &begin, attempt: Uuid::nil(), copies };
+            let transaction = Transaction { session, begin: &begin, attempt: Uuid::nil(), copies };
             let step = transaction.refresh(after, STEP, Clock { as_of, score_tolerance: 0.0 }).await?;
             session.batch("commit").await?;
             Ok(step)
-        };
-        // After an error the session stays "in transaction", and the pool drops it.
-        let step = tokio::time::timeout(patience, step).await.unwrap_or(Err(StoreError::NoAnswer(patience)))?;
-        session.leave_transaction();
-        Ok(step)
+        });
+        answer(patience, Box::pin(step)).await?
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An error's code, table and constraint say much about whose fault it is, but not all: a trigger that refuses every row
 //! names none. So refusals are counted: where one unit after another is refused for the same reason and nothing gets
-//! through in between, the next ones are held back until all others were tried. If nothing got through then either, the
+//! through in between, the next ones are held back until all others were attempted. If nothing got through then either, the
 //! reason is taken to be none of theirs ([`StoreError::Repeated`]), and the line stops. A transaction that gets through
 //! proves the opposite, and units are refused again as they come.
 //!
@@ -80,7 +80,7 @@ impl Refusals {
         streak.as_ref().is_some_and(|streak| streak.is_full() && streak.reason == Reason::of(error))
     }
 
-    /// What the error of a unit turns out to be that was tried alone, and once more after all others.
+    /// What the error of a unit turns out to be that was attempted alone, and once more after all others.
     pub(super) fn judge(&self, error: StoreError) -> StoreError {
         let could_refuse = matches!(error.class(), ErrorClass::Poison | ErrorClass::Unknown);
         if could_refuse && self.repeat(&error) { StoreError::Repeated(Box::new(error)) } else { error }

@@ -1,4 +1,4 @@
-//! What follows from a failed try of one or more units or merges: another try, two halves, or a rejection.
+//! What follows from a failed attempt at one or more units or merges: another attempt, two halves, or a rejection.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use super::backoff::backoff;
 use super::error::ErrorClass;
 use crate::stats::Reaction;
 
-/// How often an error that others may have caused is tried again before it counts as the unit's own fault. The check of
-/// a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
+/// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check
+/// of a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
 /// connections faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
-/// How often an error that nobody knows is tried again before it counts as some unit's fault.
+/// How many more attempts an unknown error gets before it counts as some unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
 
-/// What was tried so far.
+/// What came of the attempts at a group so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tries {
-    pub(super) attempts: u32,
+pub(super) struct Attempts {
+    pub(super) made: u32,
     /// Failures that others may have caused.
     others: u32,
     too_long: u32,
     unknown: u32,
 }
 
-/// What follows from a failed try.
+/// What follows from a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     RetryAfter(Duration),
@@ -42,30 +42,30 @@ impl Next {
     }
 }
 
-pub(super) fn after_failure(tries: &mut Tries, error: &StoreError, units: usize) -> Next {
-    let again = Next::RetryAfter(backoff(tries.attempts));
+pub(super) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: usize) -> Next {
+    let again = Next::RetryAfter(backoff(attempts.made));
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {
-        // Of those that stand in everybody's way the circuit has its own idea of when.
+        // For systemic errors the circuit, not this pause, decides when.
         ErrorClass::Transient
         | ErrorClass::Reconnect
         | ErrorClass::Resource
         | ErrorClass::Configuration
         | ErrorClass::Bug => again,
         ErrorClass::TooLong => {
-            tries.too_long += 1;
-            if tries.too_long > 1 && units > 1 { Next::Split } else { again }
+            attempts.too_long += 1;
+            if attempts.too_long > 1 && units > 1 { Next::Split } else { again }
         }
         ErrorClass::Unknown => {
-            tries.unknown += 1;
-            if tries.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
+            attempts.unknown += 1;
+            if attempts.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
         }
         // Rows that were left out may as well be rows that another program deletes.
         ErrorClass::Poison
             if error.sqlstate() == Some("23503") || error.is_race() || matches!(error, StoreError::LeftOut { .. }) =>
         {
-            tries.others += 1;
-            if tries.others > OTHERS_RETRIES { alone_or_split } else { again }
+            attempts.others += 1;
+            if attempts.others > OTHERS_RETRIES { alone_or_split } else { again }
         }
         ErrorClass::Poison => alone_or_split,
     }

@@ -31,7 +31,7 @@ pub(super) const SAVEPOINT: &str = "savepoint connections";
 /// Comes back to it, as often as need be.
 pub(super) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
-/// How long a request to cancel may take; nobody waits for it.
+/// How long a request to cancel may take, for which no attempt waits.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
 /// A number for the schema and a purpose, the same in every process (FNV-1a).
@@ -200,13 +200,26 @@ impl Session {
         &statements.prepared[statement.name]
     }
 
-    /// Notes that a transaction is about to begin.
-    pub(crate) const fn enter_transaction(&mut self) {
+    /// Runs `work`, one transaction or statement from its beginning to the answer to its end. If it fails or is dropped
+    /// before, the session is not used again.
+    pub(super) async fn transaction<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.enter_transaction();
+        let done = work(self).await?;
+        self.leave_transaction();
+        Ok(done)
+    }
+
+    /// Notes that a transaction is about to begin. For attempts, which end in more than one way; others are a
+    /// [`transaction`](Self::transaction).
+    pub(super) const fn enter_transaction(&mut self) {
         self.in_transaction = true;
     }
 
     /// Notes that the server confirmed the transaction's end.
-    pub(crate) const fn leave_transaction(&mut self) {
+    pub(super) const fn leave_transaction(&mut self) {
         self.in_transaction = false;
     }
 

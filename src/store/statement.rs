@@ -215,8 +215,8 @@ statements! {
 /// (`Session::plans_are_stale`).
 ///
 /// A server that hears nothing more of a transaction would keep its locks for as long as the network's
-/// failure goes unnoticed on its side, two hours by default; the transaction that is tried next waits
-/// for them. So the server waits for the engine (`idle_timeout_ms`) as it is waited for.
+/// failure goes unnoticed on its side, two hours by default; the next attempt waits for
+/// them. So the server waits for the engine (`idle_timeout_ms`) as it is waited for.
 pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128, idle_timeout_ms: u128) -> String {
     format!(
         "begin isolation level read committed read write;

@@ -1,20 +1,20 @@
-//! The transaction of some merges, statement by statement, up to but without its commit.
+//! The transaction of some folds, statement by statement, up to but without its commit.
 //!
-//! 1. `begin`; the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and whoever
-//!    begins later waits for it.
+//! 1. `begin`; the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and later ones
+//!    wait for it.
 //! 2. Entities behind the names; what becomes of each merge.
-//! 3. Locks: the entities; restaurants with a merged attribute; connections that name a merged entity anywhere, and
+//! 3. Locks: the entities; restaurants with a folded attribute; connections that name a folded entity anywhere, and
 //!    those that have the keys that these get.
 //! 4. Of connections that become one, mentions: of two that are one the newer observation stays, the others move.
 //! 5. Connections: those without mentions now go, the others get their keys, and those that got mentions their figures,
 //!    counted from the rows.
-//! 6. Merged entities go, what they knew is written to those that they became, redirects take their place.
+//! 6. Folded entities go, what they knew is written to those that they became, redirects take their place.
 //!
 //! Properties:
-//! - No engine's transaction is under way at the same time, so none can use what goes, and locks meet nobody's order.
-//! - Row locks keep other programs out: who wants to refer to a locked entity or connection waits, and fails for want
+//! - No engine's transaction is under way at the same time, so none can use what goes, and locks meet no other order.
+//! - Row locks keep other programs out: one that refers to a locked entity or connection waits, and fails for want
 //!   of the row.
-//! - The number of round trips does not depend on the number of merges, except that of the connections that become one
+//! - The number of round trips does not depend on the number of folds, except that of the connections that become one
 //!   with a third, fourth .. the mentions move one after the other.
 
 use futures::TryStreamExt;
@@ -29,7 +29,7 @@ use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_co
 use super::super::transaction::{EntityKeys, all_written, entity_by_id, entity_by_key, ids, ordinal, time, uuid_set};
 use super::sql::{self, Sql};
 use crate::batch::{
-    ConnectionWrite, Folds, FoundByKey, KeyLookup, KeyedConnection, MergedConnection, Planned, StoredEntity,
+    ConnectionWrite, FoldedConnection, Folds, FoundByKey, KeyLookup, KeyedConnection, Planned, StoredEntity,
     top_mention,
 };
 use crate::hash::{HashMap, HashSet};
@@ -43,22 +43,22 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// What a transaction did, true once it is committed.
 #[derive(Debug)]
-pub(super) struct Merged {
+pub(super) struct Folded {
     pub(super) folds: Folds,
     pub(super) planned: Vec<Planned>,
 }
 
 /// The settings of one transaction.
 #[derive(Debug)]
-pub(super) struct MergeTransaction<'a> {
+pub(super) struct FoldTransaction<'a> {
     pub(super) session: &'a Session,
     pub(super) begin: &'a str,
     pub(super) as_of: Timestamp,
 }
 
-impl MergeTransaction<'_> {
+impl FoldTransaction<'_> {
     /// Carries merges out, as if one after the other.
-    pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Merged, StoreError> {
+    pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Folded, StoreError> {
         let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
         let (begun, alone) = futures::join!(
@@ -72,7 +72,7 @@ impl MergeTransaction<'_> {
         if !folds.pairs().is_empty() {
             self.fold(&folds).await?;
         }
-        Ok(Merged { folds, planned })
+        Ok(Folded { folds, planned })
     }
 
     /// Step 2.
@@ -154,7 +154,7 @@ impl MergeTransaction<'_> {
         Ok(ids(&self.query(sql::RESTAURANTS_WITH_ATTRIBUTES, &[&attributes]).await?)?)
     }
 
-    /// Connections that name a merged entity, with their keys.
+    /// Connections that name a folded entity, with their keys.
     async fn connections_with(&self, folds: &Folds) -> Result<HashMap<Uuid, ConnectionKey<Uuid>>, StoreError> {
         let mut named = HashMap::default();
         for (entity_type, statement) in [
@@ -163,11 +163,11 @@ impl MergeTransaction<'_> {
             (EntityType::DishOrCategory, sql::CONNECTIONS_WITH_CATEGORIES),
             (EntityType::DishAttribute, sql::CONNECTIONS_WITH_ATTRIBUTES),
         ] {
-            let merged = folds.of_type(entity_type);
-            if merged.is_empty() {
+            let folded = folds.of_type(entity_type);
+            if folded.is_empty() {
                 continue;
             }
-            for row in self.query(statement, &[&merged]).await? {
+            for row in self.query(statement, &[&folded]).await? {
                 named.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
             }
         }
@@ -209,10 +209,10 @@ impl MergeTransaction<'_> {
     }
 
     /// Step 4. Two connections at a time become one, so that a mention has at most one other of its key.
-    async fn unite_mentions(&self, connections: &[MergedConnection]) -> Result<(), StoreError> {
+    async fn unite_mentions(&self, connections: &[FoldedConnection]) -> Result<(), StoreError> {
         let rounds = connections.iter().map(|connection| connection.others.len()).max().unwrap_or(0);
         for round in 0..rounds {
-            let pair = |connection: &MergedConnection| Some((*connection.others.get(round)?, connection.id));
+            let pair = |connection: &FoldedConnection| Some((*connection.others.get(round)?, connection.id));
             let (others, stay): (Vec<Uuid>, Vec<Uuid>) = connections.iter().filter_map(pair).unzip();
             let outdated = self.outdated_duplicates(&others, &stay).await?;
             self.touch(sql::DELETE_MENTIONS, &[&outdated], outdated.len()).await?;
@@ -239,11 +239,11 @@ impl MergeTransaction<'_> {
     }
 
     /// Step 5.
-    async fn write_connections<'a>(&self, connections: &'a [MergedConnection]) -> Result<(), StoreError> {
+    async fn write_connections<'a>(&self, connections: &'a [FoldedConnection]) -> Result<(), StoreError> {
         let gone: Vec<Uuid> = connections.iter().flat_map(|connection| connection.others.iter().copied()).collect();
         self.touch(sql::DELETE_CONNECTIONS, &[&gone], gone.len()).await?;
-        let column = |value: fn(&MergedConnection) -> Uuid| connections.iter().map(value).collect::<Vec<_>>();
-        let set = |value: fn(&MergedConnection) -> Option<String>| connections.iter().map(value).collect::<Vec<_>>();
+        let column = |value: fn(&FoldedConnection) -> Uuid| connections.iter().map(value).collect::<Vec<_>>();
+        let set = |value: fn(&FoldedConnection) -> Option<String>| connections.iter().map(value).collect::<Vec<_>>();
         let moved: [&(dyn ToSql + Sync); 6] = [
             &column(|connection| connection.id),
             &column(|connection| connection.key.restaurant),
@@ -253,13 +253,13 @@ impl MergeTransaction<'_> {
             &connections.iter().map(|connection| connection.facts.is_menu_item).collect::<Vec<_>>(),
         ];
         self.touch(sql::MOVE_CONNECTIONS, &moved, connections.len()).await?;
-        let united: Vec<&MergedConnection> =
+        let united: Vec<&FoldedConnection> =
             connections.iter().filter(|connection| !connection.others.is_empty()).collect();
         if united.is_empty() {
             return Ok(());
         }
         let figures = self.figures(&united.iter().map(|connection| connection.id).collect::<Vec<_>>()).await?;
-        let written = |(connection, metrics): (&&'a MergedConnection, _)| {
+        let written = |(connection, metrics): (&&'a FoldedConnection, _)| {
             ConnectionWrite::of_merged(connection.id, &connection.key, &connection.facts, metrics)
         };
         let writes: Vec<_> = united.iter().zip(figures).map(written).collect();
@@ -294,12 +294,12 @@ impl MergeTransaction<'_> {
         Ok(figures)
     }
 
-    /// What was merged leads to what it became from now on. Also what led to it before.
+    /// What was folded leads to what it became from now on. Also what led to it before.
     async fn redirect(
         &self,
         folds: &Folds,
         gone: &[(Uuid, EntityKey)],
-        connections: &[MergedConnection],
+        connections: &[FoldedConnection],
     ) -> Result<(), StoreError> {
         let from: Vec<Uuid> = gone.iter().map(|(id, _)| *id).collect();
         let into: Vec<Uuid> = from.iter().map(|id| folds.target(*id)).collect();

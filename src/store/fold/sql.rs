@@ -1,6 +1,6 @@
-//! The SQL of merges that epochs have no use for.
+//! The SQL of folds that epochs have no use for.
 //!
-//! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: merges are rare. The rules
+//! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: folds are rare. The rules
 //! are the same otherwise: whole columns as arrays, values as parameters, only the schema's name is put in.
 
 use super::super::table::{self, Mentions};
@@ -19,14 +19,14 @@ pub(super) const FORBID_BITMAPS: &str = "set local enable_bitmapscan = off;
      set local random_page_cost to default; set local seq_page_cost to default;
      set local cpu_tuple_cost to default; set local cpu_index_tuple_cost to default";
 
-/// In the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: nobody is to begin to refer to them.
+/// In the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: no new reference to them may begin.
 pub(super) const LOCK_ENTITIES: Sql = Sql(
     "merge_lock_entities",
     "select e.entity_id from {schema}.entities e where e.entity_id = any($1::uuid[])
      order by e.type, e.name for update",
 );
 
-// Where a merged entity is named. Without the read indexes each of these reads a table.
+// Where a folded entity is named. Without the read indexes each of these reads a table.
 /// One attribute at a time, as a row: of an array that it does not know the server thinks that any restaurant may have one
 /// of its elements, and reads all of them by way of another index of restaurants. `offset 0` keeps the question of one row
 /// by itself: as a join PostgreSQL 16 and later read all restaurants once and compare them with each row.
@@ -75,7 +75,7 @@ pub(super) const LOCK_CONNECTIONS: Sql = Sql(
      order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes for update",
 );
 
-/// Mentions ($1: of these connections) that the connection has too of which theirs becomes a part ($2): both rows.
+/// Mentions of connections ($1) that the connection has too into which theirs is folded ($2): both rows.
 pub(super) const DUPLICATES: &str = "merge_find_duplicates";
 /// The text of [`DUPLICATES`].
 pub(super) fn duplicates() -> String {
@@ -127,7 +127,7 @@ pub(super) const COUNT_MENTIONS: Sql = Sql(
 pub(super) const DELETE_ENTITIES: Sql =
     Sql("merge_delete_entities", "delete from {schema}.entities where entity_id = any($1::uuid[])");
 
-/// Whoever was led to what is merged now is led on.
+/// Repoints redirects to a row that is folded now at what it is folded into.
 macro_rules! turn {
     ($redirects:literal) => {
         Sql(
@@ -143,7 +143,7 @@ macro_rules! turn {
 }
 pub(super) const TURN_ENTITY_REDIRECTS: Sql = turn!("entity_redirects");
 pub(super) const TURN_CONNECTION_REDIRECTS: Sql = turn!("connection_redirects");
-/// A key that somebody used again after its entity was merged belongs to the later one.
+/// A key that was used again after its entity was folded belongs to the later one.
 pub(super) const FREE_ENTITY_KEYS: Sql = Sql(
     "merge_redirect",
     "update {schema}.entity_redirects r set name = null

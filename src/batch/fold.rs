@@ -1,7 +1,7 @@
-//! From merges of entities to rows: which entity becomes which, what that makes of connections.
+//! From merges of entities to rows: which entity is folded into which, what that makes of connections.
 //!
-//! Merge rules are those of `record`. An entity that is merged is no row any more; each connection that named it names
-//! the other from then on, and connections that thereby get one key are one connection.
+//! Merge rules are those of `record`. A folded entity is no row any more; each connection that named it names the other
+//! from then on, and connections that thereby get one key are one connection.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,23 @@ use crate::record::{ConnectionFacts, ConnectionKey, EntityFacts, EntityName, Ent
 /// What is to be done about one merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Planned {
-    /// This entity becomes part of another: see [`Folds::target`].
+    /// This entity is folded into another: see [`Folds::target`].
     Fold(Uuid),
     /// The two are this one already.
     Done(Uuid),
     Rejected(MergeRejection),
 }
 
-/// Which entities become which.
+/// Which entities are folded into which.
 ///
-/// Invariant: what an entity becomes does not become another one itself. So there are no chains and no circles.
+/// Invariant: what an entity is folded into is not folded itself. So there are no chains and no circles.
 #[derive(Debug, Default)]
 pub(crate) struct Folds {
     into: HashMap<Uuid, Uuid>,
     types: HashMap<Uuid, EntityType>,
 }
 
-/// A connection as far as a merge looks at it.
+/// A connection as far as a fold looks at it.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyedConnection {
     pub(crate) id: Uuid,
@@ -42,7 +42,7 @@ pub(crate) struct KeyedConnection {
 
 /// A connection as it must become.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct MergedConnection {
+pub(crate) struct FoldedConnection {
     pub(crate) id: Uuid,
     pub(crate) key: ConnectionKey<Uuid>,
     pub(crate) facts: ConnectionFacts<Uuid>,
@@ -52,7 +52,7 @@ pub(crate) struct MergedConnection {
 
 impl Folds {
     /// Takes merges in as if one were carried out after the other. `stored` gives the entity behind a name: one of
-    /// another name if an earlier merge took the one of that name.
+    /// another name if the one of that name was folded earlier.
     pub(crate) fn plan<'a>(
         merges: &[EntityMerge],
         stored: impl Fn(&EntityName) -> Option<&'a StoredEntity>,
@@ -88,19 +88,19 @@ impl Folds {
         Planned::Fold(from)
     }
 
-    /// What an entity becomes: itself, unless it is merged.
+    /// What an entity becomes: itself, unless it is folded.
     pub(crate) fn target(&self, id: Uuid) -> Uuid {
         self.into.get(&id).copied().unwrap_or(id)
     }
 
-    /// Each entity that is merged, and what it becomes, in order.
+    /// Each folded entity, and what it becomes, in order.
     pub(crate) fn pairs(&self) -> Vec<(Uuid, Uuid)> {
         let mut pairs: Vec<_> = self.into.iter().map(|(from, into)| (*from, *into)).collect();
         pairs.sort_unstable();
         pairs
     }
 
-    /// The entities of one type that are merged, in order.
+    /// The folded entities of one type, in order.
     pub(crate) fn of_type(&self, entity_type: EntityType) -> Vec<Uuid> {
         let of_type = self.types.iter().filter(|(_, own)| **own == entity_type);
         let mut ids: Vec<_> = of_type.map(|(id, _)| *id).collect();
@@ -121,8 +121,8 @@ impl Folds {
         }
     }
 
-    /// The rows that change among these entities: those that others become, and those with attributes that others
-    /// become.
+    /// The rows that change among these entities: those that others are folded into, and those with attributes that are
+    /// folded.
     pub(crate) fn entities(&self, stored: Vec<StoredEntity>) -> Vec<EntityWrite> {
         let mut wanted: HashMap<Uuid, EntityFacts<Uuid>> = HashMap::default();
         for entity in &stored {
@@ -147,12 +147,12 @@ impl Folds {
 
     /// What these connections become, in the order of their new keys. Of those that become one, the one with the most
     /// mentions stays, so that the fewest move.
-    pub(crate) fn connections(&self, stored: Vec<KeyedConnection>) -> Vec<MergedConnection> {
+    pub(crate) fn connections(&self, stored: Vec<KeyedConnection>) -> Vec<FoldedConnection> {
         let mut by_key: BTreeMap<ConnectionKey<Uuid>, Vec<KeyedConnection>> = BTreeMap::new();
         for connection in stored {
             by_key.entry(self.key(&connection.key)).or_default().push(connection);
         }
-        let merged = by_key.into_iter().filter_map(|(key, mut group)| {
+        let folded = by_key.into_iter().filter_map(|(key, mut group)| {
             group.sort_unstable_by_key(|connection| (std::cmp::Reverse(connection.mentions), connection.id));
             let mut facts = ConnectionFacts::default();
             for connection in &group {
@@ -162,13 +162,13 @@ impl Folds {
             let stays = &group[0];
             let others: Vec<Uuid> = group[1..].iter().map(|other| other.id).collect();
             let changes = !others.is_empty() || stays.key != key || stays.facts != facts;
-            changes.then_some(MergedConnection { id: stays.id, key, facts, others })
+            changes.then_some(FoldedConnection { id: stays.id, key, facts, others })
         });
-        merged.collect()
+        folded.collect()
     }
 }
 
-/// Whether an entity was found under its own name, and not by what a merge left of another.
+/// Whether an entity was found under its own name, and not by a redirect from another.
 fn is_own_name(name: &EntityName, entity: &StoredEntity) -> bool {
     match name {
         EntityName::Key(key) => *key == entity.key,
@@ -194,7 +194,7 @@ mod tests {
         members.into_iter().collect()
     }
 
-    /// Plans merges of restaurants (1 to 9) and dishes (11 to 19). An earlier merge made 5 of 4.
+    /// Plans merges of restaurants (1 to 9) and dishes (11 to 19). 4 was folded into 5 earlier.
     fn plan(merges: &[(u8, u8)]) -> (Folds, Vec<Planned>) {
         let restaurants = (1..4).chain(5..10).map(|number| (number, entity(number, EntityType::Restaurant)));
         let dishes = (11..20).map(|number| (number, entity(number, EntityType::DishOrCategory)));
@@ -274,7 +274,7 @@ mod tests {
             let facts = ConnectionFacts { categories, is_menu_item: number == 101 };
             KeyedConnection { id: id(number), key, facts, mentions }
         };
-        let merged = folds.connections(vec![
+        let folded = folds.connections(vec![
             connection(101, (1, 11), &[], &[11, 13], 3),
             connection(102, (2, 11), &[], &[12], 7),
             connection(103, (2, 12), &[], &[], 7),
@@ -292,16 +292,16 @@ mod tests {
             is_menu_item,
         };
         assert_eq!(
-            merged,
+            folded,
             [
-                MergedConnection {
+                FoldedConnection {
                     id: id(102),
                     key: key(2, 12),
                     facts: facts(&[12, 13], true),
                     others: vec![id(103), id(101)]
                 },
-                MergedConnection { id: id(105), key: key(2, 13), facts: facts(&[13], false), others: vec![] },
-                MergedConnection { id: id(106), key: key(3, 13), facts: facts(&[12], false), others: vec![] },
+                FoldedConnection { id: id(105), key: key(2, 13), facts: facts(&[13], false), others: vec![] },
+                FoldedConnection { id: id(106), key: key(3, 13), facts: facts(&[12], false), others: vec![] },
             ],
             "104 stays as it is"
         );
