@@ -210,7 +210,8 @@ impl<'e> LockedConnections<'e> {
     /// The rows of all connections that were not there, in lock order, with their final figures.
     pub(super) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
         let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
-        new.map(|(index, node)| {
+        let mut rows = Vec::with_capacity(new.clone().count());
+        rows.extend(new.map(|(index, node)| {
             let mentions = self.0.mentions_of(node).map(|(_, mention)| (mention.id, mention.mention));
             ConnectionWrite {
                 node: index,
@@ -220,8 +221,8 @@ impl<'e> LockedConnections<'e> {
                 metrics: ConnectionMetrics::from_mentions(mentions, as_of),
                 reread: RereadNeeded::default(),
             }
-        })
-        .collect()
+        }));
+        rows
     }
 
     /// What must be known of connections that were there, besides their own rows.

@@ -103,15 +103,14 @@ impl<'e> FoundEntities<'e> {
     /// Rows to insert, or to lock because they will change, in lock order.
     pub(super) fn to_insert_or_lock(&self) -> Vec<EntityWrite> {
         let Self(plan) = self;
-        let writes = plan.order.iter().filter_map(|&index| {
-            let node = &plan.nodes[index as usize];
-            if node.exists && node.said.is_empty() {
-                return None;
-            }
+        let nodes = plan.order.iter().map(|index| (*index, &plan.nodes[*index as usize]));
+        let may_change = nodes.filter(|(_, node)| !node.exists || !node.said.is_empty());
+        let mut writes = Vec::with_capacity(may_change.clone().count());
+        writes.extend(may_change.filter_map(|(index, node)| {
             let wanted = plan.wanted(node);
             (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
-        });
-        writes.collect()
+        }));
+        writes
     }
 
     /// Takes in which of `writes` were inserted; all others are locked. An error if a row that was there is gone.

@@ -155,6 +155,10 @@ impl Block {
             created_at: truncate(mention.created_at),
             observed_at: truncate(mention.observed_at),
         };
+        // Most units have one.
+        if self.mentions.is_empty() {
+            self.mentions.reserve_exact(1);
+        }
         self.mentions.push(record);
     }
 

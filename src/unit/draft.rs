@@ -555,6 +555,9 @@ impl UnitOfWork {
     }
 
     fn push_connection(&mut self, name: ConnectionRecordName, is_menu_item: bool) -> u32 {
+        if self.block.connections.is_empty() {
+            self.block.connections.reserve_exact(1);
+        }
         self.block.connections.push(ConnectionRecord { name, is_menu_item });
         self.block.connections.len() as u32 - 1
     }

@@ -48,8 +48,11 @@ impl Arrays {
         purpose: Purpose,
         rows: impl IntoIterator<Item = &'a T::Row<'a>>,
     ) -> Self {
+        let rows = rows.into_iter();
         let columns: Vec<&Column<T>> = Column::of(purpose).map(|(_, column)| column).collect();
-        let mut arrays: Vec<Array> = columns.iter().map(|column| Array::new(column.value.array_type())).collect();
+        let array =
+            |column: &&Column<T>| Array::new(column.value.array_type(), rows.size_hint().0 * column.value.usual());
+        let mut arrays: Vec<Array> = columns.iter().map(array).collect();
         for row in rows {
             for (column, array) in columns.iter().zip(&mut arrays) {
                 array.push(|buffer| column.value.put(row, Form::Element, buffer));
@@ -64,8 +67,8 @@ impl Arrays {
 }
 
 impl Array {
-    fn new(kind: Type) -> Self {
-        Self { kind, length: 0, has_null: false, elements: BytesMut::new() }
+    fn new(kind: Type, capacity: usize) -> Self {
+        Self { kind, length: 0, has_null: false, elements: BytesMut::with_capacity(capacity) }
     }
 
     fn push(&mut self, put: impl FnOnce(&mut BytesMut) -> IsNull) {
@@ -123,6 +126,18 @@ pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &
 }
 
 impl<T: Table> Value<T> {
+    /// Bytes of a usual value, with its length.
+    const fn usual(&self) -> usize {
+        match self {
+            Self::Id(_) => 20,
+            Self::Label(..) | Self::Text(_) => 24,
+            Self::Bool(_) => 5,
+            Self::Int4(_) => 8,
+            Self::Int8(_) => 12,
+            Self::Time(_) | Self::Degrees(_) | Self::Ids(_) | Self::Texts(_) | Self::Json(_) => 4,
+        }
+    }
+
     /// Writes a row's value, behind its length.
     fn put<'a>(&self, row: &'a T::Row<'a>, form: Form, buffer: &mut BytesMut) -> IsNull {
         match (self, form) {
