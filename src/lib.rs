@@ -95,9 +95,9 @@ mod connection_string;
 mod engine;
 mod error;
 mod failpoint;
+mod flight;
 pub mod guide;
 mod hash;
-mod in_flight;
 #[cfg(feature = "loader")]
 pub mod loader;
 mod merge;

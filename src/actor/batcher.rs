@@ -8,7 +8,7 @@ use super::coordinator::TransactionCoordinator;
 use super::message::{Absorb, AnyBatch, BatchReady, Beat, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
-use crate::in_flight::EpochId;
+use crate::flight::EpochId;
 
 /// Coalesces entities.
 pub(crate) type EntityBatcher = Batcher<EntityBatch>;

@@ -14,7 +14,7 @@ use super::message::EpochFinished;
 use super::shared::Shared;
 use super::supervisor::Supervisor;
 use crate::batch::{Epoch, Written};
-use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::flight::{EpochId, InFlight, Submission};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::stats::{EpochState, Reaction};

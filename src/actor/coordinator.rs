@@ -10,7 +10,7 @@ use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochSeale
 use super::shared::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
-use crate::in_flight::{EpochId, Submission};
+use crate::flight::{EpochId, Submission};
 
 /// What has arrived of an epoch. It is whole when nothing is missing.
 #[derive(Default)]

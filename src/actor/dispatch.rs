@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::routing::{LaneChoice, Routing};
 use crate::failpoint::failpoint;
-use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::flight::{EpochId, InFlight, Submission};
 use crate::recent_writes::RecentWrites;
 use crate::telemetry;
 use crate::unit::Unit;

@@ -8,7 +8,7 @@ use super::ActorKind;
 use super::coordinator::TransactionCoordinator;
 use super::pulse::Pulse;
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
-use crate::in_flight::{EpochId, Submission};
+use crate::flight::{EpochId, Submission};
 use crate::unit::Unit;
 
 /// Handle -> Supervisor: a unit was accepted.

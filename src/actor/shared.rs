@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::ActorKind;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
-use crate::in_flight::InFlight;
+use crate::flight::InFlight;
 use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};

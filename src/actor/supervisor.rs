@@ -15,8 +15,8 @@ use super::message::{
 use super::pulse::Pulse;
 use super::shared::Shared;
 use crate::failpoint::failpoint;
+use crate::flight::{EpochId, Submission};
 use crate::hash::HashMap;
-use crate::in_flight::{EpochId, Submission};
 use crate::unit::Unit;
 
 /// How often to look for units that were on their way to a supervisor that died, and for signs of life.

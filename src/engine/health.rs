@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::{ActorKind, Shared};
 use crate::config::Config;
-use crate::in_flight::Lifecycle;
+use crate::flight::Lifecycle;
 use crate::record::Timestamp;
 
 /// An actor gives a sign of life every half second, between other work. One that is silent for that long hangs.

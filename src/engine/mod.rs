@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::actor::{ActorKind, Flush, Panic, Shared, Submit, Supervisor};
 use crate::config::Config;
 use crate::error::{StartError, SubmitError};
-use crate::in_flight::Room;
+use crate::flight::Room;
 use crate::outcome::{Outcome, UnavailableCause};
 use crate::record::{Timestamp, truncate};
 use crate::stats::Stats;

@@ -13,7 +13,7 @@ use crate::actor::{ActorKind, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::in_flight::InFlight;
+use crate::flight::InFlight;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::in_flight::Room;
+use crate::flight::Room;
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::unit::UnitOfWork;
 
