@@ -1,8 +1,8 @@
 //! Which lane and epoch each unit is in, and what is to be done next: what the supervisor knows, without any actor.
 //!
 //! A unit that was accepted and that no transaction has claimed is in one of these places: on its way here, held, in an
-//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::epoch`] is 0), which is how the sweep
-//! finds those that were lost on their way, and how whoever meets a unit a second time knows that it was routed.
+//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::is_unrouted`]), which is how the sweep
+//! finds those that were lost on their way, and how a unit that is met a second time is known to be routed.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Dispatch {
     /// A unit arrived.
     pub(super) fn submit(&mut self, submission: Arc<Submission>, workers: &impl Workers) {
         // Routed already: by `start_over`, when the message waited for a new supervisor.
-        if submission.epoch() == 0 {
+        if submission.is_unrouted() {
             self.route_or_hold(submission, true, workers);
             self.seal_where_free(workers);
         }
@@ -140,7 +140,7 @@ impl Dispatch {
         workers.discard(self.in_flight.new_epoch());
         failpoint("supervisor::route_again");
         let taken_back = self.in_flight.take_back();
-        let epochs: HashSet<EpochId> = taken_back.iter().map(|(epoch, _)| *epoch).collect();
+        let epochs: HashSet<EpochId> = taken_back.iter().filter_map(|(epoch, _)| *epoch).collect();
         // Epochs whose units were claimed are being committed; their tasks will report them.
         let unfinished: Vec<EpochId> = self.sealed.keys().copied().filter(|epoch| epochs.contains(epoch)).collect();
         for epoch in unfinished {
@@ -179,7 +179,7 @@ impl Dispatch {
     fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
         for submission in std::mem::take(&mut self.held) {
             // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
-            if submission.epoch() == 0 {
+            if submission.is_unrouted() {
                 self.route_or_hold(submission, may_wait, workers);
             }
         }
@@ -206,7 +206,7 @@ impl Dispatch {
         let rows = submission.unit.rows();
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
-        if !self.in_flight.route(&submission, epoch) {
+        if !submission.route(epoch) {
             return;
         }
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
