@@ -11,7 +11,8 @@
 //!   the registry's lock.
 //! - Room is given back when a unit is settled, never earlier.
 //!
-//! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`.
+//! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. None but the first is held while
+//! the program's code runs: recorders of metrics, subscribers to spans, wakers.
 
 mod submission;
 
@@ -47,6 +48,8 @@ pub(crate) enum Lifecycle {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     registry: Mutex<Registry>,
+    /// The next unit's number. A unit that is being accepted has its number before it is in the registry.
+    next_unit: AtomicU64,
     /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
     closed: RwLock<bool>,
     /// The next epoch's number; numbers are never used again, also not by the next supervisor.
@@ -62,16 +65,15 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 struct Registry {
     units: BTreeMap<u64, Arc<Submission>>,
-    next: u64,
     /// Who waits until every unit below a number is settled.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        let registry = Mutex::new(Registry { next: 1, ..Registry::default() });
         Self {
-            registry,
+            registry: Mutex::default(),
+            next_unit: AtomicU64::new(1),
             closed: RwLock::new(false),
             next_epoch: AtomicU64::new(1),
             given_up: OnceLock::new(),
@@ -100,12 +102,10 @@ impl InFlight {
         let unit = Arc::new(unit.prepare());
         let (sender, receiver) = oneshot::channel();
         self.counters.accepted(room.rows.num_permits(), room.bytes.num_permits());
-        let mut registry = self.registry();
-        let number = registry.next;
-        registry.next += 1;
+        let number = self.next_unit.fetch_add(1, Ordering::Relaxed);
         let span = tracing::debug_span!("unit", number, rows = unit.rows(), epoch = Empty, attempt = Empty);
         let submission = Arc::new(Submission::new(number, unit, span, Answer { sender, room }));
-        registry.units.insert(number, Arc::clone(&submission));
+        self.registry().units.insert(number, Arc::clone(&submission));
         Ok((submission, receiver))
     }
 
@@ -232,8 +232,7 @@ impl InFlight {
             let _ = sender.send(());
         } else {
             registry.waiting.retain(|(_, waiter)| !waiter.is_canceled());
-            let next = registry.next;
-            registry.waiting.push((next, sender));
+            registry.waiting.push((self.next_unit.load(Ordering::Relaxed), sender));
         }
         receiver
     }
@@ -287,6 +286,8 @@ mod tests {
 
     use futures::FutureExt;
     use tokio::sync::Semaphore;
+    use tracing::span::Attributes;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
 
@@ -511,6 +512,20 @@ mod tests {
         assert!(sent.is_commit_under_way(), "its answer is still to come");
         sent.commit_failed();
         assert!(!sent.is_commit_under_way());
+    }
+
+    #[test]
+    fn a_subscriber_may_look_at_the_units_when_it_hears_of_one() {
+        struct Look(Arc<InFlight>);
+        impl<S: tracing::Subscriber> Layer<S> for Look {
+            fn on_new_span(&self, _: &Attributes<'_>, _: &tracing::Id, _: Context<'_, S>) {
+                assert_eq!(self.0.oldest(), Duration::ZERO);
+            }
+        }
+        let in_flight = Arc::new(InFlight::new(Arc::default()));
+        let subscriber = tracing_subscriber::registry().with(Look(Arc::clone(&in_flight)));
+        let (submission, _) = tracing::subscriber::with_default(subscriber, || accept(&in_flight));
+        assert!(!submission.span.is_disabled());
     }
 
     #[test]
