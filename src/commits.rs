@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::batch::{Epoch, Written};
-use crate::outcome::Disposition;
+use crate::label::Disposition;
 use crate::record::{EntityFacts, EntityName};
 
 /// An entity that a commit inserted or changed.

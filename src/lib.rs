@@ -98,6 +98,7 @@ mod failpoint;
 mod flight;
 pub mod guide;
 mod hash;
+mod label;
 #[cfg(feature = "loader")]
 pub mod loader;
 mod merge;
@@ -114,13 +115,13 @@ pub mod telemetry;
 mod tls;
 mod unit;
 
-#[doc(hidden)]
-pub use actor::ActorKind;
 pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
 pub use error::{StartError, SubmitError};
+#[doc(hidden)]
+pub use label::ActorKind;
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,

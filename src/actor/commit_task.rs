@@ -15,9 +15,9 @@ use super::shared::Shared;
 use super::supervisor::Supervisor;
 use crate::batch::{Epoch, Written};
 use crate::flight::{EpochId, InFlight, Submission};
+use crate::label::{EpochState, Reaction};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::stats::{EpochState, Reaction};
 use crate::store::{EpochObserver, StoreError};
 
 /// Everything that the commit of one epoch needs.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::ActorKind;
 use super::coordinator::TransactionCoordinator;
 use super::pulse::Pulse;
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::flight::{EpochId, Submission};
+use crate::label::ActorKind;
 use crate::unit::Unit;
 
 /// Handle -> Supervisor: a unit was accepted.

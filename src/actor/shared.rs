@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::ActorKind;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
 use crate::flight::InFlight;
+use crate::label::ActorKind;
 use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};

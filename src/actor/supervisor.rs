@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::ActorKind;
 use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::dispatch::{Dispatch, Workers};
@@ -17,6 +16,7 @@ use super::shared::Shared;
 use crate::failpoint::failpoint;
 use crate::flight::{EpochId, Submission};
 use crate::hash::HashMap;
+use crate::label::ActorKind;
 use crate::unit::Unit;
 
 /// How often to look for units that were on their way to a supervisor that died, and for signs of life.

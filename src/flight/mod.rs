@@ -26,7 +26,7 @@ use futures::channel::oneshot;
 use tracing::field::Empty;
 
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
-use crate::stats::{Counters, OutcomeKind};
+use crate::stats::Counters;
 use crate::unit::UnitOfWork;
 
 use submission::Answer;
@@ -189,7 +189,7 @@ impl InFlight {
     /// See [`Submission::settle`].
     fn settle_with(&self, submission: &Submission, outcome: impl FnOnce(bool) -> Outcome) -> bool {
         let Some((Answer { sender, room }, outcome)) = submission.settle(outcome) else { return false };
-        let kind = OutcomeKind::of(&outcome);
+        let kind = outcome.kind();
         let took = submission.accepted_at.elapsed();
         self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()), took);
         // In this order: who hears the outcome finds room, and who waits for all outcomes finds them told.

@@ -32,9 +32,9 @@ use super::{Store, StoreError, answer};
 use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
+use crate::label::Reaction;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::stats::Reaction;
 use crate::unit::{Row, Unit};
 
 /// The time for one try, however close the deadline is.
