@@ -91,6 +91,7 @@ mod actor;
 mod batch;
 mod commits;
 mod config;
+mod config_error;
 mod connection_string;
 mod engine;
 mod error;
@@ -115,7 +116,8 @@ pub mod telemetry;
 mod tls;
 mod unit;
 
-pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
+pub use config::{AsOf, Config, ConfigBuilder};
+pub use config_error::ConfigError;
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
