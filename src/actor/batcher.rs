@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use actix::prelude::*;
 
-use super::coordinator::TransactionCoordinator;
 use super::message::{Absorb, AnyBatch, BatchReady, Beat, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
@@ -46,7 +45,6 @@ impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
 impl<B: TableBatch> Handler<Seal> for Batcher<B>
 where
     AnyBatch: From<B>,
-    TransactionCoordinator: Handler<BatchReady<B>>,
 {
     type Result = ();
 
@@ -55,7 +53,7 @@ where
         let batch = self.batches.remove(&epoch).unwrap_or_default();
         failpoint("batcher::seal");
         tracing::trace!(rows = batch.len(), "batch sealed");
-        to.do_send(BatchReady { epoch, batch });
+        to.do_send(BatchReady { epoch, batch: batch.into() });
     }
 }
 

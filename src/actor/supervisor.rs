@@ -57,7 +57,7 @@ impl Workers for Children {
     }
 
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>) {
-        let seal = Seal { epoch, to: self.coordinator.clone() };
+        let seal = Seal { epoch, to: self.coordinator.clone().recipient() };
         self.entities.do_send(seal.clone());
         failpoint("supervisor::seal");
         self.connections.do_send(seal.clone());
@@ -102,13 +102,13 @@ impl Supervisor {
     fn watch(&mut self, child: ActorKind, context: &Context<Self>) -> DeathWatch {
         self.incarnations += 1;
         self.current.insert(child, self.incarnations);
-        DeathWatch { supervisor: context.address(), child, incarnation: self.incarnations }
+        DeathWatch { supervisor: context.address().recipient(), child, incarnation: self.incarnations }
     }
 
     fn start_coordinator(&mut self, context: &Context<Self>) -> Addr<TransactionCoordinator> {
         let next = self.shared.in_flight.next_epoch();
         let watch = self.watch(ActorKind::TransactionCoordinator, context);
-        TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
+        TransactionCoordinator::new(Arc::clone(&self.shared), next, context.address().recipient(), watch).start()
     }
 
     /// Has something dispatched to the children, who are there from the start on.
