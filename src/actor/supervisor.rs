@@ -13,6 +13,7 @@ use super::message::{
 };
 use super::pulse::Pulse;
 use super::shared::Shared;
+use crate::batch::TableBatch;
 use crate::failpoint::failpoint;
 use crate::flight::{EpochId, Submission};
 use crate::hash::HashMap;
@@ -105,10 +106,28 @@ impl Supervisor {
         DeathWatch { supervisor: context.address().recipient(), child, incarnation: self.incarnations }
     }
 
+    fn start_batcher<B: TableBatch>(&mut self, child: ActorKind, context: &Context<Self>) -> Addr<Batcher<B>> {
+        Batcher::new(self.watch(child, context)).start()
+    }
+
     fn start_coordinator(&mut self, context: &Context<Self>) -> Addr<TransactionCoordinator> {
         let next = self.shared.in_flight.next_epoch();
         let watch = self.watch(ActorKind::TransactionCoordinator, context);
         TransactionCoordinator::new(Arc::clone(&self.shared), next, context.address().recipient(), watch).start()
+    }
+
+    /// Starts a child in place of one that died.
+    fn restart(&mut self, child: ActorKind, context: &Context<Self>) {
+        let Some(mut children) = self.children.take() else { return };
+        match child {
+            ActorKind::EntityBatcher => children.entities = self.start_batcher(child, context),
+            ActorKind::ConnectionBatcher => children.connections = self.start_batcher(child, context),
+            ActorKind::MentionBatcher => children.mentions = self.start_batcher(child, context),
+            ActorKind::TransactionCoordinator => children.coordinator = self.start_coordinator(context),
+            // The engine's thread starts it again.
+            ActorKind::Supervisor => {}
+        }
+        self.children = Some(children);
     }
 
     /// Has something dispatched to the children, who are there from the start on.
@@ -129,11 +148,12 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let entities = Batcher::new(self.watch(ActorKind::EntityBatcher, context)).start();
-        let connections = Batcher::new(self.watch(ActorKind::ConnectionBatcher, context)).start();
-        let mentions = Batcher::new(self.watch(ActorKind::MentionBatcher, context)).start();
-        let coordinator = self.start_coordinator(context);
-        self.children = Some(Children { entities, connections, mentions, coordinator });
+        self.children = Some(Children {
+            entities: self.start_batcher(ActorKind::EntityBatcher, context),
+            connections: self.start_batcher(ActorKind::ConnectionBatcher, context),
+            mentions: self.start_batcher(ActorKind::MentionBatcher, context),
+            coordinator: self.start_coordinator(context),
+        });
         // What a supervisor before this one left behind, and what was on its way to it.
         self.dispatch(Dispatch::start_over);
         self.beat();
@@ -179,22 +199,7 @@ impl Handler<ChildStopped> for Supervisor {
             self.give_up.notify_one();
             return;
         }
-        let watch = match child {
-            ActorKind::TransactionCoordinator => None,
-            _ => Some(self.watch(child, context)),
-        };
-        let coordinator = watch.is_none().then(|| self.start_coordinator(context));
-        let Some(children) = &mut self.children else { return };
-        match (child, watch) {
-            (ActorKind::EntityBatcher, Some(watch)) => children.entities = Batcher::new(watch).start(),
-            (ActorKind::ConnectionBatcher, Some(watch)) => children.connections = Batcher::new(watch).start(),
-            (ActorKind::MentionBatcher, Some(watch)) => children.mentions = Batcher::new(watch).start(),
-            (ActorKind::TransactionCoordinator | ActorKind::Supervisor, _) | (_, None) => {
-                if let Some(coordinator) = coordinator {
-                    children.coordinator = coordinator;
-                }
-            }
-        }
+        self.restart(child, context);
         self.dispatch(Dispatch::start_over);
     }
 }
