@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::batch::{Epoch, Written};
-use crate::outcome::Disposition;
+use crate::label::Disposition;
 use crate::record::EntityType;
 use crate::unit::{EntityRecord, Unit};
 

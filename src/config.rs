@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config_error::ConfigError;
 use crate::record::{Timestamp, truncate};
 use crate::store::{Connector, StoreError};
 use crate::tls::{self, Tls};
@@ -44,21 +45,6 @@ impl AsOf {
             Self::Fixed(time) => time,
         }
     }
-}
-
-/// A setting that cannot work.
-///
-/// ```
-/// let error = graphsink::Config::builder("postgresql://localhost/evidence").in_flight_commits(65).build().unwrap_err();
-/// assert_eq!(error.to_string(), "setting in_flight_commits: must be at most 64");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("setting {setting}: {reason}")]
-pub struct ConfigError {
-    /// The setting's name.
-    pub setting: &'static str,
-    /// What is wrong with it and what would be right.
-    pub reason: String,
 }
 
 /// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a

@@ -91,13 +91,15 @@ mod actor;
 mod batch;
 mod commits;
 mod config;
+mod config_error;
 mod connection_string;
 mod engine;
 mod error;
 mod failpoint;
+mod flight;
 pub mod guide;
 mod hash;
-mod in_flight;
+mod label;
 #[cfg(feature = "loader")]
 pub mod loader;
 mod merge;
@@ -114,13 +116,14 @@ pub mod telemetry;
 mod tls;
 mod unit;
 
-#[doc(hidden)]
-pub use actor::ActorKind;
-pub use config::{AsOf, Config, ConfigBuilder, ConfigError};
+pub use config::{AsOf, Config, ConfigBuilder};
+pub use config_error::ConfigError;
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
 pub use error::{StartError, SubmitError};
+#[doc(hidden)]
+pub use label::ActorKind;
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,

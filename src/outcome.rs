@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
+pub use crate::label::Disposition;
+use crate::label::OutcomeKind;
 use crate::record::{EntityType, Table};
 use crate::unit::{ConnectionHandle, EntityHandle, Field, MentionHandle, Row};
 
@@ -66,7 +67,15 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn as_str(&self) -> &'static str {
-        crate::stats::OutcomeKind::of(self).as_str()
+        self.kind().as_str()
+    }
+
+    pub(crate) const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Committed(_) => OutcomeKind::Committed,
+            Self::Rejected(_) => OutcomeKind::Rejected,
+            Self::Unavailable(_) => OutcomeKind::Unavailable,
+        }
     }
 
     /// Turns everything but a commit into an error, for `?`.
@@ -107,53 +116,6 @@ pub enum NotCommitted {
     /// See [`Outcome::Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-}
-
-/// What the transaction that carried a row did to it in the database. Rows of several units that
-/// name the same database row share its disposition.
-///
-/// ```
-/// use graphsink::{Committed, Disposition};
-///
-/// /// Whether a unit told the database nothing that it did not know.
-/// fn was_known(committed: &Committed) -> bool {
-///     committed.mentions.iter().all(|row| row.disposition == Disposition::Unchanged)
-/// }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Disposition {
-    /// It was not there before.
-    Inserted,
-    /// It was there and said something else.
-    Updated,
-    /// It was there and said all this already (or something newer).
-    Unchanged,
-}
-
-impl Disposition {
-    /// All dispositions.
-    ///
-    /// ```
-    /// use graphsink::Disposition;
-    ///
-    /// assert_eq!(Disposition::ALL.map(Disposition::as_str), ["inserted", "updated", "unchanged"]);
-    /// ```
-    pub const ALL: [Self; 3] = [Self::Inserted, Self::Updated, Self::Unchanged];
-
-    /// The disposition as a label of metrics.
-    ///
-    /// ```
-    /// assert_eq!(graphsink::Disposition::Updated.as_str(), "updated");
-    /// ```
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inserted => "inserted",
-            Self::Updated => "updated",
-            Self::Unchanged => "unchanged",
-        }
-    }
 }
 
 /// A row of a committed unit.

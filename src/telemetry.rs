@@ -53,11 +53,8 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::actor::ActorKind;
-use crate::config::Config;
-use crate::outcome::Disposition;
+use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
 use crate::record::Table;
-use crate::stats::{EpochState, PoolStats, Reaction};
 
 pub(crate) const UNITS: &str = "graphsink_units_total";
 pub(crate) const UNITS_INVALID: &str = "graphsink_units_invalid_total";
@@ -132,8 +129,8 @@ pub(crate) fn describe() {
     for state in EpochState::ALL {
         epochs_in_flight(state.as_str(), 0);
     }
-    for outcome in ["committed", "rejected", "unavailable"] {
-        counter!(UNITS, "outcome" => outcome).increment(0);
+    for outcome in OutcomeKind::ALL {
+        counter!(UNITS, "outcome" => outcome.as_str()).increment(0);
     }
     for table in Table::ALL {
         for disposition in Disposition::ALL {
@@ -212,16 +209,10 @@ pub(crate) fn merges_committed(took: Duration) {
     histogram!(MERGE_SECONDS).record(took);
 }
 
-pub(crate) fn pool(pool: PoolStats) {
-    for (state, connections) in [("open", pool.open), ("idle", pool.idle), ("max", pool.max)] {
-        gauge!(POOL_CONNECTIONS, "state" => state).set(f64::from(connections));
-    }
-}
-
 /// What an engine may use, for panels that show how much of it is in use.
-pub(crate) fn limits(config: &Config) {
-    gauge!(ROWS_IN_FLIGHT_MAX).set(config.max_rows_in_flight as f64);
-    gauge!(BYTES_IN_FLIGHT_MAX).set(config.max_bytes_in_flight as f64);
+pub(crate) fn limits(rows: usize, bytes: usize) {
+    gauge!(ROWS_IN_FLIGHT_MAX).set(rows as f64);
+    gauge!(BYTES_IN_FLIGHT_MAX).set(bytes as f64);
 }
 
 pub(crate) fn epochs_in_flight(state: &'static str, epochs: u64) {

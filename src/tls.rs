@@ -28,7 +28,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::connection_string::{self, Place, place};
 
 /// What makes TLS sessions for the pool, for migrations and for cancel requests.

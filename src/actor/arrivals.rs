@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::in_flight::Submission;
+use crate::flight::Submission;
 
 /// Accepted units that no supervisor took yet.
 ///

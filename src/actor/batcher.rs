@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use actix::prelude::*;
 
-use super::coordinator::TransactionCoordinator;
 use super::message::{Absorb, AnyBatch, BatchReady, Beat, DeathWatch, Discard, Panic, Seal};
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
-use crate::in_flight::EpochId;
+use crate::flight::EpochId;
 
 /// Coalesces entities.
 pub(crate) type EntityBatcher = Batcher<EntityBatch>;
@@ -49,7 +48,6 @@ impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
 impl<B: TableBatch> Handler<Seal> for Batcher<B>
 where
     AnyBatch: From<B>,
-    TransactionCoordinator: Handler<BatchReady<B>>,
 {
     type Result = ();
 
@@ -58,7 +56,7 @@ where
         let batch = self.batches.remove(&epoch).unwrap_or_default();
         failpoint("batcher::seal");
         tracing::trace!(rows = batch.len(), "batch sealed");
-        to.do_send(BatchReady { epoch, batch });
+        to.do_send(BatchReady { epoch, batch: batch.into() });
     }
 }
 

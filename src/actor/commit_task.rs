@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix::Addr;
+use actix::Recipient;
 use futures::FutureExt;
 use tracing::{Instrument, field};
 use uuid::Uuid;
 
 use super::message::EpochFinished;
 use super::shared::Shared;
-use super::supervisor::Supervisor;
 use crate::batch::{Epoch, Written};
-use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::flight::{EpochId, InFlight, Submission};
+use crate::label::{EpochState, Reaction};
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::stats::{EpochState, Reaction};
 use crate::store::{EpochObserver, StoreError};
 
 /// Everything that the commit of one epoch needs.
@@ -26,7 +25,7 @@ pub(super) struct CommitTask {
     lane: usize,
     submissions: Vec<Arc<Submission>>,
     shared: Arc<Shared>,
-    supervisor: Addr<Supervisor>,
+    supervisor: Recipient<EpochFinished>,
 }
 
 impl CommitTask {
@@ -35,7 +34,7 @@ impl CommitTask {
         lane: usize,
         submissions: Vec<Arc<Submission>>,
         shared: &Arc<Shared>,
-        supervisor: Addr<Supervisor>,
+        supervisor: Recipient<EpochFinished>,
     ) -> Self {
         Self { epoch, lane, submissions, shared: Arc::clone(shared), supervisor }
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::commit_task::CommitTask;
-use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochSealed, Panic};
+use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochFinished, EpochSealed, Panic};
 use super::shared::Shared;
-use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch, TableBatch};
+use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 use crate::failpoint::failpoint;
-use crate::in_flight::{EpochId, Submission};
+use crate::flight::{EpochId, Submission};
 
 /// What has arrived of an epoch. It is whole when nothing is missing.
 #[derive(Default)]
@@ -27,13 +27,17 @@ pub(crate) struct TransactionCoordinator {
     /// Epochs below this were discarded; what still comes of them is dropped.
     discarded_below: EpochId,
     shared: Arc<Shared>,
-    supervisor: Addr<super::Supervisor>,
+    supervisor: Recipient<EpochFinished>,
     watch: DeathWatch,
 }
 
 impl TransactionCoordinator {
-    pub(crate) fn new(shared: Arc<Shared>, discarded_below: EpochId, watch: DeathWatch) -> Self {
-        let supervisor = watch.supervisor.clone();
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        discarded_below: EpochId,
+        supervisor: Recipient<EpochFinished>,
+        watch: DeathWatch,
+    ) -> Self {
         Self { arriving: BTreeMap::new(), discarded_below, shared, supervisor, watch }
     }
 
@@ -86,14 +90,11 @@ impl Handler<EpochSealed> for TransactionCoordinator {
     }
 }
 
-impl<B: TableBatch> Handler<BatchReady<B>> for TransactionCoordinator
-where
-    AnyBatch: From<B>,
-{
+impl Handler<BatchReady> for TransactionCoordinator {
     type Result = ();
 
-    fn handle(&mut self, BatchReady { epoch, batch }: BatchReady<B>, _: &mut Context<Self>) {
-        self.arrive(epoch, |arriving| match AnyBatch::from(batch) {
+    fn handle(&mut self, BatchReady { epoch, batch }: BatchReady, _: &mut Context<Self>) {
+        self.arrive(epoch, |arriving| match batch {
             AnyBatch::Entities(batch) => arriving.entities = Some(batch),
             AnyBatch::Connections(batch) => arriving.connections = Some(batch),
             AnyBatch::Mentions(batch) => arriving.mentions = Some(batch),

@@ -1,8 +1,8 @@
 //! Which lane and epoch each unit is in, and what is to be done next: what the supervisor knows, without any actor.
 //!
 //! A unit that was accepted and that no transaction has claimed is in one of these places: on its way here, held, in an
-//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::epoch`] is 0), which is how the sweep
-//! finds those that were lost on their way, and how whoever meets a unit a second time knows that it was routed.
+//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::is_unrouted`]), which is how the sweep
+//! finds those that were lost on their way, and how a unit that is met a second time is known to be routed.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::routing::{LaneChoice, Routing};
 use crate::failpoint::failpoint;
-use crate::in_flight::{EpochId, InFlight, Submission};
+use crate::flight::{EpochId, InFlight, Submission};
 use crate::recent_writes::RecentWrites;
 use crate::telemetry;
 use crate::unit::Unit;
@@ -114,7 +114,7 @@ impl Dispatch {
     pub(super) fn submit(&mut self, arrived: impl IntoIterator<Item = Arc<Submission>>, workers: &impl Workers) {
         for submission in arrived {
             // Routed already: by `start_over` or the sweep, which look for all that no epoch has.
-            if submission.epoch() == 0 {
+            if submission.is_unrouted() {
                 self.route_or_hold(submission, true, workers);
             }
         }
@@ -154,7 +154,7 @@ impl Dispatch {
         workers.discard(self.in_flight.new_epoch());
         failpoint("supervisor::route_again");
         let taken_back = self.in_flight.take_back();
-        let epochs: HashSet<EpochId> = taken_back.iter().map(|(epoch, _)| *epoch).collect();
+        let epochs: HashSet<EpochId> = taken_back.iter().filter_map(|(epoch, _)| *epoch).collect();
         // Epochs whose units were claimed are being committed; their tasks will report them.
         let unfinished: Vec<EpochId> = self.sealed.keys().copied().filter(|epoch| epochs.contains(epoch)).collect();
         for epoch in unfinished {
@@ -200,7 +200,7 @@ impl Dispatch {
     fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
         for submission in std::mem::take(&mut self.held) {
             // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
-            if submission.epoch() == 0 {
+            if submission.is_unrouted() {
                 self.route_or_hold(submission, may_wait, workers);
             }
         }
@@ -225,7 +225,7 @@ impl Dispatch {
         let rows = submission.unit.rows();
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
-        if !self.in_flight.route(&submission, epoch) {
+        if !submission.route(epoch) {
             return;
         }
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {

@@ -1,14 +1,13 @@
-//! Every message of the engine, with its sender and its receiver.
+//! Every message of the engine, with its sender and its receiver. It names no actor: what is to be answered says where to.
 
 use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::ActorKind;
-use super::coordinator::TransactionCoordinator;
 use super::pulse::Pulse;
-use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
-use crate::in_flight::{EpochId, Submission};
+use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch};
+use crate::flight::{EpochId, Submission};
+use crate::label::ActorKind;
 use crate::unit::Unit;
 
 /// Handle -> Supervisor: units were accepted, and wait in [`Arrivals`](super::Arrivals).
@@ -44,7 +43,7 @@ pub(crate) struct Absorb {
 #[rtype(result = "()")]
 pub(crate) struct Seal {
     pub(crate) epoch: EpochId,
-    pub(crate) to: Addr<TransactionCoordinator>,
+    pub(crate) to: Recipient<BatchReady>,
 }
 
 /// Supervisor -> batchers, coordinator: forget epochs below this one; their units were routed again.
@@ -66,12 +65,12 @@ pub(crate) struct EpochSealed {
 /// Batcher -> coordinator: the batch of one table of a sealed epoch.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct BatchReady<B: TableBatch> {
+pub(crate) struct BatchReady {
     pub(crate) epoch: EpochId,
-    pub(crate) batch: B,
+    pub(crate) batch: AnyBatch,
 }
 
-/// What the coordinator takes in, whichever table it is of.
+/// The batch of one table.
 pub(crate) enum AnyBatch {
     Entities(EntityBatch),
     Connections(ConnectionBatch),
@@ -115,7 +114,7 @@ pub(crate) struct ChildStopped {
 /// Tells the supervisor when an actor is gone, for whatever reason: it is dropped with the actor,
 /// also when a panic unwinds it. (actix restarts an actor that stops, but not one that panics.)
 pub(crate) struct DeathWatch {
-    pub(crate) supervisor: Addr<super::Supervisor>,
+    pub(crate) supervisor: Recipient<ChildStopped>,
     pub(crate) child: ActorKind,
     pub(crate) incarnation: u64,
 }

@@ -46,35 +46,3 @@ pub(crate) use message::{Arrived, Flush, Panic};
 pub(crate) use pulse::Pulse;
 pub(crate) use shared::Shared;
 pub(crate) use supervisor::Supervisor;
-
-/// An actor of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[doc(hidden)]
-#[allow(missing_docs)]
-pub enum ActorKind {
-    Supervisor,
-    EntityBatcher,
-    ConnectionBatcher,
-    MentionBatcher,
-    TransactionCoordinator,
-}
-
-impl ActorKind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Supervisor,
-        Self::EntityBatcher,
-        Self::ConnectionBatcher,
-        Self::MentionBatcher,
-        Self::TransactionCoordinator,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Supervisor => "supervisor",
-            Self::EntityBatcher => "entity_batcher",
-            Self::ConnectionBatcher => "connection_batcher",
-            Self::MentionBatcher => "mention_batcher",
-            Self::TransactionCoordinator => "transaction_coordinator",
-        }
-    }
-}

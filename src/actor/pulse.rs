@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::ActorKind;
+use crate::label::ActorKind;
 
 /// Kept by the actors themselves: the supervisor notes its own beat and asks its children for theirs, through the
 /// mailboxes that their work comes through. So an actor that hangs, and one whose thread hangs, is not seen.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::ActorKind;
 use super::arrivals::Arrivals;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
-use crate::in_flight::InFlight;
+use crate::flight::InFlight;
+use crate::label::ActorKind;
 use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};

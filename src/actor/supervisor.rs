@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::ActorKind;
 use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::dispatch::{Dispatch, Workers};
@@ -16,9 +15,11 @@ use super::message::{
 };
 use super::pulse::Pulse;
 use super::shared::Shared;
+use crate::batch::TableBatch;
 use crate::failpoint::failpoint;
+use crate::flight::{EpochId, Submission};
 use crate::hash::HashMap;
-use crate::in_flight::{EpochId, Submission};
+use crate::label::ActorKind;
 use crate::unit::Unit;
 
 /// How often to look for units that were on their way to a supervisor that died, and for signs of life.
@@ -69,7 +70,7 @@ impl Workers for Children {
         if let Some(units) = units {
             self.send_units(epoch, units);
         }
-        let seal = Seal { epoch, to: self.coordinator.clone() };
+        let seal = Seal { epoch, to: self.coordinator.clone().recipient() };
         self.entities.do_send(seal.clone());
         failpoint("supervisor::seal");
         self.connections.do_send(seal.clone());
@@ -115,13 +116,31 @@ impl Supervisor {
     fn watch(&mut self, child: ActorKind, context: &Context<Self>) -> DeathWatch {
         self.incarnations += 1;
         self.current.insert(child, self.incarnations);
-        DeathWatch { supervisor: context.address(), child, incarnation: self.incarnations }
+        DeathWatch { supervisor: context.address().recipient(), child, incarnation: self.incarnations }
+    }
+
+    fn start_batcher<B: TableBatch>(&mut self, child: ActorKind, context: &Context<Self>) -> Addr<Batcher<B>> {
+        Batcher::new(self.watch(child, context)).start()
     }
 
     fn start_coordinator(&mut self, context: &Context<Self>) -> Addr<TransactionCoordinator> {
         let next = self.shared.in_flight.next_epoch();
         let watch = self.watch(ActorKind::TransactionCoordinator, context);
-        TransactionCoordinator::new(Arc::clone(&self.shared), next, watch).start()
+        TransactionCoordinator::new(Arc::clone(&self.shared), next, context.address().recipient(), watch).start()
+    }
+
+    /// Starts a child in place of one that died.
+    fn restart(&mut self, child: ActorKind, context: &Context<Self>) {
+        let Some(mut children) = self.children.take() else { return };
+        match child {
+            ActorKind::EntityBatcher => children.entities = self.start_batcher(child, context),
+            ActorKind::ConnectionBatcher => children.connections = self.start_batcher(child, context),
+            ActorKind::MentionBatcher => children.mentions = self.start_batcher(child, context),
+            ActorKind::TransactionCoordinator => children.coordinator = self.start_coordinator(context),
+            // The engine's thread starts it again.
+            ActorKind::Supervisor => {}
+        }
+        self.children = Some(children);
     }
 
     /// Has something dispatched to the children, who are there from the start on.
@@ -143,12 +162,13 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let entities = Batcher::new(self.watch(ActorKind::EntityBatcher, context)).start();
-        let connections = Batcher::new(self.watch(ActorKind::ConnectionBatcher, context)).start();
-        let mentions = Batcher::new(self.watch(ActorKind::MentionBatcher, context)).start();
-        let coordinator = self.start_coordinator(context);
-        let absorbed = RefCell::default();
-        self.children = Some(Children { absorbed, entities, connections, mentions, coordinator });
+        self.children = Some(Children {
+            absorbed: RefCell::default(),
+            entities: self.start_batcher(ActorKind::EntityBatcher, context),
+            connections: self.start_batcher(ActorKind::ConnectionBatcher, context),
+            mentions: self.start_batcher(ActorKind::MentionBatcher, context),
+            coordinator: self.start_coordinator(context),
+        });
         // All of them are among those that no epoch has.
         self.shared.arrivals.take();
         // What a supervisor before this one left behind, and what was on its way to it.
@@ -199,22 +219,7 @@ impl Handler<ChildStopped> for Supervisor {
             self.give_up.notify_one();
             return;
         }
-        let watch = match child {
-            ActorKind::TransactionCoordinator => None,
-            _ => Some(self.watch(child, context)),
-        };
-        let coordinator = watch.is_none().then(|| self.start_coordinator(context));
-        let Some(children) = &mut self.children else { return };
-        match (child, watch) {
-            (ActorKind::EntityBatcher, Some(watch)) => children.entities = Batcher::new(watch).start(),
-            (ActorKind::ConnectionBatcher, Some(watch)) => children.connections = Batcher::new(watch).start(),
-            (ActorKind::MentionBatcher, Some(watch)) => children.mentions = Batcher::new(watch).start(),
-            (ActorKind::TransactionCoordinator | ActorKind::Supervisor, _) | (_, None) => {
-                if let Some(coordinator) = coordinator {
-                    children.coordinator = coordinator;
-                }
-            }
-        }
+        self.restart(child, context);
         self.dispatch(Dispatch::start_over);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, TryAcquireError};
 
 use crate::config::Config;
-use crate::in_flight::Room;
+use crate::flight::Room;
 
 #[derive(Debug)]
 pub(crate) struct Admission {

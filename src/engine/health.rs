@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor::{ActorKind, Shared};
+use crate::actor::Shared;
 use crate::config::Config;
-use crate::in_flight::Lifecycle;
+use crate::flight::Lifecycle;
+use crate::label::ActorKind;
 use crate::record::Timestamp;
 
 /// An actor gives a sign of life every half second, between other work. One that is silent for that long hangs.

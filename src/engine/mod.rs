@@ -18,10 +18,11 @@ use futures::channel::oneshot;
 use tokio::sync::TryAcquireError;
 use uuid::Uuid;
 
-use crate::actor::{ActorKind, Arrived, Flush, Panic, Shared, Supervisor};
+use crate::actor::{Arrived, Flush, Panic, Shared, Supervisor};
 use crate::config::Config;
 use crate::error::{StartError, SubmitError};
-use crate::in_flight::Room;
+use crate::flight::Room;
+use crate::label::ActorKind;
 use crate::outcome::{Outcome, UnavailableCause};
 use crate::record::{Timestamp, truncate};
 use crate::stats::Stats;
@@ -167,7 +168,7 @@ impl Engine {
 
     async fn start_for(config: Config, target: thread::Target) -> Result<Self, StartError> {
         telemetry::describe();
-        telemetry::limits(&config);
+        telemetry::limits(config.max_rows_in_flight, config.max_bytes_in_flight);
         let (started, done) = thread::spawn(config.clone(), target)?;
         let thread::Started { shared, supervisor, stop } = started
             .await

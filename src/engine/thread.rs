@@ -9,11 +9,12 @@ use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
 use super::SupervisorAddress;
-use crate::actor::{ActorKind, Arrivals, Flush, Pulse, Shared, Supervisor};
+use crate::actor::{Arrivals, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::in_flight::InFlight;
+use crate::flight::InFlight;
+use crate::label::ActorKind;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};

@@ -1,6 +1,6 @@
 //! What can go wrong with a batch of names.
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::store::StoreError;
 
 /// Why a resolver gave no answers. Its text carries no name.

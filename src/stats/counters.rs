@@ -12,76 +12,9 @@ use uuid::Uuid;
 use super::distribution::Recorder;
 use super::hot_connections::HotConnections;
 use super::{Stats, TableStats};
-use crate::actor::ActorKind;
-use crate::outcome::{Disposition, Outcome};
+use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
 use crate::record::Table;
 use crate::telemetry;
-
-/// An outcome without what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutcomeKind {
-    Committed,
-    Rejected,
-    Unavailable,
-}
-
-impl OutcomeKind {
-    pub(crate) const fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Committed(_) => Self::Committed,
-            Outcome::Rejected(_) => Self::Rejected,
-            Outcome::Unavailable(_) => Self::Unavailable,
-        }
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Committed => "committed",
-            Self::Rejected => "rejected",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// What follows from a transaction that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reaction {
-    Retry,
-    Split,
-    Reject,
-}
-
-impl Reaction {
-    pub(crate) const ALL: [Self; 3] = [Self::Retry, Self::Split, Self::Reject];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::Split => "split",
-            Self::Reject => "reject",
-        }
-    }
-}
-
-/// Where a sealed epoch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EpochState {
-    /// Waiting for its lane.
-    Waiting,
-    /// In a transaction, or between two of them.
-    Writing,
-}
-
-impl EpochState {
-    pub(crate) const ALL: [Self; 2] = [Self::Waiting, Self::Writing];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Writing => "writing",
-        }
-    }
-}
 
 /// The totals, kept without locks on the way of a row.
 #[derive(Debug)]

@@ -8,13 +8,15 @@ mod counters;
 mod distribution;
 mod hot_connections;
 
+use metrics::gauge;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use counters::{Counters, EpochState, OutcomeKind, Reaction};
+pub(crate) use counters::Counters;
 pub use distribution::{Distribution, Latency};
 pub use hot_connections::HotConnection;
 
 use crate::record::Timestamp;
+use crate::telemetry;
 
 /// An engine's totals since its start, and its state now. Reads and writes itself with serde, so that a program can
 /// offer it as JSON: see [`Engine::stats`](crate::Engine::stats).
@@ -166,5 +168,12 @@ impl PoolStats {
     #[must_use]
     pub const fn in_use(&self) -> u32 {
         self.open.saturating_sub(self.idle)
+    }
+
+    /// Tells the program's recorder.
+    pub(crate) fn report(self) {
+        for (state, connections) in [("open", self.open), ("idle", self.idle), ("max", self.max)] {
+            gauge!(telemetry::POOL_CONNECTIONS, "state" => state).set(f64::from(connections));
+        }
     }
 }

@@ -27,9 +27,9 @@ use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
 use crate::config::AsOf;
+use crate::label::Reaction;
 use crate::outcome::{Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::stats::Reaction;
 use crate::unit::{Row, Unit};
 
 /// A stored score counts as up to date while the clock moved it by less than this part: re-observed

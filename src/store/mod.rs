@@ -44,7 +44,6 @@ use tracing::Instrument;
 use crate::batch::Epoch;
 use crate::config::{AsOf, Config};
 use crate::stats::{Counters, PoolStats};
-use crate::telemetry;
 
 use blackhole::Blackhole;
 use circuit::Circuit;
@@ -176,7 +175,7 @@ impl Store {
         let start = Instant::now();
         let session = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
         self.counters.got_connection(start.elapsed());
-        telemetry::pool(self.pool_stats());
+        self.pool_stats().report();
         session.inspect(|session| session.timeline.clear())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::StoreError;
 use super::backoff::backoff;
 use super::error::ErrorClass;
-use crate::stats::Reaction;
+use crate::label::Reaction;
 
 /// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check
 /// of a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::in_flight::Room;
+use crate::flight::Room;
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 use crate::unit::UnitOfWork;
 
@@ -325,13 +325,13 @@ impl World {
         for submission in self.in_flight.without_outcome() {
             let (number, epoch) = (submission.number, submission.epoch());
             let waits = held.contains(&number) || on_their_way.contains(&number) || self.lost.contains(&number);
-            let is_open = || {
+            let is_open = |epoch| {
                 let epoch = open.iter().find(|open| open.epoch == epoch);
                 epoch.is_some_and(|open| numbers(&open.submissions).any(|other| other == number))
             };
             let is_somewhere =
-                once.contains(&number) || if epoch == 0 { waits } else { sealed.contains_key(&epoch) || is_open() };
-            assert!(is_somewhere, "unit {number} of epoch {epoch} was forgotten");
+                once.contains(&number) || epoch.map_or(waits, |epoch| sealed.contains_key(&epoch) || is_open(epoch));
+            assert!(is_somewhere, "unit {number} of epoch {epoch:?} was forgotten");
         }
     }
 
@@ -360,7 +360,7 @@ impl World {
         let mut children = children.iter();
         assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows that nobody wants");
         let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
-        assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| unit.epoch() != 0));
+        assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| !unit.is_unrouted()));
         assert!(lanes.iter().all(|lane| lane.open.is_none() && lane.sealed == 0 && lane.rows == 0), "{lanes:?}");
     }
 }

@@ -1,77 +1,36 @@
 //! Units that were accepted and have no outcome yet: the engine's memory of its promises.
 //!
-//! It stands outside all actors, so that none of them can take a unit with it when it dies. A
-//! unit's way through it: accepted, routed to an epoch (perhaps again to another, when an actor
-//! died), claimed by the transaction that commits that epoch, settled.
+//! It stands outside all actors, so that none of them can take a unit with it when it dies. A unit's way through it, which
+//! [`Submission`] keeps: accepted, routed to an epoch (perhaps taken back when an actor died, and routed to another),
+//! claimed by the transaction that commits that epoch, settled.
 //!
 //! Invariants:
-//! - A unit is settled exactly once: the sender of its outcome is taken out under a lock.
-//! - A unit is claimed by one epoch only: routing and claiming exclude each other.
+//! - A unit is settled exactly once: its answer is in its state until it is, and taken out under the state's lock.
+//! - A unit is claimed by one epoch only, the one that it is in: routing, taking back and claiming are changes of one state.
+//!   An epoch is claimed whole or not at all: claiming and taking back, which look at many units, exclude each other by
+//!   the registry's lock.
 //! - Room is given back when a unit is settled, never earlier.
+//!
+//! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. None but the first is held while
+//! the program's code runs: recorders of metrics, subscribers to spans, wakers.
+
+mod submission;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::channel::oneshot;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::field::Empty;
 
 use crate::outcome::{Outcome, Unavailable, UnavailableCause};
-use crate::stats::{Counters, OutcomeKind};
-use crate::unit::{Unit, UnitOfWork};
+use crate::stats::Counters;
+use crate::unit::UnitOfWork;
 
-/// The number of an epoch; 0 is none.
-pub(crate) type EpochId = u64;
-
-/// A unit that was accepted.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) number: u64,
-    pub(crate) unit: Arc<Unit>,
-    pub(crate) accepted_at: Instant,
-    /// With `epoch` and `attempt` from when they are known.
-    pub(crate) span: tracing::Span,
-    /// Set while a commit of the unit is on its way and its answer is not known.
-    commit_under_way: AtomicBool,
-    /// Transactions that tried to commit it.
-    pub(crate) attempts: AtomicU32,
-    epoch: AtomicU64,
-    claimed: AtomicBool,
-    answer: Mutex<Option<Answer>>,
-}
-
-#[derive(Debug)]
-struct Answer {
-    sender: oneshot::Sender<Outcome>,
-    room: Room,
-}
-
-/// Room that a unit takes up until it is settled.
-#[derive(Debug)]
-pub(crate) struct Room {
-    pub(crate) rows: OwnedSemaphorePermit,
-    pub(crate) bytes: OwnedSemaphorePermit,
-}
-
-impl Submission {
-    /// The epoch that it is routed to; 0 if it is to be routed yet, or again.
-    pub(crate) fn epoch(&self) -> EpochId {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    /// Whether a commit of it was sent whose answer is not known.
-    pub(crate) fn is_commit_under_way(&self) -> bool {
-        self.commit_under_way.load(Ordering::Acquire)
-    }
-
-    /// Notes that the commit did not happen.
-    pub(crate) fn commit_failed(&self) {
-        self.commit_under_way.store(false, Ordering::Release);
-    }
-}
+use submission::Answer;
+pub(crate) use submission::{EpochId, Room, Submission};
 
 /// Whether units are accepted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +47,9 @@ pub(crate) enum Lifecycle {
 /// All units without an outcome.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    state: Mutex<State>,
+    registry: Mutex<Registry>,
+    /// The next unit's number. A unit that is being accepted has its number before it is in the registry.
+    next_unit: AtomicU64,
     /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
     closed: RwLock<bool>,
     /// The next epoch's number; numbers are never used again, also not by the next supervisor.
@@ -102,18 +63,17 @@ pub(crate) struct InFlight {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Registry {
     units: BTreeMap<u64, Arc<Submission>>,
-    next: u64,
     /// Who waits until every unit below a number is settled.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        let state = Mutex::new(State { next: 1, ..State::default() });
         Self {
-            state,
+            registry: Mutex::default(),
+            next_unit: AtomicU64::new(1),
             closed: RwLock::new(false),
             next_epoch: AtomicU64::new(1),
             given_up: OnceLock::new(),
@@ -123,9 +83,9 @@ impl InFlight {
     }
 
     /// A poisoned lock means that a thread panicked while it held it; every change below leaves
-    /// the state whole at every step, so the state is good.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// the registry whole at every step, so it is good.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a valid unit in; gives it back if no more are accepted.
@@ -142,21 +102,10 @@ impl InFlight {
         let unit = Arc::new(unit.prepare());
         let (sender, receiver) = oneshot::channel();
         self.counters.accepted(room.rows.num_permits(), room.bytes.num_permits());
-        let mut state = self.state();
-        let number = state.next;
-        state.next += 1;
-        let submission = Arc::new(Submission {
-            number,
-            span: tracing::debug_span!("unit", number, rows = unit.rows(), epoch = Empty, attempt = Empty),
-            unit,
-            accepted_at: Instant::now(),
-            commit_under_way: AtomicBool::new(false),
-            attempts: AtomicU32::new(0),
-            epoch: AtomicU64::new(0),
-            claimed: AtomicBool::new(false),
-            answer: Mutex::new(Some(Answer { sender, room })),
-        });
-        state.units.insert(number, Arc::clone(&submission));
+        let number = self.next_unit.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::debug_span!("unit", number, rows = unit.rows(), epoch = Empty, attempt = Empty);
+        let submission = Arc::new(Submission::new(number, unit, span, Answer { sender, room }));
+        self.registry().units.insert(number, Arc::clone(&submission));
         Ok((submission, receiver))
     }
 
@@ -177,7 +126,7 @@ impl InFlight {
 
     /// How long the oldest unit has been without an outcome; zero if there is none.
     pub(crate) fn oldest(&self) -> Duration {
-        let oldest = self.state().units.first_key_value().map(|(_, unit)| unit.accepted_at.elapsed());
+        let oldest = self.registry().units.first_key_value().map(|(_, unit)| unit.accepted_at.elapsed());
         oldest.unwrap_or_default()
     }
 
@@ -191,68 +140,45 @@ impl InFlight {
         self.next_epoch.load(Ordering::Relaxed)
     }
 
-    /// Notes that a unit belongs to an epoch now; false if a transaction claimed it already.
-    pub(crate) fn route(&self, submission: &Submission, epoch: EpochId) -> bool {
-        let _state = self.state();
-        if submission.claimed.load(Ordering::Acquire) {
-            return false;
-        }
-        submission.epoch.store(epoch, Ordering::Release);
-        true
-    }
-
     /// Claims all units of an epoch for its transaction; false, and nothing claimed, if one of
     /// them was routed elsewhere or is settled.
     pub(crate) fn claim(&self, epoch: EpochId, submissions: &[Arc<Submission>]) -> bool {
-        let state = self.state();
-        let ours = submissions.iter().all(|submission| {
-            submission.epoch.load(Ordering::Acquire) == epoch
-                && !submission.claimed.load(Ordering::Acquire)
-                && state.units.contains_key(&submission.number)
-        });
-        if ours {
-            for submission in submissions {
-                submission.claimed.store(true, Ordering::Release);
-            }
+        // Units that are given back below must not be passed over by `take_back` meanwhile.
+        let _registry = self.registry();
+        let claimed = submissions.iter().take_while(|submission| submission.claim(epoch)).count();
+        let all = claimed == submissions.len();
+        if !all {
+            submissions[..claimed].iter().for_each(|submission| submission.unclaim(epoch));
         }
-        ours
+        all
     }
 
     /// Takes the units that no transaction has claimed out of their epochs, which then cannot claim them any more: what has
-    /// to be routed again when an actor died. Oldest first, each with the epoch that it had.
-    pub(crate) fn take_back(&self) -> Vec<(EpochId, Arc<Submission>)> {
-        let state = self.state();
-        let unclaimed = state.units.values().filter(|unit| !unit.claimed.load(Ordering::Acquire));
-        unclaimed.map(|unit| (unit.epoch.swap(0, Ordering::AcqRel), Arc::clone(unit))).collect()
+    /// to be routed again when an actor died. Oldest first, each with the epoch that it was in.
+    pub(crate) fn take_back(&self) -> Vec<(Option<EpochId>, Arc<Submission>)> {
+        let registry = self.registry();
+        registry.units.values().filter_map(|unit| Some((unit.take_back()?.epoch(), Arc::clone(unit)))).collect()
     }
 
     #[cfg(test)]
     pub(crate) fn without_outcome(&self) -> Vec<Arc<Submission>> {
-        self.state().units.values().cloned().collect()
+        self.registry().units.values().cloned().collect()
     }
 
     /// Units that no epoch has: they are held, or their way to the supervisor was cut short by its death.
     pub(crate) fn unrouted(&self) -> Vec<Arc<Submission>> {
-        self.state().units.values().filter(|unit| unit.epoch() == 0).cloned().collect()
+        self.registry().units.values().filter(|unit| unit.is_unrouted()).cloned().collect()
     }
 
-    /// Notes that a commit of these units is about to be sent; false, and nothing noted, if one of
-    /// them has its outcome already: it was given up, and must not be committed behind the back of
-    /// whoever was told so.
-    pub(crate) fn begin_commit<'a>(submissions: impl Iterator<Item = &'a Arc<Submission>> + Clone) -> bool {
-        for submission in submissions.clone() {
-            let answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner);
-            if answer.is_none() {
-                drop(answer);
-                for submission in submissions {
-                    submission.commit_under_way.store(false, Ordering::Release);
-                }
-                return false;
-            }
-            // Under the lock: whoever gives up this unit reads the flag under the same lock.
-            submission.commit_under_way.store(true, Ordering::Release);
+    /// Notes that a commit of these units, which are claimed, is about to be sent; false, and nothing noted, if one of
+    /// them has its outcome already: it was given up, and is not committed after that was told.
+    pub(crate) fn begin_commit<'a>(mut submissions: impl Iterator<Item = &'a Arc<Submission>> + Clone) -> bool {
+        let all = submissions.clone();
+        let begun = submissions.all(|submission| submission.begin_commit());
+        if !begun {
+            all.for_each(|submission| submission.commit_failed());
         }
-        true
+        begun
     }
 
     /// Gives a unit its outcome, unless it has one; says whether it did.
@@ -260,13 +186,10 @@ impl InFlight {
         self.settle_with(submission, |_| outcome)
     }
 
-    /// `outcome` is made under the unit's lock, from whether a commit of it is under way.
+    /// See [`Submission::settle`].
     fn settle_with(&self, submission: &Submission, outcome: impl FnOnce(bool) -> Outcome) -> bool {
-        let mut answer = submission.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Answer { sender, room }) = answer.take() else { return false };
-        let outcome = outcome(submission.commit_under_way.load(Ordering::Acquire));
-        drop(answer);
-        let kind = OutcomeKind::of(&outcome);
+        let Some((Answer { sender, room }, outcome)) = submission.settle(outcome) else { return false };
+        let kind = outcome.kind();
         let took = submission.accepted_at.elapsed();
         self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()), took);
         // In this order: who hears the outcome finds room, and who waits for all outcomes finds them told.
@@ -288,29 +211,28 @@ impl InFlight {
 
     /// Forgets a unit; gives who waited for nothing but it.
     fn remove(&self, number: u64) -> Vec<oneshot::Sender<()>> {
-        let mut state = self.state();
-        state.units.remove(&number);
-        let oldest = state.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
-        if state.waiting.iter().all(|(number, _)| *number > oldest) {
+        let mut registry = self.registry();
+        registry.units.remove(&number);
+        let oldest = registry.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        if registry.waiting.iter().all(|(number, _)| *number > oldest) {
             return Vec::new();
         }
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = std::mem::take(&mut registry.waiting);
         let (done, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(number, _)| *number <= oldest);
-        state.waiting = waiting;
+        registry.waiting = waiting;
         done.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
     /// Resolves when every unit that was accepted before this call is settled.
     pub(crate) fn settled_so_far(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let mut state = self.state();
-        if state.units.is_empty() {
+        let mut registry = self.registry();
+        if registry.units.is_empty() {
             // The receiver is right here.
             let _ = sender.send(());
         } else {
-            state.waiting.retain(|(_, waiter)| !waiter.is_canceled());
-            let next = state.next;
-            state.waiting.push((next, sender));
+            registry.waiting.retain(|(_, waiter)| !waiter.is_canceled());
+            registry.waiting.push((self.next_unit.load(Ordering::Relaxed), sender));
         }
         receiver
     }
@@ -322,7 +244,7 @@ impl InFlight {
         }
         // The first cause stays: who is given up twice was given up for that.
         let cause = self.given_up.get_or_init(|| cause.clone());
-        let left: Vec<Arc<Submission>> = self.state().units.values().cloned().collect();
+        let left: Vec<Arc<Submission>> = self.registry().units.values().cloned().collect();
         for submission in &left {
             self.settle_abandoned(submission, cause);
         }
@@ -359,8 +281,13 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
     use futures::FutureExt;
     use tokio::sync::Semaphore;
+    use tracing::span::Attributes;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
 
@@ -368,6 +295,13 @@ mod tests {
         let mut unit = UnitOfWork::new();
         unit.dish("pie");
         in_flight.accept(unit, room()).unwrap()
+    }
+
+    /// A unit in the transaction of this epoch.
+    fn claimed(in_flight: &InFlight, epoch: EpochId) -> (Arc<Submission>, oneshot::Receiver<Outcome>) {
+        let (submission, outcome) = accept(in_flight);
+        assert!(submission.route(epoch) && in_flight.claim(epoch, std::slice::from_ref(&submission)));
+        (submission, outcome)
     }
 
     fn room() -> Room {
@@ -386,29 +320,56 @@ mod tests {
         let (first, _) = accept(&in_flight);
         let (second, _) = accept(&in_flight);
         assert_eq!(in_flight.unrouted().len(), 2);
-        assert!(in_flight.route(&first, 1) && in_flight.route(&second, 1));
+        assert!(first.route(1) && second.route(1));
         assert!(in_flight.unrouted().is_empty());
-        assert!(in_flight.route(&first, 2), "an actor died: routed again");
-        assert_eq!((first.epoch(), second.epoch()), (2, 1));
+        assert!(!first.route(2), "it is in an epoch");
+        in_flight.take_back();
+        assert!(first.route(1) && second.route(2), "an actor died: routed again");
+        assert_eq!((first.epoch(), second.epoch()), (Some(1), Some(2)));
         let epoch = [first, second];
         assert!(!in_flight.claim(1, &epoch), "one of its units belongs to another epoch");
-        assert!(in_flight.claim(2, &epoch[..1]), "and then none of them is claimed");
-        assert!(!in_flight.claim(2, &epoch[..1]), "once only");
-        assert!(!in_flight.route(&epoch[0], 3), "its transaction is under way");
+        assert!(in_flight.claim(1, &epoch[..1]), "and then none of them is claimed");
+        assert!(!in_flight.claim(1, &epoch[..1]), "once only");
+        assert!(!epoch[0].route(3), "its transaction is under way");
+        assert_eq!(epoch[0].epoch(), Some(1));
     }
 
     #[test]
     fn units_are_taken_back_from_epochs_that_did_not_claim_them() {
         let in_flight = InFlight::new(Arc::default());
         let units = [(); 3].map(|()| accept(&in_flight).0);
-        assert!(in_flight.route(&units[0], 1) && in_flight.route(&units[1], 2));
+        assert!(units[0].route(1) && units[1].route(2));
         assert!(in_flight.claim(1, &units[..1]));
         let taken: Vec<_> = in_flight.take_back().into_iter().map(|(epoch, unit)| (epoch, unit.number)).collect();
-        assert_eq!(taken, [(2, units[1].number), (0, units[2].number)]);
+        assert_eq!(taken, [(Some(2), units[1].number), (None, units[2].number)]);
         assert!(!in_flight.claim(2, &units[1..2]), "it left that epoch");
         assert_eq!(in_flight.unrouted().len(), 2);
-        assert!(in_flight.route(&units[1], 3) && in_flight.claim(3, &units[1..2]));
+        assert!(units[1].route(3) && in_flight.claim(3, &units[1..2]));
         assert_eq!(in_flight.take_back().len(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_fails_halfway_hides_no_unit_from_the_taking_back() {
+        let in_flight = InFlight::new(Arc::default());
+        let units = [(); 100].map(|()| accept(&in_flight).0);
+        let (last, others) = units.split_last().unwrap();
+        for _ in 0..50 {
+            assert!(last.route(2) && others.iter().all(|unit| unit.route(1)));
+            let (trying, taken_back) = (Barrier::new(2), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    assert!(!in_flight.claim(1, &units), "the last one is in another epoch");
+                    trying.wait();
+                    while !taken_back.load(Ordering::Relaxed) {
+                        assert!(!in_flight.claim(1, &units));
+                    }
+                });
+                trying.wait();
+                let taken = in_flight.take_back();
+                taken_back.store(true, Ordering::Relaxed);
+                assert_eq!(taken.len(), units.len());
+            });
+        }
     }
 
     #[test]
@@ -423,7 +384,17 @@ mod tests {
         assert_eq!(in_flight.counters.snapshot().rows_in_flight, 0);
         assert!(matches!(receiver.now_or_never(), Some(Ok(Outcome::Unavailable(_)))));
         assert_eq!(settled.try_recv(), Ok(Some(())));
-        assert!(!in_flight.claim(0, &[submission]), "nobody commits what was answered");
+        assert!(!submission.is_unrouted() && !submission.route(1), "what was answered is not committed");
+    }
+
+    #[test]
+    fn an_epoch_with_a_unit_that_was_given_up_is_not_claimed() {
+        let in_flight = InFlight::new(Arc::default());
+        let units = [(); 2].map(|()| accept(&in_flight).0);
+        assert!(units.iter().all(|unit| unit.route(1)));
+        in_flight.settle(&units[1], unavailable());
+        assert!(!in_flight.claim(1, &units));
+        assert!(in_flight.claim(1, &units[..1]), "the other one stays in it");
     }
 
     #[test]
@@ -465,7 +436,7 @@ mod tests {
     #[test]
     fn a_commit_that_failed_is_not_under_way_any_more() {
         let in_flight = InFlight::new(Arc::default());
-        let (submission, _) = accept(&in_flight);
+        let (submission, _) = claimed(&in_flight, 1);
         assert!(!submission.is_commit_under_way());
         assert!(InFlight::begin_commit([&submission].into_iter()) && submission.is_commit_under_way());
         submission.commit_failed();
@@ -475,8 +446,8 @@ mod tests {
     #[test]
     fn a_unit_that_was_given_up_is_not_committed_any_more() {
         let in_flight = InFlight::new(Arc::default());
-        let (kept, _) = accept(&in_flight);
-        let (given_up, _) = accept(&in_flight);
+        let (kept, _) = claimed(&in_flight, 1);
+        let (given_up, _) = claimed(&in_flight, 2);
         in_flight.settle(&given_up, unavailable());
         assert!(!InFlight::begin_commit([&kept, &given_up].into_iter()));
         assert!(!kept.is_commit_under_way(), "nothing of it was sent");
@@ -489,10 +460,10 @@ mod tests {
     #[test]
     fn who_is_given_up_with_others_hears_their_cause() {
         let in_flight = InFlight::new(Arc::default());
-        let (first, _) = accept(&in_flight);
+        let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
         // Accepted before, as it were, and overtaken by its transaction.
-        let (second, mut outcome) = accept(&in_flight);
+        let (second, mut outcome) = claimed(&in_flight, 2);
         assert!(!InFlight::begin_commit([&first, &second].into_iter()));
         in_flight.abandon_too(&first);
         in_flight.abandon_too(&second);
@@ -505,9 +476,9 @@ mod tests {
     #[test]
     fn whoever_is_given_up_with_others_is_on_the_list() {
         let in_flight = InFlight::new(Arc::default());
-        let (first, _) = accept(&in_flight);
+        let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
-        let (second, _) = accept(&in_flight);
+        let (second, _) = claimed(&in_flight, 2);
         let (third, _) = accept(&in_flight);
         assert!(!InFlight::begin_commit([&first, &second].into_iter()));
         in_flight.abandon_too(&second);
@@ -529,8 +500,8 @@ mod tests {
     #[test]
     fn giving_up_says_whether_a_commit_is_under_way() {
         let in_flight = InFlight::new(Arc::default());
-        let (sent, of_sent) = accept(&in_flight);
-        let (_, of_other) = accept(&in_flight);
+        let (sent, of_sent) = claimed(&in_flight, 1);
+        let (_, of_other) = claimed(&in_flight, 2);
         assert!(InFlight::begin_commit([&sent].into_iter()));
         in_flight.abandon(&UnavailableCause::ShutDown);
         let under_way = |outcome: oneshot::Receiver<Outcome>| match outcome.now_or_never() {
@@ -538,6 +509,23 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(under_way(of_sent) && !under_way(of_other));
+        assert!(sent.is_commit_under_way(), "its answer is still to come");
+        sent.commit_failed();
+        assert!(!sent.is_commit_under_way());
+    }
+
+    #[test]
+    fn a_subscriber_may_look_at_the_units_when_it_hears_of_one() {
+        struct Look(Arc<InFlight>);
+        impl<S: tracing::Subscriber> Layer<S> for Look {
+            fn on_new_span(&self, _: &Attributes<'_>, _: &tracing::Id, _: Context<'_, S>) {
+                assert_eq!(self.0.oldest(), Duration::ZERO);
+            }
+        }
+        let in_flight = Arc::new(InFlight::new(Arc::default()));
+        let subscriber = tracing_subscriber::registry().with(Look(Arc::clone(&in_flight)));
+        let (submission, _) = tracing::subscriber::with_default(subscriber, || accept(&in_flight));
+        assert!(!submission.span.is_disabled());
     }
 
     #[test]

@@ -1,0 +1,16 @@
+//! The error of settings and connection strings. Depends on nothing else here, as both raise it.
+
+/// A setting that cannot work.
+///
+/// ```
+/// let error = graphsink::Config::builder("postgresql://localhost/evidence").in_flight_commits(65).build().unwrap_err();
+/// assert_eq!(error.to_string(), "setting in_flight_commits: must be at most 64");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {setting}: {reason}")]
+pub struct ConfigError {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// What is wrong with it and what would be right.
+    pub reason: String,
+}

@@ -1,0 +1,182 @@
+//! One accepted unit, and how far it is.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures::channel::oneshot;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::outcome::Outcome;
+use crate::unit::Unit;
+
+/// The number of an epoch.
+pub(crate) type EpochId = u64;
+
+/// A unit that was accepted.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) number: u64,
+    pub(crate) unit: Arc<Unit>,
+    pub(crate) accepted_at: Instant,
+    /// With `epoch` and `attempt` from when they are known.
+    pub(crate) span: tracing::Span,
+    /// Transactions that tried to commit it.
+    pub(crate) attempts: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Pending {
+        stage: Stage,
+        answer: Answer,
+    },
+    /// It has its outcome. A commit that was under way then may still be answered.
+    Settled {
+        commit_under_way: bool,
+    },
+}
+
+/// How far a unit without an outcome is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Held, or on its way to the supervisor.
+    Unrouted,
+    /// In an epoch that no transaction has claimed.
+    Routed(EpochId),
+    /// In the transaction of an epoch. A commit is under way from just before it is sent until it is known to have failed.
+    Claimed { epoch: EpochId, commit_under_way: bool },
+}
+
+/// Where the outcome goes, and what it gives back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) sender: oneshot::Sender<Outcome>,
+    pub(super) room: Room,
+}
+
+/// Room that a unit takes up until it is settled.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) rows: OwnedSemaphorePermit,
+    pub(crate) bytes: OwnedSemaphorePermit,
+}
+
+impl Submission {
+    pub(super) fn new(number: u64, unit: Arc<Unit>, span: tracing::Span, answer: Answer) -> Self {
+        let state = Mutex::new(State::Pending { stage: Stage::Unrouted, answer });
+        Self { number, unit, accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
+    }
+
+    /// Every change below leaves the state whole at every step, so a poisoned lock protects a good one.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it waits for an epoch.
+    pub(crate) fn is_unrouted(&self) -> bool {
+        matches!(&*self.state(), State::Pending { stage: Stage::Unrouted, .. })
+    }
+
+    /// Whether a commit of it was sent that is not known to have failed.
+    pub(crate) fn is_commit_under_way(&self) -> bool {
+        self.state().is_commit_under_way()
+    }
+
+    /// The epoch that it is in.
+    #[cfg(test)]
+    pub(crate) fn epoch(&self) -> Option<EpochId> {
+        match &*self.state() {
+            State::Pending { stage, .. } => stage.epoch(),
+            State::Settled { .. } => None,
+        }
+    }
+
+    /// Puts it into an epoch; false if it is in one, or settled.
+    pub(crate) fn route(&self, epoch: EpochId) -> bool {
+        self.change(Stage::Unrouted, Stage::Routed(epoch))
+    }
+
+    /// Takes it out of its epoch, if it is in one, and gives the stage that it was at; nothing if it is claimed or settled.
+    pub(super) fn take_back(&self) -> Option<Stage> {
+        match &mut *self.state() {
+            State::Pending { stage: stage @ (Stage::Unrouted | Stage::Routed(_)), .. } => {
+                Some(std::mem::replace(stage, Stage::Unrouted))
+            }
+            State::Pending { stage: Stage::Claimed { .. }, .. } | State::Settled { .. } => None,
+        }
+    }
+
+    /// Claims it for the transaction of an epoch; false if it is not in that epoch, or claimed, or settled.
+    pub(super) fn claim(&self, epoch: EpochId) -> bool {
+        self.change(Stage::Routed(epoch), Stage::Claimed { epoch, commit_under_way: false })
+    }
+
+    /// Undoes [`claim`](Self::claim).
+    pub(super) fn unclaim(&self, epoch: EpochId) {
+        self.change(Stage::Claimed { epoch, commit_under_way: false }, Stage::Routed(epoch));
+    }
+
+    /// Goes from one stage to another; false if it is not at the first.
+    fn change(&self, from: Stage, to: Stage) -> bool {
+        match &mut *self.state() {
+            State::Pending { stage, .. } if *stage == from => {
+                *stage = to;
+                true
+            }
+            State::Pending { .. } | State::Settled { .. } => false,
+        }
+    }
+
+    /// Notes that a commit of it is about to be sent; false if it is settled, and must not be committed any more.
+    pub(super) fn begin_commit(&self) -> bool {
+        match &mut *self.state() {
+            State::Pending { stage: Stage::Claimed { commit_under_way, .. }, .. } => {
+                *commit_under_way = true;
+                true
+            }
+            State::Pending { .. } | State::Settled { .. } => false,
+        }
+    }
+
+    /// Notes that the commit did not happen.
+    pub(crate) fn commit_failed(&self) {
+        match &mut *self.state() {
+            State::Pending { stage: Stage::Claimed { commit_under_way, .. }, .. }
+            | State::Settled { commit_under_way } => *commit_under_way = false,
+            State::Pending { stage: Stage::Unrouted | Stage::Routed(_), .. } => {}
+        }
+    }
+
+    /// Takes the answer out; nothing if that was done before. `outcome` is made under the lock, from whether a commit is
+    /// under way.
+    pub(super) fn settle(&self, outcome: impl FnOnce(bool) -> Outcome) -> Option<(Answer, Outcome)> {
+        let mut state = self.state();
+        let commit_under_way = state.is_commit_under_way();
+        match std::mem::replace(&mut *state, State::Settled { commit_under_way }) {
+            State::Pending { answer, .. } => Some((answer, outcome(commit_under_way))),
+            // As it was.
+            State::Settled { .. } => None,
+        }
+    }
+}
+
+impl Stage {
+    pub(super) const fn epoch(self) -> Option<EpochId> {
+        match self {
+            Self::Unrouted => None,
+            Self::Routed(epoch) | Self::Claimed { epoch, .. } => Some(epoch),
+        }
+    }
+}
+
+impl State {
+    const fn is_commit_under_way(&self) -> bool {
+        match self {
+            Self::Pending { stage: Stage::Claimed { commit_under_way, .. }, .. }
+            | Self::Settled { commit_under_way } => *commit_under_way,
+            Self::Pending { stage: Stage::Unrouted | Stage::Routed(_), .. } => false,
+        }
+    }
+}
