@@ -15,6 +15,7 @@ mod dead_letter;
 mod ending;
 mod error;
 mod fence;
+mod history_indexes;
 mod merge;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
