@@ -22,15 +22,16 @@ grant update (aliases, restaurant_attributes, latitude, longitude, address, goog
 grant select on :"schema".connections to :"role";
 grant insert (connection_id, restaurant_id, dish_or_category_id, dish_attributes, categories, is_menu_item,
               mention_count, total_upvotes, source_diversity, recent_mention_count, last_mentioned_at, activity_level,
-              top_mentions) on :"schema".connections to :"role";
+              top_mentions, history_indexed) on :"schema".connections to :"role";
 grant update (categories, is_menu_item, mention_count, total_upvotes, source_diversity, recent_mention_count,
-              last_mentioned_at, activity_level, top_mentions, last_updated) on :"schema".connections to :"role";
+              last_mentioned_at, activity_level, top_mentions, history_indexed, last_updated)
+    on :"schema".connections to :"role";
 
 grant select on :"schema".mentions to :"role";
 grant insert (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit, content_excerpt,
-              author, upvotes, created_at, observed_at) on :"schema".mentions to :"role";
-grant update (thread_id, source_url, subreddit, content_excerpt, author, upvotes, created_at, observed_at, processed_at)
-    on :"schema".mentions to :"role";
+              author, upvotes, created_at, observed_at, history_indexed) on :"schema".mentions to :"role";
+grant update (thread_id, source_url, subreddit, content_excerpt, author, upvotes, created_at, observed_at, processed_at,
+              history_indexed) on :"schema".mentions to :"role";
 
 -- Where merged entities and connections went.
 grant select on :"schema".entity_redirects to :"role";

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::coalesce::{RowRef, TableBatch};
 use super::entities::VanishedRow;
-use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, ThreadQuestion};
+use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion, ThreadQuestion};
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
@@ -17,12 +17,23 @@ use crate::record::{
 };
 use crate::unit::{ConnectionRecordName, Unit};
 
+/// Mentions up to which a history is short: it is read whole, which is as many pages at most, and its mentions do without
+/// entries in the indexes for long ones. A guess; 83 of 100 connections have one mention.
+const SHORT_HISTORY_MAX: usize = 32;
+
+/// Whether a history of so many mentions is looked up in indexes.
+pub(crate) const fn is_long(mentions: usize) -> bool {
+    mentions > SHORT_HISTORY_MAX
+}
+
 /// A connection as the database has it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredConnection {
     pub(crate) id: Uuid,
     pub(crate) facts: ConnectionFacts<Uuid>,
     pub(crate) metrics: StoredMetrics,
+    /// Whether its history is looked up in the indexes for long ones. If so, all of its mentions are there.
+    pub(crate) history_indexed: bool,
 }
 
 /// A mention as the database has it.
@@ -46,6 +57,8 @@ struct ConnectionNode {
     /// One of its entities was inserted by this very transaction, so it is not there.
     is_new: bool,
     stored: Option<Box<StoredConnection>>,
+    /// As it must become, once that is decided.
+    history_indexed: bool,
     disposition: Disposition,
 }
 
@@ -59,6 +72,7 @@ impl ConnectionNode {
             must_exist: false,
             is_new: false,
             stored: None,
+            history_indexed: false,
             disposition: Disposition::Inserted,
         }
     }
@@ -83,6 +97,7 @@ pub(crate) struct ConnectionWrite<'a> {
     pub(crate) key: &'a ConnectionKey<Uuid>,
     pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
     pub(crate) metrics: ConnectionMetrics<'a>,
+    pub(crate) history_indexed: bool,
     pub(super) reread: RereadNeeded,
 }
 
@@ -93,8 +108,10 @@ impl<'a> ConnectionWrite<'a> {
         key: &'a ConnectionKey<Uuid>,
         facts: &'a ConnectionFacts<Uuid>,
         metrics: ConnectionMetrics<'a>,
+        history_indexed: bool,
     ) -> Self {
-        Self { node: 0, id, key, facts: Cow::Borrowed(facts), metrics, reread: RereadNeeded::default() }
+        let reread = RereadNeeded::default();
+        Self { node: 0, id, key, facts: Cow::Borrowed(facts), metrics, history_indexed, reread }
     }
 }
 
@@ -104,6 +121,8 @@ pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
     pub(crate) mention: &'a MentionRef<'a>,
+    /// True where its connection's is.
+    pub(crate) history_indexed: bool,
 }
 
 /// The connections of an epoch in lock order, their mentions, and the way from names to them.
@@ -219,6 +238,7 @@ impl<'e> LockedConnections<'e> {
                 key: &node.key,
                 facts: Cow::Borrowed(&node.said),
                 metrics: ConnectionMetrics::from_mentions(mentions, as_of),
+                history_indexed: self.0.becomes_indexed(node),
                 reread: RereadNeeded::default(),
             }
         }));
@@ -233,7 +253,8 @@ impl<'e> LockedConnections<'e> {
         for (connection, node) in (0_u32..).zip(&self.0.connections) {
             let Some(stored) = &node.stored else { continue };
             if stored.metrics.may_have_recent(as_of) {
-                questions.recent.push((connection, stored.id));
+                let history_indexed = stored.history_indexed;
+                questions.recent.push(RecentQuestion { place: connection, connection: stored.id, history_indexed });
             }
             distinct.clear();
             for (mention, MentionNode { mention: own, .. }) in self.0.mentions_of(node) {
@@ -244,8 +265,12 @@ impl<'e> LockedConnections<'e> {
                     source_id: own.source_id,
                 });
                 if distinct.insert(own.thread_id) {
-                    let thread = ThreadQuestion { connection: stored.id, place: connection, thread_id: own.thread_id };
-                    questions.threads.push(thread);
+                    questions.threads.push(ThreadQuestion {
+                        place: connection,
+                        connection: stored.id,
+                        history_indexed: stored.history_indexed,
+                        thread_id: own.thread_id,
+                    });
                 }
             }
         }
@@ -261,6 +286,9 @@ impl<'e> LockedConnections<'e> {
             let is_newer = node.mention.precedence(&(&stored.mention).into()).is_gt();
             node.disposition = if is_newer { Disposition::Updated } else { Disposition::Unchanged };
             node.stored = Some(Box::new(stored));
+        }
+        for connection in 0..nodes.connections.len() {
+            nodes.connections[connection].history_indexed = nodes.becomes_indexed(&nodes.connections[connection]);
         }
         let mut threads: HashMap<u32, HashSet<&str>> = HashMap::default();
         for place in answers.threads {
@@ -284,14 +312,21 @@ impl<'e> DecidedConnections<'e> {
 
     fn mentions_to(&self, disposition: Disposition) -> Vec<MentionRow<'_>> {
         let mentions = self.nodes.mentions.iter().filter(|node| node.disposition == disposition);
-        let count = mentions.clone().count();
-        let mut rows = Vec::with_capacity(count);
-        rows.extend(mentions.map(|node| MentionRow {
-            id: node.id,
-            connection: self.nodes.connections[node.connection as usize].id,
-            mention: &node.mention,
+        let mut rows = Vec::with_capacity(mentions.clone().count());
+        rows.extend(mentions.map(|node| {
+            let ConnectionNode { id: connection, history_indexed, .. } =
+                self.nodes.connections[node.connection as usize];
+            MentionRow { id: node.id, connection, mention: &node.mention, history_indexed }
         }));
         rows
+    }
+
+    /// Connections that were there and whose histories are to be looked up in the indexes for long ones from now on.
+    pub(super) fn becoming_long(&self) -> Vec<Uuid> {
+        let becoming = |node: &&ConnectionNode| {
+            node.history_indexed && node.stored.as_ref().is_some_and(|stored| !stored.history_indexed)
+        };
+        self.nodes.connections.iter().filter(becoming).map(|node| node.id).collect()
     }
 
     /// The rows of connections that were there as they must become, of those that say something else than what is stored
@@ -335,13 +370,17 @@ impl<'e> DecidedConnections<'e> {
         }
         let recent = self.recent.get(&connection).copied().unwrap_or(0);
         let (metrics, reread) = stored.metrics.advance(&changes, recent, known_threads, as_of);
-        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts, metrics, reread }
+        let history_indexed = node.history_indexed;
+        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts, metrics, history_indexed, reread }
     }
 
-    /// Whether a row says anything else than what is stored; for what was read again it is known only then.
+    /// Whether a row says anything else than what is stored; for what was read again it is known only then. That a history
+    /// is not long after all, as those of earlier versions' connections, is worth no version of its own.
     pub(super) fn changes(&self, write: &ConnectionWrite<'_>, score_tolerance: f64) -> bool {
         self.nodes.connections[write.node as usize].stored.as_ref().is_none_or(|stored| {
-            *write.facts != stored.facts || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
+            *write.facts != stored.facts
+                || write.history_indexed && !stored.history_indexed
+                || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
         })
     }
 
@@ -515,6 +554,13 @@ impl<'e> Nodes<'e> {
             let mention = epoch.units()[unit as usize].block.mention(row as usize);
             MentionNode { connection, id: Uuid::now_v7(), mention, stored: None, disposition: Disposition::Inserted }
         }));
+    }
+
+    /// Whether a connection's history is looked up in the indexes for long ones once the epoch is written.
+    fn becomes_indexed(&self, node: &ConnectionNode) -> bool {
+        let new = self.mentions_of(node).filter(|(_, mention)| mention.disposition == Disposition::Inserted).count();
+        let before = node.stored.as_ref().map_or(0, |stored| stored.metrics.mention_count);
+        is_long(before.unsigned_abs() as usize + new)
     }
 
     /// The mentions of a connection, with their places.

@@ -38,6 +38,8 @@ pub(crate) struct KeyedConnection {
     pub(crate) key: ConnectionKey<Uuid>,
     pub(crate) facts: ConnectionFacts<Uuid>,
     pub(crate) mentions: i32,
+    /// See [`StoredConnection`](super::StoredConnection).
+    pub(crate) history_indexed: bool,
 }
 
 /// A connection as it must become.
@@ -46,6 +48,8 @@ pub(crate) struct FoldedConnection {
     pub(crate) id: Uuid,
     pub(crate) key: ConnectionKey<Uuid>,
     pub(crate) facts: ConnectionFacts<Uuid>,
+    /// As it is so far.
+    pub(crate) history_indexed: bool,
     /// Connections that become part of it.
     pub(crate) others: Vec<Uuid>,
 }
@@ -162,7 +166,8 @@ impl Folds {
             let stays = &group[0];
             let others: Vec<Uuid> = group[1..].iter().map(|other| other.id).collect();
             let changes = !others.is_empty() || stays.key != key || stays.facts != facts;
-            changes.then_some(FoldedConnection { id: stays.id, key, facts, others })
+            let (id, history_indexed) = (stays.id, stays.history_indexed);
+            changes.then_some(FoldedConnection { id, key, facts, history_indexed, others })
         });
         folded.collect()
     }
@@ -272,7 +277,7 @@ mod tests {
             let key = ConnectionKey { restaurant: id(restaurant), dish: id(dish), dish_attributes };
             let categories = categories.iter().map(|category| id(*category)).collect();
             let facts = ConnectionFacts { categories, is_menu_item: number == 101 };
-            KeyedConnection { id: id(number), key, facts, mentions }
+            KeyedConnection { id: id(number), key, facts, mentions, history_indexed: number == 102 }
         };
         let folded = folds.connections(vec![
             connection(101, (1, 11), &[], &[11, 13], 3),
@@ -298,10 +303,23 @@ mod tests {
                     id: id(102),
                     key: key(2, 12),
                     facts: facts(&[12, 13], true),
+                    history_indexed: true,
                     others: vec![id(103), id(101)]
                 },
-                FoldedConnection { id: id(105), key: key(2, 13), facts: facts(&[13], false), others: vec![] },
-                FoldedConnection { id: id(106), key: key(3, 13), facts: facts(&[12], false), others: vec![] },
+                FoldedConnection {
+                    id: id(105),
+                    key: key(2, 13),
+                    facts: facts(&[13], false),
+                    history_indexed: false,
+                    others: vec![]
+                },
+                FoldedConnection {
+                    id: id(106),
+                    key: key(3, 13),
+                    facts: facts(&[12], false),
+                    history_indexed: false,
+                    others: vec![]
+                },
             ],
             "104 stays as it is"
         );

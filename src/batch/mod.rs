@@ -25,7 +25,7 @@ mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
 pub(crate) use connections::{
-    ConnectionWrite, MentionRow, StoredConnection, StoredMention, UnlockedConnections, top_mention,
+    ConnectionWrite, MentionRow, StoredConnection, StoredMention, UnlockedConnections, is_long, top_mention,
 };
 pub(crate) use entities::{EntityWrite, FoundByKey, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};

@@ -6,7 +6,7 @@
 //! is checked by the tables themselves: no lock out of order, no row written that changes nothing.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -43,6 +43,8 @@ struct Tables {
     entities: BTreeMap<EntityKey, (Uuid, EntityFacts<Uuid>)>,
     connections: BTreeMap<ConnectionKey<Uuid>, (Uuid, ConnectionFacts<Uuid>, StoredMetrics)>,
     mentions: BTreeMap<MentionKey, (Uuid, Mention)>,
+    /// Connections, and mentions, that are looked up in the indexes for long histories.
+    indexed: BTreeSet<Uuid>,
 }
 
 /// `top_mentions` keeps no source ids.
@@ -63,6 +65,22 @@ impl Tables {
 
     fn mentions_of(&self, connection: Uuid) -> impl Iterator<Item = (Uuid, &Mention)> {
         self.mentions.iter().filter(move |(key, _)| key.0 == connection).map(|(_, (id, mention))| (*id, mention))
+    }
+
+    /// The mentions that a question finds: by the index for long histories, or all of them.
+    fn found(&self, connection: Uuid, history_indexed: bool) -> impl Iterator<Item = (Uuid, &Mention)> {
+        self.mentions_of(connection).filter(move |(id, _)| !history_indexed || self.indexed.contains(id))
+    }
+
+    /// What an engine leaves that knows nothing of long histories: a connection and all of its mentions indexed, or some
+    /// mentions of a connection that is not.
+    fn index_as_of_old(&mut self, whole: bool) {
+        let Some((connection, ..)) = self.connections.values().next().cloned() else { return };
+        let mentions: Vec<Uuid> = self.mentions_of(connection).map(|(id, _)| id).collect();
+        if whole {
+            self.indexed.insert(connection);
+        }
+        self.indexed.extend(mentions.iter().step_by(if whole { 1 } else { 2 }));
     }
 
     /// One transaction. `race` is what others commit after its lookups.
@@ -122,6 +140,10 @@ impl Tables {
         for (id, _, metrics) in self.connections.values() {
             let whole = stored_form(&ConnectionMetrics::from_mentions(self.mentions_of(*id), as_of()));
             assert_eq!(*metrics, whole);
+            let indexed = self.indexed.contains(id);
+            let all = self.mentions_of(*id).all(|(mention, _)| self.indexed.contains(&mention));
+            assert!(all || !indexed, "a long history is indexed whole");
+            assert!(indexed || !is_long(metrics.mention_count as usize), "a long history is indexed");
         }
         let connections: HashSet<Uuid> = self.connections.values().map(|row| row.0).collect();
         assert!(self.mentions.keys().all(|key| connections.contains(&key.0)), "every mention has its connection");
@@ -326,7 +348,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let mut tables = self.tables.borrow_mut();
         let stored = keys.iter().filter_map(|(place, key)| {
             let (id, facts, metrics) = tables.connections.get(*key)?.clone();
-            Some((*place, StoredConnection { id, facts, metrics }))
+            Some((*place, StoredConnection { id, facts, metrics, history_indexed: tables.indexed.contains(&id) }))
         });
         let stored = stored.collect();
         if let Some(race) = self.late_race.take() {
@@ -344,6 +366,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         for row in rows {
             let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
             tables.connections.insert(row.key.clone(), new);
+            tables.indexed.extend(row.history_indexed.then_some(row.id));
         }
         Ok(())
     }
@@ -357,14 +380,16 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
         }
         for (place, question) in (0..).zip(&questions.threads) {
-            let mut threads = tables.mentions_of(question.connection).map(|(_, mention)| &*mention.thread_id);
+            let found = tables.found(question.connection, question.history_indexed);
+            let mut threads = found.map(|(_, mention)| &*mention.thread_id);
             if threads.any(|thread| thread == question.thread_id) {
                 answers.threads.push(place);
             }
         }
-        for (place, id) in &questions.recent {
+        for RecentQuestion { place, connection, history_indexed } in &questions.recent {
             let is_recent = |mention: &Mention| (questions.since..=questions.as_of).contains(&mention.created_at);
-            let count = tables.mentions_of(*id).filter(|(_, mention)| is_recent(mention)).count();
+            let found = tables.found(*connection, *history_indexed);
+            let count = found.filter(|(_, mention)| is_recent(mention)).count();
             answers.recent.push((*place, count as i32));
         }
         Ok(answers)
@@ -375,6 +400,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             let key = (row.connection, row.mention.source_type, row.mention.source_id.into());
             let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(row.mention)));
             assert_eq!(before, None, "a mention is inserted once");
+            self.tables.borrow_mut().indexed.extend(row.history_indexed.then_some(row.id));
         }
         self.called("insert_mentions", rows.len());
         Ok(())
@@ -390,8 +416,20 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         Ok(())
     }
 
+    async fn index_histories(&self, connections: &[Uuid]) -> Result<(), MemoryError> {
+        assert_eq!(self.rows_of("update_connections"), 0, "connections say so in the same version");
+        self.called("index_histories", connections.len());
+        let mut tables = self.tables.borrow_mut();
+        for connection in connections {
+            assert!(!tables.indexed.contains(connection), "a history becomes long once");
+            let mentions: Vec<Uuid> = tables.mentions_of(*connection).map(|(id, _)| id).collect();
+            tables.indexed.extend(mentions);
+        }
+        Ok(())
+    }
+
     async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, MemoryError> {
-        let written = ["insert_mentions", "update_mentions"];
+        let written = ["insert_mentions", "update_mentions", "index_histories"];
         let calls = self.calls.borrow();
         assert!(written.iter().all(|own| calls.iter().any(|(call, _)| call == own)), "mentions are written before");
         let tables = self.tables.borrow();
@@ -400,8 +438,9 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         for (place, id) in (0_u32..).zip(&questions.threads) {
             answers.threads.push((place, whole(*id).source_diversity));
         }
-        for (place, id) in (0_u32..).zip(&questions.newest) {
-            answers.newest.push((place, whole(*id).last_mentioned_at));
+        for ((place, id), indexed) in (0_u32..).zip(&questions.newest).zip(&questions.newest_indexed) {
+            let times = tables.found(*id, *indexed).map(|(_, mention)| mention.created_at);
+            answers.newest.push((place, times.max()));
         }
         for (place, id) in (0_u32..).zip(&questions.top) {
             let rows = tables.mentions_of(*id).map(|(id, mention)| (place, top_mention(id, mention.clone())));
@@ -415,7 +454,12 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         for row in rows {
             let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
             let before = self.tables.borrow_mut().connections.insert(row.key.clone(), new.clone()).unwrap();
-            assert_ne!(before, new, "a row that changes nothing is not written");
+            let mut tables = self.tables.borrow_mut();
+            let becomes_indexed = row.history_indexed && tables.indexed.insert(row.id);
+            if !row.history_indexed {
+                tables.indexed.remove(&row.id);
+            }
+            assert!(before != new || becomes_indexed, "a row that changes nothing is not written");
             assert_eq!(before.0, new.0, "an id is for good");
         }
         Ok(())
@@ -427,10 +471,41 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 /// One thing that a unit says. `by_id`: by the id, if the row exists by then.
 #[derive(Debug, Clone)]
 enum Drawn {
-    Restaurant { name: u8, by_id: bool, alias: Option<u8>, attribute: Option<u8>, place: Option<(u8, bool, i64)> },
-    Dish { name: u8, by_id: bool, alias: Option<u8> },
-    Connection { of: (u8, u8, Option<u8>), by_id: bool, ends_by_id: bool, category: Option<u8>, menu: bool },
-    Mention { of: (u8, u8, Option<u8>), by_id: bool, source: u8, thread: u8, upvotes: i32, created: i64, observed: i64 },
+    Restaurant {
+        name: u8,
+        by_id: bool,
+        alias: Option<u8>,
+        attribute: Option<u8>,
+        place: Option<(u8, bool, i64)>,
+    },
+    Dish {
+        name: u8,
+        by_id: bool,
+        alias: Option<u8>,
+    },
+    Connection {
+        of: (u8, u8, Option<u8>),
+        by_id: bool,
+        ends_by_id: bool,
+        category: Option<u8>,
+        menu: bool,
+    },
+    Mention {
+        of: (u8, u8, Option<u8>),
+        by_id: bool,
+        source: u8,
+        thread: u8,
+        upvotes: i32,
+        created: i64,
+        observed: i64,
+    },
+    /// Some more than half of what a short history has.
+    Mentions {
+        of: (u8, u8, Option<u8>),
+        from: u8,
+        thread: u8,
+        observed: i64,
+    },
 }
 
 fn drawn() -> impl Strategy<Value = Drawn> {
@@ -450,6 +525,8 @@ fn drawn() -> impl Strategy<Value = Drawn> {
                 Drawn::Mention { of, by_id, source, thread, upvotes, created, observed }
             }
         ),
+        1 => (of(), 0_u8..3, 0_u8..9, 0_i64..3)
+            .prop_map(|(of, from, thread, observed)| Drawn::Mentions { of, from, thread, observed }),
     ]
 }
 
@@ -534,6 +611,16 @@ fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
                     unit.mention(own, mention);
                 }
             }
+            Drawn::Mentions { of, from, thread, observed } => {
+                let own = connection(&mut unit, of, false);
+                for number in 0..18 {
+                    let source = format!("m{}", from * 10 + number);
+                    let mention = Mention::new(SourceType::Post, source, "u", "s", at((number * 7 + thread).into()))
+                        .thread(format!("t{}", (number + thread) % 11))
+                        .observed_at(at(200 + observed));
+                    unit.mention(own, mention);
+                }
+            }
         }
     }
     unit.validate(1_000).unwrap();
@@ -592,6 +679,9 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> Tes
             check_ids(unit, committed, &grouped);
         }
         grouped.check_figures();
+        if races {
+            grouped.index_as_of_old(race);
+        }
         race = races && !race;
     }
 

@@ -54,6 +54,9 @@ pub(crate) trait GraphTables {
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
 
+    /// Gives all mentions of these connections their entries in the indexes for long histories.
+    async fn index_histories(&self, connections: &[Uuid]) -> Result<(), Self::Error>;
+
     /// Reads what the changes of the epoch could not tell, after its mentions were written.
     async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, Self::Error>;
 
@@ -142,8 +145,7 @@ pub(crate) struct Found {
 pub(crate) struct HistoryQuestions<'a> {
     pub(crate) mentions: Vec<MentionQuestion<'a>>,
     pub(crate) threads: Vec<ThreadQuestion<'a>>,
-    /// Connections, and their ids, that may have recent mentions.
-    pub(crate) recent: Vec<(u32, Uuid)>,
+    pub(crate) recent: Vec<RecentQuestion>,
     /// Mentions are recent from then on
     pub(crate) since: Timestamp,
     /// until then.
@@ -164,7 +166,18 @@ pub(crate) struct MentionQuestion<'a> {
 pub(crate) struct ThreadQuestion<'a> {
     pub(crate) place: u32,
     pub(crate) connection: Uuid,
+    /// The connection's own flag.
+    pub(crate) history_indexed: bool,
     pub(crate) thread_id: &'a str,
+}
+
+/// How many recent mentions has this connection, which may have some?
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecentQuestion {
+    pub(crate) place: u32,
+    pub(crate) connection: Uuid,
+    /// The connection's own flag.
+    pub(crate) history_indexed: bool,
 }
 
 /// What locked connections have besides their own rows.
@@ -183,6 +196,8 @@ pub(crate) struct HistoryAnswers {
 pub(crate) struct RereadQuestions {
     pub(crate) threads: Vec<Uuid>,
     pub(crate) newest: Vec<Uuid>,
+    /// The own flags of those connections.
+    pub(crate) newest_indexed: Vec<bool>,
     pub(crate) top: Vec<Uuid>,
 }
 
@@ -205,6 +220,9 @@ impl RereadQuestions {
     pub(super) fn new(writes: &[ConnectionWrite<'_>]) -> (Self, [Vec<u32>; 3]) {
         let (mut questions, mut rows) = (Self::default(), <[Vec<u32>; 3]>::default());
         for (row, write) in (0_u32..).zip(writes) {
+            if write.reread.newest {
+                questions.newest_indexed.push(write.history_indexed);
+            }
             let kinds = [
                 (write.reread.threads, &mut questions.threads),
                 (write.reread.newest, &mut questions.newest),

@@ -5,7 +5,8 @@
 //! 3. Changed entities; connections that are there: lock and read.
 //! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
 //!    counts.
-//! 5. New and changed mentions, changed connections.
+//! 5. New and changed mentions, changed connections; where a history becomes long, its mentions get their entries in the
+//!    indexes for those.
 //!
 //! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is asked before the
 //! first answer is awaited.
@@ -17,8 +18,8 @@
 //!   now finds it. To lock it there and then would break the order: it would wait for a lock while others wait for
 //!   what it inserted. And no connection is inserted or locked after one was changed: others' insertions wait for changes.
 //! - Every decision on a row that exists is made on what was read *after* its lock was taken.
-//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and the loser of a race
-//!   for an attribute's id.
+//! - Each row gets at most one new version, except for a new restaurant with a Google id (two), the loser of a race
+//!   for an attribute's id, and a changed mention of a history that becomes long with it.
 //! - The steps are types, each made of the one before: an id can be asked for only where it is final.
 
 use super::Epoch;
@@ -90,7 +91,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     waited?;
     given_up?;
     written?;
-    let connections = write_connections(tables, locked?, clock).await?;
+    let connections = Box::pin(write_connections(tables, locked?, clock)).await?;
     Ok(outcome(epoch, &entities, &connections))
 }
 
@@ -101,7 +102,7 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     clock: Clock,
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let connections = lock_connections(tables, connections, LockRound::First).await?;
-    write_connections(tables, connections, clock).await
+    Box::pin(write_connections(tables, connections, clock)).await
 }
 
 /// Step 2. The answer is what step 3 must still update.
@@ -128,7 +129,7 @@ async fn lock_connections<'e, T: GraphTables>(
     Ok(connections.locked(stored)?)
 }
 
-/// Steps 4 and 5.
+/// Steps 4 and 5. Callers box it: it is by far the largest part of their futures.
 async fn write_connections<'e, T: GraphTables>(
     tables: &T,
     mut connections: LockedConnections<'e>,
@@ -154,9 +155,14 @@ async fn write_connections<'e, T: GraphTables>(
     let connections = connections.decided(&questions, history);
     // Mentions are sent first, which keeps the server at work while figures are worked out here.
     let (new, newer) = (connections.new_mentions(), connections.newer_mentions());
+    let long = connections.becoming_long();
     let mentions = async {
-        let (inserted, updated) = futures::join!(tables.insert_mentions(&new), tables.update_mentions(&newer));
-        inserted.and(updated)
+        let (inserted, updated, indexed) = futures::join!(
+            tables.insert_mentions(&new),
+            tables.update_mentions(&newer),
+            tables.index_histories(&long),
+        );
+        inserted.and(updated).and(indexed)
     };
     let figures = async {
         let mut changed = connections.changed_rows(clock.as_of, clock.score_tolerance);

@@ -105,6 +105,10 @@ impl GraphTables for Blackhole {
         Ok(())
     }
 
+    async fn index_histories(&self, _: &[Uuid]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn reread(&self, _: &RereadQuestions) -> Result<RereadAnswers, StoreError> {
         Ok(RereadAnswers::default())
     }

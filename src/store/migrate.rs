@@ -5,10 +5,12 @@
 //! makes processes that start at once wait for each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use super::StoreError;
+use super::history_indexes;
 use super::statement::quote_identifier;
 use crate::config::Config;
 
@@ -22,6 +24,9 @@ mod read_indexes {
 
 /// The key of the advisory lock, the ASCII codes of "graphsnk" as a number.
 const LOCK_KEY: i64 = 0x6772_6170_6873_6e6b;
+
+/// How often whoever waits for the lock asks for it.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which migrations to run. Running them again does nothing.
 ///
@@ -56,7 +61,8 @@ pub struct Migrations {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationReport {
-    /// Names of the migrations that were run now, in order; empty when all had run before.
+    /// Names of the migrations that were run now, in order, and the statements that made and dropped the indexes for long
+    /// histories; empty when all had run before.
     pub applied: Vec<String>,
 }
 
@@ -91,7 +97,8 @@ impl Migrations {
     ///
     /// # Errors
     /// When the database cannot be reached, or a migration fails; each migration runs in a
-    /// transaction of its own and leaves nothing when it fails.
+    /// transaction of its own and leaves nothing when it fails. An index that is built while others write may stay behind
+    /// unfinished; the next run makes it again.
     ///
     /// ```no_run
     /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
@@ -115,7 +122,7 @@ impl Migrations {
                 )
                 .await?;
             // Released when the connection ends, whatever happens in between.
-            client.execute("select pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+            lock(&client).await?;
             self.run_locked(&mut client, &config.schema).await
         };
         // Both on this task: the caller's runtime need not be one that can spawn.
@@ -130,6 +137,7 @@ impl Migrations {
         let create = if exists { String::new() } else { format!("create schema {quoted};") };
         client.batch_execute(&format!("{create} set search_path = {quoted}")).await?;
         let mut applied = apply(tables::migrations::runner(), "graphsink_schema_history", client).await?;
+        applied.extend(history_indexes::apply(client).await?);
         if self.with_read_indexes {
             let trigram_schema = quote_identifier(&trigram_schema(client, &quoted).await?);
             client.batch_execute(&format!("set search_path = {quoted}, {trigram_schema}")).await?;
@@ -138,6 +146,15 @@ impl Migrations {
         }
         Ok(MigrationReport { applied })
     }
+}
+
+/// Waits for the lock, but never within a statement: whoever has it may be waiting for all snapshots to go, to build an index
+/// while others write.
+async fn lock(client: &Client) -> Result<(), StoreError> {
+    while !client.query_one("select pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?.get::<_, bool>(0) {
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// A connection without a task of its own.

@@ -17,6 +17,7 @@ mod ending;
 mod error;
 mod fence;
 mod fold;
+mod history_indexes;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;

@@ -22,11 +22,12 @@ fn expected() -> BTreeMap<&'static str, (&'static Statement, &'static str)> {
         (&*statement::UPDATE_ENTITIES, "entities_pkey"),
         (&*statement::LOCK_CONNECTIONS, "connections_key"),
         (&*statement::READ_MENTIONS, "mentions_key"),
-        (&*statement::KNOWN_THREADS, "mentions_of_connection_by_thread_idx"),
-        (&*statement::COUNT_RECENT, "mentions_of_connection_by_time_idx"),
+        (&*statement::KNOWN_THREADS, "mentions_of_long_history_by_thread_idx mentions_key"),
+        (&*statement::COUNT_RECENT, "mentions_of_long_history_by_time_idx mentions_key"),
         (&*statement::UPDATE_MENTIONS, "mentions_pkey"),
+        (&*statement::INDEX_HISTORIES, "mentions_key"),
         (&*statement::REREAD_THREADS, "mentions_key"),
-        (&*statement::REREAD_NEWEST, "mentions_of_connection_by_time_idx"),
+        (&*statement::REREAD_NEWEST, "mentions_of_long_history_by_time_idx mentions_key"),
         (&*statement::REREAD_TOP, "mentions_key"),
         (&*statement::UPDATE_CONNECTIONS, "connections_pkey"),
         (&*statement::CONNECTIONS_AFTER, "connections_key"),
@@ -61,8 +62,9 @@ async fn check_plans(client: &Client, schema: &str, state: &str) {
         let scans: BTreeSet<&str> =
             plan.lines().filter_map(|line| line.split_once(" using ")?.1.split(' ').next()).collect();
         assert!(scans == indexes.split(' ').collect(), "{state}: {name} should use {indexes}:\n{plan}");
-        // The type of an entity, and what a hash cannot tell, are looked at in the row.
-        let known = |line: &&str| line.contains("type)::text") || line.contains("DISTINCT");
+        // The type of an entity, what a hash cannot tell, and threads and flags of short histories are looked at in the row.
+        let in_row = ["type)::text", "DISTINCT", "(NOT m.history_indexed)", "(NOT history_indexed)", "One-Time Filter"];
+        let known = |line: &&str| in_row.iter().any(|part| line.contains(part));
         let filters = plan.lines().filter(|line| line.contains("Filter:") && !known(line));
         assert_eq!(filters.count(), 0, "{state}: {name} looks at rows that it does not want:\n{plan}");
     }
@@ -106,5 +108,12 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
         client.batch_execute(&fill.replace("{to}", &to.to_string())).await.unwrap();
         check_plans(&client, &quoted, &format!("{to} rows")).await;
     }
+    // Statistics that know of no long history, before the first ones come.
+    let short = format!("update {quoted}.mentions set history_indexed = false; analyze {quoted}.mentions");
+    client.batch_execute(&short).await.unwrap();
+    check_plans(&client, &quoted, "no long history").await;
+    let long = format!("update {quoted}.mentions set history_indexed = true where source_id < 's3'");
+    client.batch_execute(&long).await.unwrap();
+    check_plans(&client, &quoted, "long histories, unknown to the statistics").await;
     client.batch_execute(&format!("drop schema {quoted} cascade")).await.unwrap();
 }

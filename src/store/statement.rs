@@ -143,37 +143,60 @@ statements! {
                      >= (k.connection, k.type::{{schema}}.mention_source, k.id)
                  and (m.connection_id, m.source_type, m.source_id)
                      <= (k.connection, k.type::{{schema}}.mention_source, k.id)",
-            table::select::<Mentions>("m", table::MENTION_CONNECTION).join(", ")
+            table::select::<Mentions>("m", table::MENTION_OF_CONNECTION).join(", ")
         );
-    /// `limit 1` keeps the planner from joining the other way round; `is not distinct from` is an equality that no index
-    /// serves, for what the hash alone cannot tell.
-    KNOWN_THREADS = "known_threads", [Type::UUID_ARRAY, Type::TEXT_ARRAY],
+    /// A connection's own flag tells where its history is looked up: long ones have indexes, others are read whole by
+    /// `mentions_key`. `limit 1` keeps the planner from joining the other way round; `is not distinct from` is an equality
+    /// that no index serves, for what the hash alone cannot tell.
+    KNOWN_THREADS = "known_threads", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
         "select k.ord
-         from unnest($1::uuid[], $2::text[]) with ordinality as k(connection, thread, ord)
-         cross join lateral (select 1 from {schema}.mentions m
-                             where hashtextextended(m.thread_id, uuid_hash_extended(m.connection_id, 0))
-                                   = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
-                               and m.connection_id is not distinct from k.connection
-                               and m.thread_id is not distinct from k.thread
-                             limit 1) as known";
-    COUNT_RECENT = "count_recent", [Type::UUID_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
-        "select k.ord, (select count(*)::int4 from {schema}.mentions m
-                        where (uuid_send(m.connection_id), m.created_at) >= (uuid_send(k.connection), $2)
-                          and (uuid_send(m.connection_id), m.created_at) <= (uuid_send(k.connection), $3))
-         from unnest($1::uuid[]) with ordinality as k(connection, ord)";
+         from unnest($1::uuid[], $2::text[], $3::bool[]) with ordinality as k(connection, thread, indexed, ord)
+         cross join lateral (
+             select 1 from {schema}.mentions m
+             where k.indexed and m.history_indexed
+               and hashtextextended(m.thread_id, uuid_hash_extended(m.connection_id, 0))
+                   = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
+               and m.connection_id is not distinct from k.connection
+               and m.thread_id is not distinct from k.thread
+             union all
+             select 1 from {schema}.mentions m
+             where not k.indexed and m.connection_id = k.connection and m.thread_id is not distinct from k.thread
+             limit 1) as known";
+    /// Of a short history the times are looked at in the rows, so that the read index on them is out of reach.
+    COUNT_RECENT = "count_recent", [Type::UUID_ARRAY, Type::BOOL_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
+        "select k.ord,
+                case when k.indexed then (
+                    select count(*)::int4 from {schema}.mentions m
+                    where m.history_indexed::int4 = 1
+                      and (uuid_send(m.connection_id), m.created_at) >= (uuid_send(k.connection), $3)
+                      and (uuid_send(m.connection_id), m.created_at) <= (uuid_send(k.connection), $4))
+                else (
+                    select (count(*) filter (where m.created_at >= $3 and m.created_at <= $4))::int4
+                    from {schema}.mentions m where m.connection_id = k.connection) end
+         from unnest($1::uuid[], $2::bool[]) with ordinality as k(connection, indexed, ord)";
     INSERT_MENTIONS = "insert_mentions", table::types::<Mentions>(Purpose::Insert), table::insert::<Mentions>();
     COPY_MENTIONS = "copy_mentions", [], table::copy::<Mentions>();
     UPDATE_MENTIONS = "update_mentions", table::types::<Mentions>(Purpose::Update),
         table::update::<Mentions>("processed_at = now()");
+    /// Of connections whose histories are long from now on.
+    INDEX_HISTORIES = "index_histories", [Type::UUID_ARRAY],
+        "update {schema}.mentions m set history_indexed = true
+         from unnest($1::uuid[]) as k(connection) where m.connection_id = k.connection and not m.history_indexed";
 
     REREAD_THREADS = "reread_threads", [Type::UUID_ARRAY],
         "select k.ord, (select count(distinct m.thread_id)::int4 from {schema}.mentions m
                         where m.connection_id = k.connection)
          from unnest($1::uuid[]) with ordinality as k(connection, ord)";
-    REREAD_NEWEST = "reread_newest", [Type::UUID_ARRAY],
-        "select k.ord, (select max(m.created_at) from {schema}.mentions m
-                        where uuid_send(m.connection_id) = uuid_send(k.connection))
-         from unnest($1::uuid[]) with ordinality as k(connection, ord)";
+    /// `offset 0` keeps the server from walking down the read index on times until it meets the connection.
+    REREAD_NEWEST = "reread_newest", [Type::UUID_ARRAY, Type::BOOL_ARRAY],
+        "select k.ord,
+                case when k.indexed then (
+                    select max(m.created_at) from {schema}.mentions m
+                    where m.history_indexed::int4 = 1 and uuid_send(m.connection_id) = uuid_send(k.connection))
+                else (
+                    select max(n.created_at) from (
+                        select m.created_at from {schema}.mentions m where m.connection_id = k.connection offset 0) as n) end
+         from unnest($1::uuid[], $2::bool[]) with ordinality as k(connection, indexed, ord)";
     /// Three more than are kept: the engine ranks them again, so that the last bits of a logarithm decide in one place only.
     /// 5184000 s are the 60 days of the score's decay.
     REREAD_TOP = "reread_top", [Type::UUID_ARRAY],
@@ -189,8 +212,8 @@ statements! {
                                              + extract(epoch from m.created_at)::float8 / 5184000) desc,
                           m.created_at desc, m.source_id, m.source_type
                  limit 8) as t",
-            table::select::<Mentions>("t", table::MENTION_CONNECTION).join(", "),
-            table::names::<Mentions>("m", table::MENTION_CONNECTION).join(", ")
+            table::select::<Mentions>("t", table::MENTION_OF_CONNECTION).join(", "),
+            table::names::<Mentions>("m", table::MENTION_OF_CONNECTION).join(", ")
         );
     UPDATE_CONNECTIONS = "update_connections", table::types::<Connections>(Purpose::Update),
         table::update::<Connections>("last_updated = now()");

@@ -160,11 +160,21 @@ impl GraphTables for Transaction<'_> {
         let sources: Vec<&str> = mentions.iter().map(|mention| mention.source_id).collect();
         let thread_owners: Vec<Uuid> = threads.iter().map(|thread| thread.connection).collect();
         let thread_ids: Vec<&str> = threads.iter().map(|thread| thread.thread_id).collect();
-        let recent_owners: Vec<Uuid> = recent.iter().map(|(_, id)| *id).collect();
+        let threads_indexed: Vec<bool> = threads.iter().map(|thread| thread.history_indexed).collect();
+        let recent_owners: Vec<Uuid> = recent.iter().map(|question| question.connection).collect();
+        let recent_indexed: Vec<bool> = recent.iter().map(|question| question.history_indexed).collect();
         let (known, known_threads, counts) = futures::join!(
             self.query(&statement::READ_MENTIONS, vec![&owners, &types, &sources], mentions.is_empty()),
-            self.query(&statement::KNOWN_THREADS, vec![&thread_owners, &thread_ids], threads.is_empty()),
-            self.query(&statement::COUNT_RECENT, vec![&recent_owners, since, as_of], recent.is_empty()),
+            self.query(
+                &statement::KNOWN_THREADS,
+                vec![&thread_owners, &thread_ids, &threads_indexed],
+                threads.is_empty()
+            ),
+            self.query(
+                &statement::COUNT_RECENT,
+                vec![&recent_owners, &recent_indexed, since, as_of],
+                recent.is_empty()
+            ),
         );
         let mut answers = HistoryAnswers::default();
         for row in known? {
@@ -175,7 +185,7 @@ impl GraphTables for Transaction<'_> {
             answers.threads.push(ordinal(&row)?);
         }
         for row in counts? {
-            answers.recent.push((recent[ordinal(&row)? as usize].0, row.try_get(1)?));
+            answers.recent.push((recent[ordinal(&row)? as usize].place, row.try_get(1)?));
         }
         Ok(answers)
     }
@@ -188,11 +198,19 @@ impl GraphTables for Transaction<'_> {
         self.write::<Mentions>(&statement::UPDATE_MENTIONS, Purpose::Update, rows).await
     }
 
+    async fn index_histories(&self, connections: &[Uuid]) -> Result<(), StoreError> {
+        if connections.is_empty() {
+            return Ok(());
+        }
+        self.session.execute(&statement::INDEX_HISTORIES, &[&connections]).await?;
+        Ok(())
+    }
+
     async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, StoreError> {
-        let RereadQuestions { threads, newest, top } = questions;
+        let RereadQuestions { threads, newest, newest_indexed, top } = questions;
         let (thread_rows, newest_rows, top_rows) = futures::join!(
             self.query(&statement::REREAD_THREADS, vec![threads], threads.is_empty()),
-            self.query(&statement::REREAD_NEWEST, vec![newest], newest.is_empty()),
+            self.query(&statement::REREAD_NEWEST, vec![newest, newest_indexed], newest.is_empty()),
             self.query(&statement::REREAD_TOP, vec![top], top.is_empty()),
         );
         let mut answers = RereadAnswers::default();

@@ -376,6 +376,9 @@ differing as (
              when exists (select from unnest(s_scores, x_scores) as score (stored, expected)
                           where abs(stored - expected) > 1e-9 * abs(expected))
              then format('scores %s, should be %s', s_scores, x_scores) end,
+        case when history_indexed and exists (select from mentions m where m.connection_id = expected.connection_id
+                                                                    and not m.history_indexed)
+             then 'some of a long history is not indexed' end,
         case when not well_formed then format('top_mentions of other keys: %s', top_mentions) end) as difference
     from expected
 )

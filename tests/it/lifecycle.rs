@@ -351,13 +351,14 @@ async fn the_tables_are_those_of_the_contract() {
             "connection_id uuid, restaurant_id uuid, dish_or_category_id uuid, categories _uuid,
           dish_attributes _uuid, is_menu_item bool, mention_count int4, total_upvotes int8, source_diversity int4,
           recent_mention_count int4, last_mentioned_at timestamptz, activity_level activity_level, top_mentions jsonb,
-          dish_quality_score numeric(10,4), last_updated timestamptz, created_at timestamptz",
+          dish_quality_score numeric(10,4), last_updated timestamptz, created_at timestamptz, history_indexed bool",
         ),
         (
             "mentions",
             "mention_id uuid, connection_id uuid, source_type mention_source, source_id varchar(255),
           thread_id varchar(255), source_url varchar(500), subreddit varchar(100), content_excerpt text,
-          author varchar(255), upvotes int4, created_at timestamptz, observed_at timestamptz, processed_at timestamptz",
+          author varchar(255), upvotes int4, created_at timestamptz, observed_at timestamptz, processed_at timestamptz,
+          history_indexed bool",
         ),
     ]
     .iter()

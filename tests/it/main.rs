@@ -7,6 +7,7 @@
 //! - `generate` draws records that collide as often as they can.
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
+//! - `histories` grow long, and old databases get the indexes for those.
 //! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
@@ -21,6 +22,7 @@ mod dead_letters;
 mod environment;
 mod generate;
 mod health;
+mod histories;
 mod hostile;
 mod late_connections;
 mod lifecycle;

@@ -70,7 +70,7 @@ pub(super) const CONNECTIONS_BY_KEY: Sql = Sql(
 pub(super) const LOCK_CONNECTIONS: Sql = Sql(
     "merge_lock_connections",
     "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes, c.categories, c.is_menu_item,
-            c.mention_count
+            c.mention_count, c.history_indexed
      from {schema}.connections c where c.connection_id = any($1::uuid[])
      order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes for update",
 );
@@ -79,7 +79,7 @@ pub(super) const LOCK_CONNECTIONS: Sql = Sql(
 pub(super) const DUPLICATES: &str = "merge_find_duplicates";
 /// The text of [`DUPLICATES`].
 pub(super) fn duplicates() -> String {
-    let columns = ["m", "d"].map(|alias| table::select::<Mentions>(alias, table::MENTION_CONNECTION).join(", "));
+    let columns = ["m", "d"].map(|alias| table::select::<Mentions>(alias, table::MENTION_OF_CONNECTION).join(", "));
     format!(
         "select {}
          from unnest($1::uuid[], $2::uuid[]) as k(other, stays)
@@ -92,9 +92,10 @@ pub(super) fn duplicates() -> String {
 }
 pub(super) const DELETE_MENTIONS: Sql =
     Sql("merge_delete_mentions", "delete from {schema}.mentions where mention_id = any($1::uuid[])");
+/// With entries in the indexes for long histories, whatever history they become part of.
 pub(super) const MOVE_MENTIONS: Sql = Sql(
     "merge_move_mentions",
-    "update {schema}.mentions m set connection_id = k.stays
+    "update {schema}.mentions m set connection_id = k.stays, history_indexed = true
      from unnest($1::uuid[], $2::uuid[]) as k(other, stays) where m.connection_id = k.other",
 );
 pub(super) const DELETE_CONNECTIONS: Sql =

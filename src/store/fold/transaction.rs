@@ -29,7 +29,7 @@ use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_co
 use super::super::transaction::{EntityKeys, all_written, entity_by_id, entity_by_key, ids, ordinal, time, uuid_set};
 use super::sql::{self, Sql};
 use crate::batch::{
-    ConnectionWrite, FoldedConnection, Folds, FoundByKey, KeyLookup, KeyedConnection, Planned, StoredEntity,
+    ConnectionWrite, FoldedConnection, Folds, FoundByKey, KeyLookup, KeyedConnection, Planned, StoredEntity, is_long,
     top_mention,
 };
 use crate::hash::{HashMap, HashSet};
@@ -203,6 +203,7 @@ impl FoldTransaction<'_> {
                 key: read_connection_key(&mut Cells::new(row, 1))?,
                 facts,
                 mentions,
+                history_indexed: row.try_get(7)?,
             })
         };
         rows.iter().map(decode).collect()
@@ -259,10 +260,16 @@ impl FoldTransaction<'_> {
             return Ok(());
         }
         let figures = self.figures(&united.iter().map(|connection| connection.id).collect::<Vec<_>>()).await?;
-        let written = |(connection, metrics): (&&'a FoldedConnection, _)| {
-            ConnectionWrite::of_merged(connection.id, &connection.key, &connection.facts, metrics)
+        let written = |(connection, metrics): (&&'a FoldedConnection, ConnectionMetrics<'static>)| {
+            let indexed = is_long(metrics.mention_count.unsigned_abs() as usize);
+            ConnectionWrite::of_merged(connection.id, &connection.key, &connection.facts, metrics, indexed)
         };
         let writes: Vec<_> = united.iter().zip(figures).map(written).collect();
+        let becoming = united.iter().zip(&writes).filter(|(was, write)| write.history_indexed && !was.history_indexed);
+        let long: Vec<Uuid> = becoming.map(|(_, write)| write.id).collect();
+        if !long.is_empty() {
+            self.session.execute(&statement::INDEX_HISTORIES, &[&long]).await?;
+        }
         let arrays = Arrays::new::<Connections>(Purpose::Update, &writes);
         self.session.execute(&statement::UPDATE_CONNECTIONS, &arrays.parameters()).await?;
         Ok(())

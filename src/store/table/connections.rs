@@ -41,6 +41,7 @@ impl Table for Connections {
                 true
             }),
         ),
+        Column::new("history_indexed", Role::Changing, Bool(|row| row.history_indexed)),
     ];
 }
 
@@ -64,6 +65,7 @@ pub(in crate::store) fn read_connection(cells: &mut Cells<'_>) -> Result<StoredC
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_slice(cells.next::<JsonText<'_>>()?.0).unwrap_or_default(),
         },
+        history_indexed: cells.next()?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The columns of `mentions`.
 
-use super::Value::{Id, Int4, Label, Text, Time};
+use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::{Cells, Column, Role, Table};
 use crate::batch::{MentionRow, StoredMention};
 use crate::record::{Mention, SourceType};
@@ -26,13 +26,14 @@ impl Table for Mentions {
         Column::new("upvotes", Role::Changing, Int4(|row| row.mention.upvotes)),
         Column::new("created_at", Role::Changing, Time(|row| Some(row.mention.created_at))),
         Column::new("observed_at", Role::Changing, Time(|row| Some(row.mention.observed_at))),
+        Column::new("history_indexed", Role::Fixed, Bool(|row| row.history_indexed)),
     ];
 }
 
-/// The column that is not read, since it is known.
-pub(in crate::store) const CONNECTION: &[&str] = &["connection_id"];
+/// The columns that are not read: what they say is known, or follows from the connection.
+pub(in crate::store) const OF_CONNECTION: &[&str] = &["connection_id", "history_indexed"];
 
-/// Reads a mention's columns, without its [`CONNECTION`].
+/// Reads a mention's columns, without those [`OF_CONNECTION`].
 pub(in crate::store) fn read_mention(cells: &mut Cells<'_>) -> Result<StoredMention, StoreError> {
     let id = cells.next()?;
     let mention = Mention {

@@ -24,7 +24,7 @@ use crate::record::{SortedSet, Timestamp};
 pub(super) use connections::{Connections, KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
 pub(super) use encode::{Arrays, copy_rows};
 pub(super) use entities::{Entities, ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
-pub(super) use mentions::{CONNECTION as MENTION_CONNECTION, Mentions, read_mention};
+pub(super) use mentions::{Mentions, OF_CONNECTION as MENTION_OF_CONNECTION, read_mention};
 pub(super) use sql::{copy, insert, names, select, stored_types, types, update};
 
 /// A table and its columns.

@@ -88,6 +88,10 @@ fn mention() -> Mention {
     mention
 }
 
+fn mention_row<'a>(number: u8, mention: &'a MentionRef<'a>) -> [MentionRow<'a>; 1] {
+    [MentionRow { id: id(number), connection: id(9), mention, history_indexed: false }]
+}
+
 #[tokio::test]
 async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
     let (_server, client) = tables().await;
@@ -98,15 +102,14 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
             "source_id": &*mention.source_id, "thread_id": &*mention.thread_id, "source_url": mention.source_url,
             "subreddit": mention.subreddit, "content_excerpt": mention.content_excerpt, "author": mention.author,
             "upvotes": mention.upvotes, "created_at": "2024-01-02T03:04:05+00:00",
-            "observed_at": "2024-02-03T04:05:06.789+00:00",
+            "observed_at": "2024-02-03T04:05:06.789+00:00", "history_indexed": false,
         })
     };
-    let own = MentionRef::from(&mention);
-    let row = |number| [MentionRow { id: id(number), connection: id(9), mention: &own }];
-    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &row(1)).await;
+    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &mention_row(1, &(&mention).into()))
+        .await;
     assert_eq!(stored(&client, "mentions", &text(id(1))).await, expected(id(1), &mention));
     client.execute("delete from mentions", &[]).await.unwrap();
-    copied::<Mentions>(&client, &row(2)).await;
+    copied::<Mentions>(&client, &mention_row(2, &(&mention).into())).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &mention));
 
     let newer = Mention {
@@ -118,11 +121,9 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
         upvotes: 18,
         ..mention.clone()
     };
-    let own = MentionRef::from(&newer);
-    let row = [MentionRow { id: id(2), connection: id(9), mention: &own }];
-    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &row).await;
+    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &mention_row(2, &(&newer).into())).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &newer));
-    let sql = format!("select {} from mentions m", select::<Mentions>("m", MENTION_CONNECTION).join(", "));
+    let sql = format!("select {} from mentions m", select::<Mentions>("m", MENTION_OF_CONNECTION).join(", "));
     let read = read_mention(&mut Cells::new(&client.query_one(&sql, &[]).await.unwrap(), 0)).unwrap();
     assert_eq!((read.id, read.mention), (id(2), newer));
 }
@@ -151,6 +152,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
             "dish_attributes": [text(id(21)), text(id(22))], "categories": [text(id(23))], "is_menu_item": true,
             "mention_count": 31, "total_upvotes": 32, "source_diversity": 33, "recent_mention_count": 34,
             "last_mentioned_at": "2024-03-04T05:06:07+00:00", "activity_level": "trending", "top_mentions": [],
+            "history_indexed": false,
         })
     };
     let without_own = |mut row: Json| {
@@ -158,7 +160,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
         row
     };
     let (first, second) = (key(1), key(2));
-    let row = |number, key| [ConnectionWrite::of_merged(id(number), key, &facts, metrics())];
+    let row = |number, key| [ConnectionWrite::of_merged(id(number), key, &facts, metrics(), false)];
     unnest::<Connections>(&client, &statement::INSERT_CONNECTIONS, Purpose::Insert, &row(1, &first)).await;
     assert_eq!(without_own(stored(&client, "connections", &text(id(1))).await), expected(1));
     copied::<Connections>(&client, &row(2, &second)).await;
@@ -174,7 +176,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
         activity_level: ActivityLevel::Normal,
         top_mentions: Vec::new(),
     };
-    let row = [ConnectionWrite::of_merged(id(2), &second, &facts, metrics.clone())];
+    let row = [ConnectionWrite::of_merged(id(2), &second, &facts, metrics.clone(), true)];
     unnest::<Connections>(&client, &statement::UPDATE_CONNECTIONS, Purpose::Update, &row).await;
     let sql = format!(
         "select {}, c.restaurant_id, c.dish_or_category_id, c.dish_attributes from connections c where connection_id = $1",
@@ -183,7 +185,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
     let row = client.query_one(&sql, &[&id(2)]).await.unwrap();
     let mut cells = Cells::new(&row, 0);
     let read = read_connection(&mut cells).unwrap();
-    assert_eq!((read.id, read.facts, read.metrics), (id(2), facts, metrics));
+    assert_eq!((read.id, read.facts, read.metrics, read.history_indexed), (id(2), facts, metrics, true));
     assert_eq!(read_connection_key(&mut cells).unwrap(), second);
 }
 
@@ -260,7 +262,7 @@ async fn best_mentions_and_degrees_of_every_size_come_back() {
         top_mentions: serde_json::from_value(serde_json::to_value(&metrics.top_mentions).unwrap()).unwrap(),
         ..metrics
     };
-    let row = [ConnectionWrite::of_merged(id(3), &key, &facts, metrics)];
+    let row = [ConnectionWrite::of_merged(id(3), &key, &facts, metrics, false)];
     copied::<Connections>(&client, &row).await;
     let sql = format!("select {} from connections c", select::<Connections>("c", CONNECTION_KEY).join(", "));
     let read = read_connection(&mut Cells::new(&client.query_one(&sql, &[]).await.unwrap(), 0)).unwrap();

@@ -1,0 +1,74 @@
+//! The indexes for long histories, and the end of those for all histories.
+//!
+//! Not migrations of `refinery`, each of which is a transaction: on tables in use they are built `concurrently`, which keeps
+//! no writer out and cannot be part of one. Where a step is cut off, the next run goes on.
+
+use tokio_postgres::{Client, Error};
+
+/// An index, and the one before it, which had entries of all mentions.
+struct HistoryIndex {
+    name: &'static str,
+    on: &'static str,
+    before: &'static str,
+}
+
+/// Not read indexes: the write path needs them so that an epoch never reads a long history whole. The first answers "how
+/// many in the last 30 days" and "which is the newest", the second "does the connection have this thread".
+///
+/// Both are on expressions, to keep plans apart: no other index can serve the conditions that statement.rs writes for each of
+/// them, so that the planner has no choice, and can make no wrong one on tables without statistics. The first is on a
+/// one-to-one image of the id, the second on a hash of both columns, which is also half the size. For the same reason they say
+/// in two ways which rows they have: where a query's conditions imply that, the planner may also read all of the index.
+const INDEXES: [HistoryIndex; 2] = [
+    HistoryIndex {
+        name: "mentions_of_long_history_by_time_idx",
+        on: "(uuid_send(connection_id), created_at) where history_indexed::int4 = 1",
+        before: "mentions_of_connection_by_time_idx",
+    },
+    HistoryIndex {
+        name: "mentions_of_long_history_by_thread_idx",
+        on: "(hashtextextended(thread_id, uuid_hash_extended(connection_id, 0))) where history_indexed",
+        before: "mentions_of_connection_by_thread_idx",
+    },
+];
+
+/// Makes the indexes in the current schema unless they are there, then drops those before them. Gives the statements that it
+/// took. For whoever holds the migrations' lock, outside a transaction.
+pub(super) async fn apply(client: &Client) -> Result<Vec<String>, Error> {
+    let in_use: bool = client.query_one("select exists (select from mentions)", &[]).await?.get(0);
+    let how = if in_use { "concurrently " } else { "" };
+    let mut steps = Vec::new();
+    for HistoryIndex { name, on, .. } in &INDEXES {
+        match is_valid(client, name).await? {
+            Some(true) => continue,
+            // A build that was cut off.
+            Some(false) => steps.push(format!("drop index {how}{name}")),
+            None => {}
+        }
+        steps.push(format!("create index {how}{name} on mentions {on}"));
+    }
+    for HistoryIndex { before, .. } in &INDEXES {
+        if is_valid(client, before).await?.is_some() {
+            steps.push(format!("drop index {how}{before}"));
+        }
+    }
+    if in_use {
+        for step in &steps {
+            client.batch_execute(step).await?;
+        }
+    } else if !steps.is_empty() {
+        // The lock comes first: writers of the first mentions would wait for us with a lock that we want.
+        let steps = steps.join("; ");
+        client.batch_execute(&format!("begin; lock table mentions; {steps}; commit")).await?;
+    }
+    Ok(steps)
+}
+
+/// Whether an index of the current schema can be used; nothing if there is none.
+async fn is_valid(client: &Client, index: &str) -> Result<Option<bool>, Error> {
+    let find = "select i.indisvalid from pg_catalog.pg_index i
+                join pg_catalog.pg_class c on c.oid = i.indexrelid
+                join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                where c.relname = $1 and n.nspname = current_schema()";
+    Ok(client.query_opt(find, &[&index]).await?.map(|row| row.get(0)))
+}
