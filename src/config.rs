@@ -199,7 +199,7 @@ impl Config {
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
-    /// assert!(config.settings().contains(&("max_batch_rows", "6000".to_owned())));
+    /// assert!(config.settings().contains(&("max_batch_rows", "15000".to_owned())));
     /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     #[must_use]
@@ -312,9 +312,9 @@ impl ConfigBuilder {
     }
 
     /// Rows (as received, of all tables) at which an epoch is sealed even though no commit slot is
-    /// free. Default: 6,000. Smaller: more transactions, less memory. Larger: up to a sixth faster
-    /// when history is loaded (32,768), at the price of memory, and each retry repeats more. An
-    /// epoch exceeds it by at most one unit.
+    /// free. Default: 15,000, with which a program that loads history stays within 100 MiB. Smaller: more transactions, less
+    /// memory. Larger: up to a fifth faster when history is loaded (60,000), at the price of memory, and each retry repeats
+    /// more. An epoch exceeds it by at most one unit.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_batch_rows(10_000).build()?;
@@ -338,7 +338,7 @@ impl ConfigBuilder {
     }
 
     /// Rows accepted and not yet answered at which `submit` waits. Default: two batches more than are committed at
-    /// once, which is 24,000 with the other defaults, so that the next ones are ready when a commit ends; and at least
+    /// once, which is 60,000 with the other defaults, so that the next ones are ready when a commit ends; and at least
     /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
     ///
     /// ```
@@ -505,7 +505,7 @@ impl ConfigBuilder {
         if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
             return Err(error("schema", "must be a name of 1 to 63 bytes"));
         }
-        let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(6_000), 1)?;
+        let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(15_000), 1)?;
         let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(10_000), 1)?;
         let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
         if in_flight_commits > 64 {
@@ -676,7 +676,7 @@ mod tests {
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
         assert!(build().build().is_ok());
         let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
-        assert_eq!(rows(build()), 24_000);
+        assert_eq!(rows(build()), 60_000);
         assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 18_000);
         assert_eq!(rows(build().max_batch_rows(10)), 10_000, "the largest unit gets in");
         assert_eq!(rows(build().max_batch_rows(usize::MAX)), ROWS_IN_FLIGHT_MAX);

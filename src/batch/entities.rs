@@ -119,16 +119,14 @@ impl<'e> FoundEntities<'e> {
         writes: Vec<EntityWrite>,
         inserted: &[Uuid],
     ) -> Result<InsertedEntities<'e>, VanishedRow> {
-        let Self(mut plan) = self;
+        let Self(plan) = self;
         let inserted: HashSet<&Uuid> = inserted.iter().collect();
         let mut raced = Vec::new();
         for write in &writes {
-            let node = &mut plan.nodes[write.node as usize];
-            match (inserted.contains(&write.id), node.exists) {
-                (true, false) => node.stored = Some(without_place_id(&write.facts)),
+            match (inserted.contains(&write.id), write.exists) {
                 (true, true) => return Err(VanishedRow),
                 (false, false) => raced.push(write.key.clone()),
-                (false, true) => {}
+                (true, false) | (false, true) => {}
             }
         }
         Ok(InsertedEntities { plan, writes, raced })
@@ -324,10 +322,12 @@ impl<'e> Plan<'e> {
         for write in writes {
             let node = &self.nodes[write.node as usize];
             let wanted = self.wanted(node);
-            if node.stored.as_ref() == Some(&wanted) {
+            let inserted = (!node.exists).then(|| without_place_id(&write.facts));
+            let stored = inserted.as_ref().or(node.stored.as_ref());
+            if stored == Some(&wanted) {
                 continue;
             }
-            let before = node.stored.as_ref().and_then(google_place_id);
+            let before = stored.and_then(google_place_id);
             if let Some(before) = before.filter(|before| google_place_id(&wanted) != Some(before)) {
                 given_up.push((before.to_owned(), node.id));
             }
