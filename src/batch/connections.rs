@@ -431,8 +431,9 @@ impl<'e> Nodes<'e> {
     ) -> Self {
         let slots = epoch.connections.len();
         let mut nodes = Self { connections: Vec::with_capacity(slots), ..Self::default() };
-        let mut node_of_key: HashMap<ConnectionKey<Uuid>, u32> =
-            HashMap::with_capacity_and_hasher(slots, foldhash::fast::RandomState::default());
+        // Names of connections are rows as long as names of entities are, and no connection is named by its id.
+        let mut node_of_key: Option<HashMap<ConnectionKey<Uuid>, u32>> =
+            (!entities.are_distinct() || !keys_by_id.is_empty()).then(HashMap::default);
         for RowRef { unit, row } in epoch.connections.firsts() {
             let block = &epoch.units()[*unit as usize].block;
             let id_of = |entity| entities.id_of(*unit, entity);
@@ -449,10 +450,10 @@ impl<'e> Nodes<'e> {
                 ConnectionRecordName::Id(id) => (keys_by_id[&id].clone(), Some(id)),
             };
             let next = nodes.connections.len() as u32;
-            let node = *node_of_key.entry(key).or_insert_with_key(|key| {
-                nodes.connections.push(ConnectionNode { is_new, ..ConnectionNode::new(key.clone()) });
-                next
-            });
+            let node = node_of_key.as_mut().map_or(next, |nodes| *nodes.entry(key.clone()).or_insert(next));
+            if node == next {
+                nodes.connections.push(ConnectionNode { is_new, ..ConnectionNode::new(key) });
+            }
             if let Some(id) = known {
                 let node = &mut nodes.connections[node as usize];
                 node.id = id;

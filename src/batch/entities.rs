@@ -169,6 +169,11 @@ impl LockedEntities<'_> {
         self.0.id_of(unit, entity)
     }
 
+    /// Whether no two names of the epoch are one entity.
+    pub(super) fn are_distinct(&self) -> bool {
+        self.0.nodes.len() == self.0.node_of_slot.len()
+    }
+
     /// Whether an entity of a unit was inserted by this very transaction: no row of another can refer to it.
     pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
         !self.0.node(unit, entity).exists
