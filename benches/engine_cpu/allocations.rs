@@ -74,7 +74,9 @@ fn counted(units: usize, work: impl FnOnce() -> Result<()>) -> Result<PerUnit> {
 fn units(workload: &Workload, mentions: usize) -> Vec<UnitOfWork> {
     let unit = |records: &[Record]| {
         let mut unit = UnitOfWork::new();
-        records.iter().for_each(|record| record.add_to(&mut unit));
+        for record in records {
+            record.add_to(&mut unit);
+        }
         unit
     };
     workload.records.chunks(mentions).map(unit).collect()
