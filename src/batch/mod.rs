@@ -14,6 +14,7 @@
 //! gives the same as merging each row by itself, in any order and however often.
 
 mod coalesce;
+mod connection_nodes;
 mod connections;
 mod entities;
 mod epoch;
@@ -24,9 +25,8 @@ mod tables;
 mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
-pub(crate) use connections::{
-    ConnectionWrite, MentionRow, StoredConnection, StoredMention, UnlockedConnections, is_long, top_mention,
-};
+pub(crate) use connection_nodes::{StoredConnection, StoredMention, is_long};
+pub(crate) use connections::{ConnectionWrite, MentionRow, UnlockedConnections, top_mention};
 pub(crate) use entities::{EntityWrite, FoundByKey, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};

@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
-use super::connections::{ConnectionWrite, MentionRow, StoredConnection, StoredMention};
+use super::connection_nodes::{StoredConnection, StoredMention};
+use super::connections::{ConnectionWrite, MentionRow};
 use super::entities::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow};
 use crate::hash::HashMap;
 use crate::record::{ConnectionKey, EntityKey, EntityType, SourceType, Table, Timestamp, TopMention};

@@ -158,7 +158,7 @@ impl Engine {
     /// let engine = Engine::start_blackhole(Config::builder("postgresql://localhost/nowhere").build()?).await?;
     /// let mut unit = UnitOfWork::new();
     /// unit.dish("brisket").handle();
-    /// assert!(engine.submit(unit).await?.await.is_committed());
+    /// assert!(engine.submit(unit).await?.await.committed().is_some());
     /// # Ok(())
     /// # }
     /// ```

@@ -305,7 +305,7 @@ pub type StoredMetrics = ConnectionMetrics<'static>;
 /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
 /// let id = uuid::Uuid::from_u128(7);
 /// let newer = post.clone().upvotes(40);
-/// let change = MentionChange::Replaced { mention_id: id, before: &post, mention: &newer };
+/// let change = MentionChange::Replaced { mention_id: id, before: (&post).into(), mention: (&newer).into() };
 /// let stored = ConnectionMetrics::from_mentions([(id, &post)], now);
 /// let threads = std::collections::HashSet::from(["t3_xyz"]);
 /// assert_eq!(stored.advance(&[change], 1, &threads, now).0.total_upvotes, 40);
@@ -429,7 +429,7 @@ impl<'a> ConnectionMetrics<'a> {
     /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
     /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
     /// let id = uuid::Uuid::from_u128(7);
-    /// let change = MentionChange::Inserted { mention_id: id, mention: &post };
+    /// let change = MentionChange::Inserted { mention_id: id, mention: (&post).into() };
     /// let (before, no_threads) = (ConnectionMetrics::empty(), std::collections::HashSet::<&str>::new());
     /// let (after, reread) = before.advance(&[change], 0, &no_threads, now);
     /// assert_eq!(after, ConnectionMetrics::from_mentions([(id, &post)], now));

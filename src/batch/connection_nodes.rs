@@ -1,0 +1,247 @@
+//! The connections of an epoch and their mentions: from names to rows.
+
+use std::ops::Range;
+
+use uuid::Uuid;
+
+use super::coalesce::{RowRef, TableBatch};
+use super::{Epoch, LockedEntities};
+use crate::hash::HashMap;
+use crate::label::Disposition;
+use crate::record::{ConnectionFacts, ConnectionKey, Mention, MentionRef, SortedSet, SourceType, StoredMetrics, Table};
+use crate::unit::ConnectionRecordName;
+
+/// Mentions up to which a history is short: it is read whole, which is as many pages at most, and its mentions do without
+/// entries in the indexes for long ones. A guess; 83 of 100 connections have one mention.
+const SHORT_HISTORY_MAX: usize = 32;
+
+/// Whether a history of so many mentions is looked up in indexes.
+pub(crate) const fn is_long(mentions: usize) -> bool {
+    mentions > SHORT_HISTORY_MAX
+}
+
+/// A connection as the database has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredConnection {
+    pub(crate) id: Uuid,
+    pub(crate) facts: ConnectionFacts<Uuid>,
+    pub(crate) metrics: StoredMetrics,
+    /// Whether its history is looked up in the indexes for long ones. If so, all of its mentions are there.
+    pub(crate) history_indexed: bool,
+}
+
+/// A mention as the database has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredMention {
+    pub(crate) id: Uuid,
+    pub(crate) mention: Mention,
+}
+
+/// One connection of the epoch.
+#[derive(Debug)]
+pub(super) struct ConnectionNode {
+    pub(super) key: ConnectionKey<Uuid>,
+    /// Of a row that is not there, the one that it gets if it is inserted.
+    pub(super) id: Uuid,
+    pub(super) said: ConnectionFacts<Uuid>,
+    /// Where its mentions stand in the plan.
+    pub(super) mentions: Range<u32>,
+    /// It was named by an id that the database knew, so it must not be inserted.
+    pub(super) must_exist: bool,
+    /// One of its entities was inserted by this very transaction, so it is not there.
+    pub(super) is_new: bool,
+    pub(super) stored: Option<Box<StoredConnection>>,
+    /// As it must become, once that is decided.
+    pub(super) history_indexed: bool,
+    pub(super) disposition: Disposition,
+}
+
+impl ConnectionNode {
+    pub(super) const fn new(key: ConnectionKey<Uuid>) -> Self {
+        Self {
+            key,
+            id: Uuid::nil(),
+            said: ConnectionFacts { categories: SortedSet::new(), is_menu_item: false },
+            mentions: 0..0,
+            must_exist: false,
+            is_new: false,
+            stored: None,
+            history_indexed: false,
+            disposition: Disposition::Inserted,
+        }
+    }
+}
+
+/// One mention of the epoch.
+#[derive(Debug)]
+pub(super) struct MentionNode<'e> {
+    pub(super) connection: u32,
+    pub(super) id: Uuid,
+    /// The observation that wins among those of the epoch.
+    pub(super) mention: MentionRef<'e>,
+    pub(super) stored: Option<Box<StoredMention>>,
+    pub(super) disposition: Disposition,
+}
+
+/// The connections of an epoch in lock order, their mentions, and the way from names to them.
+#[derive(Debug, Default)]
+pub(super) struct Nodes<'e> {
+    pub(super) connections: Vec<ConnectionNode>,
+    /// Together by connection, in the order of the connections.
+    pub(super) mentions: Vec<MentionNode<'e>>,
+    pub(super) connection_of_slot: Vec<u32>,
+    pub(super) mention_of_slot: Vec<u32>,
+}
+
+impl<'e> Nodes<'e> {
+    pub(super) fn resolve_connections(
+        epoch: &'e Epoch,
+        entities: &LockedEntities<'_>,
+        keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
+    ) -> Self {
+        let slots = epoch.connections.len();
+        let mut nodes = Self { connections: Vec::with_capacity(slots), ..Self::default() };
+        // Names of connections are rows as long as names of entities are, and no connection is named by its id.
+        let mut node_of_key: Option<HashMap<ConnectionKey<Uuid>, u32>> =
+            (!entities.are_distinct() || !keys_by_id.is_empty()).then(HashMap::default);
+        for RowRef { unit, row } in epoch.connections.firsts() {
+            let block = &epoch.units()[*unit as usize].block;
+            let id_of = |entity| entities.id_of(*unit, entity);
+            let mut is_new = false;
+            let (key, known) = match block.connections[*row as usize].name {
+                ConnectionRecordName::Key { restaurant, dish } => {
+                    let (restaurant, dish) = (restaurant.own(), dish.own());
+                    let mut attributes = block.dish_attributes_of(*row as usize);
+                    is_new =
+                        [restaurant, dish].into_iter().chain(&mut attributes).any(|own| entities.is_new(*unit, own));
+                    let dish_attributes = block.dish_attributes_of(*row as usize).map(id_of).collect();
+                    (ConnectionKey { restaurant: id_of(restaurant), dish: id_of(dish), dish_attributes }, None)
+                }
+                ConnectionRecordName::Id(id) => (keys_by_id[&id].clone(), Some(id)),
+            };
+            let next = nodes.connections.len() as u32;
+            let node = node_of_key.as_mut().map_or(next, |nodes| *nodes.entry(key.clone()).or_insert(next));
+            if node == next {
+                nodes.connections.push(ConnectionNode { is_new, ..ConnectionNode::new(key) });
+            }
+            if let Some(id) = known {
+                let node = &mut nodes.connections[node as usize];
+                node.id = id;
+                node.must_exist = true;
+            }
+            nodes.connection_of_slot.push(node);
+        }
+        for (RowRef { unit, row }, slot) in epoch.rows(Table::Connections) {
+            let block = &epoch.units()[unit as usize].block;
+            let said = &mut nodes.connections[nodes.connection_of_slot[slot as usize] as usize].said;
+            said.is_menu_item |= block.connections[row as usize].is_menu_item;
+            for category in block.categories_of(row as usize) {
+                said.categories.insert(entities.id_of(unit, category));
+            }
+        }
+        nodes
+    }
+
+    pub(super) fn put_in_lock_order(&mut self) {
+        let mut order: Vec<u32> = (0..self.connections.len() as u32).collect();
+        order.sort_unstable_by(|left, right| {
+            self.connections[*left as usize].key.cmp(&self.connections[*right as usize].key)
+        });
+        let mut place_of = vec![0; order.len()];
+        for (place, old) in (0_u32..).zip(&order) {
+            place_of[*old as usize] = place;
+        }
+        for node in &mut self.connection_of_slot {
+            *node = place_of[*node as usize];
+        }
+        self.connections.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+        for node in &mut self.connections {
+            if !node.must_exist {
+                node.id = Uuid::now_v7();
+            }
+        }
+    }
+
+    pub(super) fn resolve_mentions(&mut self, epoch: &'e Epoch) {
+        let mention_at = |RowRef { unit, row }: RowRef| epoch.units()[unit as usize].block.mention(row as usize);
+        // Of each mention its connection, and the row of the observation that wins.
+        let mut mentions: Vec<(u32, RowRef)> = Vec::with_capacity(epoch.mentions.len());
+        let mut node_of_slot: Vec<u32> = Vec::with_capacity(epoch.mentions.len());
+        // Names are rows as long as no two names of connections turned out to be one.
+        let aliased = self.connections.len() < self.connection_of_slot.len();
+        let mut node_of_key: HashMap<(u32, SourceType, &str), u32> = HashMap::default();
+        for (row, slot) in epoch.rows(Table::Mentions) {
+            let known = node_of_slot.get(slot as usize).copied();
+            let node = known.unwrap_or_else(|| {
+                let own = epoch.units()[row.unit as usize].block.mentions[row.row as usize].connection.own();
+                let connection = self.connection_of_slot[epoch.connection_slot(row.unit, own)];
+                let next = mentions.len() as u32;
+                let node = if aliased {
+                    let mention = mention_at(row);
+                    *node_of_key.entry((connection, mention.source_type, mention.source_id)).or_insert(next)
+                } else {
+                    next
+                };
+                node_of_slot.push(node);
+                if node == next {
+                    mentions.push((connection, row));
+                }
+                node
+            });
+            let won = &mut mentions[node as usize].1;
+            if *won != row && mention_at(row).precedence(&mention_at(*won)).is_gt() {
+                *won = row;
+            }
+        }
+        self.put_mentions_together(epoch, &mentions, node_of_slot);
+    }
+
+    /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
+    pub(super) fn put_mentions_together(
+        &mut self,
+        epoch: &'e Epoch,
+        mentions: &[(u32, RowRef)],
+        mut node_of_slot: Vec<u32>,
+    ) {
+        for (connection, _) in mentions {
+            self.connections[*connection as usize].mentions.end += 1;
+        }
+        let mut start = 0;
+        for node in &mut self.connections {
+            node.mentions = start..start + node.mentions.end;
+            start = node.mentions.end;
+        }
+        // In the order of arrival where they stand on one connection.
+        let mut next: Vec<u32> = self.connections.iter().map(|node| node.mentions.start).collect();
+        let (mut place_of, mut order) = (Vec::with_capacity(mentions.len()), vec![0; mentions.len()]);
+        for (node, (connection, _)) in (0_u32..).zip(mentions) {
+            let next = &mut next[*connection as usize];
+            place_of.push(*next);
+            order[*next as usize] = node;
+            *next += 1;
+        }
+        for node in &mut node_of_slot {
+            *node = place_of[*node as usize];
+        }
+        self.mention_of_slot = node_of_slot;
+        self.mentions.reserve_exact(mentions.len());
+        self.mentions.extend(order.into_iter().map(|node| {
+            let (connection, RowRef { unit, row }) = mentions[node as usize];
+            let mention = epoch.units()[unit as usize].block.mention(row as usize);
+            MentionNode { connection, id: Uuid::now_v7(), mention, stored: None, disposition: Disposition::Inserted }
+        }));
+    }
+
+    /// Whether a connection's history is looked up in the indexes for long ones once the epoch is written.
+    pub(super) fn becomes_indexed(&self, node: &ConnectionNode) -> bool {
+        let new = self.mentions_of(node).filter(|(_, mention)| mention.disposition == Disposition::Inserted).count();
+        let before = node.stored.as_ref().map_or(0, |stored| stored.metrics.mention_count);
+        is_long(before.unsigned_abs() as usize + new)
+    }
+
+    /// The mentions of a connection, with their places.
+    pub(super) fn mentions_of(&self, node: &ConnectionNode) -> impl Iterator<Item = (u32, &MentionNode<'e>)> {
+        let mentions = &self.mentions[node.mentions.start as usize..node.mentions.end as usize];
+        (node.mentions.start..).zip(mentions)
+    }
+}
