@@ -190,9 +190,10 @@ impl Journal {
 
     async fn settle_database(&self, rig: &Rig) {
         let client = rig.client().await;
-        // Before anything is looked at: what was cut or held may still end.
+        // Before anything is looked at: what was cut or held may still end, or be at its commit.
         let open = "select count(*) from pg_stat_activity
-                    where datname = current_database() and state like 'idle in transaction%'";
+                    where datname = current_database() and backend_type = 'client backend'
+                      and pid <> pg_backend_pid() and xact_start is not null";
         until("no transaction is left open", async || client.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 0)
             .await;
         let present = self.check_outcomes(&client, self.all()).await;
