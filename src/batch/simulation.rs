@@ -655,7 +655,7 @@ fn check_ids(unit: &crate::unit::Unit, committed: &Committed, tables: &Tables) {
     assert_eq!([given.0, given.1, given.2], named);
 }
 
-fn nobody(_: &mut Tables) {}
+fn no_race(_: &mut Tables) {}
 
 /// Writes units in epochs of the given sizes; before every second epoch's locks, another writer is
 /// faster with the first unit of the next.
@@ -671,7 +671,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> Tes
         let faster = |tables: &mut Tables| {
             for said in now.first().into_iter().chain(later.first()).filter(|_| race) {
                 let faster = Epoch::from_units(vec![unit(said, tables)]);
-                tables.write(&faster, nobody).unwrap();
+                tables.write(&faster, no_race).unwrap();
             }
         };
         let (committed, _) = grouped.write(&epoch, faster).unwrap();
@@ -688,13 +688,13 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> Tes
     let mut alone = Tables::default();
     for said in units.iter().rev() {
         let epoch = Epoch::from_units(vec![unit(said, &alone)]);
-        alone.write(&epoch, nobody).unwrap();
+        alone.write(&epoch, no_race).unwrap();
     }
     prop_assert_eq!(grouped.natural(), alone.natural());
 
     // All of it once more changes nothing, and says so.
     let everything = Epoch::from_units(units.iter().map(|said| unit(said, &grouped)).collect());
-    let (committed, before) = grouped.write(&everything, nobody).unwrap();
+    let (committed, before) = grouped.write(&everything, no_race).unwrap();
     prop_assert_eq!(&grouped, &before);
     let rows = committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
     prop_assert!(rows.into_iter().all(|row| row.disposition == Disposition::Unchanged));
@@ -736,12 +736,12 @@ fn what_is_merely_referenced_is_neither_locked_nor_written() {
             &epoch(|unit| {
                 unit.restaurant("r").alias("a");
             }),
-            nobody,
+            no_race,
         )
         .unwrap();
     let id = tables.id(EntityType::Restaurant, "r").unwrap();
     let locked = |epoch: &Epoch| {
-        let memory = transaction(&tables, nobody);
+        let memory = transaction(&tables, no_race);
         let written = memory.write(epoch).unwrap();
         (memory.rows_of("insert_or_lock_entities"), written.dispositions)
     };
@@ -776,17 +776,17 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
         tables.entities[&key].1.place.as_ref().unwrap().google_place_id.clone()
     };
     let mut tables = Tables::default();
-    tables.write(&epoch(|unit| placed(unit, "a", 1, Some("g1"))), nobody).unwrap();
+    tables.write(&epoch(|unit| placed(unit, "a", 1, Some("g1"))), no_race).unwrap();
     // Once to a new restaurant, once to one that exists; for another id, and for none.
     for (day, others, own, to) in [(2, "b", Some("g2"), "g1"), (3, "b", None, "g2")] {
         let moved = epoch(|unit| {
             placed(unit, others, day, Some(to));
             placed(unit, "a", day, own);
         });
-        let memory = transaction(&tables, nobody);
+        let memory = transaction(&tables, no_race);
         memory.write(&moved).unwrap();
         assert_eq!(memory.rows_of("give_up_place_ids"), 1);
-        tables.write(&moved, nobody).unwrap();
+        tables.write(&moved, no_race).unwrap();
         assert_eq!((google(&tables, "a").as_deref(), google(&tables, others).as_deref()), (own, Some(to)));
     }
     // A row that is not of the epoch holds what "a" wants: none of the epoch gives it up, and no two rows may hold it.
@@ -798,7 +798,7 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
         let held = epoch(|unit| {
             unit.restaurant("d").place(PlaceObservation::new(at(9)).google_place_id("g1"));
         });
-        tables.write(&held, nobody).unwrap();
+        tables.write(&held, no_race).unwrap();
     });
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| memory.write(&moved)));
     assert!(refused.is_err());
@@ -813,7 +813,7 @@ fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
         let dish = unit.dish("d").handle();
         unit.connection(restaurant, dish);
     });
-    tables.write(&whole, nobody).unwrap();
+    tables.write(&whole, no_race).unwrap();
     let connection = tables.connections.values().next().unwrap().0;
     let more = epoch(|unit| {
         unit.restaurant("r").alias("y");
@@ -832,7 +832,7 @@ fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
         let vanished = vanishing(&epoch);
         assert!(matches!(vanished, Some(WriteError::Tables(MemoryError::Vanished))), "{vanished:?}");
     }
-    let memory = transaction(&tables, nobody);
+    let memory = transaction(&tables, no_race);
     let mut keys: Vec<_> = tables.connections.keys().cloned().collect();
     let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
     let refreshed = |keys| {
@@ -849,7 +849,7 @@ fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
 fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_time() {
     fn of_others(tables: &mut Tables) {
         let other = epoch(|unit| mentioned(unit, "b", "theirs"));
-        tables.write(&other, nobody).unwrap();
+        tables.write(&other, no_race).unwrap();
     }
     let own = epoch(|unit| {
         for name in ["a", "b"] {
@@ -862,12 +862,12 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
         unit.restaurant("b");
         unit.dish("d");
     });
-    known.write(&entities, nobody).unwrap();
+    known.write(&entities, no_race).unwrap();
     let mut alone = known.clone();
     of_others(&mut alone);
-    alone.write(&own, nobody).unwrap();
+    alone.write(&own, no_race).unwrap();
 
-    let memory = transaction(&known, nobody);
+    let memory = transaction(&known, no_race);
     memory.late_race.replace(Some(of_others));
     memory.write(&own).unwrap();
     assert_eq!(memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count(), 2);
@@ -879,18 +879,18 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
 #[test]
 fn connections_of_entities_that_are_new_are_not_looked_for() {
     let mut tables = Tables::default();
-    tables.write(&epoch(|unit| mentioned(unit, "known", "1")), nobody).unwrap();
+    tables.write(&epoch(|unit| mentioned(unit, "known", "1")), no_race).unwrap();
     let both = epoch(|unit| {
         for restaurant in ["known", "new"] {
             mentioned(unit, restaurant, "2");
         }
     });
-    let memory = transaction(&tables, nobody);
+    let memory = transaction(&tables, no_race);
     memory.write(&both).unwrap();
     assert_eq!((memory.rows_of("lock_connections"), memory.rows_of("insert_connections")), (1, 1));
     // Another writer inserts the restaurant first, and the connection with it.
     let memory = transaction(&tables, |tables| {
-        tables.write(&epoch(|unit| mentioned(unit, "new", "3")), nobody).unwrap();
+        tables.write(&epoch(|unit| mentioned(unit, "new", "3")), no_race).unwrap();
     });
     memory.write(&both).unwrap();
     assert_eq!((memory.rows_of("lock_connections"), memory.rows_of("insert_connections")), (2, 0));
@@ -908,7 +908,7 @@ fn mentioned(unit: &mut UnitOfWork, restaurant: &str, mention: &str) {
 fn new_rows_have_new_ids_in_lock_order() {
     let new = epoch(|unit| ["b", "a", "c"].into_iter().for_each(|name| mentioned(unit, name, name)));
     let mut tables = Tables::default();
-    tables.write(&new, nobody).unwrap();
+    tables.write(&new, no_race).unwrap();
     // The tables are in the order of the keys.
     let ids: Vec<Uuid> = tables.connections.values().map(|row| row.0).collect();
     assert!(ids.is_sorted_by(|left, right| left < right) && !ids[0].is_nil(), "{ids:?}");
@@ -924,7 +924,7 @@ fn units_are_rejected_for_ids_of_nothing_and_of_another_type_and_no_other_unit_i
         unit.restaurant("r");
         unit.dish("d");
     });
-    tables.write(&both, nobody).unwrap();
+    tables.write(&both, no_race).unwrap();
     let restaurant = tables.id(EntityType::Restaurant, "r").unwrap();
     let dish = tables.id(EntityType::DishOrCategory, "d").unwrap();
     let nothing = Uuid::from_u128(5);
@@ -950,7 +950,7 @@ fn units_are_rejected_for_ids_of_nothing_and_of_another_type_and_no_other_unit_i
     });
 
     let rejected = |units: Vec<Arc<crate::unit::Unit>>| {
-        let memory = transaction(&tables, nobody);
+        let memory = transaction(&tables, no_race);
         let rejected = memory.write(&Epoch::from_units(units)).unwrap_err();
         assert!(memory.calls.borrow().is_empty(), "nothing is locked or written");
         rejected

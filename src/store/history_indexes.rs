@@ -33,7 +33,7 @@ const INDEXES: [HistoryIndex; 2] = [
 ];
 
 /// Makes the indexes in the current schema unless they are there, then drops those before them. Gives the statements that it
-/// took. For whoever holds the migrations' lock, outside a transaction.
+/// took. The caller holds the migrations' lock, outside a transaction.
 pub(super) async fn apply(client: &Client) -> Result<Vec<String>, Error> {
     let in_use: bool = client.query_one("select exists (select from mentions)", &[]).await?.get(0);
     let how = if in_use { "concurrently " } else { "" };
