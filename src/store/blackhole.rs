@@ -1,6 +1,7 @@
 //! Tables that take everything and keep nothing.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -22,25 +23,36 @@ use crate::record::{ConnectionKey, EntityKey};
 pub(super) struct Blackhole;
 
 impl Blackhole {
-    /// Writes an epoch, and tells each unit that it is committed or refused.
-    pub(super) async fn commit(epoch: &Epoch, as_of: AsOf, observer: &mut dyn EpochObserver) {
-        let units: Vec<usize> = (0..epoch.units().len()).collect();
-        observer.attempted(Uuid::nil(), &units);
-        let written = write_epoch(&Self, epoch, Clock { as_of: as_of.now(), score_tolerance: 0.0 }).await;
-        match written {
-            Ok(written) => {
-                observer.begin_commit(&units);
-                observer.committed(epoch, &written, Duration::ZERO);
-                for (unit, committed) in units.into_iter().zip(written.units) {
-                    observer.settled(unit, Outcome::Committed(committed));
-                }
+    /// Writes an epoch, or what is good of it, and tells each unit that it is committed or refused.
+    pub(super) async fn commit(mut epoch: Epoch, as_of: AsOf, observer: &mut dyn EpochObserver) {
+        let mut units: Vec<usize> = (0..epoch.units().len()).collect();
+        let written = loop {
+            observer.attempted(Uuid::nil(), &units);
+            let clock = Clock { as_of: as_of.now(), score_tolerance: 0.0 };
+            let rejected = match write_epoch(&Self, &epoch, clock).await {
+                Ok(written) => break written,
+                Err(WriteError::Rejected(rejected)) => rejected,
+                Err(WriteError::Tables(error)) => unreachable!("nothing fails here: {error}"),
+            };
+            let mut refused = vec![false; units.len()];
+            for (index, rejection) in rejected {
+                refused[index] = true;
+                observer.settled(units[index], Outcome::Rejected(rejection));
             }
-            Err(WriteError::Rejected(rejected)) => {
-                for (unit, rejection) in rejected {
-                    observer.settled(unit, Outcome::Rejected(rejection));
-                }
+            let good = |index: &usize| !refused[*index];
+            let rest: Vec<_> = (0..units.len()).filter(good).collect();
+            if rest.is_empty() {
+                return;
             }
-            Err(WriteError::Tables(error)) => unreachable!("nothing fails here: {error}"),
+            epoch = Epoch::from_units(rest.iter().map(|index| Arc::clone(&epoch.units()[*index])).collect());
+            units = rest.into_iter().map(|index| units[index]).collect();
+        };
+        if !observer.begin_commit(&units) {
+            return observer.given_up(&units);
+        }
+        observer.committed(&epoch, &written, Duration::ZERO);
+        for (unit, committed) in units.into_iter().zip(written.units) {
+            observer.settled(unit, Outcome::Committed(committed));
         }
     }
 }
@@ -115,5 +127,36 @@ impl GraphTables for Blackhole {
 
     async fn update_connections(&self, _: &[ConnectionWrite<'_>]) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use crate::config::Config;
+    use crate::engine::Engine;
+    use crate::unit::UnitOfWork;
+
+    /// Nothing is there, so what names a row by its id is refused; its neighbours in the epoch are not.
+    #[tokio::test]
+    async fn what_names_missing_rows_is_refused_alone() {
+        let config = Config::builder("postgresql://localhost/nowhere").build().unwrap();
+        let engine = Engine::start_blackhole(config).await.unwrap();
+        let mut receipts = Vec::new();
+        for number in 0..300 {
+            let mut unit = UnitOfWork::new();
+            unit.dish(format!("dish {number}"));
+            match number % 3 {
+                0 => drop(unit.existing_entity(Uuid::from_u128(7))),
+                1 => drop(unit.existing_connection(Uuid::from_u128(7))),
+                _ => {}
+            }
+            receipts.push((number, engine.submit(unit).await.unwrap()));
+        }
+        for (number, receipt) in receipts {
+            let outcome = receipt.await;
+            assert_eq!(outcome.committed().is_some(), number % 3 == 2, "{number}: {outcome:?}");
+        }
     }
 }

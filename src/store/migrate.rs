@@ -25,7 +25,7 @@ mod read_indexes {
 /// The key of the advisory lock, the ASCII codes of "graphsnk" as a number.
 const LOCK_KEY: i64 = 0x6772_6170_6873_6e6b;
 
-/// How often whoever waits for the lock asks for it.
+/// How often a waiting process asks for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which migrations to run. Running them again does nothing.
@@ -148,7 +148,7 @@ impl Migrations {
     }
 }
 
-/// Waits for the lock, but never within a statement: whoever has it may be waiting for all snapshots to go, to build an index
+/// Waits for the lock, but never within a statement: its holder may be waiting for all snapshots to go, to build an index
 /// while others write.
 async fn lock(client: &Client) -> Result<(), StoreError> {
     while !client.query_one("select pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?.get::<_, bool>(0) {

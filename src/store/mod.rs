@@ -119,7 +119,7 @@ impl Destination {
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         match self {
             Self::Database(store) => store.commit(epoch, deadline, observer).await,
-            Self::Blackhole(as_of) => Blackhole::commit(&epoch, *as_of, observer).await,
+            Self::Blackhole(as_of) => Blackhole::commit(epoch, *as_of, observer).await,
         }
     }
 }

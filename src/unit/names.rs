@@ -1,6 +1,6 @@
 //! Hashes of names that stand for them: 128 bits, so that equal hashes need no second look.
 //!
-//! `SipHash` with a key drawn at random in each process: whoever chooses names cannot choose collisions. Of 2^40 names two
+//! `SipHash` with a key drawn at random in each process: a caller that chooses names cannot choose collisions. Of 2^40 names two
 //! have one hash with a probability of 2^-49.
 
 use std::hash::{BuildHasher, Hash, Hasher};

@@ -139,7 +139,7 @@ impl Unit {
         let entities = self.names(Table::Entities);
         self.block.entities.iter().zip(entities).enumerate().flat_map(move |(place, (record, hash))| {
             let entity = *hash as u64;
-            // Whoever names an entity by its id says that it is there already.
+            // An entity that is named by its id is there already.
             let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
             let aliases = self.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
             let attributes = self.block.attributes_of(place);
