@@ -101,10 +101,24 @@ async fn observe() -> Run {
     // A load that fills batches and has to wait for room; rows that are new, known, changed, and named twice.
     let load = (0..2_000).map(|number| unit(&format!("place {}", number % 50), &format!("t{}", number % 1_500), None));
     assert!(outcomes(&engine, load).await.iter().all(|outcome| outcome.committed().is_some()));
-    let receipt = engine.submit(unit("flushed", "t1", None)).await.unwrap();
-    let second = engine.submit(unit("flushed", "t2", None)).await.unwrap();
-    engine.flush().await;
-    assert!(receipt.await.committed().is_some() && second.await.committed().is_some());
+    // A flush that finds units waiting for a lane. A lane may come free before it, so until it was seen.
+    within(async {
+        for number in 0.. {
+            let mut receipts = Vec::new();
+            for source in 0..4 {
+                receipts.push(engine.submit(unit("flushed", &format!("t{number} {source}"), None)).await.unwrap());
+            }
+            engine.flush().await;
+            for receipt in receipts {
+                assert!(receipt.await.committed().is_some());
+            }
+            let scrape = Scrape::parse(&get(address, "/metrics").await.1);
+            if scrape.sum("graphsink_epochs_sealed_total", &[("reason", "flush")]) > 0.0 {
+                break;
+            }
+        }
+    })
+    .await;
     // A unit that breaks a rule, and some that the database refuses, each among good ones.
     assert!(matches!(engine.submit(unit("", "t1", None)).await, Err(SubmitError::Invalid(_))));
     commit(&engine, unit("owner", "t1", Some("taken"))).await;
