@@ -1,10 +1,11 @@
 //! The rows of one table, by name: which rows of which units are one.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 
+use hashbrown::HashTable;
+
 use crate::record::Table;
-use crate::unit::{AsItIs, NameHash, Unit};
+use crate::unit::{NameHash, Unit};
 
 /// A row of a unit, by the places of both: the unit's in its epoch, the row's among the unit's rows of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +25,10 @@ pub(crate) trait OfTable: Send + Unpin + 'static {
 /// as different names are different rows; where they are not, the plans merge once more.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
-    slot_of_name: HashMap<NameHash, u32, AsItIs>,
+    /// Slots, by the hashes of their names.
+    slot_of_name: HashTable<u32>,
+    /// The name of each slot.
+    names: Vec<NameHash>,
     /// The first row of each slot.
     firsts: Vec<RowRef>,
     slots: Vec<u32>,
@@ -34,7 +38,8 @@ pub(crate) struct Batch<T> {
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
-        Self { slot_of_name: HashMap::default(), firsts: Vec::new(), slots: Vec::new(), units: 0, table: PhantomData }
+        let (names, firsts, slots) = (Vec::new(), Vec::new(), Vec::new());
+        Self { slot_of_name: HashTable::new(), names, firsts, slots, units: 0, table: PhantomData }
     }
 }
 
@@ -65,10 +70,18 @@ impl<T: OfTable> TableBatch for Batch<T> {
 impl<T: OfTable> Batch<T> {
     fn absorb(&mut self, names: &[NameHash]) {
         for (row, name) in (0..).zip(names) {
-            let slot = *self.slot_of_name.entry(*name).or_insert_with(|| {
+            // A name is a hash already.
+            let known = self.slot_of_name.entry(
+                *name as u64,
+                |slot| self.names[*slot as usize] == *name,
+                |slot| self.names[*slot as usize] as u64,
+            );
+            let new = self.names.len() as u32;
+            let slot = *known.or_insert(new).get();
+            if slot == new {
+                self.names.push(*name);
                 self.firsts.push(RowRef { unit: self.units, row });
-                self.firsts.len() as u32 - 1
-            });
+            }
             self.slots.push(slot);
         }
         self.units += 1;

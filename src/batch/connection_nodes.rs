@@ -1,6 +1,7 @@
 //! The connections of an epoch and their mentions: from names to rows.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -9,7 +10,7 @@ use super::{Epoch, LockedEntities};
 use crate::hash::HashMap;
 use crate::label::Disposition;
 use crate::record::{ConnectionFacts, ConnectionKey, Mention, MentionRef, SortedSet, SourceType, StoredMetrics, Table};
-use crate::unit::ConnectionRecordName;
+use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
 
 /// Mentions up to which a history is short: it is read whole, which is as many pages at most, and its mentions do without
 /// entries in the indexes for long ones. A guess; 83 of 100 connections have one mention.
@@ -74,11 +75,11 @@ impl ConnectionNode {
 
 /// One mention of the epoch.
 #[derive(Debug)]
-pub(super) struct MentionNode<'e> {
+pub(super) struct MentionNode {
     pub(super) connection: u32,
     pub(super) id: Uuid,
     /// The observation that wins among those of the epoch.
-    pub(super) mention: MentionRef<'e>,
+    row: RowRef,
     pub(super) stored: Option<Box<StoredMention>>,
     pub(super) disposition: Disposition,
 }
@@ -86,9 +87,10 @@ pub(super) struct MentionNode<'e> {
 /// The connections of an epoch in lock order, their mentions, and the way from names to them.
 #[derive(Debug, Default)]
 pub(super) struct Nodes<'e> {
+    pub(super) units: &'e [Arc<Unit>],
     pub(super) connections: Vec<ConnectionNode>,
     /// Together by connection, in the order of the connections.
-    pub(super) mentions: Vec<MentionNode<'e>>,
+    pub(super) mentions: Vec<MentionNode>,
     pub(super) connection_of_slot: Vec<u32>,
     pub(super) mention_of_slot: Vec<u32>,
 }
@@ -100,7 +102,7 @@ impl<'e> Nodes<'e> {
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let slots = epoch.connections.len();
-        let mut nodes = Self { connections: Vec::with_capacity(slots), ..Self::default() };
+        let mut nodes = Self { units: epoch.units(), connections: Vec::with_capacity(slots), ..Self::default() };
         // Names of connections are rows as long as names of entities are, and no connection is named by its id.
         let mut node_of_key: Option<HashMap<ConnectionKey<Uuid>, u32>> =
             (!entities.are_distinct() || !keys_by_id.is_empty()).then(HashMap::default);
@@ -193,13 +195,12 @@ impl<'e> Nodes<'e> {
                 *won = row;
             }
         }
-        self.put_mentions_together(epoch, &mentions, node_of_slot);
+        self.put_mentions_together(&mentions, node_of_slot);
     }
 
     /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
     pub(super) fn put_mentions_together(
         &mut self,
-        epoch: &'e Epoch,
         mentions: &[(u32, RowRef)],
         mut node_of_slot: Vec<u32>,
     ) {
@@ -226,9 +227,8 @@ impl<'e> Nodes<'e> {
         self.mention_of_slot = node_of_slot;
         self.mentions.reserve_exact(mentions.len());
         self.mentions.extend(order.into_iter().map(|node| {
-            let (connection, RowRef { unit, row }) = mentions[node as usize];
-            let mention = epoch.units()[unit as usize].block.mention(row as usize);
-            MentionNode { connection, id: Uuid::now_v7(), mention, stored: None, disposition: Disposition::Inserted }
+            let (connection, row) = mentions[node as usize];
+            MentionNode { connection, id: Uuid::now_v7(), row, stored: None, disposition: Disposition::Inserted }
         }));
     }
 
@@ -240,8 +240,20 @@ impl<'e> Nodes<'e> {
     }
 
     /// The mentions of a connection, with their places.
-    pub(super) fn mentions_of(&self, node: &ConnectionNode) -> impl Iterator<Item = (u32, &MentionNode<'e>)> {
+    pub(super) fn mentions_of(&self, node: &ConnectionNode) -> impl ExactSizeIterator<Item = (u32, &MentionNode)> {
         let mentions = &self.mentions[node.mentions.start as usize..node.mentions.end as usize];
-        (node.mentions.start..).zip(mentions)
+        node.mentions.clone().zip(mentions)
+    }
+
+    /// What the epoch says of a mention, with the block that has its texts.
+    pub(super) fn record(&self, node: &MentionNode) -> (&'e Block, &'e MentionRecord) {
+        let block = &self.units[node.row.unit as usize].block;
+        (block, &block.mentions[node.row.row as usize])
+    }
+
+    /// What the epoch says of a mention.
+    pub(super) fn observation(&self, node: &MentionNode) -> MentionRef<'e> {
+        let (block, record) = self.record(node);
+        block.mention_of(record)
     }
 }

@@ -4,17 +4,17 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::connection_nodes::{ConnectionNode, MentionNode, Nodes, StoredConnection};
+use super::connection_nodes::{ConnectionNode, Nodes, StoredConnection};
 use super::entities::VanishedRow;
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion, ThreadQuestion};
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, MentionRef, Merge, RECENT_DAYS,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, Merge, RECENT_DAYS,
     RereadNeeded, Table, Timestamp, TopMention, days_before,
 };
-use crate::unit::{ConnectionRecordName, Unit};
+use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
 
 /// A connection's row as it must become.
 #[derive(Debug)]
@@ -47,7 +47,9 @@ impl<'a> ConnectionWrite<'a> {
 pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
-    pub(crate) mention: &'a MentionRef<'a>,
+    /// Has the texts of the record.
+    pub(crate) block: &'a Block,
+    pub(crate) record: &'a MentionRecord,
     /// True where its connection's is.
     pub(crate) history_indexed: bool,
 }
@@ -148,7 +150,7 @@ impl<'e> LockedConnections<'e> {
         let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
         let mut rows = Vec::with_capacity(new.clone().count());
         rows.extend(new.map(|(index, node)| {
-            let mentions = self.0.mentions_of(node).map(|(_, mention)| (mention.id, mention.mention));
+            let mentions = self.0.mentions_of(node).map(|(_, mention)| (mention.id, self.0.observation(mention)));
             ConnectionWrite {
                 node: index,
                 id: node.id,
@@ -174,7 +176,8 @@ impl<'e> LockedConnections<'e> {
                 questions.recent.push(RecentQuestion { place: connection, connection: stored.id, history_indexed });
             }
             distinct.clear();
-            for (mention, MentionNode { mention: own, .. }) in self.0.mentions_of(node) {
+            for (mention, own) in self.0.mentions_of(node) {
+                let own = self.0.observation(own);
                 questions.mentions.push(MentionQuestion {
                     mention,
                     connection: stored.id,
@@ -198,9 +201,10 @@ impl<'e> LockedConnections<'e> {
     pub(super) fn decided(self, questions: &HistoryQuestions<'e>, answers: HistoryAnswers) -> DecidedConnections<'e> {
         let Self(mut nodes) = self;
         for (mention, stored) in answers.mentions {
+            let own = nodes.observation(&nodes.mentions[mention as usize]);
+            let is_newer = own.precedence(&(&stored.mention).into()).is_gt();
             let node = &mut nodes.mentions[mention as usize];
             node.id = stored.id;
-            let is_newer = node.mention.precedence(&(&stored.mention).into()).is_gt();
             node.disposition = if is_newer { Disposition::Updated } else { Disposition::Unchanged };
             node.stored = Some(Box::new(stored));
         }
@@ -233,7 +237,8 @@ impl<'e> DecidedConnections<'e> {
         rows.extend(mentions.map(|node| {
             let ConnectionNode { id: connection, history_indexed, .. } =
                 self.nodes.connections[node.connection as usize];
-            MentionRow { id: node.id, connection, mention: &node.mention, history_indexed }
+            let (block, record) = self.nodes.record(node);
+            MentionRow { id: node.id, connection, block, record, history_indexed }
         }));
         rows
     }
@@ -271,12 +276,13 @@ impl<'e> DecidedConnections<'e> {
             .mentions_of(node)
             .filter_map(|(_, mention)| match (mention.disposition, &mention.stored) {
                 (Disposition::Inserted, _) => {
-                    Some(MentionChange::Inserted { mention_id: mention.id, mention: mention.mention })
+                    let observation = self.nodes.observation(mention);
+                    Some(MentionChange::Inserted { mention_id: mention.id, mention: observation })
                 }
                 (Disposition::Updated, Some(stored)) => Some(MentionChange::Replaced {
                     mention_id: mention.id,
                     before: (&stored.mention).into(),
-                    mention: mention.mention,
+                    mention: self.nodes.observation(mention),
                 }),
                 _ => None,
             })

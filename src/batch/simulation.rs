@@ -397,8 +397,9 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
         for row in rows {
-            let key = (row.connection, row.mention.source_type, row.mention.source_id.into());
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(row.mention)));
+            let mention = row.block.mention_of(row.record);
+            let key = (row.connection, mention.source_type, mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(&mention)));
             assert_eq!(before, None, "a mention is inserted once");
             self.tables.borrow_mut().indexed.extend(row.history_indexed.then_some(row.id));
         }
@@ -408,8 +409,9 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
         for row in rows {
-            let key = (row.connection, row.mention.source_type, row.mention.source_id.into());
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(row.mention)));
+            let mention = row.block.mention_of(row.record);
+            let key = (row.connection, mention.source_type, mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(&mention)));
             assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
         }
         self.called("update_mentions", rows.len());

@@ -151,10 +151,14 @@ mod micros {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut buffer = [0; LENGTH];
-        match write(time, &mut buffer) {
-            Some(text) => serializer.serialize_str(text),
-            None => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        write_time(time, |text| serializer.serialize_str(text))
+    }
+
+    /// Gives the text of a time to `take`.
+    pub(crate) fn write_time<T>(time: &Timestamp, take: impl FnOnce(&str) -> T) -> T {
+        match write(time, &mut [0; LENGTH]) {
+            Some(text) => take(text),
+            None => take(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
         }
     }
 
@@ -199,6 +203,8 @@ mod micros {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
+
+pub(crate) use micros::write_time;
 
 impl<'a> TopMention<'a> {
     fn new(mention_id: Uuid, mention: MentionRef<'a>, as_of: Timestamp) -> Self {

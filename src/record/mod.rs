@@ -16,7 +16,7 @@ mod sorted_set;
 pub use connection::{ConnectionFacts, ConnectionKey};
 pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
 pub use mention::{Mention, MentionRef, SourceType};
-pub(crate) use metrics::days_before;
+pub(crate) use metrics::{days_before, write_time};
 pub use metrics::{
     ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,
     TOP_MENTIONS, TopMention, score,

@@ -39,16 +39,16 @@ pub(crate) enum ConnectionRecordName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MentionRecord {
     pub(crate) connection: OwnRow,
-    source_type: SourceType,
-    source_id: Span,
-    thread_id: Span,
-    source_url: Span,
-    subreddit: Span,
-    content_excerpt: Span,
-    author: Option<Span>,
-    upvotes: i32,
-    created_at: Timestamp,
-    observed_at: Timestamp,
+    pub(crate) source_type: SourceType,
+    pub(crate) source_id: Span,
+    pub(crate) thread_id: Span,
+    pub(crate) source_url: Span,
+    pub(crate) subreddit: Span,
+    pub(crate) content_excerpt: Span,
+    pub(crate) author: Option<Span>,
+    pub(crate) upvotes: i32,
+    pub(crate) created_at: Timestamp,
+    pub(crate) observed_at: Timestamp,
 }
 
 /// The place of a row among those of its table in the block; nothing for a handle of another unit.
@@ -178,7 +178,11 @@ impl Block {
     }
 
     pub(crate) fn mention(&self, place: usize) -> MentionRef<'_> {
-        let record = &self.mentions[place];
+        self.mention_of(&self.mentions[place])
+    }
+
+    /// The mention of a record of this block.
+    pub(crate) fn mention_of(&self, record: &MentionRecord) -> MentionRef<'_> {
         MentionRef {
             source_type: record.source_type,
             source_id: self.text(record.source_id),

@@ -16,7 +16,7 @@ mod prepared;
 mod validate;
 
 pub(crate) use blank::is_blank;
-pub(crate) use block::{ConnectionRecordName, EntityRecord};
+pub(crate) use block::{Block, ConnectionRecordName, EntityRecord, MentionRecord};
 pub(crate) use document::UnitDocument;
 pub use draft::{
     ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
-use super::encode::write_json;
+use super::json::write_top_mentions;
 use super::{Cells, Column, JsonText, Role, Table};
 use crate::batch::{ConnectionWrite, StoredConnection};
 use crate::record::{ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics};
@@ -37,7 +37,7 @@ impl Table for Connections {
             "top_mentions",
             Role::Changing,
             Json(|row, buffer| {
-                write_json(buffer, &row.metrics.top_mentions);
+                write_top_mentions(buffer, &row.metrics.top_mentions);
                 true
             }),
         ),

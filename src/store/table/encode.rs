@@ -41,6 +41,8 @@ struct Array {
     length: i32,
     has_null: bool,
     elements: BytesMut,
+    /// Bytes of this array and all later ones of the statement: the driver's buffer grows once for all of them.
+    room: usize,
 }
 
 impl Arrays {
@@ -58,6 +60,11 @@ impl Arrays {
                 array.push(|buffer| column.value.put(row, Form::Element, buffer));
             }
         }
+        let mut room = 0;
+        for array in arrays.iter_mut().rev() {
+            room += array.elements.len() + Array::HEAD;
+            array.room = room;
+        }
         Self(arrays)
     }
 
@@ -67,8 +74,11 @@ impl Arrays {
 }
 
 impl Array {
+    /// Bytes before the elements, and the length before those.
+    const HEAD: usize = 24;
+
     fn new(kind: Type, capacity: usize) -> Self {
-        Self { kind, length: 0, has_null: false, elements: BytesMut::with_capacity(capacity) }
+        Self { kind, length: 0, has_null: false, elements: BytesMut::with_capacity(capacity), room: 0 }
     }
 
     fn push(&mut self, put: impl FnOnce(&mut BytesMut) -> IsNull) {
@@ -83,6 +93,7 @@ impl ToSql for Array {
             Kind::Array(element) if *kind == self.kind => element,
             _ => return Err(format!("the statement takes {kind}, the column is {}", self.kind).into()),
         };
+        buffer.reserve(self.room);
         // One dimension, counted from 1.
         buffer.put_i32(1);
         buffer.put_i32(i32::from(self.has_null));

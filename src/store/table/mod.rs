@@ -7,6 +7,7 @@
 mod connections;
 mod encode;
 mod entities;
+mod json;
 mod mentions;
 mod sql;
 #[cfg(all(test, unix, feature = "embedded-server"))]

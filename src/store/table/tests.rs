@@ -12,10 +12,11 @@ use crate::batch::{ConnectionWrite, EntityWrite, MentionRow};
 use crate::config::Config;
 use crate::record::{
     ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, Coordinate, EntityFacts, EntityKey, EntityType,
-    Mention, MentionRef, Place, SourceType,
+    Mention, Place, SourceType,
 };
 use crate::server::EmbeddedServer;
 use crate::store::{Migrations, statement};
+use crate::unit::{Block, UnitOfWork};
 
 /// A server, and a session in its only database, which has the tables.
 async fn tables() -> (EmbeddedServer, Client) {
@@ -88,8 +89,15 @@ fn mention() -> Mention {
     mention
 }
 
-fn mention_row<'a>(number: u8, mention: &'a MentionRef<'a>) -> [MentionRow<'a>; 1] {
-    [MentionRow { id: id(number), connection: id(9), mention, history_indexed: false }]
+fn block_of(mention: &Mention) -> Block {
+    let mut unit = UnitOfWork::new();
+    let connection = unit.existing_connection(id(9)).handle();
+    unit.mention(connection, mention);
+    unit.prepare().block
+}
+
+fn mention_row(number: u8, block: &Block) -> [MentionRow<'_>; 1] {
+    [MentionRow { id: id(number), connection: id(9), block, record: &block.mentions[0], history_indexed: false }]
 }
 
 #[tokio::test]
@@ -105,11 +113,11 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
             "observed_at": "2024-02-03T04:05:06.789+00:00", "history_indexed": false,
         })
     };
-    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &mention_row(1, &(&mention).into()))
+    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &mention_row(1, &block_of(&mention)))
         .await;
     assert_eq!(stored(&client, "mentions", &text(id(1))).await, expected(id(1), &mention));
     client.execute("delete from mentions", &[]).await.unwrap();
-    copied::<Mentions>(&client, &mention_row(2, &(&mention).into())).await;
+    copied::<Mentions>(&client, &mention_row(2, &block_of(&mention))).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &mention));
 
     let newer = Mention {
@@ -121,7 +129,7 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
         upvotes: 18,
         ..mention.clone()
     };
-    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &mention_row(2, &(&newer).into())).await;
+    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &mention_row(2, &block_of(&newer))).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &newer));
     let sql = format!("select {} from mentions m", select::<Mentions>("m", MENTION_OF_CONNECTION).join(", "));
     let read = read_mention(&mut Cells::new(&client.query_one(&sql, &[]).await.unwrap(), 0)).unwrap();
