@@ -39,7 +39,7 @@ impl<'a> ChangedEntity<'a> {
 
     /// The aliases that the unit gave it.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &'a str> {
-        self.unit.aliases_of(self.entity)
+        self.unit.block.aliases_of(self.entity)
     }
 }
 

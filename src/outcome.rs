@@ -40,6 +40,24 @@ pub enum Outcome {
     Unavailable(Unavailable),
 }
 
+/// An outcome on its way to its receipt. Nearly all are commits, so those alone decide how much room one takes.
+pub(crate) type Told = Result<Committed, Box<Outcome>>;
+
+impl From<Outcome> for Told {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Committed(committed) => Ok(committed),
+            other @ (Outcome::Rejected(_) | Outcome::Unavailable(_)) => Err(Box::new(other)),
+        }
+    }
+}
+
+impl From<Told> for Outcome {
+    fn from(told: Told) -> Self {
+        told.map_or_else(|other| *other, Self::Committed)
+    }
+}
+
 impl Outcome {
     /// The committed rows, or nothing.
     ///

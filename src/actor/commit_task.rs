@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::batch::{Epoch, Written};
 use crate::flight::{EpochId, InFlight, Submission};
 use crate::label::{EpochState, Reaction};
-use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::outcome::{Committed, Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::store::{EpochObserver, StoreError};
 
@@ -158,6 +158,11 @@ impl EpochObserver for CommitTask {
 
     fn kept_dead_letters(&mut self, units: usize) {
         self.shared.counters.dead_letters_kept(units);
+    }
+
+    fn settled_committed(&mut self, units: &[usize], committed: Vec<Committed>) {
+        let submissions = units.iter().map(|unit| &*self.submissions[*unit]);
+        self.shared.in_flight.settle_committed(submissions.zip(committed));
     }
 
     fn settled(&mut self, unit: usize, mut outcome: Outcome) {

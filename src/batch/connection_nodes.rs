@@ -199,11 +199,7 @@ impl<'e> Nodes<'e> {
     }
 
     /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
-    pub(super) fn put_mentions_together(
-        &mut self,
-        mentions: &[(u32, RowRef)],
-        mut node_of_slot: Vec<u32>,
-    ) {
+    pub(super) fn put_mentions_together(&mut self, mentions: &[(u32, RowRef)], mut node_of_slot: Vec<u32>) {
         for (connection, _) in mentions {
             self.connections[*connection as usize].mentions.end += 1;
         }

@@ -11,8 +11,8 @@ use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, Merge, RECENT_DAYS,
-    RereadNeeded, Table, Timestamp, TopMention, days_before,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, Merge, RECENT_DAYS, RereadNeeded, Table,
+    Timestamp, TopMention, days_before,
 };
 use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
 

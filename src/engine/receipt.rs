@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::channel::oneshot;
 
-use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 
 /// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any
 /// runtime, or dropped: the unit takes its course all the same.
@@ -23,11 +23,11 @@ use crate::outcome::{Outcome, Unavailable, UnavailableCause};
 #[must_use = "the outcome is told to whoever awaits the receipt; drop it explicitly if nobody needs to know"]
 pub struct Receipt {
     number: u64,
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<Told>,
 }
 
 impl Receipt {
-    pub(crate) const fn new(number: u64, outcome: oneshot::Receiver<Outcome>) -> Self {
+    pub(crate) const fn new(number: u64, outcome: oneshot::Receiver<Told>) -> Self {
         Self { number, outcome }
     }
 
@@ -51,7 +51,7 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(context));
-        Poll::Ready(outcome.unwrap_or_else(|_| {
+        Poll::Ready(outcome.map(Outcome::from).unwrap_or_else(|_| {
             // The engine settles every unit before it ends; this is for the day when it does not.
             let cause = UnavailableCause::EngineFailed;
             Outcome::Unavailable(Unavailable { commit_under_way: true, attempts: 0, cause })

@@ -25,12 +25,16 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use tracing::field::Empty;
 
-use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::label::OutcomeKind;
+use crate::outcome::{Committed, Outcome, Told, Unavailable, UnavailableCause};
 use crate::stats::Counters;
 use crate::unit::UnitOfWork;
 
 use submission::Answer;
 pub(crate) use submission::{EpochId, Room, Submission};
+
+/// Units that are settled with one look at what they share: few enough that the first is not kept waiting by the last.
+const SETTLED_AT_ONCE: usize = 256;
 
 /// Whether units are accepted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,28 @@ struct Registry {
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
+/// A unit whose answer was taken out.
+struct Settled<'a> {
+    submission: &'a Submission,
+    answer: Answer,
+    kind: OutcomeKind,
+    told: Told,
+    took: Duration,
+}
+
+impl<'a> Settled<'a> {
+    fn new(submission: &'a Submission, outcome: impl FnOnce(bool) -> Outcome) -> Option<Self> {
+        let (answer, outcome) = submission.settle(outcome)?;
+        let (kind, took) = (outcome.kind(), submission.accepted_at.elapsed());
+        Some(Self { submission, answer, kind, told: outcome.into(), took })
+    }
+}
+
+/// Runs what may be the program's code: a panic of it is its own affair.
+fn guarded(program: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(AssertUnwindSafe(program));
+}
+
 impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         Self {
@@ -94,7 +120,7 @@ impl InFlight {
         &self,
         unit: UnitOfWork,
         room: Room,
-    ) -> Result<(Arc<Submission>, oneshot::Receiver<Outcome>), UnitOfWork> {
+    ) -> Result<(Arc<Submission>, oneshot::Receiver<Told>), UnitOfWork> {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         if *closed {
             return Err(unit);
@@ -183,36 +209,69 @@ impl InFlight {
 
     /// Gives a unit its outcome, unless it has one; says whether it did.
     pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) -> bool {
-        self.settle_with(submission, |_| outcome)
+        self.settle_all([(submission, |_| outcome)]) == 1
     }
 
-    /// See [`Submission::settle`].
-    fn settle_with(&self, submission: &Submission, outcome: impl FnOnce(bool) -> Outcome) -> bool {
-        let Some((Answer { sender, room }, outcome)) = submission.settle(outcome) else { return false };
-        let kind = outcome.kind();
-        let took = submission.accepted_at.elapsed();
-        self.counters.settled(kind, (room.rows.num_permits(), room.bytes.num_permits()), took);
-        // In this order: who hears the outcome finds room, and who waits for all outcomes finds them told.
-        drop(room);
-        // The receipt may have been dropped: then nobody wants to know.
-        let _ = sender.send(outcome);
-        for waiter in self.remove(submission.number) {
-            // Who no longer waits need not be told.
+    /// Tells units that they are committed, unless they have an outcome.
+    pub(crate) fn settle_committed<'a>(&self, units: impl Iterator<Item = (&'a Submission, Committed)>) {
+        self.settle_all(units.map(|(submission, committed)| (submission, |_| Outcome::Committed(committed))));
+    }
+
+    /// Gives units their outcomes, each unless it has one; says how many got theirs. See [`Submission::settle`].
+    fn settle_all<'a, F: FnOnce(bool) -> Outcome>(
+        &self,
+        units: impl IntoIterator<Item = (&'a Submission, F)>,
+    ) -> usize {
+        let mut units = units.into_iter().peekable();
+        let mut settled = 0;
+        while units.peek().is_some() {
+            let some = units.by_ref().take(SETTLED_AT_ONCE);
+            settled += self.tell(some.filter_map(|(unit, outcome)| Settled::new(unit, outcome)).collect());
+        }
+        settled
+    }
+
+    /// Tells units whose answers were taken out. Wakers, recorders and subscribers are the program's code, and may panic:
+    /// what others wait for is done all the same.
+    fn tell(&self, settled: Vec<Settled<'_>>) -> usize {
+        let (mut units, mut answers) = (Vec::with_capacity(settled.len()), Vec::with_capacity(settled.len()));
+        let mut rooms: Option<Room> = None;
+        for Settled { submission, answer: Answer { sender, room }, told, kind, took } in settled {
+            units.push((submission, kind, took));
+            answers.push((sender, told));
+            match &mut rooms {
+                Some(rooms) => rooms.merge(room),
+                None => rooms = Some(room),
+            }
+        }
+        let Some(rooms) = rooms else { return 0 };
+        let ends = || units.iter().map(|(_, kind, took)| (*kind, *took));
+        self.counters.settled(ends(), rooms.taken());
+        // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
+        guarded(|| drop(rooms));
+        for (sender, told) in answers {
+            // The receipt may have been dropped: then the outcome is of no interest.
+            guarded(|| drop(sender.send(told)));
+        }
+        for waiter in self.remove(units.iter().map(|(submission, ..)| submission.number)) {
+            // A waiter that no longer waits need not be told.
             let _ = waiter.send(());
         }
-        // The program's code, which may panic: everything that others wait for is done, and whoever has
-        // more units to settle must get to them.
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.counters.report_settled(kind, took);
-            tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
-        }));
-        true
+        guarded(|| self.counters.report_settled(ends()));
+        guarded(|| {
+            for (submission, kind, _) in &units {
+                tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
+            }
+        });
+        units.len()
     }
 
-    /// Forgets a unit; gives who waited for nothing but it.
-    fn remove(&self, number: u64) -> Vec<oneshot::Sender<()>> {
+    /// Forgets units; gives the waiters for which they were the last.
+    fn remove(&self, numbers: impl Iterator<Item = u64>) -> Vec<oneshot::Sender<()>> {
         let mut registry = self.registry();
-        registry.units.remove(&number);
+        for number in numbers {
+            registry.units.remove(&number);
+        }
         let oldest = registry.units.first_key_value().map_or(u64::MAX, |(number, _)| *number);
         if registry.waiting.iter().all(|(number, _)| *number > oldest) {
             return Vec::new();
@@ -269,20 +328,21 @@ impl InFlight {
     }
 
     fn settle_abandoned(&self, submission: &Submission, cause: &UnavailableCause) {
-        self.settle_with(submission, |commit_under_way| {
+        let outcome = |commit_under_way| {
             if let Some(abandoned) = self.abandoned_list().as_mut() {
                 abandoned.push(submission.number);
             }
             let attempts = submission.attempts.load(Ordering::Relaxed);
             Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
-        });
+        };
+        self.settle_all([(submission, outcome)]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
+    use std::sync::{Barrier, LazyLock};
 
     use futures::FutureExt;
     use tokio::sync::Semaphore;
@@ -291,21 +351,22 @@ mod tests {
 
     use super::*;
 
-    fn accept(in_flight: &InFlight) -> (Arc<Submission>, oneshot::Receiver<Outcome>) {
+    fn accept(in_flight: &InFlight) -> (Arc<Submission>, oneshot::Receiver<Told>) {
         let mut unit = UnitOfWork::new();
         unit.dish("pie");
         in_flight.accept(unit, room()).unwrap()
     }
 
     /// A unit in the transaction of this epoch.
-    fn claimed(in_flight: &InFlight, epoch: EpochId) -> (Arc<Submission>, oneshot::Receiver<Outcome>) {
+    fn claimed(in_flight: &InFlight, epoch: EpochId) -> (Arc<Submission>, oneshot::Receiver<Told>) {
         let (submission, outcome) = accept(in_flight);
         assert!(submission.route(epoch) && in_flight.claim(epoch, std::slice::from_ref(&submission)));
         (submission, outcome)
     }
 
     fn room() -> Room {
-        let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
+        static SEMAPHORE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1 << 20)));
+        let permit = || Arc::clone(&SEMAPHORE).try_acquire_many_owned(1).unwrap();
         Room { rows: permit(), bytes: permit() }
     }
 
@@ -382,7 +443,8 @@ mod tests {
         assert!(!in_flight.settle(&submission, unavailable()));
         assert_eq!(in_flight.counters.snapshot().units_unavailable, 1);
         assert_eq!(in_flight.counters.snapshot().rows_in_flight, 0);
-        assert!(matches!(receiver.now_or_never(), Some(Ok(Outcome::Unavailable(_)))));
+        let told = receiver.now_or_never().unwrap().unwrap();
+        assert!(matches!(told.into(), Outcome::Unavailable(_)));
         assert_eq!(settled.try_recv(), Ok(Some(())));
         assert!(!submission.is_unrouted() && !submission.route(1), "what was answered is not committed");
     }
@@ -467,7 +529,8 @@ mod tests {
         assert!(!InFlight::begin_commit([&first, &second].into_iter()));
         in_flight.abandon_too(&first);
         in_flight.abandon_too(&second);
-        let Some(Some(Outcome::Unavailable(why))) = outcome.try_recv().ok() else { panic!("it has its outcome") };
+        let told = outcome.try_recv().unwrap().expect("it has its outcome");
+        let Outcome::Unavailable(why) = told.into() else { panic!("it was given up") };
         assert!(matches!(why.cause, UnavailableCause::ShutDown) && !why.commit_under_way, "{why:?}");
     }
 
@@ -504,8 +567,8 @@ mod tests {
         let (_, of_other) = claimed(&in_flight, 2);
         assert!(InFlight::begin_commit([&sent].into_iter()));
         in_flight.abandon(&UnavailableCause::ShutDown);
-        let under_way = |outcome: oneshot::Receiver<Outcome>| match outcome.now_or_never() {
-            Some(Ok(Outcome::Unavailable(unavailable))) => unavailable.commit_under_way,
+        let under_way = |outcome: oneshot::Receiver<Told>| match outcome.now_or_never().unwrap().unwrap().into() {
+            Outcome::Unavailable(unavailable) => unavailable.commit_under_way,
             other => panic!("{other:?}"),
         };
         assert!(under_way(of_sent) && !under_way(of_other));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Told};
 use crate::unit::Unit;
 
 /// The number of an epoch.
@@ -52,7 +52,7 @@ pub(super) enum Stage {
 /// Where the outcome goes, and what it gives back.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) sender: oneshot::Sender<Outcome>,
+    pub(super) sender: oneshot::Sender<Told>,
     pub(super) room: Room,
 }
 
@@ -61,6 +61,19 @@ pub(super) struct Answer {
 pub(crate) struct Room {
     pub(crate) rows: OwnedSemaphorePermit,
     pub(crate) bytes: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Takes in the room of another unit of the same engine.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.rows.merge(other.rows);
+        self.bytes.merge(other.bytes);
+    }
+
+    /// Rows and bytes.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.rows.num_permits(), self.bytes.num_permits())
+    }
 }
 
 impl Submission {

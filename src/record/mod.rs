@@ -16,11 +16,11 @@ mod sorted_set;
 pub use connection::{ConnectionFacts, ConnectionKey};
 pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
 pub use mention::{Mention, MentionRef, SourceType};
-pub(crate) use metrics::{days_before, write_time};
 pub use metrics::{
     ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,
     TOP_MENTIONS, TopMention, score,
 };
+pub(crate) use metrics::{days_before, write_time};
 pub(crate) use place::canonical;
 pub use place::{Coordinate, CoordinateError, Place};
 pub use sorted_set::SortedSet;

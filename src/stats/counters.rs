@@ -129,25 +129,34 @@ impl Counters {
         gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
     }
 
-    /// A unit that took up so many rows and bytes has its outcome.
-    pub(crate) fn settled(&self, outcome: OutcomeKind, (rows, bytes): (usize, usize), took: Duration) {
-        self.acknowledgement.record_duration(took);
-        match outcome {
-            OutcomeKind::Committed => add(&self.committed, 1),
-            OutcomeKind::Rejected => add(&self.rejected, 1),
-            OutcomeKind::Unavailable => add(&self.unavailable, 1),
+    /// Units that took up so many rows and bytes have these outcomes, each so long after it was accepted.
+    pub(crate) fn settled(&self, units: impl Iterator<Item = (OutcomeKind, Duration)>, (rows, bytes): (usize, usize)) {
+        for (outcome, took) in units {
+            self.acknowledgement.record_duration(took);
+            match outcome {
+                OutcomeKind::Committed => add(&self.committed, 1),
+                OutcomeKind::Rejected => add(&self.rejected, 1),
+                OutcomeKind::Unavailable => add(&self.unavailable, 1),
+            }
         }
         self.rows_in_flight.fetch_sub(rows as u64, Ordering::Relaxed);
         self.bytes_in_flight.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Tells the program's recorder of a unit's outcome. Apart from [`settled`](Self::settled),
+    /// Tells the program's recorder of outcomes. Apart from [`settled`](Self::settled),
     /// because a recorder is the program's code, and may panic.
-    pub(crate) fn report_settled(&self, outcome: OutcomeKind, took: Duration) {
+    pub(crate) fn report_settled(&self, units: impl Iterator<Item = (OutcomeKind, Duration)> + Clone) {
         gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
         gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
-        counter!(telemetry::UNITS, "outcome" => outcome.as_str()).increment(1);
-        histogram!(telemetry::ACKNOWLEDGEMENT_SECONDS, "outcome" => outcome.as_str()).record(took);
+        for outcome in OutcomeKind::ALL {
+            let mut times = units.clone().filter(|(kind, _)| *kind == outcome).peekable();
+            if times.peek().is_none() {
+                continue;
+            }
+            let acknowledgement = histogram!(telemetry::ACKNOWLEDGEMENT_SECONDS, "outcome" => outcome.as_str());
+            let count = times.map(|(_, took)| acknowledgement.record(took)).count();
+            counter!(telemetry::UNITS, "outcome" => outcome.as_str()).increment(count as u64);
+        }
     }
 
     /// A unit waited so long for room.

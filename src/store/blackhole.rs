@@ -51,9 +51,7 @@ impl Blackhole {
             return observer.given_up(&units);
         }
         observer.committed(&epoch, &written, Duration::ZERO);
-        for (unit, committed) in units.into_iter().zip(written.units) {
-            observer.settled(unit, Outcome::Committed(committed));
-        }
+        observer.settled_committed(&units, written.units);
     }
 }
 

@@ -28,7 +28,7 @@ use super::{Store, StoreError};
 use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
 use crate::config::AsOf;
 use crate::label::Reaction;
-use crate::outcome::{Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
+use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::unit::{Row, Unit};
 
@@ -55,6 +55,8 @@ pub(crate) trait EpochObserver: Send {
     fn committed(&mut self, epoch: &Epoch, written: &Written, took: Duration);
     /// So many of the rejected units were written down.
     fn kept_dead_letters(&mut self, units: usize);
+    /// These units have their outcome, which is what was committed of each.
+    fn settled_committed(&mut self, units: &[usize], committed: Vec<Committed>);
     /// A unit has its outcome.
     fn settled(&mut self, unit: usize, outcome: Outcome);
 }
@@ -118,9 +120,7 @@ impl EpochCommit<'_> {
         let work = EpochWork { store: self.store, epoch: &epoch, group: &group, observer: &mut *self.observer };
         match self.store.attempt(work, permit, self.deadline).await {
             Ended::Committed(written) => {
-                for (unit, committed) in group.units.iter().zip(written.units) {
-                    self.observer.settled(*unit, Outcome::Committed(committed));
-                }
+                self.observer.settled_committed(&group.units, written.units);
             }
             Ended::Stopped(Stopped::Rejected(rejections)) => self.without(group, rejections),
             // Only an engine that ends gives units up, all of them, one after the other.

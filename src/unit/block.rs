@@ -14,6 +14,12 @@ pub(crate) struct Span {
     end: u32,
 }
 
+impl Span {
+    fn of(self, text: &str) -> &str {
+        &text[self.start as usize..self.end as usize]
+    }
+}
+
 /// An entity of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntityRecord {
@@ -169,7 +175,7 @@ impl Block {
     }
 
     pub(crate) fn text(&self, span: Span) -> &str {
-        &self.text[span.start as usize..span.end as usize]
+        span.of(&self.text)
     }
 
     /// All texts, in bytes.
@@ -218,12 +224,17 @@ impl Block {
         }
     }
 
-    /// Puts what belongs to a row together, aliases in their order. What is said twice stays once.
+    /// Puts what belongs to a row together, aliases in their order. What is said twice stays once; an entity's own name
+    /// is no alias of it.
     pub(super) fn sort_links(&mut self) {
-        let text = &self.text;
+        let (text, entities) = (&self.text, &self.entities);
+        self.entity_links.retain(|link| match (link.what, entities[link.row as usize]) {
+            (Linked::Alias(alias), EntityRecord::Key(_, name)) => alias.of(text) != name.of(text),
+            _ => true,
+        });
         let order = |link: &Link| {
             let (kind, place, alias) = match link.what {
-                Linked::Alias(span) => (0, 0, &text[span.start as usize..span.end as usize]),
+                Linked::Alias(span) => (0, 0, span.of(text)),
                 Linked::RestaurantAttribute(OwnRow(place)) => (1, place, ""),
                 Linked::DishAttribute(OwnRow(place)) => (2, place, ""),
                 Linked::Category(OwnRow(place)) => (3, place, ""),

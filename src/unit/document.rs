@@ -180,7 +180,7 @@ impl Unit {
             id,
             entity_type: key.map(|(entity_type, _)| entity_type),
             name: key.map(|(_, name)| name.into()),
-            aliases: self.aliases_of(place).map(Arc::from).collect(),
+            aliases: self.block.aliases_of(place).map(Arc::from).collect(),
             restaurant_attributes,
             place: self.place_of(place).map(|place| place_document(place)),
         }

@@ -23,7 +23,7 @@ pub use draft::{
     PlaceObservation, UnitOfWork,
 };
 pub use invalid::{Field, InvalidUnit};
-pub(crate) use names::{AsItIs, NameHash};
+pub(crate) use names::NameHash;
 pub(crate) use prepared::{TypedUse, Unit};
 pub use validate::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,

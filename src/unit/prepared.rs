@@ -105,20 +105,9 @@ impl Unit {
         Some(&self.places[place].1)
     }
 
-    /// Aliases of an entity, ascending: without its own name, if the unit knows that.
-    pub(crate) fn aliases_of(&self, entity: usize) -> impl Iterator<Item = &str> {
-        let own = match self.block.entities[entity] {
-            EntityRecord::Key(_, name) => Some(self.block.text(name)),
-            EntityRecord::Id(_) => None,
-        };
-        self.block.aliases_of(entity).filter(move |alias| Some(*alias) != own)
-    }
-
     /// Whether the unit says more of an entity than that it is there.
     pub(crate) fn says_of(&self, entity: usize) -> bool {
-        self.aliases_of(entity).next().is_some()
-            || self.block.attributes_of(entity).next().is_some()
-            || self.place_of(entity).is_some()
+        self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
     }
 
     /// Units with the same value probably touch the same connections: a hash of the first connection's restaurant, or of
@@ -141,7 +130,7 @@ impl Unit {
             let entity = *hash as u64;
             // An entity that is named by its id is there already.
             let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
-            let aliases = self.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
+            let aliases = self.block.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
             let attributes = self.block.attributes_of(place);
             let attributes = attributes.map(move |attribute| hash_of(&(entity, entities[attribute] as u64)));
             is_there.into_iter().chain(aliases).chain(attributes).map(move |fact| FactHash { entity, fact })

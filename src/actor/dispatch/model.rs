@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::flight::Room;
-use crate::outcome::{Outcome, Unavailable, UnavailableCause};
+use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 use crate::unit::UnitOfWork;
 
 const BATCHERS: usize = 3;
@@ -156,7 +156,7 @@ struct World {
     /// Those that have not claimed their units yet.
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
-    outcomes: Vec<oneshot::Receiver<Outcome>>,
+    outcomes: Vec<oneshot::Receiver<Told>>,
     /// Units of which the supervisor will hear from the sweep alone.
     lost: HashSet<u64>,
 }
