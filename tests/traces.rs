@@ -142,6 +142,14 @@ async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [O
         unit
     };
     let first = engine.submit(again(1)).await.unwrap();
+    // The second unit comes when the first one's transaction waits already, and so finds an epoch of its own.
+    within(async {
+        let waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while lock.query(waiting, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let second = engine.submit(again(2)).await.unwrap();
     tokio::time::sleep(HELD).await;
     lock.commit().await.unwrap();
