@@ -53,11 +53,6 @@ use stop::Stop;
 use summary::Summary;
 use tally::Rejects;
 
-/// Units are made by some threads and freed by others. glibc's allocator answers that with ever
-/// more fragments; with this one memory stays flat, however long the input.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// How long the engine may take to close its connections once every unit has its outcome.

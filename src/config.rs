@@ -312,8 +312,8 @@ impl ConfigBuilder {
     }
 
     /// Rows (as received, of all tables) at which an epoch is sealed even though no commit slot is
-    /// free. Default: 15,000, with which a program that loads history takes about 100 MiB. Smaller: more transactions, less
-    /// memory. Larger: up to a fifth faster when history is loaded (60,000), at the price of memory, and each retry repeats
+    /// free. Default: 24,000, with which a program that loads history takes less than 100 MiB. Smaller: more transactions,
+    /// less memory. Larger: faster when history is loaded, at the price of memory, and each retry repeats
     /// more. An epoch exceeds it by at most one unit.
     ///
     /// ```
@@ -337,8 +337,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows accepted and not yet answered at which `submit` waits. Default: two batches more than are committed at
-    /// once, which is 60,000 with the other defaults, so that the next ones are ready when a commit ends; and at least
+    /// Rows accepted and not yet answered at which `submit` waits. Default: one batch more than are committed at
+    /// once, which is 72,000 with the other defaults, so that the next one is ready when a commit ends; and at least
     /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
     ///
     /// ```
@@ -505,13 +505,13 @@ impl ConfigBuilder {
         if schema.is_empty() || schema.len() > 63 || schema.contains('\0') {
             return Err(error("schema", "must be a name of 1 to 63 bytes"));
         }
-        let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(15_000), 1)?;
+        let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(24_000), 1)?;
         let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(10_000), 1)?;
         let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
         if in_flight_commits > 64 {
             return Err(error("in_flight_commits", "must be at most 64"));
         }
-        let default_rows = max_batch_rows.saturating_mul(in_flight_commits + 2).min(ROWS_IN_FLIGHT_MAX);
+        let default_rows = max_batch_rows.saturating_mul(in_flight_commits + 1).min(ROWS_IN_FLIGHT_MAX);
         let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows.max(max_unit_rows));
         if max_rows_in_flight < max_unit_rows {
             return Err(error(
@@ -676,8 +676,8 @@ mod tests {
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
         assert!(build().build().is_ok());
         let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
-        assert_eq!(rows(build()), 60_000);
-        assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 18_000);
+        assert_eq!(rows(build()), 72_000);
+        assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 15_000);
         assert_eq!(rows(build().max_batch_rows(10)), 10_000, "the largest unit gets in");
         assert_eq!(rows(build().max_batch_rows(usize::MAX)), ROWS_IN_FLIGHT_MAX);
     }
