@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config_error::ConfigError;
+use crate::error::ConfigError;
 use crate::record::{Timestamp, truncate};
-use crate::store::{Connector, StoreError};
 use crate::tls::{self, Tls};
 
 /// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
@@ -139,23 +138,6 @@ impl Config {
     /// ```
     pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
         ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
-    }
-
-    /// Connects as the engine does, for queries of the program's own: with the same hosts, user, password and encryption. The
-    /// connection is driven by a task of the current tokio runtime, and ends with the client.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or refuses the connection.
-    ///
-    /// ```no_run
-    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// let config = graphsink::Config::builder("postgresql:///evidence").build()?;
-    /// let mentions: i64 = config.connect().await?.query_one("select count(*) from mentions", &[]).await?.get(0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn connect(&self) -> Result<tokio_postgres::Client, StoreError> {
-        Connector::new(self).connect().await
     }
 
     /// Where the database is, for the driver: the connection string, completed by the environment. It holds the password.

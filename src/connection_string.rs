@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::config::Host;
 
-use crate::config_error::ConfigError;
+use crate::error::ConfigError;
 
 /// Where a parameter belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

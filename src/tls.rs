@@ -28,8 +28,8 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::config_error::ConfigError;
 use crate::connection_string::{self, Place, place};
+use crate::error::ConfigError;
 
 /// What makes TLS sessions for the pool, for migrations and for cancel requests.
 #[cfg(feature = "tls")]

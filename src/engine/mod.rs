@@ -10,7 +10,7 @@ mod receipt;
 mod thread;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -20,20 +20,21 @@ use uuid::Uuid;
 
 use crate::actor::{Arrived, Flush, Panic, Shared, Supervisor};
 use crate::config::Config;
+use crate::error::StoreError;
 use crate::error::{StartError, SubmitError};
 use crate::flight::Room;
 use crate::label::ActorKind;
 use crate::outcome::{Outcome, UnavailableCause};
 use crate::record::{Timestamp, truncate};
 use crate::stats::Stats;
-use crate::store::{DeadLetter, RefreshReport, Store, StoreError};
+use crate::store::{DeadLetter, RefreshReport, Store};
 use crate::telemetry;
 use crate::unit::UnitOfWork;
 
 use admission::Admission;
 pub use health::{ActorHealth, Backlog, DatabaseHealth, EngineStatus, Health};
 pub use receipt::Receipt;
-use thread::Stop;
+use thread::{Stop, SupervisorAddress};
 
 /// Writes units of work into PostgreSQL. Cheap to clone, usable from any thread and any runtime.
 ///
@@ -79,9 +80,6 @@ struct Inner {
     /// Resolves when the engine's thread is done.
     done: futures::future::Shared<futures::future::BoxFuture<'static, ()>>,
 }
-
-/// The address of the current supervisor; another one after a death.
-type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 
 /// How an engine ended.
 ///

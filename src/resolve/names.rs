@@ -30,14 +30,17 @@ use tokio::task::JoinSet;
 
 use super::batch_aliases::BatchAliases;
 use super::cache::Ranked;
-use super::lookup::Found;
+use super::error::ResolveError;
+use super::found::Found;
 use super::query::{Candidate, Decision, Query, Tier};
+use super::ranking::{count_found, likelier, rank};
 use super::resolved::{FlaggedCandidate, FlaggedName, NameCounts, ResolvedNames};
+use super::resolver::{Resolver, on};
 use super::score::WordCounts;
-use super::{ResolveError, Resolver, in_batch, likelier, rank, scan};
+use super::{in_batch, scan};
+use crate::error::StoreError;
 use crate::hash::{HashMap, HashSet};
 use crate::record::EntityKey;
-use crate::store::StoreError;
 use crate::telemetry;
 use crate::unit::UnitOfWork;
 
@@ -173,7 +176,7 @@ impl Names {
         let decided = tokio::task::spawn_blocking(move || {
             let ranked: Vec<Ranked> =
                 queries.iter().zip(found).map(|(query, found)| rank(query, found, &counts)).collect();
-            super::count_found(&ranked.iter());
+            count_found(&ranked.iter());
             decide(&resolver, &queries, &ranked, &counts)
         });
         Ok(joined(decided.await)?)
@@ -207,7 +210,7 @@ async fn scan(resolver: &Resolver, queries: &Arc<Vec<Query>>, found: &mut [Found
     let open: Vec<usize> =
         (0..queries.len()).filter(|query| found[*query].is_open(&queries[*query], settings)).collect();
     let (database, asked) = (resolver.inner.database.clone(), Arc::clone(queries));
-    let sought = super::on(&resolver.inner.runtime, async move { database.scan(&asked, &open).await }).await?;
+    let sought = on(&resolver.inner.runtime, async move { database.scan(&asked, &open).await }).await?;
     let (similar, counts) = sought.found();
     for (query, similar) in similar {
         scan::add(&mut found[query], similar);

@@ -1,4 +1,4 @@
-//! The error of settings and connection strings. Depends on nothing else here, as both raise it.
+//! The error of settings and connection strings.
 
 /// A setting that cannot work.
 ///
