@@ -112,6 +112,7 @@
 mod batch_aliases;
 mod cache;
 mod corpus;
+mod deciding;
 mod error;
 mod found;
 mod halves;
