@@ -14,3 +14,9 @@ pub struct ConfigError {
     /// What is wrong with it and what would be right.
     pub reason: String,
 }
+
+impl ConfigError {
+    pub(crate) fn new(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self { setting, reason: reason.into() }
+    }
+}
