@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::config::Host;
 
-use crate::config_error::ConfigError;
+use crate::error::ConfigError;
 
 /// Where a parameter belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +149,18 @@ pub(crate) fn complete(
     {
         postgres.options(options);
     }
+    complete_hosts(postgres, environment)?;
+    if postgres.get_password().is_none()
+        && let Some(password) = of("PGPASSWORD").or_else(|| password_from_file(postgres, passfile, environment))
+    {
+        postgres.password(password);
+    }
+    Ok(())
+}
+
+/// Fills in ports and hosts.
+fn complete_hosts(postgres: &mut tokio_postgres::Config, environment: Environment<'_>) -> Result<(), ConfigError> {
+    let of = |name: &str| text(environment, name);
     let is_silent = postgres.get_hosts().is_empty() && postgres.get_hostaddrs().is_empty();
     if postgres.get_ports().is_empty()
         && let Some(ports) = of("PGPORT")
@@ -162,33 +174,27 @@ pub(crate) fn complete(
             postgres.port(port);
         }
     }
-    if is_silent {
-        for address in of("PGHOSTADDR").iter().flat_map(|addresses| addresses.split(',')) {
-            let address = address.parse().map_err(|_| ConfigError {
-                setting: "PGHOSTADDR",
-                reason: "is not an IP address: write a host's name into PGHOST".to_owned(),
-            })?;
-            postgres.hostaddr(address);
-        }
-        match of("PGHOST") {
-            Some(hosts) => {
-                for host in hosts.split(',') {
-                    postgres.host(host);
-                }
-            }
-            None if postgres.get_hostaddrs().is_empty() => {
-                let host = default_host(postgres.get_ports());
+    if !is_silent {
+        return Ok(());
+    }
+    for address in of("PGHOSTADDR").iter().flat_map(|addresses| addresses.split(',')) {
+        let address = address.parse().map_err(|_| ConfigError {
+            setting: "PGHOSTADDR",
+            reason: "is not an IP address: write a host's name into PGHOST".to_owned(),
+        })?;
+        postgres.hostaddr(address);
+    }
+    match of("PGHOST") {
+        Some(hosts) => {
+            for host in hosts.split(',') {
                 postgres.host(host);
             }
-            None => {}
         }
-    }
-    if postgres.get_password().is_none() {
-        if let Some(password) = of("PGPASSWORD") {
-            postgres.password(password);
-        } else if let Some(password) = password_from_file(postgres, passfile, environment) {
-            postgres.password(password);
+        None if postgres.get_hostaddrs().is_empty() => {
+            let host = default_host(postgres.get_ports());
+            postgres.host(host);
         }
+        None => {}
     }
     Ok(())
 }

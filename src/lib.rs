@@ -91,7 +91,6 @@ mod actor;
 mod batch;
 mod commits;
 mod config;
-mod config_error;
 mod connection_string;
 mod engine;
 mod error;
@@ -117,11 +116,10 @@ mod tls;
 mod unit;
 
 pub use config::{AsOf, Config, ConfigBuilder};
-pub use config_error::ConfigError;
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
-pub use error::{StartError, SubmitError};
+pub use error::{ConfigError, StartError, StoreError, SubmitError, UnfitTable};
 #[doc(hidden)]
 pub use label::ActorKind;
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
@@ -135,7 +133,7 @@ pub use record::{
     truncate,
 };
 pub use stats::{Distribution, HotConnection, Latency, PoolStats, Stats, TableStats};
-pub use store::{MigrationReport, Migrations, RefreshReport, StoreError, UnfitTable};
+pub use store::{MigrationReport, Migrations, RefreshReport};
 pub use unit::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,
     EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,

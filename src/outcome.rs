@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::error::StoreError;
 pub use crate::label::Disposition;
 use crate::label::OutcomeKind;
 use crate::record::{EntityType, Table};
@@ -392,7 +393,7 @@ pub struct Unavailable {
 #[non_exhaustive]
 pub enum UnavailableCause {
     /// The database could not be used until the deadline.
-    Database(Arc<crate::store::StoreError>),
+    Database(Arc<StoreError>),
     /// The engine was shut down before the unit's turn.
     ShutDown,
     /// The engine failed: its actors died more often than it may restart them.

@@ -13,11 +13,12 @@ use uuid::Uuid;
 use super::message::EpochFinished;
 use super::shared::Shared;
 use crate::batch::{Epoch, Written};
+use crate::error::StoreError;
 use crate::flight::{EpochId, InFlight, Submission};
 use crate::label::{EpochState, Reaction};
 use crate::outcome::{Committed, Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::store::{EpochObserver, StoreError};
+use crate::store::EpochObserver;
 
 /// Everything that the commit of one epoch needs.
 pub(super) struct CommitTask {

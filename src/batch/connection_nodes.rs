@@ -6,10 +6,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::coalesce::{RowRef, TableBatch};
+use super::rows::{StoredConnection, StoredMention};
 use super::{Epoch, LockedEntities};
 use crate::hash::HashMap;
 use crate::label::Disposition;
-use crate::record::{ConnectionFacts, ConnectionKey, Mention, MentionRef, SortedSet, SourceType, StoredMetrics, Table};
+use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, SortedSet, SourceType, Table};
 use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
 
 /// Mentions up to which a history is short: it is read whole, which is as many pages at most, and its mentions do without
@@ -19,23 +20,6 @@ const SHORT_HISTORY_MAX: usize = 32;
 /// Whether a history of so many mentions is looked up in indexes.
 pub(crate) const fn is_long(mentions: usize) -> bool {
     mentions > SHORT_HISTORY_MAX
-}
-
-/// A connection as the database has it.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredConnection {
-    pub(crate) id: Uuid,
-    pub(crate) facts: ConnectionFacts<Uuid>,
-    pub(crate) metrics: StoredMetrics,
-    /// Whether its history is looked up in the indexes for long ones. If so, all of its mentions are there.
-    pub(crate) history_indexed: bool,
-}
-
-/// A mention as the database has it.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredMention {
-    pub(crate) id: Uuid,
-    pub(crate) mention: Mention,
 }
 
 /// One connection of the epoch.

@@ -4,55 +4,16 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::connection_nodes::{ConnectionNode, Nodes, StoredConnection};
-use super::entities::VanishedRow;
+use super::connection_nodes::{ConnectionNode, Nodes};
+use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion, ThreadQuestion};
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, Mention, MentionChange, Merge, RECENT_DAYS, RereadNeeded, Table,
-    Timestamp, TopMention, days_before,
+    ConnectionKey, ConnectionMetrics, MentionChange, Merge, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before,
 };
-use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
-
-/// A connection's row as it must become.
-#[derive(Debug)]
-pub(crate) struct ConnectionWrite<'a> {
-    node: u32,
-    pub(crate) id: Uuid,
-    pub(crate) key: &'a ConnectionKey<Uuid>,
-    pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
-    pub(crate) metrics: ConnectionMetrics<'a>,
-    pub(crate) history_indexed: bool,
-    pub(super) reread: RereadNeeded,
-}
-
-impl<'a> ConnectionWrite<'a> {
-    /// A row of no epoch, all of which is known.
-    pub(crate) fn of_merged(
-        id: Uuid,
-        key: &'a ConnectionKey<Uuid>,
-        facts: &'a ConnectionFacts<Uuid>,
-        metrics: ConnectionMetrics<'a>,
-        history_indexed: bool,
-    ) -> Self {
-        let reread = RereadNeeded::default();
-        Self { node: 0, id, key, facts: Cow::Borrowed(facts), metrics, history_indexed, reread }
-    }
-}
-
-/// A mention's row.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MentionRow<'a> {
-    pub(crate) id: Uuid,
-    pub(crate) connection: Uuid,
-    /// Has the texts of the record.
-    pub(crate) block: &'a Block,
-    pub(crate) record: &'a MentionRecord,
-    /// True where its connection's is.
-    pub(crate) history_indexed: bool,
-}
+use crate::unit::{ConnectionRecordName, Unit};
 
 /// Connections by their keys. Which of them are there is not known yet.
 ///
@@ -317,13 +278,6 @@ impl<'e> DecidedConnections<'e> {
     }
 }
 
-impl ConnectionWrite<'_> {
-    /// The row's place among the connections of its epoch.
-    pub(super) fn place(&self) -> u32 {
-        self.node
-    }
-}
-
 impl WrittenConnections<'_> {
     /// What became of each slot of the connections, and of the mentions.
     pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
@@ -343,18 +297,5 @@ impl WrittenConnections<'_> {
     pub(crate) fn dispositions(&self) -> (impl Iterator<Item = Disposition>, impl Iterator<Item = Disposition>) {
         let Self(nodes) = self;
         (nodes.connections.iter().map(|node| node.disposition), nodes.mentions.iter().map(|node| node.disposition))
-    }
-}
-
-/// Best mentions as read again from the rows, with their source ids.
-pub(crate) fn top_mention(id: Uuid, mention: Mention) -> TopMention<'static> {
-    TopMention {
-        mention_id: id,
-        score: 0.0,
-        upvotes: mention.upvotes,
-        content_excerpt: mention.content_excerpt.into(),
-        source_url: mention.source_url.into(),
-        created_at: mention.created_at,
-        source: Some((Cow::Owned(mention.source_id.to_string()), mention.source_type)),
     }
 }

@@ -8,30 +8,12 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
+use super::rows::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow, google_place_id};
 use super::tables::Lookup;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
-use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Place, Table};
+use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Table};
 use crate::unit::{EntityRecord, Row, TypedUse};
-
-/// An entity as the database has it.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredEntity {
-    pub(crate) id: Uuid,
-    pub(crate) key: EntityKey,
-    /// Not read for an entity that is merely referenced.
-    pub(crate) facts: Option<EntityFacts<Uuid>>,
-}
-
-/// An entity as it was found under a key of the epoch.
-#[derive(Debug, Clone)]
-pub(crate) struct FoundByKey {
-    pub(crate) id: Uuid,
-    /// Its own key, if a merge took the entity of the key that was asked for.
-    pub(crate) merged_into: Option<EntityKey>,
-    /// Not read for an entity that is merely referenced.
-    pub(crate) facts: Option<EntityFacts<Uuid>>,
-}
 
 /// One entity of the epoch. Several names may lead to it: its key, and its id.
 #[derive(Debug)]
@@ -54,6 +36,11 @@ impl Node<'_> {
 
     fn owned_key(&self) -> EntityKey {
         EntityKey::new(self.entity_type, &*self.name)
+    }
+
+    /// The row to write. `index` is the node's own in the plan.
+    fn write(&self, index: u32, facts: EntityFacts<Uuid>) -> EntityWrite {
+        EntityWrite { node: index, id: self.id, key: self.owned_key(), facts, exists: self.exists }
     }
 }
 
@@ -108,7 +95,7 @@ impl<'e> FoundEntities<'e> {
         let mut writes = Vec::with_capacity(may_change.clone().count());
         writes.extend(may_change.filter_map(|(index, node)| {
             let wanted = plan.wanted(node);
-            (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| EntityWrite::new(index, node, wanted))
+            (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| node.write(index, wanted))
         }));
         writes
     }
@@ -336,7 +323,7 @@ impl<'e> Plan<'e> {
             if let Some(before) = before.filter(|before| google_place_id(&wanted) != Some(before)) {
                 given_up.push((before.to_owned(), node.id));
             }
-            updates.writes.push(EntityWrite::new(write.node, node, wanted.clone()));
+            updates.writes.push(node.write(write.node, wanted.clone()));
             let node = &mut self.nodes[write.node as usize];
             node.stored = Some(wanted);
             if node.exists {
@@ -355,54 +342,6 @@ impl<'e> Plan<'e> {
     }
 }
 
-/// A row that was there when it was looked up is gone: somebody deleted it. Look again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct VanishedRow;
-
-/// One row to write.
-#[derive(Debug, Clone)]
-pub(crate) struct EntityWrite {
-    /// The plan's node.
-    node: u32,
-    pub(crate) id: Uuid,
-    pub(crate) key: EntityKey,
-    pub(crate) facts: EntityFacts<Uuid>,
-    /// Whether the row was there when it was looked up.
-    pub(crate) exists: bool,
-}
-
-impl EntityWrite {
-    /// An entity that belongs to no epoch.
-    pub(crate) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
-        Self { node: 0, id, key, facts, exists: true }
-    }
-
-    pub(crate) fn place(&self) -> Option<&Place> {
-        self.facts.place.as_deref()
-    }
-
-    pub(crate) fn google_place_id(&self) -> Option<&str> {
-        google_place_id(&self.facts)
-    }
-
-    fn new(index: u32, node: &Node<'_>, facts: EntityFacts<Uuid>) -> Self {
-        Self { node: index, id: node.id, key: node.owned_key(), facts, exists: node.exists }
-    }
-}
-
-/// What an epoch does to Google ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum PlaceIds {
-    /// Nothing.
-    #[default]
-    Untouched,
-    /// Restaurants without one get one: in the order of the ids, so such epochs get along.
-    Taken,
-    /// Restaurants lose one, perhaps for another. That is a lock too, out of order; such an epoch
-    /// must be alone.
-    GivenUp,
-}
-
 /// What the entities of an epoch still need, once their rows are locked.
 #[derive(Debug, Default)]
 pub(crate) struct EntityUpdates {
@@ -411,10 +350,6 @@ pub(crate) struct EntityUpdates {
     pub(crate) give_up: Vec<Uuid>,
     /// Rows to update.
     pub(crate) writes: Vec<EntityWrite>,
-}
-
-fn google_place_id<R>(facts: &EntityFacts<R>) -> Option<&str> {
-    facts.place.as_ref()?.google_place_id.as_deref()
 }
 
 fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {

@@ -19,17 +19,22 @@ mod connections;
 mod entities;
 mod epoch;
 mod fold;
+mod rows;
 #[cfg(test)]
 mod simulation;
 mod tables;
 mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
-pub(crate) use connection_nodes::{StoredConnection, StoredMention, is_long};
-pub(crate) use connections::{ConnectionWrite, MentionRow, UnlockedConnections, top_mention};
-pub(crate) use entities::{EntityWrite, FoundByKey, LockedEntities, PlaceIds, StoredEntity, VanishedRow};
+pub(crate) use connection_nodes::is_long;
+pub(crate) use connections::UnlockedConnections;
+pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
+pub(crate) use rows::{
+    ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
+    VanishedRow, top_mention,
+};
 pub(crate) use tables::{
     Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound, Lookup, RereadAnswers, RereadQuestions,
 };

@@ -4,9 +4,10 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
-use super::connection_nodes::{StoredConnection, StoredMention};
-use super::connections::{ConnectionWrite, MentionRow};
-use super::entities::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow};
+use super::rows::{
+    ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
+    VanishedRow,
+};
 use crate::hash::HashMap;
 use crate::record::{ConnectionKey, EntityKey, EntityType, SourceType, Table, Timestamp, TopMention};
 use crate::unit::{ConnectionRecordName, EntityRecord};

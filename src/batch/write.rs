@@ -23,8 +23,9 @@
 //! - The steps are types, each made of the one before: an id can be asked for only where it is final.
 
 use super::Epoch;
-use super::connections::{ConnectionWrite, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
+use super::connections::{LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
+use super::rows::ConnectionWrite;
 use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{Table, Timestamp};

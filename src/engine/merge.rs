@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::Engine;
+use super::handle::Engine;
 use crate::merge::{EntityMerge, MergeOutcome};
 use crate::outcome::{Unavailable, UnavailableCause};
 

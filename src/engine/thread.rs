@@ -8,7 +8,6 @@ use actix::{Actor, Addr};
 use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
-use super::SupervisorAddress;
 use crate::actor::{Arrivals, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
@@ -35,6 +34,9 @@ pub(super) enum Target {
     /// Nowhere.
     Blackhole,
 }
+
+/// The address of the current supervisor; another one after a death.
+pub(super) type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 
 /// What a started engine consists of.
 pub(super) struct Started {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use super::cache::Ranked;
 use super::place::Address;
 use super::query::{Candidate, Decision, Query, Tier};
+use super::ranking::likelier;
+use super::score::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use super::score::{Name, TIED_SIMILARITY, WordCounts, confidence};
-use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE, likelier};
 use crate::record::EntityType;
 
 /// Texts, the entities that are called so, and the queries that say it.

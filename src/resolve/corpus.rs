@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::halves::Range;
+use super::range::Range;
 use super::score::WordCounts;
 use super::text::{trigram, trigram_words};
 

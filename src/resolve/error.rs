@@ -1,7 +1,7 @@
 //! What can go wrong with a batch of names.
 
-use crate::config_error::ConfigError;
-use crate::store::StoreError;
+use crate::error::ConfigError;
+use crate::error::StoreError;
 
 /// Why a resolver gave no answers. Its text carries no name.
 ///

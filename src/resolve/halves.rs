@@ -11,18 +11,12 @@
 //! from each other. For these there are the [probes](super::probes).
 
 use super::corpus::Corpus;
+use super::range::Range;
 
 /// A range of about this many names is the longest that is read: some milliseconds.
 const ROWS_MAX: f64 = 2_000.0;
 /// A part of fewer letters says nothing.
 const LETTERS_MIN: usize = 2;
-
-/// A range of texts in the order of code points: from `low` on, below `high`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) low: String,
-    pub(crate) high: String,
-}
 
 /// The names that begin, and the names read backwards that begin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,8 +30,8 @@ pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
     let letters: Vec<char> = name.chars().collect();
     let backwards: Vec<char> = letters.iter().rev().copied().collect();
     let ranges = |cut: usize| {
-        let beginning = Range::of(&letters[..cut]);
-        let end = Range::of(&backwards[..(letters.len() - cut).saturating_sub(1)]);
+        let beginning = beginning_with(&letters[..cut]);
+        let end = beginning_with(&backwards[..(letters.len() - cut).saturating_sub(1)]);
         let beginning = beginning.map(|range| (corpus.names_in(&range), range));
         let end = end.map(|range| (corpus.names_in_backwards(&range), range));
         (beginning, end)
@@ -61,15 +55,13 @@ pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
     }
 }
 
-impl Range {
-    /// All texts that begin with these letters.
-    fn of(beginning: &[char]) -> Option<Self> {
-        let (last, others) = beginning.split_last()?;
-        // Skips the surrogates, which are no characters.
-        let next = (*last..=char::MAX).nth(1)?;
-        let text = |last: char| others.iter().chain([&last]).collect();
-        (beginning.len() >= LETTERS_MIN).then(|| Self { low: text(*last), high: text(next) })
-    }
+/// All texts that begin with these letters.
+fn beginning_with(letters: &[char]) -> Option<Range> {
+    let (last, others) = letters.split_last()?;
+    // Skips the surrogates, which are no characters.
+    let next = (*last..=char::MAX).nth(1)?;
+    let text = |last: char| others.iter().chain([&last]).collect();
+    (letters.len() >= LETTERS_MIN).then(|| Range { low: text(*last), high: text(next) })
 }
 
 #[cfg(test)]
@@ -92,11 +84,14 @@ mod tests {
 
     #[test]
     fn ranges_hold_what_begins_with_their_letters() {
-        let range = Range::of(&['b', 'a']).unwrap();
+        let range = beginning_with(&['b', 'a']).unwrap();
         assert!(range.contains("ba") && range.contains("bar\u{10ffff}"));
         assert!(!range.contains("b") && !range.contains("bb") && !range.contains("az"));
-        assert_eq!(Range::of(&['b', '\u{d7ff}']).unwrap().high, "b\u{e000}");
-        assert_eq!((Range::of(&['b']), Range::of(&[]), Range::of(&['b', char::MAX])), (None, None, None));
+        assert_eq!(beginning_with(&['b', '\u{d7ff}']).unwrap().high, "b\u{e000}");
+        assert_eq!(
+            (beginning_with(&['b']), beginning_with(&[]), beginning_with(&['b', char::MAX])),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use super::place::Address;
 use super::query::{Query, Tier};
+use super::score::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use super::score::{Name, TIED_SIMILARITY, WordCounts, confidence};
 use super::settings::{Band, ResolverSettings};
 use super::trigrams::{TrigramIndex, trigrams};
-use super::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use crate::record::EntityKey;
 
 /// An address and a city.

@@ -13,11 +13,11 @@
 //! - Each name (of a type) is decided once, from all that the input says of it.
 //! - **What was written once is found again.** A name that is taken for another entity becomes one of its aliases, also
 //!   when the author wrote something else, and an entity that has the name as an alias is taken whatever the evidence.
-//!   Where two entities would then have one name as an alias, nobody could tell
+//!   Where two entities would then have one name as an alias, nothing would tell
 //!   later which one it was taken for: such a name stays an entity of its own and is flagged. So after the units are
 //!   committed each name is found exactly, or by an alias of one entity alone, and the same input decides the same again.
 //! - Where the policy for the grey zone is [`GreyZone::Flag`](super::GreyZone::Flag), a flagged name is an entity of its
-//!   own, so nothing of the input is lost, and is listed for somebody to review.
+//!   own, so nothing of the input is lost, and is listed for a review.
 //!
 //! Memory grows with the number of different names, about half a kilobyte each, not with the length of the input.
 
@@ -28,16 +28,18 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::batch_aliases::BatchAliases;
 use super::cache::Ranked;
-use super::lookup::Found;
-use super::query::{Candidate, Decision, Query, Tier};
-use super::resolved::{FlaggedCandidate, FlaggedName, NameCounts, ResolvedNames};
+use super::deciding::decide;
+use super::error::ResolveError;
+use super::found::Found;
+use super::query::{Query, Tier};
+use super::ranking::{count_found, rank};
+use super::resolved::ResolvedNames;
+use super::resolver::{Resolver, on};
+use super::scan;
 use super::score::WordCounts;
-use super::{ResolveError, Resolver, in_batch, likelier, rank, scan};
-use crate::hash::{HashMap, HashSet};
-use crate::record::EntityKey;
-use crate::store::StoreError;
+use crate::error::StoreError;
+use crate::hash::HashSet;
 use crate::telemetry;
 use crate::unit::UnitOfWork;
 
@@ -173,7 +175,7 @@ impl Names {
         let decided = tokio::task::spawn_blocking(move || {
             let ranked: Vec<Ranked> =
                 queries.iter().zip(found).map(|(query, found)| rank(query, found, &counts)).collect();
-            super::count_found(&ranked.iter());
+            count_found(&ranked.iter());
             decide(&resolver, &queries, &ranked, &counts)
         });
         Ok(joined(decided.await)?)
@@ -207,7 +209,7 @@ async fn scan(resolver: &Resolver, queries: &Arc<Vec<Query>>, found: &mut [Found
     let open: Vec<usize> =
         (0..queries.len()).filter(|query| found[*query].is_open(&queries[*query], settings)).collect();
     let (database, asked) = (resolver.inner.database.clone(), Arc::clone(queries));
-    let sought = super::on(&resolver.inner.runtime, async move { database.scan(&asked, &open).await }).await?;
+    let sought = on(&resolver.inner.runtime, async move { database.scan(&asked, &open).await }).await?;
     let (similar, counts) = sought.found();
     for (query, similar) in similar {
         scan::add(&mut found[query], similar);
@@ -223,179 +225,4 @@ fn joined<T>(task: Result<T, tokio::task::JoinError>) -> Result<T, StoreError> {
         }
         StoreError::ShutDown
     })
-}
-
-/// All that the input says of one name, and what the database has.
-#[derive(Debug, Default)]
-struct Asked {
-    queries: Vec<usize>,
-    texts: BTreeSet<Arc<str>>,
-    addresses: BTreeSet<Arc<str>>,
-}
-
-fn decide(resolver: &Resolver, queries: &[Query], of_queries: &[Ranked], counts: &WordCounts) -> ResolvedNames {
-    let mut names: HashMap<&EntityKey, Asked> = HashMap::default();
-    for (index, query) in queries.iter().enumerate() {
-        let asked = names.entry(&query.key).or_default();
-        asked.queries.push(index);
-        asked.texts.extend(query.original.as_ref().map(Arc::clone));
-        asked.addresses.extend(query.address.as_ref().map(Arc::clone));
-    }
-    let mut decided = ResolvedNames::default();
-    let mut taken_for: HashMap<EntityKey, Taken> = HashMap::default();
-    let mut new: HashSet<&EntityKey> = HashSet::default();
-    // An alias of entities that it is not taken for: as one of another it could not be told apart later.
-    let mut held: HashSet<&EntityKey> = HashSet::default();
-    // What is taken for entities of the database, and how: heard by the rest of the input.
-    let mut known: Vec<(&Asked, Candidate)> = Vec::new();
-    for (key, asked) in &names {
-        let ranked = best_of(asked.queries.iter().map(|query| &of_queries[*query]));
-        match resolver.decide(&queries[asked.queries[0]], &ranked) {
-            Decision::Existing { entity, .. } => {
-                known.push((asked, entity.clone()));
-                if entity.tier == Tier::Exact {
-                    decided.counts.exact += 1;
-                } else {
-                    taken_for.insert((*key).clone(), entity.into());
-                }
-            }
-            Decision::New { .. } => {
-                new.insert(*key);
-                if asked.queries.iter().any(|query| !of_queries[*query].by_name.is_empty()) {
-                    held.insert(*key);
-                }
-            }
-            Decision::Ambiguous { candidates } => {
-                let candidates = candidates.into_iter().map(FlaggedCandidate::from).collect();
-                decided.flagged.push(flagged(key, asked, candidates));
-            }
-        }
-    }
-    let settings = &resolver.inner.settings;
-    if settings.deepest >= Tier::Alias {
-        let mut batch_aliases = BatchAliases::default();
-        for (asked, entity) in &known {
-            for query in asked.queries.iter().map(|query| &queries[*query]) {
-                batch_aliases.add(&query.key.name, query, entity);
-                batch_aliases.add(query.text(), query, entity);
-            }
-        }
-        let left = std::mem::take(&mut new);
-        for key in left {
-            let asked = &names[key];
-            let called: Vec<Ranked> = asked
-                .queries
-                .iter()
-                .filter_map(|query| batch_aliases.ranked(&queries[*query], &of_queries[*query], counts))
-                .collect();
-            match resolver.decide(&queries[asked.queries[0]], &best_of(called.iter())) {
-                Decision::Existing { entity, .. } if !held.contains(key) => {
-                    taken_for.insert(key.clone(), entity.into());
-                }
-                Decision::Ambiguous { candidates } if !held.contains(key) => {
-                    let candidates = candidates.into_iter().map(FlaggedCandidate::from).collect();
-                    decided.flagged.push(flagged(key, asked, candidates));
-                }
-                _ => {
-                    new.insert(key);
-                }
-            }
-        }
-    }
-    let unknown = queries.iter().filter(|query| new.contains(&query.key));
-    for (key, centre) in in_batch::centres(unknown, settings, counts) {
-        if key != centre && !held.contains(&key) {
-            let candidate =
-                FlaggedCandidate { name: Arc::clone(&centre.name), id: None, tier: None, confidence: settings.accept };
-            taken_for.insert(key, Taken { name: centre.name, candidate });
-        }
-    }
-    decided.flagged.extend(leave_contested(&mut taken_for, &names));
-    decided.flagged.sort_by(|a, b| a.key.cmp(&b.key));
-    decided.counts.flagged = decided.flagged.len() as u64;
-    for taken in taken_for.values() {
-        *match taken.candidate.tier {
-            Some(Tier::Fuzzy) => &mut decided.counts.fuzzy,
-            Some(_) => &mut decided.counts.alias,
-            None => &mut decided.counts.same_as_new,
-        } += 1;
-    }
-    let NameCounts { exact, alias, fuzzy, same_as_new, flagged, .. } = decided.counts;
-    decided.counts.new = names.len() as u64 - exact - alias - fuzzy - same_as_new - flagged;
-    for (label, count) in
-        [("existing", exact + alias + fuzzy), ("new", decided.counts.new + same_as_new), ("ambiguous", flagged)]
-    {
-        telemetry::resolver_decided(label, count as usize);
-    }
-    decided.taken_for = taken_for.into_iter().map(|(key, taken)| (key, taken.name)).collect();
-    decided
-}
-
-/// The entity that a name was taken for.
-struct Taken {
-    name: Arc<str>,
-    candidate: FlaggedCandidate,
-}
-
-impl From<Candidate> for Taken {
-    fn from(entity: Candidate) -> Self {
-        Self { name: Arc::clone(&entity.name), candidate: entity.into() }
-    }
-}
-
-/// All candidates of one name: of the first tier that found any, each with the best that any of the queries says for it.
-///
-/// Entities that have the name itself as an alias come before all others, and no evidence is heard: it may be what this
-/// input said the first time, and the addresses that it brought may have changed what the evidence says.
-fn best_of<'a>(ranked: impl Iterator<Item = &'a Ranked> + Clone) -> Ranked {
-    let by_name = ranked.clone().any(|ranked| !ranked.by_name.is_empty());
-    // Evidence may have put others before those of the alias.
-    let tier = if by_name { Some(Tier::Alias) } else { ranked.clone().filter_map(Ranked::tier).min() };
-    let found = ranked.flat_map(|ranked| if by_name { &ranked.by_name } else { &ranked.candidates });
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for candidate in found.filter(|candidate| Some(candidate.tier) == tier) {
-        match candidates.iter_mut().find(|known| known.id == candidate.id) {
-            Some(known) => known.confidence = known.confidence.max(candidate.confidence),
-            None => candidates.push(candidate.clone()),
-        }
-    }
-    candidates.sort_by(likelier);
-    Ranked { candidates, known: false, by_name: Vec::new() }
-}
-
-/// Takes back what could not be found again: names that the input makes aliases of another entity as well, because
-/// authors wrote them for that one. Until there are none: a name that is on its own again is called otherwise itself.
-fn leave_contested(taken_for: &mut HashMap<EntityKey, Taken>, names: &HashMap<&EntityKey, Asked>) -> Vec<FlaggedName> {
-    let mut left = Vec::new();
-    loop {
-        let mut rivals: HashMap<EntityKey, BTreeSet<Arc<str>>> = HashMap::default();
-        for (key, asked) in names {
-            let called = taken_for.get(*key).map_or(&key.name, |taken| &taken.name);
-            for text in &asked.texts {
-                let other = EntityKey { entity_type: key.entity_type, name: Arc::clone(text) };
-                if taken_for.get(&other).is_some_and(|taken| taken.name != *called) {
-                    rivals.entry(other).or_default().insert(Arc::clone(called));
-                }
-            }
-        }
-        if rivals.is_empty() {
-            return left;
-        }
-        for (key, rivals) in rivals {
-            let Some(taken) = taken_for.remove(&key) else { continue };
-            let confidence = taken.candidate.confidence;
-            let rivals = rivals.into_iter().map(|name| FlaggedCandidate { name, id: None, tier: None, confidence });
-            let candidates = std::iter::once(taken.candidate.clone()).chain(rivals).collect();
-            left.push(flagged(&key, &names[&key], candidates));
-        }
-    }
-}
-
-fn flagged(key: &EntityKey, asked: &Asked, candidates: Vec<FlaggedCandidate>) -> FlaggedName {
-    FlaggedName {
-        key: key.clone(),
-        texts: asked.texts.iter().map(Arc::clone).collect(),
-        addresses: asked.addresses.iter().map(Arc::clone).collect(),
-        candidates,
-    }
 }

@@ -11,7 +11,7 @@
 
 use std::cmp::Ordering;
 
-use super::lookup::{Found, StoredEntity};
+use super::found::{Found, KnownEntity};
 use super::place::Address;
 use super::query::Query;
 use super::score::{Name, WordCounts, confidence};
@@ -44,7 +44,7 @@ struct SoughtName {
     names: Vec<Name>,
     place: Address,
     /// The likeliest first, at most as many as the settings allow.
-    candidates: Vec<(f64, StoredEntity)>,
+    candidates: Vec<(f64, KnownEntity)>,
 }
 
 impl Sought {
@@ -64,7 +64,7 @@ impl Sought {
     }
 
     /// An entity of the database passes by.
-    pub(crate) fn meet(&mut self, entity_type: EntityType, entity: &StoredEntity) {
+    pub(crate) fn meet(&mut self, entity_type: EntityType, entity: &KnownEntity) {
         let Some(of_type) = self.types.get_mut(&entity_type) else { return };
         let theirs = Address::parse(entity.address.as_deref(), None);
         let similar = of_type.index.similar(&trigrams(&entity.name));
@@ -82,7 +82,7 @@ impl Sought {
     }
 
     /// What was found, by number of the query, and how common words are.
-    pub(crate) fn found(self) -> (impl Iterator<Item = (usize, Vec<StoredEntity>)>, WordCounts) {
+    pub(crate) fn found(self) -> (impl Iterator<Item = (usize, Vec<KnownEntity>)>, WordCounts) {
         let names = self.types.into_values().flat_map(|of_type| of_type.names);
         let found = names.map(|name| (name.query, name.candidates.into_iter().map(|(_, entity)| entity).collect()));
         (found, self.counts)
@@ -118,12 +118,12 @@ impl SoughtName {
     }
 
     /// Keeps an entity if it may be the one, and is not less likely than those that are kept already.
-    fn compare(&mut self, name: &Name, theirs: &Address, entity: &StoredEntity, settings: &ResolverSettings) {
+    fn compare(&mut self, name: &Name, theirs: &Address, entity: &KnownEntity, settings: &ResolverSettings) {
         let likely = likelihood(&self.names, &self.place, name, theirs);
         if settings.band(likely) == Band::New {
             return;
         }
-        let order = |(confidence, kept): &(f64, StoredEntity)| {
+        let order = |(confidence, kept): &(f64, KnownEntity)| {
             likely.total_cmp(confidence).reverse().then_with(|| entity.name.cmp(&kept.name))
         };
         let place = self.candidates.partition_point(|kept| order(kept) == Ordering::Greater);
@@ -142,10 +142,10 @@ pub(crate) fn likelihood(names: &[Name], place: &Address, name: &Name, theirs: &
 }
 
 /// Adds what the scan found to what the lookup by name and alias found.
-pub(crate) fn add(found: &mut Found, similar: Vec<StoredEntity>) {
+pub(crate) fn add(found: &mut Found, similar: Vec<KnownEntity>) {
     match found {
         Found::Alias(called, others) => {
-            let is_other = |entity: &StoredEntity| called.iter().all(|called| called.entity.id != entity.id);
+            let is_other = |entity: &KnownEntity| called.iter().all(|called| called.entity.id != entity.id);
             others.extend(similar.into_iter().filter(is_other));
         }
         found => *found = Found::Fuzzy(similar),
@@ -160,9 +160,9 @@ mod tests {
     use super::super::trigrams::is_similar;
     use super::*;
 
-    fn entity((name, address): &(String, Option<&str>)) -> StoredEntity {
+    fn entity((name, address): &(String, Option<&str>)) -> KnownEntity {
         let id = Uuid::new_v5(&Uuid::nil(), name.as_bytes());
-        StoredEntity { id, name: name.clone(), address: address.map(str::to_owned) }
+        KnownEntity { id, name: name.clone(), address: address.map(str::to_owned) }
     }
 
     fn any_name() -> impl Strategy<Value = (String, Option<&'static str>)> {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     /// Whether an entity is compared with a name, by the definition.
-    fn is_met(query: &Query, entity: &StoredEntity) -> bool {
+    fn is_met(query: &Query, entity: &KnownEntity) -> bool {
         let number = |address: Option<&str>| Address::parse(address, None).number().map(str::to_owned);
         let at = number(query.address.as_deref());
         is_similar(&trigrams(&query.key.name), &trigrams(&entity.name), ResolverSettings::default().similarity_min)
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// What the scan finds, by name.
-    fn scan<'a>(queries: &[Query], entities: impl Iterator<Item = &'a StoredEntity>) -> Vec<Vec<String>> {
+    fn scan<'a>(queries: &[Query], entities: impl Iterator<Item = &'a KnownEntity>) -> Vec<Vec<String>> {
         let settings = ResolverSettings::default().candidates_max(3);
         let mut sought = Sought::new(queries.iter().enumerate(), WordCounts::default(), &settings);
         entities.for_each(|entity| sought.meet(EntityType::Restaurant, entity));
@@ -205,7 +205,7 @@ mod tests {
             (entities, shuffled) in prop::collection::btree_map("[a-c]", any_name(), 0..20).prop_flat_map(|entities| {
                 // Names are unique.
                 let entities: std::collections::BTreeMap<_, _> = entities.into_values().collect();
-                let entities: Vec<StoredEntity> = entities.into_iter().map(|named| entity(&named)).collect();
+                let entities: Vec<KnownEntity> = entities.into_iter().map(|named| entity(&named)).collect();
                 (Just(entities.clone()), Just(entities).prop_shuffle())
             }),
             names in prop::collection::vec(any_name(), 1..6),

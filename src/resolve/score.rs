@@ -19,6 +19,10 @@ use super::place::{Address, Agreement};
 use super::text::{Word, plain_words, words};
 use crate::hash::HashMap;
 
+/// An alias may have been given wrongly.
+pub(crate) const ALIAS_CONFIDENCE: f64 = 0.97;
+/// What the author wrote says a little less than the name that was made of it: "the place" may be any.
+pub(crate) const TEXT_CONFIDENCE: f64 = 0.96;
 /// From here on two words may be one with a typing error; the value of the paper is 0.9.
 const SAME_WORD: f64 = 0.88;
 /// Shorter words are other words when they differ.

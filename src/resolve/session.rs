@@ -12,7 +12,8 @@ use bb8::ManageConnection;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use crate::store::{Connector, Prepared, StoreError};
+use crate::error::StoreError;
+use crate::store::{Connector, Prepared};
 
 /// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
 /// alias come first, so that however many share the author's text, they are among the answers.

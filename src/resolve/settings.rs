@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Tier;
-use crate::config_error::ConfigError;
+use crate::error::ConfigError;
 
 /// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
 ///

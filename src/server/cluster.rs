@@ -19,13 +19,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::SUPERUSER;
 use super::account::Account;
 use super::binaries::Binaries;
 use super::error::ServerError;
 use super::guardian::{Guardian, Program};
 use super::home::{Home, random_word};
 use super::process;
+
+/// The role that owns the cluster.
+pub(super) const SUPERUSER: &str = "postgres";
 
 /// How long a server may go on that the last owner's guardian is about to stop; it needs some milliseconds.
 const UNTOLD_MAX: Duration = Duration::from_secs(5);

@@ -43,16 +43,13 @@ pub use builder::ServerBuilder;
 pub use error::ServerError;
 
 use binaries::Binaries;
-use cluster::Cluster;
+use cluster::{Cluster, SUPERUSER};
 use guardian::Guardian;
 use postmaster::Postmaster;
 
 /// How often a restart tries to get its port back, and the pause between: five seconds in all.
 const PORT_TRIED_MAX: u32 = 20;
 const PORT_PAUSE: Duration = Duration::from_millis(250);
-
-/// The role that owns the cluster.
-const SUPERUSER: &str = "postgres";
 
 /// A running PostgreSQL server that belongs to this value.
 ///

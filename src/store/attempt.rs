@@ -21,9 +21,11 @@ use uuid::Uuid;
 use super::circuit::Permit;
 use super::ending::CommitAnswer;
 use super::fence::Fate;
+use super::postgres::Store;
 use super::session::Session;
+use super::silence::answer;
 use super::timeline::Timeline;
-use super::{Store, StoreError, answer};
+use crate::error::StoreError;
 use crate::failpoint::failpoint;
 
 /// The time for one attempt, however close the deadline is.

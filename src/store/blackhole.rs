@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::StoreError;
 use super::commit::EpochObserver;
 use super::table::{Arrays, Connections, Entities, Mentions, Purpose, copy_rows};
 use super::transaction::EntityKeys;
@@ -16,6 +15,7 @@ use crate::batch::{
     write_epoch,
 };
 use crate::config::AsOf;
+use crate::error::StoreError;
 use crate::outcome::Outcome;
 use crate::record::{ConnectionKey, EntityKey};
 

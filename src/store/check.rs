@@ -3,10 +3,11 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::postgres::Store;
 use super::shape::inspect;
-use super::{Store, StoreError, answer};
+use super::silence::answer;
 use crate::config::Config;
-use crate::error::StartError;
+use crate::error::{StartError, StoreError};
 
 impl Store {
     /// Checks version and encoding and that the tables are what the migrations made; warns where the server does not keep
@@ -33,7 +34,7 @@ async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
             &[],
         )
         .await
-        .map_err(super::StoreError::from)?;
+        .map_err(StoreError::from)?;
     let encoding: String = row.get(0);
     if encoding != "UTF8" {
         return Err(StartError::Encoding { encoding });
@@ -59,7 +60,7 @@ async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
                 &[(&config.schema, Type::TEXT), (&table, Type::TEXT)],
             )
             .await
-            .map_err(super::StoreError::from)?
+            .map_err(StoreError::from)?
             .get(0);
         if !found {
             return Err(StartError::NotMigrated { schema: config.schema.clone(), table });

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::StoreError;
 use super::backoff::backoff;
+use crate::error::{ErrorClass, StoreError};
 use crate::stats::Counters;
 
 /// A probe that takes longer, because it waits for a lock or for a server that keeps silent, gets the
@@ -167,7 +167,7 @@ impl Permit<'_> {
         match error {
             Some(error) if error.is_systemic() => self.circuit.keep_open(error, is_probe),
             // A lost connection or a stalled server proves nothing, in one direction or the other.
-            Some(error) if error.class() == super::error::ErrorClass::Reconnect => {
+            Some(error) if error.class() == ErrorClass::Reconnect => {
                 self.is_probe = is_probe;
             }
             // Also an error of the unit's own: it got as far as that.

@@ -21,12 +21,13 @@ use uuid::Uuid;
 
 use super::attempt::{Ended, Slow, Work};
 use super::circuit::Permit;
+use super::postgres::Store;
 use super::retry::{Attempts, Next, after_failure};
 use super::session::Session;
 use super::transaction::Transaction;
-use super::{Store, StoreError};
 use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
 use crate::config::AsOf;
+use crate::error::StoreError;
 use crate::label::Reaction;
 use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;

@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use super::attempt::LAST_ATTEMPT;
 use super::backoff::backoff;
-use super::error::ErrorClass;
+use super::postgres::Store;
 use super::session::Session;
-use super::{Store, StoreError, answer};
+use super::silence::answer;
+use crate::error::{ErrorClass, StoreError};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
 use crate::unit::{Unit, UnitDocument, UnitOfWork};

@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt;
 use uuid::Uuid;
 
-use super::error::ErrorClass;
+use super::postgres::Store;
 use super::session::Session;
-use super::{Store, StoreError};
+use crate::error::{ErrorClass, StoreError};
 use crate::failpoint::failpoint;
 
 /// What the server said to a commit.

@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::postgres::Store;
 use super::session::Session;
-use super::{Store, StoreError, answer};
+use super::silence::answer;
+use crate::error::StoreError;
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::StoreError;
 use super::history_indexes;
 use super::statement::quote_identifier;
 use crate::config::Config;
+use crate::error::StoreError;
 
 mod tables {
     refinery::embed_migrations!("migrations/tables");

@@ -8,15 +8,15 @@ use bb8_postgres::PostgresConnectionManager;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
-use super::StoreError;
 use super::prepared::StatementNames;
 use crate::config::Config;
+use crate::error::StoreError;
 use crate::tls::MakeTls;
 
 /// Makes bare connections, for the managers of pools.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    /// The ways to connect: see [`Tls::ways`].
+    /// The ways to connect: see [`Tls::ways`](crate::tls::Tls::ways).
     ways: Vec<PostgresConnectionManager<MakeTls>>,
     /// How long a connection may take in all.
     patience: Duration,
@@ -65,6 +65,25 @@ impl Connector {
 
     pub(crate) fn has_broken(&self, client: &mut Client) -> bool {
         self.ways[0].has_broken(client)
+    }
+}
+
+impl Config {
+    /// Connects as the engine does, for queries of the program's own: with the same hosts, user, password and encryption. The
+    /// connection is driven by a task of the current tokio runtime, and ends with the client.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses the connection.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = graphsink::Config::builder("postgresql:///evidence").build()?;
+    /// let mentions: i64 = config.connect().await?.query_one("select count(*) from mentions", &[]).await?.get(0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(&self) -> Result<tokio_postgres::Client, StoreError> {
+        Connector::new(self).connect().await
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, CopyInSink, Error, Row};
 
-use super::StoreError;
+use crate::error::StoreError;
 
 /// Whether the sessions of a pool keep prepared statements, by their names, from one transaction to the next.
 #[derive(Debug, Clone)]

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::postgres::Store;
+use super::silence::answer;
 use super::transaction::Transaction;
-use super::{Store, StoreError, answer};
 use crate::batch::Clock;
 use crate::config::is_possible_as_of;
+use crate::error::StoreError;
 use crate::record::{ConnectionKey, SortedSet, Timestamp};
 
 /// Connections of one step, which is one transaction: few enough to hold their locks for some

@@ -11,9 +11,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::StoreError;
-use super::error::ErrorClass;
-use super::shape::is_own_constraint;
+use crate::error::{ErrorClass, StoreError, is_own_constraint};
 
 /// So many in a row are refused for one reason.
 const IN_A_ROW_MAX: u32 = 20;

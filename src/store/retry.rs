@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::StoreError;
 use super::backoff::backoff;
-use super::error::ErrorClass;
+use crate::error::{ErrorClass, StoreError};
 use crate::label::Reaction;
 
 /// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check

@@ -12,11 +12,11 @@ use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::StoreError;
 use super::pool::Connector;
 use super::prepared::{Prepared, StatementNames};
 use super::statement::{self, Statement};
 use super::timeline::Timeline;
+use crate::error::StoreError;
 use crate::hash::HashMap;
 use crate::telemetry;
 use crate::tls::Tls;

@@ -4,15 +4,15 @@
 //! unit, one after the other, so it is looked for at the start, and again after an error that it may explain
 //! ([`Store::explain`]); and it is never a unit's fault.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::error::ErrorClass;
+use super::postgres::Store;
+use super::silence::answer;
 use super::table::{self, Connections, Entities, Mentions, Table};
-use super::{Store, StoreError, answer};
+use crate::error::{ErrorClass, StoreError, UnfitTable};
 
 /// The columns that the engine relies on, by table, with their types by PostgreSQL's internal names.
 fn expected_columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
@@ -36,30 +36,6 @@ const KEYS: [(&str, &str, &str); 6] = [
     ("connections", "restaurant_id,dish_or_category_id,dish_attributes", "connections_key"),
     ("mentions", "mention_id", "mentions_pkey"),
     ("mentions", "connection_id,source_type,source_id", "mentions_key"),
-];
-
-/// The constraints of the three tables that the migrations make. Which of them a row breaks is a matter of its values.
-const CONSTRAINTS: [&str; 20] = [
-    "connections_counts_not_negative",
-    "connections_dish_attributes_count",
-    "connections_dish_attributes_sorted",
-    "connections_dish_or_category_id_fkey",
-    "connections_key",
-    "connections_pkey",
-    "connections_restaurant_id_fkey",
-    "entities_attributes_only_on_restaurants",
-    "entities_google_place_id_key",
-    "entities_latitude_range",
-    "entities_location_whole",
-    "entities_longitude_range",
-    "entities_name_not_blank",
-    "entities_name_type_key",
-    "entities_pkey",
-    "entities_place_only_on_restaurants",
-    "mentions_connection_id_fkey",
-    "mentions_key",
-    "mentions_observed_not_before_created",
-    "mentions_pkey",
 ];
 
 /// Columns of keys whose order is that of code points: keys compare byte by byte, in the engine and on the server.
@@ -109,89 +85,6 @@ const FIND_TRIGGERS: &str = "
          as k(relation, name) on k.relation = c.oid
     where c.relname in ('entities', 'connections', 'mentions')
     order by 1, 2";
-
-/// A difference to what the migrations made that the engine cannot work with.
-///
-/// ```
-/// let unfit = graphsink::UnfitTable::ForeignColumn { table: "mentions", column: "note".to_owned() };
-/// assert!(unfit.to_string().starts_with("mentions.note is not the engine's"));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnfitTable {
-    /// A column is missing, or of another type.
-    Column {
-        /// The table.
-        table: &'static str,
-        /// The column.
-        column: &'static str,
-        /// The type that it has to have, by PostgreSQL's internal name.
-        expected: &'static str,
-        /// The type that it has; nothing if it is missing.
-        found: Option<String>,
-    },
-    /// A column that is not the engine's needs a value that only the writer of a row can give.
-    ForeignColumn {
-        /// The table.
-        table: &'static str,
-        /// The column.
-        column: String,
-    },
-    /// A unique index is missing, not valid, or covers a part of the rows.
-    Key {
-        /// The table.
-        table: &'static str,
-        /// The name that the migration gave it.
-        key: &'static str,
-        /// Its columns.
-        columns: &'static str,
-    },
-    /// A column of a key compares by a language's rules.
-    Collation {
-        /// The table.
-        table: &'static str,
-        /// The column.
-        column: &'static str,
-    },
-}
-
-impl fmt::Display for UnfitTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Column { table, column, expected, found: Some(found) } => {
-                write!(f, "{table}.{column} is of type {found} and has to be {expected}: change it back")
-            }
-            Self::Column { table, column, found: None, .. } => {
-                write!(f, "{table}.{column} is missing: run the migrations, or undo what dropped it")
-            }
-            Self::ForeignColumn { table, column } => write!(
-                f,
-                "{table}.{column} is not the engine's, must not be null and has no default, so no row can be written: give it \
-                 a default or allow null"
-            ),
-            Self::Key { table, key, columns } => {
-                write!(f, "{table} has no valid unique index on ({columns}): make {key} again")
-            }
-            Self::Collation { table, column } => {
-                write!(
-                    f,
-                    "{table}.{column} has another collation than \"C\": keys compare byte by byte, change it back"
-                )
-            }
-        }
-    }
-}
-
-/// Whether a constraint is one that the migrations make.
-pub(super) fn is_own_constraint(name: &str) -> bool {
-    CONSTRAINTS.contains(&name)
-}
-
-/// Whether a column of one of the three tables is none of the engine's.
-pub(super) fn is_foreign(table: &str, column: &str) -> bool {
-    let of_table = expected_columns().into_iter().find(|(name, _)| *name == table);
-    of_table.is_some_and(|(_, columns)| columns.iter().all(|(name, _)| *name != column))
-}
 
 /// A column as it is.
 #[derive(Debug, Clone)]
@@ -317,6 +210,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::OWN_COLUMNS;
 
     /// The tables as the migrations make them.
     fn made() -> (Vec<Found>, Vec<(String, String)>) {
@@ -335,22 +229,12 @@ mod tests {
         )
     }
 
+    /// Errors are judged by a list of their own, which depends on no column.
     #[test]
-    fn every_constraint_of_the_migrations_is_known() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tables");
-        let mut found = Vec::new();
-        for file in std::fs::read_dir(folder).unwrap() {
-            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            for before in ["constraint ", "unique index "] {
-                let names = text.split(before).skip(1).filter_map(|rest| rest.split_whitespace().next());
-                found.extend(names.filter(|name| name.contains('_')).map(str::to_owned));
-            }
-        }
-        let of_others = |name: &String| name.starts_with("graphsink_") || name.contains("redirects");
-        found.retain(|name| !of_others(name));
-        found.sort_unstable();
-        found.dedup();
-        assert_eq!(found, CONSTRAINTS);
+    fn errors_know_the_same_columns() {
+        let names = expected_columns()
+            .map(|(table, columns)| (table, columns.into_iter().map(|(column, _)| column).collect::<Vec<_>>()));
+        assert_eq!(names, OWN_COLUMNS.map(|(table, columns)| (table, columns.to_vec())));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::array_text::uuid_array;
 use super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
-use super::statement::{self, Statement, uuid_array};
+use super::statement::{self, Statement};
 use super::table::{
     Arrays, Cells, Connections, Entities, Mentions, Purpose, Table, copy_rows, read_connection, read_connection_key,
     read_entity_key, read_facts, read_mention,
@@ -23,6 +23,7 @@ use crate::batch::{
     LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
     UnlockedConnections, VanishedRow, refresh_connections, top_mention,
 };
+use crate::error::StoreError;
 use crate::outcome::Disposition;
 use crate::record::{ConnectionKey, EntityKey, SortedSet};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Row;
+use super::row::Row;
 use crate::record::EntityType;
 
 /// A column of a row, or the part of a unit that becomes one.

@@ -13,6 +13,7 @@ mod draft;
 mod invalid;
 mod names;
 mod prepared;
+mod row;
 mod validate;
 
 pub(crate) use blank::is_blank;
@@ -25,36 +26,8 @@ pub use draft::{
 pub use invalid::{Field, InvalidUnit};
 pub(crate) use names::NameHash;
 pub(crate) use prepared::{TypedUse, Unit};
+pub use row::Row;
 pub use validate::{
     ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,
     SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX,
 };
-
-use crate::record::Table;
-
-/// One row of a unit: its table and its position among the unit's rows of that table, from 0, in
-/// the order in which they were added.
-///
-/// ```
-/// use graphsink::{Row, Table};
-///
-/// assert_eq!(Row { table: Table::Mentions, index: 2 }.to_string(), "mention 2");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Row {
-    /// The table.
-    pub table: Table,
-    /// The position, from 0.
-    pub index: usize,
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let noun = match self.table {
-            Table::Entities => "entity",
-            Table::Connections => "connection",
-            Table::Mentions => "mention",
-        };
-        write!(f, "{noun} {}", self.index)
-    }
-}

@@ -22,7 +22,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::super::StoreError;
 use super::super::session::Session;
 use super::super::statement;
 use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_connection_key, read_mention};
@@ -32,6 +31,7 @@ use crate::batch::{
     ConnectionWrite, FoldedConnection, Folds, FoundByKey, KeyLookup, KeyedConnection, Planned, StoredEntity, is_long,
     top_mention,
 };
+use crate::error::StoreError;
 use crate::hash::{HashMap, HashSet};
 use crate::merge::EntityMerge;
 use crate::record::{

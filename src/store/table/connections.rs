@@ -6,8 +6,8 @@ use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
 use super::json::write_top_mentions;
 use super::{Cells, Column, JsonText, Role, Table};
 use crate::batch::{ConnectionWrite, StoredConnection};
+use crate::error::StoreError;
 use crate::record::{ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics};
-use crate::store::StoreError;
 use crate::store::time::StoredTime;
 
 /// See [`Table`].

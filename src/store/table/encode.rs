@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Column, Purpose, Table, Value};
 use crate::record::{SortedSet, Timestamp};
-use crate::store::statement::{text_array, uuid_array};
+use crate::store::array_text::{text_array, uuid_array};
 use crate::store::time::StoredTime;
 
 /// Size of the pieces that rows are copied in, in bytes.

@@ -9,8 +9,8 @@ use super::Value::{Degrees, Id, Ids, Json, Label, Text, Texts, Time};
 use super::encode::write_json;
 use super::{Cells, Column, Role, Table};
 use crate::batch::EntityWrite;
+use crate::error::StoreError;
 use crate::record::{Coordinate, EntityFacts, EntityKey, EntityType, Place, canonical};
-use crate::store::StoreError;
 use crate::store::time::StoredTime;
 
 /// See [`Table`].

@@ -3,8 +3,8 @@
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::{Cells, Column, Role, Table};
 use crate::batch::{MentionRow, StoredMention};
+use crate::error::StoreError;
 use crate::record::{Mention, SourceType};
-use crate::store::StoreError;
 use crate::store::time::StoredTime;
 
 /// See [`Table`].

@@ -1,21 +1,16 @@
-//! What a connection's columns say about its mentions: counts, best mentions, activity.
-//!
-//! Two ways lead to the same figures. [`ConnectionMetrics::from_mentions`] counts a whole set of
-//! mentions; [`ConnectionMetrics::advance`] takes stored figures and the changes of one epoch, so
-//! that the cost does not grow with a connection's history. Where the changes do not tell enough
-//! (a stored best mention fell behind mentions that were not read), `advance` says what must be
-//! read again. `tests/laws.rs` checks one against the other.
+//! The figures of a connection, counted or advanced.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
-use chrono::{SecondsFormat, TimeDelta};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{MentionRef, SourceType, Timestamp};
+use super::activity::ActivityLevel;
+use super::change::{MentionChange, RereadNeeded};
+use super::score::{days_before, score};
+use super::top_mention::TopMention;
 use crate::hash::HashSet;
+use crate::record::{MentionRef, Timestamp};
 
 /// How many best mentions a connection keeps.
 pub const TOP_MENTIONS: usize = 5;
@@ -25,243 +20,9 @@ pub const RECENT_DAYS: i64 = 30;
 const ACTIVE_DAYS: i64 = 7;
 /// Fewest best mentions of a trending connection.
 const TRENDING_MENTIONS: usize = 3;
-/// The age in days at which a score has fallen to 1/e.
-pub const SCORE_DECAY_DAYS: f64 = 60.0;
-const MICROS_PER_DAY: f64 = 86_400_000_000.0;
-
-/// How lively a connection is.
-///
-/// ```
-/// use graphsink::ActivityLevel;
-///
-/// assert_eq!(serde_json::to_string(&ActivityLevel::Trending)?, "\"trending\"");
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ActivityLevel {
-    /// At least 3 best mentions, all of the 30 days before `as_of`.
-    Trending,
-    /// Not trending; the newest mention is of the 7 days before `as_of`.
-    Active,
-    /// Neither.
-    Normal,
-}
-
-impl ActivityLevel {
-    /// The label of the database's enum `activity_level`.
-    ///
-    /// ```
-    /// assert_eq!(graphsink::ActivityLevel::Active.as_str(), "active");
-    /// ```
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trending => "trending",
-            Self::Active => "active",
-            Self::Normal => "normal",
-        }
-    }
-
-    /// The level with this label.
-    ///
-    /// ```
-    /// use graphsink::ActivityLevel;
-    ///
-    /// assert_eq!(ActivityLevel::from_label("normal"), Some(ActivityLevel::Normal));
-    /// assert_eq!(ActivityLevel::from_label("asleep"), None);
-    /// ```
-    #[must_use]
-    pub fn from_label(label: &str) -> Option<Self> {
-        [Self::Trending, Self::Active, Self::Normal].into_iter().find(|level| level.as_str() == label)
-    }
-}
-
-/// `upvotes * exp(-(as_of - created_at in days) / 60)`.
-///
-/// ```
-/// use graphsink::{Timestamp, score};
-///
-/// let (written, later): (Timestamp, Timestamp) = ("2024-01-01T00:00:00Z".parse()?, "2024-03-01T00:00:00Z".parse()?);
-/// assert_eq!(score(100, written, written), 100.0);
-/// assert_eq!(score(100, written, later).round(), 37.0, "after sixty days");
-/// # Ok::<(), chrono::ParseError>(())
-/// ```
-///
-/// A mention of the far future would score beyond what a double (and JSON) can hold; it scores
-/// `f64::MAX` with the sign of its upvotes.
-#[must_use]
-pub fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
-    if upvotes == 0 {
-        return 0.0;
-    }
-    let age = as_of.signed_duration_since(created_at);
-    // Too long for microseconds is too long for them to matter.
-    let days = age.num_microseconds().map_or(age.num_days() as f64, |micros| micros as f64 / MICROS_PER_DAY);
-    let score = f64::from(upvotes) * (-days / SCORE_DECAY_DAYS).exp();
-    // `+ 0.0` turns the negative zero of an underflow into zero.
-    score.clamp(f64::MIN, f64::MAX) + 0.0
-}
-
 /// Whether `time` lies in the `days` days before `as_of`, both ends included.
 fn within(time: Timestamp, as_of: Timestamp, days: i64) -> bool {
     time <= as_of && time >= days_before(as_of, days)
-}
-
-/// A time some days before another, or the earliest there is.
-pub(crate) fn days_before(as_of: Timestamp, days: i64) -> Timestamp {
-    as_of.checked_sub_signed(TimeDelta::days(days)).unwrap_or(Timestamp::MIN_UTC)
-}
-
-/// One of a connection's best mentions, as kept in `top_mentions`.
-///
-/// ```
-/// use graphsink::TopMention;
-///
-/// let json = r#"{"mention_id":"00000000-0000-0000-0000-000000000007","score":9.5,"upvotes":12,
-///                "content_excerpt":"the brisket","source_url":"https://example.org/t3","created_at":"2024-01-10T14:20:00Z"}"#;
-/// let best: TopMention<'_> = serde_json::from_str(json)?;
-/// assert_eq!(best.upvotes, 12);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TopMention<'a> {
-    /// The mention's id.
-    pub mention_id: Uuid,
-    /// Its score at the `as_of` of the last write.
-    pub score: f64,
-    /// Its votes.
-    pub upvotes: i32,
-    /// Its words.
-    pub content_excerpt: Cow<'a, str>,
-    /// Where to read it.
-    pub source_url: Cow<'a, str>,
-    /// When it was written.
-    #[serde(with = "micros")]
-    pub created_at: Timestamp,
-    /// The key that breaks ties. Not stored, so unknown for a mention read from `top_mentions`.
-    #[serde(skip)]
-    pub source: Option<(Cow<'a, str>, SourceType)>,
-}
-
-/// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.
-mod micros {
-    use super::{SecondsFormat, Timestamp};
-    use chrono::{Datelike, Timelike};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        write_time(time, |text| serializer.serialize_str(text))
-    }
-
-    /// Gives the text of a time to `take`.
-    pub(crate) fn write_time<T>(time: &Timestamp, take: impl FnOnce(&str) -> T) -> T {
-        match write(time, &mut [0; LENGTH]) {
-            Some(text) => take(text),
-            None => take(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
-        }
-    }
-
-    /// The longest text: `2024-01-10T14:20:00.123456Z`.
-    const LENGTH: usize = 27;
-
-    /// What chrono would write, of a year of four digits and whole microseconds, several times as fast: each best mention has
-    /// a time.
-    pub(super) fn write<'b>(time: &Timestamp, buffer: &'b mut [u8; LENGTH]) -> Option<&'b str> {
-        let micros = time.timestamp_subsec_nanos() / 1000;
-        let is_plain =
-            (0..=9999).contains(&time.year()) && micros < 1_000_000 && micros * 1000 == time.timestamp_subsec_nanos();
-        if !is_plain {
-            return None;
-        }
-        buffer.copy_from_slice(b"0000-00-00T00:00:00.000000Z");
-        let mut put = |start: usize, digits: usize, mut number: u32| {
-            for place in (start..start + digits).rev() {
-                buffer[place] = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
-        };
-        put(0, 4, time.year().unsigned_abs());
-        put(5, 2, time.month());
-        put(8, 2, time.day());
-        put(11, 2, time.hour());
-        put(14, 2, time.minute());
-        put(17, 2, time.second());
-        put(20, 6, micros);
-        // No fraction, or one of three or six digits.
-        let end = match micros {
-            0 => 19,
-            micros if micros % 1000 == 0 => 23,
-            _ => 26,
-        };
-        buffer[end] = b'Z';
-        std::str::from_utf8(&buffer[..=end]).ok()
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-pub(crate) use micros::write_time;
-
-impl<'a> TopMention<'a> {
-    fn new(mention_id: Uuid, mention: MentionRef<'a>, as_of: Timestamp) -> Self {
-        Self {
-            mention_id,
-            score: score(mention.upvotes, mention.created_at, as_of),
-            upvotes: mention.upvotes,
-            content_excerpt: Cow::Borrowed(mention.content_excerpt),
-            source_url: Cow::Borrowed(mention.source_url),
-            created_at: mention.created_at,
-            source: Some((Cow::Borrowed(mention.source_id), mention.source_type)),
-        }
-    }
-
-    /// The same without a copy of its texts.
-    fn borrowed(&self) -> TopMention<'_> {
-        TopMention {
-            mention_id: self.mention_id,
-            score: self.score,
-            upvotes: self.upvotes,
-            content_excerpt: Cow::Borrowed(&self.content_excerpt),
-            source_url: Cow::Borrowed(&self.source_url),
-            created_at: self.created_at,
-            source: self.source.as_ref().map(|(id, source_type)| (Cow::Borrowed(&**id), *source_type)),
-        }
-    }
-
-    /// The order by score, which does not depend on `as_of`: all scores decay at one rate, so
-    /// `ln |upvotes| + created_at / 60 days` orders mentions of one sign. Ties: the later
-    /// `created_at`, then the smaller source id (then post before comment), if both are known.
-    /// `Less` is better.
-    fn rank(&self, other: &Self) -> Ordering {
-        let sign = self.upvotes.signum();
-        let by_score = other.upvotes.signum().cmp(&sign).then_with(|| {
-            let virtual_age = |mention: &Self| {
-                let days = mention.created_at.timestamp_micros() as f64 / MICROS_PER_DAY;
-                f64::from(mention.upvotes.unsigned_abs()).ln() + days / SCORE_DECAY_DAYS
-            };
-            match sign {
-                0 => Ordering::Equal,
-                1 => virtual_age(other).total_cmp(&virtual_age(self)),
-                _ => virtual_age(self).total_cmp(&virtual_age(other)),
-            }
-        });
-        by_score.then_with(|| other.created_at.cmp(&self.created_at)).then_with(|| {
-            match (&self.source, &other.source) {
-                (Some(own), Some(others)) => own.cmp(others),
-                _ => Ordering::Equal,
-            }
-        })
-    }
-
-    /// Whether the stored figures cannot tell which of two mentions comes first: a stored one ties
-    /// with one of this epoch. Two stored ones stand in the order that their source ids gave them.
-    fn is_undecided(&self, other: &Self) -> bool {
-        self.source.is_some() != other.source.is_some() && self.rank(other) == Ordering::Equal
-    }
 }
 
 /// The columns of a connection that follow from its mentions.
@@ -301,72 +62,6 @@ pub struct ConnectionMetrics<'a> {
 /// assert_eq!(stored.mention_count, 0);
 /// ```
 pub type StoredMetrics = ConnectionMetrics<'static>;
-
-/// What an epoch did to one mention of an existing connection.
-///
-/// ```
-/// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-///
-/// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-/// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-/// let id = uuid::Uuid::from_u128(7);
-/// let newer = post.clone().upvotes(40);
-/// let change = MentionChange::Replaced { mention_id: id, before: (&post).into(), mention: (&newer).into() };
-/// let stored = ConnectionMetrics::from_mentions([(id, &post)], now);
-/// let threads = std::collections::HashSet::from(["t3_xyz"]);
-/// assert_eq!(stored.advance(&[change], 1, &threads, now).0.total_upvotes, 40);
-/// # Ok::<(), chrono::ParseError>(())
-/// ```
-#[derive(Debug, Clone)]
-pub enum MentionChange<'a> {
-    /// A mention that was not there.
-    Inserted {
-        /// Its new id.
-        mention_id: Uuid,
-        /// The row.
-        mention: MentionRef<'a>,
-    },
-    /// A newer observation of a mention that was there.
-    Replaced {
-        /// Its id, which stays.
-        mention_id: Uuid,
-        /// What stood there.
-        before: MentionRef<'a>,
-        /// What stands there now.
-        mention: MentionRef<'a>,
-    },
-}
-
-/// What `advance` could not know and the caller must read from the mention rows, after the
-/// epoch's mentions were written.
-///
-/// ```
-/// use graphsink::RereadNeeded;
-///
-/// let reread = RereadNeeded { newest: true, ..RereadNeeded::default() };
-/// assert!(reread.any() && !reread.threads);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RereadNeeded {
-    /// A re-observed mention moved to another thread: count the distinct threads.
-    pub threads: bool,
-    /// The newest mention's `created_at` went back: take the maximum.
-    pub newest: bool,
-    /// A stored best mention fell, or ties with another: read the best again.
-    pub top: bool,
-}
-
-impl RereadNeeded {
-    /// Whether anything must be read.
-    ///
-    /// ```
-    /// assert!(!graphsink::RereadNeeded::default().any());
-    /// ```
-    #[must_use]
-    pub const fn any(self) -> bool {
-        self.threads || self.newest || self.top
-    }
-}
 
 impl<'a> ConnectionMetrics<'a> {
     /// The figures of a connection without mentions.
@@ -591,23 +286,11 @@ impl<'a> ConnectionMetrics<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::record::Mention;
-    use chrono::{TimeZone, Utc};
+    use chrono::{TimeDelta, TimeZone, Utc};
 
-    #[test]
-    fn times_are_written_as_chrono_writes_them() {
-        let nanos = [0, 1_000, 10_000, 999_000, 1_000_000, 123_000_000, 123_456_000, 999_999_000, 123_456_789];
-        let seconds =
-            [0, 1, -1, 59, 86_399, 1_704_896_400, 951_782_400, -62_167_219_200, 253_402_300_799, 253_402_300_800];
-        for (second, nanos) in seconds.into_iter().flat_map(|second| nanos.map(|nanos| (second, nanos))) {
-            let time = Timestamp::from_timestamp(second, nanos).unwrap();
-            let written = micros::write(&time, &mut [0; 27]).map(str::to_owned);
-            let expected = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-            let is_plain = nanos % 1000 == 0 && second < 253_402_300_800;
-            assert_eq!(written, is_plain.then_some(expected), "{time}");
-        }
-    }
+    use super::*;
+    use crate::record::metrics::score::MICROS_PER_DAY;
+    use crate::record::{Mention, SourceType};
 
     fn day(days: f64) -> Timestamp {
         Utc.timestamp_micros((days * MICROS_PER_DAY) as i64).unwrap()

@@ -1,4 +1,4 @@
-//! The error of settings and connection strings. Depends on nothing else here, as both raise it.
+//! The error of settings and connection strings.
 
 /// A setting that cannot work.
 ///
@@ -13,4 +13,10 @@ pub struct ConfigError {
     pub setting: &'static str,
     /// What is wrong with it and what would be right.
     pub reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self { setting, reason: reason.into() }
+    }
 }

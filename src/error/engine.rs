@@ -1,9 +1,9 @@
-//! Errors of the handle. What becomes of an accepted unit is an [`Outcome`](crate::Outcome), not an
-//! error; what PostgreSQL says is a [`StoreError`].
+//! Errors of the handle.
 
 use std::fmt;
 
-use crate::store::{StoreError, UnfitTable};
+use super::store::StoreError;
+use super::unfit::UnfitTable;
 use crate::unit::{InvalidUnit, UnitOfWork};
 
 /// Why a unit was not accepted. Where the unit is not to blame it is given back.
@@ -13,7 +13,7 @@ use crate::unit::{InvalidUnit, UnitOfWork};
 ///
 /// # fn run(engine: &graphsink::Engine, unit: graphsink::UnitOfWork, later: &mut Vec<graphsink::UnitOfWork>) {
 /// match engine.try_submit(unit) {
-///     Ok(receipt) => drop(receipt), // accepted; nobody needs to know what becomes of it
+///     Ok(receipt) => drop(receipt), // accepted; its outcome is not awaited
 ///     Err(SubmitError::Full(unit) | SubmitError::Closed(unit)) => later.push(*unit),
 ///     Err(SubmitError::Invalid(broken)) => eprintln!("{}: {broken}", broken.rule()),
 ///     Err(other) => eprintln!("{other}"),

@@ -1,105 +1,16 @@
-//! Settings of an engine: the only place with default numbers.
+//! Settings on their way, and what is checked when they are complete.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config_error::ConfigError;
+use super::as_of::{AsOf, is_possible_as_of};
+use super::limits::{BYTES_IN_FLIGHT_MAX, ROWS_IN_FLIGHT_MAX, at_least, notice_dead_peers, seconds};
+use super::settings::Config;
+use crate::error::ConfigError;
 use crate::record::{Timestamp, truncate};
-use crate::store::{Connector, StoreError};
-use crate::tls::{self, Tls};
-
-/// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
-///
-/// ```
-/// use graphsink::{AsOf, Config};
-///
-/// let as_of = AsOf::Fixed("2025-06-01T00:00:00Z".parse()?);
-/// let config = Config::builder("postgresql:///evidence").as_of(as_of).build()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AsOf {
-    /// The clock at the start of each transaction.
-    #[default]
-    Clock,
-    /// A time that the caller fixes, for replays that must come out the same.
-    Fixed(Timestamp),
-}
-
-impl AsOf {
-    /// The time that this means now.
-    ///
-    /// ```
-    /// use graphsink::AsOf;
-    ///
-    /// let time = "2026-01-05T12:00:00Z".parse()?;
-    /// assert_eq!(AsOf::Fixed(time).now(), time);
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
-    #[must_use]
-    pub fn now(self) -> Timestamp {
-        match self {
-            Self::Clock => truncate(chrono::Utc::now()),
-            Self::Fixed(time) => time,
-        }
-    }
-}
-
-/// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a
-/// [`ConfigBuilder`] (feature `config-file`: `ConfigBuilder::load`).
-///
-/// ```
-/// let config = graphsink::Config::builder("postgresql://app:s3cret@localhost/evidence").build()?;
-/// assert!(!format!("{config:?}").contains("s3cret"), "no password is shown");
-/// # Ok::<(), graphsink::ConfigError>(())
-/// ```
-#[derive(Clone)]
-pub struct Config {
-    pub(crate) postgres: tokio_postgres::Config,
-    pub(crate) tls: Tls,
-    pub(crate) schema: String,
-    pub(crate) max_batch_rows: usize,
-    pub(crate) max_unit_rows: usize,
-    pub(crate) max_rows_in_flight: usize,
-    pub(crate) max_bytes_in_flight: usize,
-    pub(crate) in_flight_commits: usize,
-    pub(crate) outcome_deadline: Duration,
-    pub(crate) statement_timeout: Duration,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) slow_transaction: Duration,
-    pub(crate) as_of: AsOf,
-    pub(crate) dead_letters: bool,
-    pub(crate) prepared_statements: bool,
-}
-
-/// Not derived: a connection string carries a password.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("dbname", &self.postgres.get_dbname())
-            .field("user", &self.postgres.get_user())
-            .field("hosts", &self.postgres.get_hosts())
-            .field("tls", &self.tls)
-            .field("schema", &self.schema)
-            .field("max_batch_rows", &self.max_batch_rows)
-            .field("max_unit_rows", &self.max_unit_rows)
-            .field("max_rows_in_flight", &self.max_rows_in_flight)
-            .field("max_bytes_in_flight", &self.max_bytes_in_flight)
-            .field("in_flight_commits", &self.in_flight_commits)
-            .field("outcome_deadline", &self.outcome_deadline)
-            .field("statement_timeout", &self.statement_timeout)
-            .field("lock_timeout", &self.lock_timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("slow_transaction", &self.slow_transaction)
-            .field("as_of", &self.as_of)
-            .field("dead_letters", &self.dead_letters)
-            .field("prepared_statements", &self.prepared_statements)
-            .finish()
-    }
-}
+use crate::tls;
 
 impl Config {
     /// Starts from the defaults. `database_url` is a libpq connection string or URL, whose `sslmode` says whether
@@ -139,94 +50,6 @@ impl Config {
     /// ```
     pub fn builder(database_url: impl Into<String>) -> ConfigBuilder {
         ConfigBuilder { database_url: Some(database_url.into()), ..ConfigBuilder::default() }
-    }
-
-    /// Connects as the engine does, for queries of the program's own: with the same hosts, user, password and encryption. The
-    /// connection is driven by a task of the current tokio runtime, and ends with the client.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or refuses the connection.
-    ///
-    /// ```no_run
-    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    /// let config = graphsink::Config::builder("postgresql:///evidence").build()?;
-    /// let mentions: i64 = config.connect().await?.query_one("select count(*) from mentions", &[]).await?.get(0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn connect(&self) -> Result<tokio_postgres::Client, StoreError> {
-        Connector::new(self).connect().await
-    }
-
-    /// Where the database is, for the driver: the connection string, completed by the environment. It holds the password.
-    ///
-    /// ```
-    /// let config = graphsink::Config::builder("postgresql://app@localhost/evidence").build()?;
-    /// assert_eq!(config.postgres().get_dbname(), Some("evidence"));
-    /// # Ok::<(), graphsink::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub const fn postgres(&self) -> &tokio_postgres::Config {
-        &self.postgres
-    }
-
-    /// The schema that holds the tables.
-    ///
-    /// ```
-    /// let config = graphsink::Config::builder("postgresql:///evidence").schema("evidence").build()?;
-    /// assert_eq!(config.schema(), "evidence");
-    /// # Ok::<(), graphsink::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub fn schema(&self) -> &str {
-        &self.schema
-    }
-
-    /// The largest number of rows of a unit.
-    ///
-    /// ```
-    /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
-    /// assert_eq!(config.max_unit_rows(), 500);
-    /// # Ok::<(), graphsink::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub const fn max_unit_rows(&self) -> usize {
-        self.max_unit_rows
-    }
-
-    /// Every setting but the connection string, by the names and in the units that a file has, for reports and logs;
-    /// `as_of` is "the clock" where none is set.
-    ///
-    /// ```
-    /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
-    /// assert!(config.settings().contains(&("max_batch_rows", "15000".to_owned())));
-    /// # Ok::<(), graphsink::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let seconds = |time: Duration| time.as_secs_f64().to_string();
-        vec![
-            ("schema", self.schema.clone()),
-            ("max_batch_rows", self.max_batch_rows.to_string()),
-            ("max_unit_rows", self.max_unit_rows.to_string()),
-            ("max_rows_in_flight", self.max_rows_in_flight.to_string()),
-            ("max_bytes_in_flight", self.max_bytes_in_flight.to_string()),
-            ("in_flight_commits", self.in_flight_commits.to_string()),
-            ("outcome_deadline_seconds", seconds(self.outcome_deadline)),
-            ("statement_timeout_seconds", seconds(self.statement_timeout)),
-            ("lock_timeout_seconds", seconds(self.lock_timeout)),
-            ("connect_timeout_seconds", seconds(self.connect_timeout)),
-            ("slow_transaction_seconds", seconds(self.slow_transaction)),
-            (
-                "as_of",
-                match self.as_of {
-                    AsOf::Clock => "the clock".to_owned(),
-                    AsOf::Fixed(time) => time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
-                },
-            ),
-            ("dead_letters", self.dead_letters.to_string()),
-            ("prepared_statements", self.prepared_statements.to_string()),
-        ]
     }
 }
 
@@ -556,111 +379,6 @@ impl ConfigBuilder {
     }
 }
 
-/// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
-/// environment.
-#[cfg(feature = "config-file")]
-const SETTINGS: [&str; 15] = [
-    "database_url",
-    "schema",
-    "max_batch_rows",
-    "max_unit_rows",
-    "max_rows_in_flight",
-    "max_bytes_in_flight",
-    "in_flight_commits",
-    "outcome_deadline_seconds",
-    "statement_timeout_seconds",
-    "lock_timeout_seconds",
-    "connect_timeout_seconds",
-    "slow_transaction_seconds",
-    "as_of",
-    "dead_letters",
-    "prepared_statements",
-];
-
-#[cfg(feature = "config-file")]
-impl ConfigBuilder {
-    /// Reads settings from a TOML file (where one is named) and then from the environment:
-    /// `GRAPHSINK_MAX_BATCH_ROWS` and so on, and `DATABASE_URL`. The environment wins.
-    ///
-    /// ```no_run
-    /// use graphsink::ConfigBuilder;
-    ///
-    /// # fn run() -> Result<(), graphsink::ConfigError> {
-    /// let config = ConfigBuilder::load(Some("graphsink.toml".as_ref()))?.build()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
-        use figment::providers::{Env, Format, Serialized, Toml};
-        let mut figment = figment::Figment::new();
-        if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(file));
-        }
-        if let Ok(url) = std::env::var("DATABASE_URL") {
-            figment = figment.merge(Serialized::default("database_url", url));
-        }
-        // Only what is a setting: programs and tests have variables of their own with this prefix.
-        figment.merge(Env::prefixed("GRAPHSINK_").only(&SETTINGS)).extract().map_err(|error| ConfigError {
-            setting: "file or environment",
-            // Only the place and the kind: the value may be a connection string.
-            reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
-        })
-    }
-}
-
-#[cfg(feature = "config-file")]
-fn kind(kind: &figment::error::Kind) -> String {
-    use figment::error::Kind;
-    match kind {
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!(" expects {expected}"),
-        Kind::UnknownField(field, _) => format!("unknown setting {field}, known are {}", SETTINGS.join(", ")),
-        Kind::Message(message) => format!(" {message}"),
-        _ => String::new(),
-    }
-}
-
-/// Far more than any epoch should have.
-const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
-/// All that is in flight may end up in one message to the server, which holds 1 GiB at most.
-const BYTES_IN_FLIGHT_MAX: usize = 512 << 20;
-
-/// Whether a time can be the engine's "now": it and the 30 days before it can be stored.
-pub(crate) fn is_possible_as_of(as_of: Timestamp) -> bool {
-    /// 4713-01-01 BC, comfortably after PostgreSQL's earliest time.
-    const EARLIEST_SECONDS: i64 = -210_831_897_600;
-    as_of.timestamp() >= EARLIEST_SECONDS
-}
-
-/// A server that is gone without a word is noticed in half a minute instead of two hours, unless
-/// the connection string says otherwise.
-fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {
-    const TWO_HOURS: Duration = Duration::from_hours(2);
-    if postgres.get_keepalives_idle() == TWO_HOURS {
-        postgres.keepalives_idle(Duration::from_secs(15));
-        postgres.keepalives_interval(Duration::from_secs(5));
-        postgres.keepalives_retries(3);
-    }
-    if postgres.get_tcp_user_timeout().is_none() {
-        postgres.tcp_user_timeout(Duration::from_secs(20));
-    }
-}
-
-fn at_least(setting: &'static str, value: usize, least: usize) -> Result<usize, ConfigError> {
-    if value < least {
-        return Err(ConfigError { setting, reason: format!("must be at least {least}") });
-    }
-    Ok(value)
-}
-
-fn seconds(setting: &'static str, value: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
-    let value = value.unwrap_or(default);
-    // A day bounds what fits PostgreSQL's milliseconds and what anybody can mean.
-    if !(0.001..=86_400.0).contains(&value) {
-        return Err(ConfigError { setting, reason: "must be from 1 ms to one day".to_owned() });
-    }
-    Ok(Duration::from_secs_f64(value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -680,38 +398,6 @@ mod tests {
         assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 15_000);
         assert_eq!(rows(build().max_batch_rows(10)), 10_000, "the largest unit gets in");
         assert_eq!(rows(build().max_batch_rows(usize::MAX)), ROWS_IN_FLIGHT_MAX);
-    }
-
-    #[test]
-    #[cfg(feature = "config-file")]
-    fn settings_are_read_from_a_file_and_unknown_ones_refused_without_a_word_of_their_values() {
-        let file = |text: &str| {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), text).unwrap();
-            ConfigBuilder::load(Some(file.path()))
-        };
-        let text = "database_url = 'postgresql://user:s3cret@localhost/db'\nschema = 'evidence'\n\
-            max_batch_rows = 77\noutcome_deadline_seconds = 1.5\nas_of = '2024-01-10T14:20:00Z'";
-        let config = file(text).unwrap().database_url("postgresql://localhost/db").build().unwrap();
-        assert_eq!((config.schema(), config.max_batch_rows), ("evidence", 77));
-        assert_eq!(config.outcome_deadline, Duration::from_millis(1500));
-        assert_eq!(config.as_of, AsOf::Fixed("2024-01-10T14:20:00Z".parse().unwrap()));
-        for wrong in ["max_batch_row = 1", "max_batch_rows = 's3cret'", "database_url = ['s3cret']"] {
-            let error = file(wrong).unwrap_err().to_string();
-            assert!(!error.contains("s3cret"), "{error}");
-        }
-        // Every setting is known by its name, and told.
-        let told: Vec<_> = config.settings().into_iter().map(|(setting, _)| setting).collect();
-        assert_eq!(told, SETTINGS[1..], "all but the connection string");
-        for setting in SETTINGS {
-            let value = match setting {
-                "database_url" | "schema" => "'x'",
-                "as_of" => "'2024-01-10T14:20:00Z'",
-                "dead_letters" | "prepared_statements" => "true",
-                _ => "1",
-            };
-            assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");
-        }
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! Settings from a file and the environment.
+
+use super::builder::ConfigBuilder;
+use crate::error::ConfigError;
+
+/// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
+/// environment.
+const SETTINGS: [&str; 15] = [
+    "database_url",
+    "schema",
+    "max_batch_rows",
+    "max_unit_rows",
+    "max_rows_in_flight",
+    "max_bytes_in_flight",
+    "in_flight_commits",
+    "outcome_deadline_seconds",
+    "statement_timeout_seconds",
+    "lock_timeout_seconds",
+    "connect_timeout_seconds",
+    "slow_transaction_seconds",
+    "as_of",
+    "dead_letters",
+    "prepared_statements",
+];
+
+impl ConfigBuilder {
+    /// Reads settings from a TOML file (where one is named) and then from the environment:
+    /// `GRAPHSINK_MAX_BATCH_ROWS` and so on, and `DATABASE_URL`. The environment wins.
+    ///
+    /// ```no_run
+    /// use graphsink::ConfigBuilder;
+    ///
+    /// # fn run() -> Result<(), graphsink::ConfigError> {
+    /// let config = ConfigBuilder::load(Some("graphsink.toml".as_ref()))?.build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
+        use figment::providers::{Env, Format, Serialized, Toml};
+        let mut figment = figment::Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        if let Ok(url) = std::env::var("DATABASE_URL") {
+            figment = figment.merge(Serialized::default("database_url", url));
+        }
+        // Only what is a setting: programs and tests have variables of their own with this prefix.
+        figment.merge(Env::prefixed("GRAPHSINK_").only(&SETTINGS)).extract().map_err(|error| ConfigError {
+            setting: "file or environment",
+            // Only the place and the kind: the value may be a connection string.
+            reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
+        })
+    }
+}
+
+fn kind(kind: &figment::error::Kind) -> String {
+    use figment::error::Kind;
+    match kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!(" expects {expected}"),
+        Kind::UnknownField(field, _) => format!("unknown setting {field}, known are {}", SETTINGS.join(", ")),
+        Kind::Message(message) => format!(" {message}"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::AsOf;
+
+    #[test]
+    fn settings_are_read_from_a_file_and_unknown_ones_refused_without_a_word_of_their_values() {
+        let file = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            ConfigBuilder::load(Some(file.path()))
+        };
+        let text = "database_url = 'postgresql://user:s3cret@localhost/db'\nschema = 'evidence'\n\
+            max_batch_rows = 77\noutcome_deadline_seconds = 1.5\nas_of = '2024-01-10T14:20:00Z'";
+        let config = file(text).unwrap().database_url("postgresql://localhost/db").build().unwrap();
+        assert_eq!((config.schema(), config.max_batch_rows), ("evidence", 77));
+        assert_eq!(config.outcome_deadline, Duration::from_millis(1500));
+        assert_eq!(config.as_of, AsOf::Fixed("2024-01-10T14:20:00Z".parse().unwrap()));
+        for wrong in ["max_batch_row = 1", "max_batch_rows = 's3cret'", "database_url = ['s3cret']"] {
+            let error = file(wrong).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        // Every setting is known by its name, and told.
+        let told: Vec<_> = config.settings().into_iter().map(|(setting, _)| setting).collect();
+        assert_eq!(told, SETTINGS[1..], "all but the connection string");
+        for setting in SETTINGS {
+            let value = match setting {
+                "database_url" | "schema" => "'x'",
+                "as_of" => "'2024-01-10T14:20:00Z'",
+                "dead_letters" | "prepared_statements" => "true",
+                _ => "1",
+            };
+            assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Errors: of settings, of the handle, of the database, and what follows from the latter.
+//!
+//! What becomes of an accepted unit is an [`Outcome`](crate::Outcome), not an error. Every layer may raise or tell these, so
+//! they know nothing of any but plain units.
+
+mod class;
+mod config;
+mod engine;
+mod own;
+mod store;
+mod unfit;
+
+pub(crate) use class::ErrorClass;
+pub use config::ConfigError;
+pub use engine::{StartError, SubmitError};
+#[cfg(test)]
+pub(crate) use own::OWN_COLUMNS;
+pub(crate) use own::is_own_constraint;
+pub use store::StoreError;
+pub use unfit::UnfitTable;

@@ -1,0 +1,27 @@
+//! Where epochs are written.
+
+use std::time::Instant;
+
+use super::blackhole::Blackhole;
+use super::commit::EpochObserver;
+use super::postgres::Store;
+use crate::batch::Epoch;
+use crate::config::AsOf;
+
+/// Where epochs are written.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    Database(Store),
+    /// Nowhere; figures refer to this time.
+    Blackhole(AsOf),
+}
+
+impl Destination {
+    /// Commits an epoch, or what is good of it, and tells `observer` the outcome of each unit.
+    pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
+        match self {
+            Self::Database(store) => store.commit(epoch, deadline, observer).await,
+            Self::Blackhole(as_of) => Blackhole::commit(epoch, *as_of, observer).await,
+        }
+    }
+}

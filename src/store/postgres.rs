@@ -1,0 +1,113 @@
+//! What every transaction needs to know, and the sessions that it may use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bb8::PooledConnection;
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use super::circuit::Circuit;
+use super::pool::{Connector, SessionPool};
+use super::refusals::Refusals;
+use super::session::{Session, SessionManager};
+use super::silence::silence;
+use super::statement;
+use crate::config::{AsOf, Config};
+use crate::error::StoreError;
+use crate::stats::{Counters, PoolStats};
+
+/// A pool of connections, and what every transaction needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(super) pool: SessionPool<SessionManager>,
+    pub(super) connections_max: u32,
+    pub(super) circuit: Arc<Circuit>,
+    pub(super) refusals: Arc<Refusals>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) begin: Arc<str>,
+    /// The schema's name, as a value.
+    pub(super) schema_name: Arc<str>,
+    /// Whether rows may be copied, which row-level security forbids.
+    pub(super) copies: Arc<AtomicBool>,
+    /// Rows inserted so far, for the age of plans.
+    pub(super) rows_written: Arc<AtomicU64>,
+    /// One refresh at a time: commits need the connections.
+    pub(super) refreshing: Arc<Semaphore>,
+    pub(super) as_of: AsOf,
+    /// Whether refused units are kept in the database.
+    pub(super) dead_letters: bool,
+    pub(super) statement_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    /// A transaction that takes longer is logged with what its statements took.
+    pub(super) slow_transaction: Duration,
+}
+
+impl Store {
+    /// Connects lazily; call it on the runtime that is to drive the connections.
+    pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
+        let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
+        let manager = SessionManager::new(Connector::new(config), config.tls.clone(), schema);
+        let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
+            .map(|timeout| timeout.as_millis());
+        let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
+        // One for each commit slot, one to resolve a lost commit, one for refreshes.
+        let connections_max = config.in_flight_commits as u32 + 2;
+        let pool = SessionPool::new(manager, connections_max, config.connect_timeout).await?;
+        Ok(Self {
+            pool,
+            connections_max,
+            circuit: Arc::new(Circuit::new(Arc::clone(counters))),
+            refusals: Arc::default(),
+            counters: Arc::clone(counters),
+            begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
+            schema_name: config.schema.as_str().into(),
+            copies: Arc::new(AtomicBool::new(true)),
+            rows_written: Arc::default(),
+            refreshing: Arc::new(Semaphore::new(1)),
+            as_of: config.as_of,
+            dead_letters: config.dead_letters,
+            statement_timeout: config.statement_timeout,
+            connect_timeout: config.connect_timeout,
+            slow_transaction: config.slow_transaction,
+        })
+    }
+
+    /// See [`silence`].
+    pub(super) fn silence(&self) -> Duration {
+        silence(self.statement_timeout)
+    }
+
+    /// What opens a transaction on this session.
+    pub(super) fn begin(&self, session: &mut Session) -> Arc<str> {
+        if !session.has_named_statements() {
+            // What another client prepared on this session, before it got here, may have the driver's names.
+            return format!("{}; deallocate all", self.begin).into();
+        }
+        if session.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
+            // Behind `begin`: before it, it would take a snapshot, after which the isolation level can no longer be set.
+            return format!("{}; discard plans", self.begin).into();
+        }
+        Arc::clone(&self.begin)
+    }
+
+    pub(super) async fn session(&self) -> Result<PooledConnection<'_, SessionManager>, StoreError> {
+        let start = Instant::now();
+        let session = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
+        self.counters.got_connection(start.elapsed());
+        self.pool_stats().report();
+        session.inspect(|session| session.timeline.clear())
+    }
+
+    /// The connections, now.
+    pub(crate) fn pool_stats(&self) -> PoolStats {
+        let state = self.pool.state();
+        PoolStats { open: state.connections, idle: state.idle_connections, max: self.connections_max }
+    }
+
+    /// Since when the database as a whole cannot be used, and why, if that is so.
+    pub(crate) fn outage(&self) -> Option<(Instant, Arc<StoreError>)> {
+        self.circuit.open_since()
+    }
+}
