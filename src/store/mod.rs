@@ -4,7 +4,8 @@
 //! splits them, as [`retry`] says, [`attempt`] runs one transaction, [`transaction`] writes an epoch in it, [`ending`]
 //! commits it, [`fence`] finds out whether a commit without an answer took place, [`circuit`] stops the line while the
 //! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds
-//! all other SQL, [`timeline`] remembers what a transaction's statements took.
+//! all other SQL, [`timeline`] remembers what a transaction's statements took,
+//! [`lock_wait`] finds out how long it waited for locks.
 
 mod attempt;
 mod backoff;
@@ -18,6 +19,7 @@ mod error;
 mod fence;
 mod fold;
 mod history_indexes;
+mod lock_wait;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
@@ -51,6 +53,7 @@ use circuit::Circuit;
 pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
 pub use error::StoreError;
+use lock_wait::{LockSampler, LockWatch};
 pub use migrate::{MigrationReport, Migrations};
 pub(crate) use pool::Connector;
 #[cfg(not(feature = "resolver"))]
@@ -74,6 +77,9 @@ pub(crate) struct Store {
     circuit: Arc<Circuit>,
     refusals: Arc<Refusals>,
     counters: Arc<Counters>,
+    lock_watch: Arc<LockWatch>,
+    /// For a session beside the pool.
+    connector: Arc<Connector>,
     begin: Arc<str>,
     /// The schema's name, as a value.
     schema_name: Arc<str>,
@@ -128,7 +134,8 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = SessionManager::new(Connector::new(config), config.tls.clone(), schema);
+        let connector = Connector::new(config);
+        let manager = SessionManager::new(connector.clone(), config.tls.clone(), schema);
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
@@ -141,6 +148,8 @@ impl Store {
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             refusals: Arc::default(),
             counters: Arc::clone(counters),
+            lock_watch: Arc::default(),
+            connector: Arc::new(connector),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             schema_name: config.schema.as_str().into(),
             copies: Arc::new(AtomicBool::new(true)),
@@ -178,6 +187,11 @@ impl Store {
         self.counters.got_connection(start.elapsed());
         self.pool_stats().report();
         session.inspect(|session| session.timeline.clear())
+    }
+
+    /// Finds out how long transactions wait for locks, as long as the engine lives.
+    pub(crate) async fn keep_sampling_locks(self) {
+        LockSampler::new(self.lock_watch, self.connector, self.connect_timeout).run().await;
     }
 
     /// The connections, now.
