@@ -50,6 +50,7 @@ async fn samplers(client: &Client) -> Vec<(i32, String)> {
     client.query(SAMPLERS, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
+/// Waits until the sampler has asked; gives its process. The first time it has to connect before.
 async fn until_sampled(client: &Client) -> i32 {
     within(async {
         loop {
@@ -77,6 +78,7 @@ async fn assert_told(engine: &Engine, holder: &Client, client: &Client, unit: Un
     let (before, start) = (engine.stats(), Instant::now());
     let receipt = engine.submit(unit).await.unwrap();
     until_waiting(client, 1).await;
+    until_sampled(client).await;
     tokio::time::sleep(HELD).await;
     holder.batch_execute("commit").await.unwrap();
     committed(receipt).await;
@@ -124,6 +126,7 @@ async fn waits_for_merges_and_of_merges_are_told() {
     holder.batch_execute("begin; select from entities where name = 'held' for update").await.unwrap();
     let first = engine.submit(aliased("held", "second")).await.unwrap();
     until_waiting(&client, 1).await;
+    until_sampled(&client).await;
     let merge = tokio::spawn({
         let engine = engine.clone();
         let restaurant = |name: &str| EntityKey::new(EntityType::Restaurant, name);
