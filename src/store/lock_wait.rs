@@ -16,7 +16,7 @@
 //! - A wait is never longer than the session's silence. Short ones may be missed; one of a statement that has to work after
 //!   it is too long by the time between two samples at most.
 //! - Which process of the server a transaction is on follows from the answer to its first statement, `record_attempt`.
-//!   Until then it is the one of the transaction before: behind a pooler in transaction mode that may be wrong, and a wait
+//!   Until then it is the one of the transaction before, or that which prepared the statements: behind a pooler in transaction mode that may be wrong, and a wait
 //!   of the first statement (for merges) may be missed or be that of another transaction.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ const WAITING_INTERVAL: Duration = Duration::from_millis(20);
 const WORKING_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the sampler keeps a session that it does not need.
 const KEEP_SESSION: Duration = Duration::from_mins(1);
-/// The pause after a session that could not be had or did not answer.
+/// The pause after a second failure in a row.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// Which of these processes wait, since when, and for how long by the server's clock; nothing is known of the first
@@ -271,6 +271,8 @@ pub(super) struct LockSampler {
     /// How long an answer may take.
     patience: Duration,
     session: Option<Session>,
+    /// In a row.
+    failures: u32,
 }
 
 /// The sampler's own session.
@@ -284,7 +286,7 @@ struct Session {
 
 impl LockSampler {
     pub(super) fn new(watch: Arc<LockWatch>, connector: Arc<Connector>, patience: Duration) -> Self {
-        Self { watch, connector, patience, session: None }
+        Self { watch, connector, patience, session: None, failures: 0 }
     }
 
     /// Samples as long as the engine lives.
@@ -308,9 +310,9 @@ impl LockSampler {
     }
 
     async fn look_at(&mut self, suspects: Vec<Suspect>) {
-        let is_new = self.session.is_none();
         match self.sample(&suspects).await {
             Ok(found) => {
+                self.failures = 0;
                 let now = Instant::now();
                 for Suspect { session, backend, silent_since } in &suspects {
                     session.sampled(*silent_since, found.get(backend).copied(), now);
@@ -321,8 +323,9 @@ impl LockSampler {
             Err(error) => {
                 self.session = None;
                 self.connector.statement_names().notice(&error);
-                // One that was open may have been ended meanwhile: the next time with another.
-                if is_new {
+                self.failures = self.failures.saturating_add(1);
+                // A session may have been ended while it was not needed: once more with another.
+                if self.failures > 1 {
                     tracing::warn!(error = %error, "the server could not be asked who waits for locks, later again");
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -183,12 +183,14 @@ impl Session {
             let prepared = Prepared::new(client, statement.text(schema), statement.parameters.clone(), named).await?;
             Ok((statement.name, prepared))
         }));
-        // It reads the tables' definitions, so it waits until a change of them is committed.
-        let backend = client.query_typed("select pg_catalog.pg_backend_pid()", &[]);
-        let (prepared, backend) = self.measured("prepare", try_join(prepared, backend)).await?;
-        for row in &backend {
-            self.lock_waits.is_on(row.try_get(0)?);
-        }
+        // Sent first: to prepare reads the tables' definitions, so it waits until a change of them is committed.
+        let backend = async {
+            for row in client.query_typed("select pg_catalog.pg_backend_pid()", &[]).await? {
+                self.lock_waits.is_on(row.try_get(0)?);
+            }
+            Ok(())
+        };
+        let ((), prepared) = self.measured("prepare", try_join(backend, prepared)).await?;
         self.statements = Some(Statements { named, prepared: prepared.into_iter().collect() });
         Ok(())
     }

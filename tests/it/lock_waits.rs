@@ -95,7 +95,9 @@ async fn a_wait_for_what_another_program_holds_is_told() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let (holder, client) = (database.client().await, database.client().await);
-    commit(&engine, mentioned("held", "t1")).await;
+    // The first transaction of a session prepares its statements, which takes locks, too.
+    holder.batch_execute("begin; lock table mentions in exclusive mode").await.unwrap();
+    assert_told(&engine, &holder, &client, mentioned("held", "t1")).await;
     for (held, unit) in [
         ("select from entities where name = 'held' for update", aliased("held", "row of an entity")),
         ("select from connections for update", mentioned("held", "t2")),
