@@ -374,21 +374,21 @@ mod tests {
         (unanswered, lock(&waits.0).silent_since)
     }
 
-    fn wait(number: u64, age: Duration) -> Option<Sampled> {
-        Some(Sampled { waitstart: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(number)), age })
+    fn wait(number: u64, age: Duration) -> Sampled {
+        Sampled { waitstart: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(number)), age }
     }
 
     #[test]
     fn a_wait_counts_from_its_begin_to_the_sample_that_no_longer_shows_it() {
         let waits = SessionWaits::default();
         let (_unanswered, begin) = silent(&waits);
-        waits.sampled(begin, wait(1, 25 * MS), begin + 30 * MS);
-        waits.sampled(begin, wait(1, 45 * MS), begin + 50 * MS);
+        waits.sampled(begin, Some(wait(1, 25 * MS)), begin + 30 * MS);
+        waits.sampled(begin, Some(wait(1, 45 * MS)), begin + 50 * MS);
         waits.sampled(begin, None, begin + 70 * MS);
         waits.sampled(begin, None, begin + 120 * MS);
         assert_eq!(waits.waited(), 65 * MS);
-        waits.sampled(begin, wait(2, 10 * MS), begin + 150 * MS);
-        waits.sampled(begin, wait(3, 5 * MS), begin + 170 * MS);
+        waits.sampled(begin, Some(wait(2, 10 * MS)), begin + 150 * MS);
+        waits.sampled(begin, Some(wait(3, 5 * MS)), begin + 170 * MS);
         waits.sampled(begin, None, begin + 190 * MS);
         assert_eq!(waits.waited(), 65 * MS + 50 * MS, "the second until the third began");
     }
@@ -398,8 +398,8 @@ mod tests {
         let waits = SessionWaits::default();
         let (_unanswered, begin) = silent(&waits);
         waits.sampled(begin, Some(Sampled { waitstart: None, age: Duration::ZERO }), begin + 20 * MS);
-        waits.sampled(begin, wait(1, 20 * MS), begin + 40 * MS);
-        waits.sampled(begin, wait(1, 40 * MS), begin + 60 * MS);
+        waits.sampled(begin, Some(wait(1, 20 * MS)), begin + 40 * MS);
+        waits.sampled(begin, Some(wait(1, 40 * MS)), begin + 60 * MS);
         waits.sampled(begin, None, begin + 80 * MS);
         assert_eq!(waits.waited(), 60 * MS);
     }
@@ -409,11 +409,11 @@ mod tests {
         let waits = SessionWaits::default();
         let (unanswered, begin) = silent(&waits);
         // Of another process of that number.
-        waits.sampled(begin, wait(1, Duration::from_hours(1)), begin + 20 * MS);
+        waits.sampled(begin, Some(wait(1, Duration::from_hours(1))), begin + 20 * MS);
         waits.sampled(begin, None, begin + 40 * MS);
         assert_eq!(waits.waited(), 40 * MS);
         drop(unanswered);
-        waits.sampled(begin, wait(2, 20 * MS), begin + 60 * MS);
+        waits.sampled(begin, Some(wait(2, 20 * MS)), begin + 60 * MS);
         assert_eq!(waits.waited(), 40 * MS, "it was answered before the sample came");
         waits.clear();
         assert_eq!(waits.waited(), Duration::ZERO);
@@ -425,7 +425,7 @@ mod tests {
         let (first, begin) = silent(&waits);
         let _second = waits.sent();
         assert_eq!(waits.due(begin + THRESHOLD), Due::Now(7, begin));
-        waits.sampled(begin, wait(1, Duration::ZERO), begin);
+        waits.sampled(begin, Some(wait(1, Duration::ZERO)), begin);
         drop(first);
         let waited = waits.waited();
         assert!(waited <= begin.elapsed(), "{waited:?}");

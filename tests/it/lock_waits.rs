@@ -12,6 +12,8 @@ use crate::support::{Database, as_of, commit, connect, within};
 
 /// How long locks are held.
 const HELD: Duration = Duration::from_millis(400);
+/// What is told of it at least: the clocks of two processes are compared.
+const TOLD_MIN: Duration = Duration::from_millis(380);
 /// A statement that is answered sooner is never asked about.
 const THRESHOLD: Duration = Duration::from_millis(20);
 
@@ -86,7 +88,7 @@ async fn assert_told(engine: &Engine, holder: &Client, client: &Client, unit: Un
     let waits = stats.lock_wait.since(&before.lock_wait);
     let (waited, commit) = (total(&waits), total(&stats.commit.since(&before.commit)));
     assert_eq!(waits.count(), 1);
-    assert!(waited >= HELD - Duration::from_millis(20), "{waited:?}");
+    assert!(waited >= TOLD_MIN, "{waited:?}");
     assert!(waited < commit && commit < longest, "{waited:?} of {commit:?} of {longest:?}");
 }
 
@@ -147,7 +149,7 @@ async fn waits_for_merges_and_of_merges_are_told() {
     let of_all = waits.microseconds().buckets();
     assert_eq!(waits.count(), 3, "{of_all:?}");
     let shortest = Duration::from_micros(of_all[0].0);
-    assert!(shortest >= HELD - Duration::from_millis(20), "{of_all:?}");
+    assert!(shortest >= TOLD_MIN, "{of_all:?}");
     within(engine.shutdown(Duration::from_secs(20))).await;
 }
 

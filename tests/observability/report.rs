@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use graphsink::{Config, Mention, Outcome, PlaceObservation, SourceType, UnitOfWork};
+use graphsink::{Config, Engine, Mention, Outcome, PlaceObservation, SourceType, TableStats, UnitOfWork};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::load_report::Report;
 use crate::recording::{Moment, Recording};
@@ -58,19 +59,18 @@ fn total(data: &Value, chart: &str, series: &str) -> f64 {
     spans.zip(&rates).map(|(span, rate)| span * rate.unwrap()).sum()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_report_of_a_load_is_whole_and_true() {
-    after_the_run().await;
-    let database = Database::migrated().await;
-    let engine = database.small_engine(300, 2).await;
-    let recording = Recording::start(engine.clone());
-    // The first transactions wait for another program.
+/// Another program, for which the first transactions wait.
+async fn hold_mentions(database: &Database) -> JoinHandle<()> {
     let holder = database.client().await;
     holder.batch_execute("begin; lock table mentions in exclusive mode").await.unwrap();
-    let held = tokio::spawn(async move {
+    tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(600)).await;
         holder.batch_execute("commit").await.unwrap();
-    });
+    })
+}
+
+/// Submits units; says how many were rejected.
+async fn load(engine: &Engine) -> u64 {
     let mut receipts = Vec::new();
     for number in 0..4_000 {
         receipts.push(within(engine.submit(unit(number))).await.unwrap());
@@ -79,15 +79,28 @@ async fn the_report_of_a_load_is_whole_and_true() {
     for receipt in receipts {
         rejected += u64::from(matches!(within(receipt).await, Outcome::Rejected(_)));
     }
+    rejected
+}
+
+/// Numbers of a table, as the summary has them.
+fn rows(table: &TableStats) -> Value {
+    json!({ "received": table.received, "inserted": table.inserted, "updated": table.updated,
+            "unchanged": table.unchanged, "coalesced": table.coalesced() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_of_a_load_is_whole_and_true() {
+    after_the_run().await;
+    let database = Database::migrated().await;
+    let engine = database.small_engine(300, 2).await;
+    let recording = Recording::start(engine.clone());
+    let held = hold_mentions(&database).await;
+    let rejected = load(&engine).await;
     held.await.unwrap();
     let moments = recording.end().await;
     let stats = engine.stats();
     assert_eq!((stats.units_committed, stats.units_rejected), (4_000 - rejected, rejected));
     assert!(rejected > 0);
-    let rows = |table: &graphsink::TableStats| {
-        json!({ "received": table.received, "inserted": table.inserted, "updated": table.updated,
-                "unchanged": table.unchanged, "coalesced": table.coalesced() })
-    };
     let summary = json!({
         "lines": 4_000, "units": 4_000, "committed": stats.units_committed, "rejected": rejected, "unavailable": 0,
         "seconds": 1.5, "mentions_per_second": 2_666.7, "rows_per_second": 10_666.7, "complete": false, "error": HOSTILE,

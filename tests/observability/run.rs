@@ -82,6 +82,23 @@ async fn outcomes(engine: &Engine, units: impl Iterator<Item = UnitOfWork>) -> V
     outcomes
 }
 
+/// A transaction waits for a lock of another program.
+async fn wait_for_another_program(engine: &Engine, database: &Database) {
+    let holder = database.client().await;
+    holder.batch_execute("begin; select from connections for update").await.unwrap();
+    let receipt = engine.submit(unit("owner", "t2", None)).await.unwrap();
+    within(async {
+        let waiting = "select from pg_locks where not granted";
+        while holder.execute(waiting, &[]).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(HELD).await;
+    holder.batch_execute("commit").await.unwrap();
+    assert!(within(receipt).await.committed().is_some());
+}
+
 async fn observe() -> Run {
     let metrics = install_recorder().unwrap();
     let database = Database::migrated().await;
@@ -133,20 +150,7 @@ async fn observe() -> Run {
     // A transaction that fails, and is tried again.
     proxy.on_next(Fault::at(At::Request(3), Action::Error { severity: "ERROR", code: "40001" }));
     commit(&engine, unit("retried", "t1", None)).await;
-    // A transaction that waits for another program.
-    let holder = database.client().await;
-    holder.batch_execute("begin; select from connections for update").await.unwrap();
-    let receipt = engine.submit(unit("owner", "t2", None)).await.unwrap();
-    within(async {
-        let waiting = "select from pg_locks where not granted";
-        while holder.execute(waiting, &[]).await.unwrap() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    tokio::time::sleep(HELD).await;
-    holder.batch_execute("commit").await.unwrap();
-    assert!(within(receipt).await.committed().is_some());
+    wait_for_another_program(&engine, &database).await;
     // An actor that dies.
     engine.kill_actor(ActorKind::ConnectionBatcher);
     within(async {
