@@ -265,7 +265,10 @@ impl Transaction<'_> {
         insert: &Statement,
         rows: &'a [T::Row<'a>],
     ) -> Result<(), StoreError> {
-        if self.copies && rows.len() >= COPY_FROM_ROWS {
+        // Without a name a copy is sent only when it was prepared, and what was sent meanwhile would overtake it: figures that
+        // are read again would not know its rows.
+        let copies = self.copies && self.session.has_named_statements();
+        if copies && rows.len() >= COPY_FROM_ROWS {
             return all_written(self.session.copy(copy, copy_rows::<T>(rows)).await?, rows.len());
         }
         self.write::<T>(insert, Purpose::Insert, rows).await

@@ -129,7 +129,7 @@ async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
     let bouncer = PgBouncer::start(&database, "transaction").await;
     let records = records(seed, 3_000);
     let (mut journal, mut records) = (Journal::default(), records.chunks(500));
-    // Many rows in one transaction are copied.
+    // Many rows in one transaction are copied where statements have names.
     let mut load = async |engine: &Engine, journal: &mut Journal| {
         let own = records.next().unwrap();
         journal.submit(engine, &own[..300]).await;
