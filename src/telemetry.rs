@@ -15,6 +15,7 @@
 //! | `graphsink_acknowledgement_seconds` | histogram (seconds) | `outcome` | a unit, from its acceptance to its outcome |
 //! | `graphsink_lane_wait_seconds` | histogram (seconds) | | a sealed epoch, until its lane was free |
 //! | `graphsink_pool_wait_seconds` | histogram (seconds) | | a transaction, until it had a connection |
+//! | `graphsink_lock_wait_seconds` | histogram (seconds) | | a transaction, while it waited for locks that others held |
 //! | `graphsink_last_commit_timestamp_seconds` | gauge (seconds since 1970) | | when a transaction was committed last |
 //! | `graphsink_epochs_in_flight` | gauge (epochs) | `state` | sealed epochs: waiting for their lane, writing |
 //! | `graphsink_admission_wait_seconds` | histogram (seconds) | | time that `submit` waited for room |
@@ -40,8 +41,8 @@
 //! | `unit`: a unit's way, from acceptance; its outcome is an event in it | debug | the caller's | `number` of the receipt, `rows`, `epoch`, `attempt` of each try |
 //! | `batch`: a table's part of an epoch, when it is sealed | debug | | `epoch`, `table` |
 //! | `epoch`: a commit task; it follows from the spans of its units | debug | | `number`, `lane`, `units` |
-//! | `transaction`: one try | debug | `epoch` | `attempt`, the id in `graphsink_attempts`; `attempts` so far, `units`, coalesced rows by table |
-//! | `merge`: a transaction of merges | debug | the caller's | `attempt`, `attempts`, `merges` |
+//! | `transaction`: one try | debug | `epoch` | `attempt`, the id in `graphsink_attempts`; `attempts` so far, `units`, coalesced rows by table; `lock_wait_ms` at its end |
+//! | `merge`: a transaction of merges | debug | the caller's | `attempt`, `attempts`, `merges`; `lock_wait_ms` at its end |
 //! | `lane_wait`, `circuit_wait`: before a transaction | trace | `epoch` | |
 //! | `pool_wait`: until there is a connection | trace | `transaction` | |
 //! | `statement`: from its sending to its last row | trace | `transaction` | `name` |
@@ -69,6 +70,7 @@ pub(crate) const STATEMENT_SECONDS: &str = "graphsink_statement_seconds";
 pub(crate) const ACKNOWLEDGEMENT_SECONDS: &str = "graphsink_acknowledgement_seconds";
 pub(crate) const LANE_WAIT_SECONDS: &str = "graphsink_lane_wait_seconds";
 pub(crate) const POOL_WAIT_SECONDS: &str = "graphsink_pool_wait_seconds";
+pub(crate) const LOCK_WAIT_SECONDS: &str = "graphsink_lock_wait_seconds";
 pub(crate) const LAST_COMMIT_TIMESTAMP_SECONDS: &str = "graphsink_last_commit_timestamp_seconds";
 pub(crate) const EPOCHS_IN_FLIGHT: &str = "graphsink_epochs_in_flight";
 pub(crate) const ADMISSION_WAIT_SECONDS: &str = "graphsink_admission_wait_seconds";
@@ -101,6 +103,7 @@ pub(crate) fn describe() {
     describe_histogram!(ACKNOWLEDGEMENT_SECONDS, Unit::Seconds, "A unit, from its acceptance to its outcome");
     describe_histogram!(LANE_WAIT_SECONDS, Unit::Seconds, "A sealed epoch, until its lane was free");
     describe_histogram!(POOL_WAIT_SECONDS, Unit::Seconds, "A transaction, until it had a connection");
+    describe_histogram!(LOCK_WAIT_SECONDS, Unit::Seconds, "A transaction, while it waited for locks that others held");
     describe_gauge!(LAST_COMMIT_TIMESTAMP_SECONDS, Unit::Seconds, "When a transaction was committed last, since 1970");
     describe_gauge!(EPOCHS_IN_FLIGHT, Unit::Count, "Sealed epochs by what they wait for or do");
     describe_histogram!(ADMISSION_WAIT_SECONDS, Unit::Seconds, "Time that submit waited for room");

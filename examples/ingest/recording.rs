@@ -25,6 +25,8 @@ pub(crate) struct Moment {
     pub(crate) rows_in_flight: u64,
     pub(crate) epoch_rows: Distribution,
     pub(crate) acknowledgement: Latency,
+    /// Microseconds that transactions waited for locks, those that ended.
+    pub(crate) lock_wait: u64,
 }
 
 impl Moment {
@@ -46,6 +48,7 @@ impl Moment {
             rows_in_flight: stats.rows_in_flight,
             epoch_rows: stats.epoch_rows.clone(),
             acknowledgement: stats.acknowledgement.clone(),
+            lock_wait: stats.lock_wait.microseconds().sum(),
         }
     }
 }

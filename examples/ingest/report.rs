@@ -157,6 +157,10 @@ impl Report<'_> {
             of("failed_attempts", "transactions that failed"),
             of("actor_restarts", "actors that were restarted"),
         ];
+        for (name, text) in [("sum", "together"), ("max", "at most")] {
+            let waited = milliseconds(&summary["lock_wait_ms"][name]);
+            rows.push([format!("transactions waited for locks, {text}"), waited]);
+        }
         for (name, text) in [("p50", "half"), ("p90", "90 %"), ("p99", "99 %"), ("max", "all")] {
             rows.push([format!("{text} acknowledged within"), milliseconds(&summary["acknowledgement_ms"][name])]);
         }
@@ -281,6 +285,12 @@ fn charts(moments: &[Moment]) -> (Vec<f64>, Vec<Chart>) {
             false,
         ),
         chart("Rows of a transaction", "as received", vec![("median", sizes(0.5)), ("largest", sizes(1.0))], false),
+        chart(
+            "Waiting for locks",
+            "seconds per second, of transactions that ended",
+            vec![("waits", rate(&|moment| moment.lock_wait).into_iter().map(|rate| rate.map(|us| us / 1e6)).collect())],
+            false,
+        ),
         chart(
             "Rows in flight",
             "accepted and not yet answered",

@@ -51,6 +51,7 @@ pub(crate) struct Summary {
     failed_attempts: u64,
     actor_restarts: u64,
     acknowledgement_ms: Latency,
+    lock_wait_ms: LockWait,
     rejected_by_reason: BTreeMap<String, Reason>,
     first_unavailable: Option<String>,
     strongest: Vec<Strong>,
@@ -76,6 +77,13 @@ struct Latency {
     max: f64,
 }
 
+/// How long transactions waited for locks, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct LockWait {
+    sum: f64,
+    max: f64,
+}
+
 impl Rows {
     fn new(stats: &TableStats) -> Self {
         let TableStats { received, inserted, updated, unchanged, .. } = *stats;
@@ -87,6 +95,13 @@ impl Latency {
     fn new(micros: &Histogram<u64>) -> Self {
         let at = |quantile| if micros.is_empty() { 0.0 } else { micros.value_at_quantile(quantile) as f64 / 1e3 };
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+impl LockWait {
+    fn new(waits: &graphsink::Latency) -> Self {
+        let micros = waits.microseconds();
+        Self { sum: micros.sum() as f64 / 1e3, max: micros.max() as f64 / 1e3 }
     }
 }
 
@@ -137,6 +152,7 @@ impl Summary {
             failed_attempts: stats.failed_attempts,
             actor_restarts: stats.actor_restarts,
             acknowledgement_ms: Latency::new(&tally.latency),
+            lock_wait_ms: LockWait::new(&stats.lock_wait),
             rejected_by_reason: tally.reasons,
             first_unavailable: tally.first_unavailable,
             strongest,
@@ -230,6 +246,8 @@ impl Summary {
             "Acknowledgement",
             &format!("half within {p50:.1} ms, 90% {p90:.1} ms, 99% {p99:.1} ms, all {max:.1} ms"),
         ]);
+        let LockWait { sum, max } = self.lock_wait_ms;
+        table.add_row(["Waits for locks", &format!("{sum:.1} ms together, {max:.1} ms at most")]);
         table.add_row(["As of", &self.as_of.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)]);
         table
     }

@@ -86,8 +86,9 @@ fn run(config: &Config, target: Target, started: oneshot::Sender<StartResult>) {
         }
     };
     if target == Target::Database {
-        // Ends with the runtime.
+        // Both end with the runtime.
         runtime.spawn(shared.store.clone().keep_forgetting_attempts());
+        runtime.spawn(shared.store.clone().keep_sampling_locks());
     }
     let _settle_on_drop = SettleOnDrop(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));

@@ -42,6 +42,7 @@ pub(crate) struct Counters {
     admission_wait: Recorder,
     lane_wait: Recorder,
     pool_wait: Recorder,
+    lock_wait: Recorder,
     commit: Recorder,
     /// Microseconds since 1970; 0 before the first.
     last_commit_at: AtomicI64,
@@ -94,6 +95,7 @@ impl Default for Counters {
             admission_wait: Recorder::default(),
             lane_wait: Recorder::default(),
             pool_wait: Recorder::default(),
+            lock_wait: Recorder::default(),
             commit: Recorder::default(),
             last_commit_at: AtomicI64::default(),
             hot_connections: Mutex::new(HotConnections::new(Instant::now())),
@@ -175,6 +177,13 @@ impl Counters {
     pub(crate) fn got_connection(&self, waited: Duration) {
         self.pool_wait.record_duration(waited);
         histogram!(telemetry::POOL_WAIT_SECONDS).record(waited);
+    }
+
+    /// A transaction waited so long for locks.
+    pub(crate) fn waited_for_locks(&self, waited: Duration) {
+        self.lock_wait.record_duration(waited);
+        // The program's recorder, which may panic: the transaction may be committed and not yet be told so.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| histogram!(telemetry::LOCK_WAIT_SECONDS).record(waited)));
     }
 
     /// An epoch is there until the answer is dropped.
@@ -312,6 +321,7 @@ impl Counters {
             admission_wait: self.admission_wait.latency(),
             lane_wait: self.lane_wait.latency(),
             pool_wait: self.pool_wait.latency(),
+            lock_wait: self.lock_wait.latency(),
             commit: self.commit.latency(),
             // The store's to say.
             pool: super::PoolStats::default(),

@@ -85,6 +85,9 @@ pub struct Stats {
     pub lane_wait: Latency,
     /// Transactions: how long they waited for a connection.
     pub pool_wait: Latency,
+    /// Transactions, committed or not, of units, merges and refreshes: how long they waited for locks that others held, most
+    /// of them not at all. As the server tells it; waits of less than about 20 ms may be missed.
+    pub lock_wait: Latency,
     /// Committed transactions: from their connection to their commit, both included.
     pub commit: Latency,
     /// The connections to the database, now.

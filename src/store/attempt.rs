@@ -105,6 +105,7 @@ pub(super) struct Slow<'a> {
     pub(super) end: &'static str,
     pub(super) took: Duration,
     pub(super) pool_wait: Duration,
+    pub(super) lock_wait: Duration,
     pub(super) statements: &'a Timeline,
 }
 
@@ -165,11 +166,16 @@ impl<W: Work> Attempt<'_, W> {
             Err(error) => return Ok(Ended::Failed(Arc::new(error))),
         };
         let pool_wait = self.start.elapsed();
+        let watched = self.store.lock_watch.watch(&session.lock_waits);
         let answered = self.write_and_commit(&mut session).await;
+        let lock_wait = watched.waited();
+        self.store.counters.waited_for_locks(lock_wait);
+        Span::current().record("lock_wait_ms", lock_wait.as_millis() as u64);
         let took = self.start.elapsed();
         if took > self.store.slow_transaction {
             let end = name_of::<W>(&answered);
-            self.work.log_slow(&Slow { attempt: self.id, end, took, pool_wait, statements: &session.timeline });
+            let (attempt, statements) = (self.id, &session.timeline);
+            self.work.log_slow(&Slow { attempt, end, took, pool_wait, lock_wait, statements });
         }
         answered
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
 use super::attempt::{Ended, Slow, Work};
@@ -245,7 +245,7 @@ impl Work for EpochWork<'_> {
         tracing::debug_span!(
             "transaction", %attempt, attempts = self.group.attempts.made, units = self.group.units.len(),
             entities = self.epoch.coalesced(Table::Entities), connections = self.epoch.coalesced(Table::Connections),
-            mentions = self.epoch.coalesced(Table::Mentions),
+            mentions = self.epoch.coalesced(Table::Mentions), lock_wait_ms = field::Empty,
         )
     }
 
@@ -297,7 +297,8 @@ impl Work for EpochWork<'_> {
             epoch = self.observer.number(), attempt = %slow.attempt, units = self.group.units.len(),
             entities = self.epoch.coalesced(Table::Entities), connections = self.epoch.coalesced(Table::Connections),
             mentions = self.epoch.coalesced(Table::Mentions), end = slow.end, took_ms = slow.took.as_millis() as u64,
-            pool_wait_ms = slow.pool_wait.as_millis() as u64, statements = %slow.statements, "slow transaction"
+            pool_wait_ms = slow.pool_wait.as_millis() as u64, lock_wait_ms = slow.lock_wait.as_millis() as u64,
+            statements = %slow.statements, "slow transaction"
         );
     }
 }

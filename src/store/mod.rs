@@ -4,8 +4,8 @@
 //! splits them, as [`retry`] says, [`attempt`] runs one transaction, [`transaction`] writes an epoch in it, [`ending`]
 //! commits it, [`fence`] finds out whether a commit without an answer took place, [`circuit`] stops the line while the
 //! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`] holds
-//! all other SQL, [`timeline`] remembers what a transaction's statements took. They are methods of the [`Store`], which
-//! [`postgres`] makes.
+//! all other SQL, [`timeline`] remembers what a transaction's statements took, [`lock_wait`] finds out how long it waited
+//! for locks. They are methods of the [`Store`], which [`postgres`] makes.
 
 mod array_text;
 mod attempt;
@@ -20,6 +20,7 @@ mod ending;
 mod fence;
 mod fold;
 mod history_indexes;
+mod lock_wait;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::circuit::Circuit;
+use super::lock_wait::{LockSampler, LockWatch};
 use super::pool::{Connector, SessionPool};
 use super::refusals::Refusals;
 use super::session::{Session, SessionManager};
@@ -26,6 +27,9 @@ pub(crate) struct Store {
     pub(super) circuit: Arc<Circuit>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) counters: Arc<Counters>,
+    pub(super) lock_watch: Arc<LockWatch>,
+    /// For a session beside the pool.
+    connector: Arc<Connector>,
     pub(super) begin: Arc<str>,
     /// The schema's name, as a value.
     pub(super) schema_name: Arc<str>,
@@ -48,7 +52,8 @@ impl Store {
     /// Connects lazily; call it on the runtime that is to drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let manager = SessionManager::new(Connector::new(config), config.tls.clone(), schema);
+        let connector = Connector::new(config);
+        let manager = SessionManager::new(connector.clone(), config.tls.clone(), schema);
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
@@ -61,6 +66,8 @@ impl Store {
             circuit: Arc::new(Circuit::new(Arc::clone(counters))),
             refusals: Arc::default(),
             counters: Arc::clone(counters),
+            lock_watch: Arc::default(),
+            connector: Arc::new(connector),
             begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
             schema_name: config.schema.as_str().into(),
             copies: Arc::new(AtomicBool::new(true)),
@@ -98,6 +105,11 @@ impl Store {
         self.counters.got_connection(start.elapsed());
         self.pool_stats().report();
         session.inspect(|session| session.timeline.clear())
+    }
+
+    /// Finds out how long transactions wait for locks, as long as the engine lives.
+    pub(crate) async fn keep_sampling_locks(self) {
+        LockSampler::new(self.lock_watch, self.connector, self.connect_timeout).run().await;
     }
 
     /// The connections, now.

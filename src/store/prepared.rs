@@ -70,6 +70,7 @@ impl Prepared {
         }
     }
 
+    /// A text takes two round trips, and what is sent meanwhile overtakes its rows.
     pub(super) async fn copy_in(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
         match self {
             Self::Named(statement) => client.copy_in(statement).await,

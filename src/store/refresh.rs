@@ -74,6 +74,7 @@ impl Store {
         as_of: Timestamp,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut session = self.session().await?;
+        let watched = self.lock_watch.watch(&session.lock_waits);
         // A few rounds of statements.
         let patience = self.silence() * 3;
         let step = session.transaction(async |session| {
@@ -85,6 +86,8 @@ impl Store {
             session.batch("commit").await?;
             Ok(step)
         });
-        answer(patience, Box::pin(step)).await?
+        let step = answer(patience, Box::pin(step)).await;
+        self.counters.waited_for_locks(watched.waited());
+        step?
     }
 }

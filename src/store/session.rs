@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::SinkExt;
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::lock_wait::SessionWaits;
 use super::pool::Connector;
 use super::prepared::{Prepared, StatementNames};
 use super::statement::{self, Statement};
@@ -79,6 +80,7 @@ impl bb8::ManageConnection for SessionManager {
             opened: Instant::now(),
             last_answer: AtomicU64::new(0),
             timeline: Timeline::default(),
+            lock_waits: Arc::default(),
         })
     }
 
@@ -126,6 +128,8 @@ pub(crate) struct Session {
     last_answer: AtomicU64,
     /// What was run since the session was taken from the pool.
     pub(super) timeline: Timeline,
+    /// What it waits for.
+    pub(super) lock_waits: Arc<SessionWaits>,
 }
 
 impl std::fmt::Debug for Session {
@@ -179,9 +183,15 @@ impl Session {
             let prepared = Prepared::new(client, statement.text(schema), statement.parameters.clone(), named).await?;
             Ok((statement.name, prepared))
         }));
-        // It reads the tables' definitions, so it waits until a change of them is committed.
-        let prepared = self.measured("prepare", prepared).await?.into_iter().collect();
-        self.statements = Some(Statements { named, prepared });
+        // Sent first: to prepare reads the tables' definitions, so it waits until a change of them is committed.
+        let backend = async {
+            for row in client.query_typed("select pg_catalog.pg_backend_pid()", &[]).await? {
+                self.lock_waits.is_on(row.try_get(0)?);
+            }
+            Ok(())
+        };
+        let ((), prepared) = self.measured("prepare", try_join(backend, prepared)).await?;
+        self.statements = Some(Statements { named, prepared: prepared.into_iter().collect() });
         Ok(())
     }
 
@@ -287,6 +297,16 @@ impl Session {
         self.measured(statement.name, self.prepared(statement).execute(&self.client, parameters)).await
     }
 
+    /// Writes an attempt's row; says how many were written. The answer tells which process of the server has the
+    /// transaction.
+    pub(super) async fn record_attempt(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+        let rows = self.query(&statement::RECORD_ATTEMPT, parameters).await?;
+        for row in &rows {
+            self.lock_waits.is_on(row.try_get(0)?);
+        }
+        Ok(rows.len() as u64)
+    }
+
     /// Runs `work`, statements on this session, as long as the server goes on answering: no longer
     /// than `silence` without an answer, and no longer than `limit` in all.
     pub(crate) async fn while_answering<T, E: From<StoreError>>(
@@ -318,7 +338,9 @@ impl Session {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let sent = self.timeline.sent(statement);
+        let unanswered = self.lock_waits.sent();
         let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
+        drop(unanswered);
         self.last_answer.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
         telemetry::statement_ran(statement, sent.answered(&result));
         result

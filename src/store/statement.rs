@@ -54,7 +54,8 @@ statements! {
         "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2)),
               turn as (select case when $4 then pg_catalog.pg_advisory_xact_lock($3)
                                    else pg_catalog.pg_advisory_xact_lock_shared($3) end)
-         insert into {schema}.graphsink_attempts (attempt) select $1 from turn";
+         insert into {schema}.graphsink_attempts (attempt) select $1 from turn
+         returning pg_catalog.pg_backend_pid()";
 
     /// Facts are read only where the epoch says something of the entity ($3). The type is compared as text so that no index
     /// on it can be chosen: the name is what selects. `limit 1` stops before redirects are looked at, where there is an

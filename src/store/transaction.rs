@@ -63,15 +63,16 @@ impl GraphTables for Transaction<'_> {
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let keys = EntityKeys::new(entities_by_key);
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
+        let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
         let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
             self.session.batch(self.begin),
-            self.execute(&statement::RECORD_ATTEMPT, vec![&self.attempt, settled, &merge_lock, &false], 1),
+            self.session.record_attempt(&record),
             self.query(&statement::ENTITIES_BY_KEY, keys.parameters(), entities_by_key.is_empty()),
             self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
         begun.map_err(StoreError::Begin)?;
-        recorded?;
+        all_written(recorded?, 1)?;
         let mut found = Found::default();
         for row in rows_by_key? {
             let lookup = &entities_by_key[ordinal(&row)? as usize];
@@ -265,7 +266,10 @@ impl Transaction<'_> {
         insert: &Statement,
         rows: &'a [T::Row<'a>],
     ) -> Result<(), StoreError> {
-        if self.copies && rows.len() >= COPY_FROM_ROWS {
+        // Without a name a copy is sent only when it was prepared, and what was sent meanwhile would overtake it: figures that
+        // are read again would not know its rows.
+        let copies = self.copies && self.session.has_named_statements();
+        if copies && rows.len() >= COPY_FROM_ROWS {
             return all_written(self.session.copy(copy, copy_rows::<T>(rows)).await?, rows.len());
         }
         self.write::<T>(insert, Purpose::Insert, rows).await

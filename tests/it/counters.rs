@@ -116,3 +116,33 @@ async fn rows_of_one_key_are_coalesced_under_load() {
     assert_eq!(written, stats.epochs, "one version of the connection an epoch");
     assert!(stats.epochs < 1_000, "batches grow under load: {stats:?}");
 }
+
+/// Without names for statements a copy is sent in two steps; what is read again of the same connection must not come
+/// between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_that_are_read_again_know_the_rows_that_are_copied_in_the_same_epoch() {
+    for prepared_statements in [true, false] {
+        let database = Database::migrated().await;
+        let config = database.config().prepared_statements(prepared_statements).build().unwrap();
+        let engine = graphsink::Engine::start(config).await.unwrap();
+        let unit = |sources: std::ops::Range<usize>, hours: i64, thread: &str| {
+            let mut unit = UnitOfWork::new();
+            let (restaurant, dish) = (unit.restaurant("popular").handle(), unit.dish("pie").handle());
+            let connection = unit.connection(restaurant, dish).handle();
+            for source in sources {
+                let at = as_of() - TimeDelta::hours(hours + source as i64);
+                let mention = Mention::new(SourceType::Post, format!("t{source}"), "https://example.org", "food", at);
+                let mention =
+                    mention.thread(format!("{thread} {source}")).observed_at(as_of() - TimeDelta::hours(hours));
+                unit.mention(connection, mention);
+            }
+            unit
+        };
+        assert!(outcome(&engine, unit(0..1, 2, "first")).await.committed().is_some());
+        // The one that is there moves to another thread, and many come to it.
+        assert!(outcome(&engine, unit(0..400, 1, "second")).await.committed().is_some());
+        let client = database.client().await;
+        crate::database::assert_group_by(&client, as_of()).await;
+        within(engine.shutdown(std::time::Duration::from_secs(20))).await;
+    }
+}

@@ -8,6 +8,7 @@
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
+//! - `lock_waits` are found out, and nothing is disturbed by it.
 //! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
@@ -27,6 +28,7 @@ mod hostile;
 mod late_connections;
 mod lifecycle;
 mod loader;
+mod lock_waits;
 mod merge;
 mod merges;
 mod model;

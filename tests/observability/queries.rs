@@ -142,6 +142,7 @@ async fn alert_rules_name_series_that_exist_and_say_what_to_do() {
         "graphsink_admission_wait_seconds",
         "graphsink_actor_restarts_total",
         "graphsink_pool_wait_seconds",
+        "graphsink_lock_wait_seconds",
         "graphsink_circuit_open",
     ] {
         assert!(watched.contains(metric), "nobody watches {metric}");

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use graphsink::{Config, Mention, Outcome, PlaceObservation, SourceType, UnitOfWork};
+use graphsink::{Config, Engine, Mention, Outcome, PlaceObservation, SourceType, TableStats, UnitOfWork};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::load_report::Report;
 use crate::recording::{Moment, Recording};
@@ -58,12 +59,18 @@ fn total(data: &Value, chart: &str, series: &str) -> f64 {
     spans.zip(&rates).map(|(span, rate)| span * rate.unwrap()).sum()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_report_of_a_load_is_whole_and_true() {
-    after_the_run().await;
-    let database = Database::migrated().await;
-    let engine = database.small_engine(300, 2).await;
-    let recording = Recording::start(engine.clone());
+/// Another program, for which the first transactions wait.
+async fn hold_mentions(database: &Database) -> JoinHandle<()> {
+    let holder = database.client().await;
+    holder.batch_execute("begin; lock table mentions in exclusive mode").await.unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        holder.batch_execute("commit").await.unwrap();
+    })
+}
+
+/// Submits units; says how many were rejected.
+async fn load(engine: &Engine) -> u64 {
     let mut receipts = Vec::new();
     for number in 0..4_000 {
         receipts.push(within(engine.submit(unit(number))).await.unwrap());
@@ -72,18 +79,33 @@ async fn the_report_of_a_load_is_whole_and_true() {
     for receipt in receipts {
         rejected += u64::from(matches!(within(receipt).await, Outcome::Rejected(_)));
     }
+    rejected
+}
+
+/// Numbers of a table, as the summary has them.
+fn rows(table: &TableStats) -> Value {
+    json!({ "received": table.received, "inserted": table.inserted, "updated": table.updated,
+            "unchanged": table.unchanged, "coalesced": table.coalesced() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_of_a_load_is_whole_and_true() {
+    after_the_run().await;
+    let database = Database::migrated().await;
+    let engine = database.small_engine(300, 2).await;
+    let recording = Recording::start(engine.clone());
+    let held = hold_mentions(&database).await;
+    let rejected = load(&engine).await;
+    held.await.unwrap();
     let moments = recording.end().await;
     let stats = engine.stats();
     assert_eq!((stats.units_committed, stats.units_rejected), (4_000 - rejected, rejected));
     assert!(rejected > 0);
-    let rows = |table: &graphsink::TableStats| {
-        json!({ "received": table.received, "inserted": table.inserted, "updated": table.updated,
-                "unchanged": table.unchanged, "coalesced": table.coalesced() })
-    };
     let summary = json!({
         "lines": 4_000, "units": 4_000, "committed": stats.units_committed, "rejected": rejected, "unavailable": 0,
         "seconds": 1.5, "mentions_per_second": 2_666.7, "rows_per_second": 10_666.7, "complete": false, "error": HOSTILE,
         "as_of": as_of(), "transactions": stats.epochs, "acknowledgement_ms": { "p50": 1.25, "p99": 2.0 },
+        "lock_wait_ms": { "sum": 1234.5, "max": 432.25 },
         "entities": rows(&stats.entities), "connections": rows(&stats.connections), "mentions": rows(&stats.mentions),
         "rejected_by_reason": { HOSTILE: { "units": rejected, "first": HOSTILE } },
     });
@@ -93,7 +115,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
 
     let document = parse(&html);
     let all = |name: &'static str| document.descendants().filter(move |node| node.has_tag_name(name));
-    assert_eq!(["html", "svg", "script"].map(|name| count(&document, name)), [1, 5, 1]);
+    assert_eq!(["html", "svg", "script"].map(|name| count(&document, name)), [1, 6, 1]);
     assert!(
         document.descendants().any(|node| node.text().is_some_and(|text| text.contains("</script><b> & \"quoted\"")))
     );
@@ -108,7 +130,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
     assert_eq!(all("script").next().unwrap().attribute("type"), Some("application/json"));
     // Every line is inside of its picture.
     let paths: Vec<_> = all("path").map(|path| path.attribute("d").unwrap()).collect();
-    assert_eq!(paths.len(), 2 + 4 + 3 + 2 + 1);
+    assert_eq!(paths.len(), 2 + 4 + 3 + 2 + 1 + 1);
     for path in paths {
         let places = path.split(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
         let places: Vec<f64> = places.filter(|place| !place.is_empty()).map(|place| place.parse().unwrap()).collect();
@@ -140,6 +162,8 @@ async fn the_report_of_a_load_is_whole_and_true() {
     ] {
         assert_eq!(row(name)[0], value.to_string(), "{name}");
     }
+    assert_eq!(row("transactions waited for locks, together")[0], "1234.5 ms");
+    assert_eq!(row("transactions waited for locks, at most")[0], "432.2 ms");
     for (name, value) in engine.config().settings() {
         assert_eq!(row(name)[0], value, "{name}");
     }
@@ -152,6 +176,8 @@ async fn the_report_of_a_load_is_whole_and_true() {
     let tables = [&stats.entities, &stats.connections, &stats.mentions];
     about(total(&data, "Throughput", "mentions"), stats.mentions.received);
     about(total(&data, "Throughput", "rows of all tables"), tables.iter().map(|table| table.received).sum());
+    about(1e6 * total(&data, "Waiting for locks", "waits"), stats.lock_wait.microseconds().sum());
+    assert!(stats.lock_wait.max() > Duration::from_millis(100), "{:?}", stats.lock_wait);
     let became = "What became of the rows, over time";
     about(total(&data, became, "inserted"), tables.iter().map(|table| table.inserted).sum());
     about(total(&data, became, "updated"), tables.iter().map(|table| table.updated).sum());
@@ -191,7 +217,7 @@ async fn no_password_is_in_a_report() {
 #[test]
 fn a_report_of_nothing_is_whole_as_well() {
     let moment = |seconds| Moment::of(&graphsink::Stats::default(), Duration::from_secs(seconds));
-    for (moments, svg) in [(vec![], 0), (vec![moment(0)], 0), (vec![moment(0), moment(2)], 5)] {
+    for (moments, svg) in [(vec![], 0), (vec![moment(0)], 0), (vec![moment(0), moment(2)], 6)] {
         let summary = json!({ "units": 0, "lines": 0, "complete": true });
         let html = Report { summary: &summary, settings: &[], moments: &moments }.html();
         assert_eq!(count(&parse(&html), "svg"), svg);

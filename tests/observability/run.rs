@@ -15,6 +15,9 @@ use crate::proxy::{Action, At, Fault, Proxy};
 use crate::scrape::Scrape;
 use crate::support::{Database, as_of, commit, within};
 
+/// How long another program holds what a transaction waits for: less than the lock timeout.
+const HELD: Duration = Duration::from_millis(500);
+
 /// What was seen of the run.
 pub(crate) struct Run {
     pub(crate) scrape: Scrape,
@@ -79,6 +82,23 @@ async fn outcomes(engine: &Engine, units: impl Iterator<Item = UnitOfWork>) -> V
     outcomes
 }
 
+/// A transaction waits for a lock of another program.
+async fn wait_for_another_program(engine: &Engine, database: &Database) {
+    let holder = database.client().await;
+    holder.batch_execute("begin; select from connections for update").await.unwrap();
+    let receipt = engine.submit(unit("owner", "t2", None)).await.unwrap();
+    within(async {
+        let waiting = "select from pg_locks where not granted";
+        while holder.execute(waiting, &[]).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(HELD).await;
+    holder.batch_execute("commit").await.unwrap();
+    assert!(within(receipt).await.committed().is_some());
+}
+
 async fn observe() -> Run {
     let metrics = install_recorder().unwrap();
     let database = Database::migrated().await;
@@ -130,6 +150,7 @@ async fn observe() -> Run {
     // A transaction that fails, and is tried again.
     proxy.on_next(Fault::at(At::Request(3), Action::Error { severity: "ERROR", code: "40001" }));
     commit(&engine, unit("retried", "t1", None)).await;
+    wait_for_another_program(&engine, &database).await;
     // An actor that dies.
     engine.kill_actor(ActorKind::ConnectionBatcher);
     within(async {
@@ -225,6 +246,7 @@ async fn metrics_and_stats_agree() {
         ("graphsink_admission_wait_seconds_count", stats.admission_wait.count()),
         ("graphsink_lane_wait_seconds_count", stats.lane_wait.count()),
         ("graphsink_pool_wait_seconds_count", stats.pool_wait.count()),
+        ("graphsink_lock_wait_seconds_count", stats.lock_wait.count()),
         ("graphsink_retries_total", stats.failed_attempts),
         ("graphsink_circuit_openings_total", stats.circuit_openings),
         ("graphsink_dead_letters_total", stats.dead_letters),
@@ -246,6 +268,11 @@ async fn metrics_and_stats_agree() {
     ] {
         assert_eq!(sum(name, &[]), 0, "{name}");
     }
+    let waited = stats.lock_wait.microseconds().sum() as f64 / 1e6;
+    let scraped = scrape.sum("graphsink_lock_wait_seconds_sum", &[]);
+    // Of each a part of a microsecond is not counted.
+    assert!((scraped - waited).abs() < 1e-6 * stats.lock_wait.count() as f64, "{scraped} for {waited}");
+    assert!(stats.lock_wait.max() >= HELD, "{:?}", stats.lock_wait);
     let committed_at = stats.last_commit_at.unwrap().timestamp_micros() as f64 / 1e6;
     assert!((scrape.sum("graphsink_last_commit_timestamp_seconds", &[]) - committed_at).abs() < 1e-3);
 }

@@ -137,11 +137,12 @@ fn assert_shows(screen: &[String], answers: &[(Duration, Report)]) {
             assert_says(screen, &format!("batch {name} {sizes}"));
         }
     }
-    let latencies: [(&str, Of<Latency>); 5] = [
+    let latencies: [(&str, Of<Latency>); 6] = [
         ("acknowledgement", |stats| &stats.acknowledgement),
         ("commit", |stats| &stats.commit),
         ("lane wait", |stats| &stats.lane_wait),
         ("pool wait", |stats| &stats.pool_wait),
+        ("lock wait", |stats| &stats.lock_wait),
         ("admission wait", |stats| &stats.admission_wait),
     ];
     for (name, latency) in latencies {

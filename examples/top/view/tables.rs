@@ -12,6 +12,9 @@ use crate::format::{rate, short};
 use crate::history::Lately;
 use crate::number::grouped;
 
+/// Columns of a latency or size.
+const FIGURE: u16 = 7;
+
 /// What nothing can be said of.
 const NOTHING: &str = "–";
 
@@ -34,11 +37,12 @@ const TABLES: [Shown<TableStats>; 3] = [
     ("mentions", |stats| &stats.mentions),
 ];
 
-const LATENCIES: [Shown<Latency>; 5] = [
+const LATENCIES: [Shown<Latency>; 6] = [
     ("acknowledgement", |stats| &stats.acknowledgement),
     ("commit", |stats| &stats.commit),
     ("lane wait", |stats| &stats.lane_wait),
     ("pool wait", |stats| &stats.pool_wait),
+    ("lock wait", |stats| &stats.lock_wait),
     ("admission wait", |stats| &stats.admission_wait),
 ];
 
@@ -79,10 +83,13 @@ pub(super) fn draw_timings(frame: &mut Frame<'_>, area: Rect, lately: &Lately<'_
         let shown = [sizes.quantile(0.5), sizes.quantile(0.99), sizes.max()].map(grouped);
         figures(name, if sizes.count() == 0 { [NOTHING; 3].map(str::to_owned) } else { shown })
     });
-    let widths = [Constraint::Length(17)].into_iter().chain([Constraint::Fill(1); 3]);
-    let table = Table::new(latencies.into_iter().chain(sizes), widths)
-        .header(figures("", ["p50", "p99", "max"].map(str::to_owned)).bold())
-        .block(titled(format!(" in the last {} ", short(lately.window()))));
+    let widths = [Constraint::Length(17)].into_iter().chain([Constraint::Length(FIGURE); 3]);
+    // In the title's line, or a terminal of 24 rows has no room for all of them.
+    let width = usize::from(FIGURE);
+    let header = format!("{:>width$} {:>width$} {:>width$}", "p50", "p99", "max");
+    let block = titled(format!(" in the last {} ", short(lately.window())))
+        .title(Line::from(format!(" {}", header.trim_start())).bold().right_aligned());
+    let table = Table::new(latencies.into_iter().chain(sizes), widths).block(block);
     frame.render_widget(table, area);
 }
 

@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::Span;
+use tracing::{Span, field};
 use uuid::Uuid;
 
 use super::attempt::{Ended, Slow, Work};
@@ -164,7 +164,8 @@ impl Work for FoldWork<'_> {
     type Stopped = Infallible;
 
     fn begin(&mut self, attempt: Uuid) -> Span {
-        tracing::debug_span!("merge", %attempt, attempts = self.attempts, merges = self.merges.len())
+        let (attempts, merges) = (self.attempts, self.merges.len());
+        tracing::debug_span!("merge", %attempt, attempts, merges, lock_wait_ms = field::Empty)
     }
 
     async fn write(
@@ -193,7 +194,8 @@ impl Work for FoldWork<'_> {
     fn log_slow(&self, slow: &Slow<'_>) {
         tracing::warn!(
             attempt = %slow.attempt, merges = self.merges.len(), end = slow.end, took_ms = slow.took.as_millis() as u64,
-            pool_wait_ms = slow.pool_wait.as_millis() as u64, statements = %slow.statements, "slow merge"
+            pool_wait_ms = slow.pool_wait.as_millis() as u64, lock_wait_ms = slow.lock_wait.as_millis() as u64,
+            statements = %slow.statements, "slow merge"
         );
     }
 }

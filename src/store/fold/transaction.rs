@@ -61,10 +61,7 @@ impl FoldTransaction<'_> {
     pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Folded, StoreError> {
         let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
-        let (begun, alone) = futures::join!(
-            self.session.batch(self.begin),
-            self.session.execute(&statement::RECORD_ATTEMPT, &parameters),
-        );
+        let (begun, alone) = futures::join!(self.session.batch(self.begin), self.session.record_attempt(&parameters),);
         begun.map_err(StoreError::Begin)?;
         alone?;
         let found = self.find(merges).await?;

@@ -129,7 +129,7 @@ async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
     let bouncer = PgBouncer::start(&database, "transaction").await;
     let records = records(seed, 3_000);
     let (mut journal, mut records) = (Journal::default(), records.chunks(500));
-    // Many rows in one transaction are copied.
+    // Many rows in one transaction are copied where statements have names.
     let mut load = async |engine: &Engine, journal: &mut Journal| {
         let own = records.next().unwrap();
         journal.submit(engine, &own[..300]).await;
@@ -171,4 +171,37 @@ async fn names_are_resolved_behind_a_transaction_pooler() {
             assert!(matches!(resolutions[0].decision, Decision::Existing { .. }), "{name}: {resolutions:?}");
         }
     }
+}
+
+/// Each transaction is on another process of the server.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
+    const HELD: Duration = Duration::from_millis(300);
+    let database = Database::migrated().await;
+    let bouncer = PgBouncer::start(&database, "transaction").await;
+    let rig = bouncer.rig(&database, true).await;
+    let unit = |alias: String| {
+        let mut unit = graphsink::UnitOfWork::new();
+        unit.restaurant("held").alias(alias).handle();
+        unit
+    };
+    let holder = database.client().await;
+    // Until it is noticed that statements do not last, and the sampler has its session.
+    for number in 0..10 {
+        crate::support::commit(&rig.engine, unit(format!("first {number}"))).await;
+    }
+    for round in 0..6 {
+        let before = rig.engine.stats().lock_wait;
+        holder.batch_execute("begin; select from entities for update").await.unwrap();
+        let receipt = within(rig.engine.submit(unit(format!("second {round}")))).await.unwrap();
+        until("it waits", async || holder.execute("select from pg_locks where not granted", &[]).await.unwrap() > 0)
+            .await;
+        tokio::time::sleep(HELD).await;
+        holder.batch_execute("commit").await.unwrap();
+        assert!(within(receipt).await.committed().is_some());
+        let waits = rig.engine.stats().lock_wait.since(&before);
+        assert!(round == 0 || waits.max() >= HELD.mul_f64(0.9), "{round}: {waits:?}");
+    }
+    within(rig.engine.shutdown(Duration::from_secs(20))).await;
 }

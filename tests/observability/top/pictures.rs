@@ -20,7 +20,7 @@ fn quantiles_are_told_apart() {
         stats[table]["batch_rows"] = spread([2, 6, 20]);
     }
     stats["epoch_rows"] = spread([300, 4_000, 50_000]);
-    let latencies = ["acknowledgement", "commit", "lane_wait", "pool_wait", "admission_wait"];
+    let latencies = ["acknowledgement", "commit", "lane_wait", "pool_wait", "lock_wait", "admission_wait"];
     for latency in latencies {
         stats[latency] = json!({ "microseconds": spread([1_500, 25_000, 3_000_000]) });
     }
