@@ -10,7 +10,7 @@ use crate::error::StoreError;
 pub use crate::label::Disposition;
 use crate::label::OutcomeKind;
 use crate::record::{EntityType, Table};
-use crate::unit::{ConnectionHandle, EntityHandle, Field, MentionHandle, Row};
+use crate::unit::{ConnectionHandle, EntityHandle, Field, Labels, MentionHandle, Row};
 
 /// What became of a unit.
 ///
@@ -177,7 +177,7 @@ pub struct Committed {
     pub connections: Vec<CommittedRow>,
     /// Mentions in the order in which the unit named them.
     pub mentions: Vec<CommittedRow>,
-    pub(crate) temp_ids: Vec<(String, Row)>,
+    pub(crate) temp_ids: Option<Arc<Labels>>,
     pub(crate) nonce: u64,
 }
 
@@ -249,7 +249,8 @@ impl Committed {
     /// ```
     #[must_use]
     pub fn temp_ids(&self) -> HashMap<&str, Uuid> {
-        self.temp_ids.iter().filter_map(|(label, row)| Some((label.as_str(), self.row(*row)?.id))).collect()
+        let labels = self.temp_ids.iter().flat_map(|labels| labels.iter());
+        labels.filter_map(|(label, row)| Some((label, self.row(row)?.id))).collect()
     }
 
     /// The row at a position.

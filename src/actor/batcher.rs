@@ -19,12 +19,14 @@ pub(crate) type MentionBatcher = Batcher<MentionBatch>;
 /// The shell around the batches of one table. All it knows is which epoch a row belongs to.
 pub(crate) struct Batcher<B> {
     batches: BTreeMap<EpochId, B>,
+    /// Names of the last batch: the next one gets room for as many.
+    last: usize,
     watch: DeathWatch,
 }
 
 impl<B> Batcher<B> {
     pub(crate) const fn new(watch: DeathWatch) -> Self {
-        Self { batches: BTreeMap::new(), watch }
+        Self { batches: BTreeMap::new(), last: 0, watch }
     }
 }
 
@@ -36,7 +38,7 @@ impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
     type Result = ();
 
     fn handle(&mut self, Absorb { epoch, units }: Absorb, _: &mut Context<Self>) {
-        let batch = self.batches.entry(epoch).or_default();
+        let batch = self.batches.entry(epoch).or_insert_with(|| B::with_room(self.last));
         for unit in units.iter() {
             failpoint("batcher::absorb");
             batch.absorb_unit(unit);
@@ -55,6 +57,7 @@ where
         let _span = tracing::debug_span!("batch", epoch, table = B::TABLE.as_str()).entered();
         let batch = self.batches.remove(&epoch).unwrap_or_default();
         failpoint("batcher::seal");
+        self.last = batch.len();
         tracing::trace!(rows = batch.len(), "batch sealed");
         to.do_send(BatchReady { epoch, batch: batch.into() });
     }

@@ -36,10 +36,9 @@ pub(crate) struct Batch<T> {
     table: PhantomData<T>,
 }
 
-impl<T> Default for Batch<T> {
+impl<T: OfTable> Default for Batch<T> {
     fn default() -> Self {
-        let (names, firsts, slots) = (Vec::new(), Vec::new(), Vec::new());
-        Self { slot_of_name: HashTable::new(), names, firsts, slots, units: 0, table: PhantomData }
+        Self::with_room(0)
     }
 }
 
@@ -47,6 +46,9 @@ impl<T> Default for Batch<T> {
 pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
     /// Which table.
     const TABLE: Table;
+
+    /// An empty batch, with room for so many names.
+    fn with_room(names: usize) -> Self;
 
     /// Adds the rows of the next unit.
     fn absorb_unit(&mut self, unit: &Unit);
@@ -57,6 +59,17 @@ pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
 
 impl<T: OfTable> TableBatch for Batch<T> {
     const TABLE: Table = T::TABLE;
+
+    fn with_room(names: usize) -> Self {
+        Self {
+            slot_of_name: HashTable::with_capacity(names),
+            names: Vec::with_capacity(names),
+            firsts: Vec::with_capacity(names),
+            slots: Vec::with_capacity(names),
+            units: 0,
+            table: PhantomData,
+        }
+    }
 
     fn absorb_unit(&mut self, unit: &Unit) {
         self.absorb(unit.names(T::TABLE));

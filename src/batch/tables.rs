@@ -105,7 +105,7 @@ impl<'a> KeyLookup<'a> {
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(epoch: &'a Epoch) -> Self {
-        let mut lookup = Self::default();
+        let mut lookup = Self { entities_by_key: Vec::with_capacity(epoch.entities.len()), ..Self::default() };
         let mut with_facts = vec![false; epoch.entities.len()];
         for (row, slot) in epoch.rows(Table::Entities) {
             if epoch.unit_of(row).says_of(row.row as usize) {

@@ -11,6 +11,7 @@ mod block;
 mod document;
 mod draft;
 mod invalid;
+mod labels;
 mod names;
 mod prepared;
 mod row;
@@ -24,6 +25,7 @@ pub use draft::{
     PlaceObservation, UnitOfWork,
 };
 pub use invalid::{Field, InvalidUnit};
+pub(crate) use labels::Labels;
 pub(crate) use names::NameHash;
 pub(crate) use prepared::{TypedUse, Unit};
 pub use row::Row;

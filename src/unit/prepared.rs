@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::block::{Block, ConnectionRecordName, EntityRecord};
+use super::labels::Labels;
 use super::names::{NameHash, name_hash, part};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::hash::hash_of;
@@ -21,7 +22,7 @@ pub(crate) struct Unit {
     /// Uses of entities that are named by id, whose type only the database knows.
     pub(crate) typed_uses: Vec<TypedUse>,
     /// Labels of rows, for the outcome.
-    pub(crate) temp_ids: Vec<(String, Row)>,
+    pub(crate) temp_ids: Option<Arc<Labels>>,
     /// Tells this unit's handles from others.
     pub(crate) nonce: u64,
 }
@@ -61,8 +62,11 @@ impl UnitOfWork {
             texts.into_iter().flatten().map(String::len).sum::<usize>() + metadata
         });
         let links = self.block.entity_links.len() + self.block.connection_links.len();
-        let labels: usize = self.temp_ids.iter().map(|(label, _)| label.len() + LINK_OVERHEAD).sum();
-        self.rows() * ROW_OVERHEAD + self.block.text_bytes() + links * LINK_OVERHEAD + places.sum::<usize>() + labels
+        self.rows() * ROW_OVERHEAD
+            + self.block.text_bytes()
+            + links * LINK_OVERHEAD
+            + places.sum::<usize>()
+            + self.temp_ids.bytes()
     }
 
     /// Turns a unit that passed [`validate`](Self::validate) into what the engine works with.
@@ -77,7 +81,7 @@ impl UnitOfWork {
             typed_uses: typed_uses(&block, &places),
             places: prepare_places(places),
             block,
-            temp_ids,
+            temp_ids: (!temp_ids.is_empty()).then(|| Arc::new(temp_ids)),
             nonce,
         }
     }

@@ -137,7 +137,7 @@ impl ConnectionBuilder<'_> {
     #[allow(clippy::return_self_not_must_use)]
     pub fn temp_id(self, temp_id: impl Into<String>) -> Self {
         let row = Row { table: Table::Connections, index: self.index as usize };
-        self.unit.temp_ids.push((temp_id.into(), row));
+        self.unit.temp_ids.push(&temp_id.into(), row);
         self
     }
 

@@ -157,7 +157,7 @@ impl EntityBuilder<'_> {
     #[allow(clippy::return_self_not_must_use)]
     pub fn temp_id(self, temp_id: impl Into<String>) -> Self {
         let row = Row { table: Table::Entities, index: self.index as usize };
-        self.unit.temp_ids.push((temp_id.into(), row));
+        self.unit.temp_ids.push(&temp_id.into(), row);
         self
     }
 

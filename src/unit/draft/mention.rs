@@ -52,7 +52,7 @@ impl UnitOfWork {
     ) -> MentionHandle {
         let handle = self.mention(connection, mention);
         let row = Row { table: Table::Mentions, index: handle.index as usize };
-        self.temp_ids.push((temp_id.into(), row));
+        self.temp_ids.push(&temp_id.into(), row);
         handle
     }
 }

@@ -12,7 +12,7 @@ use super::place::PlaceObservation;
 #[cfg(feature = "resolver")]
 use crate::record::EntityKey;
 use crate::unit::block::{Block, ConnectionRecord, ConnectionRecordName, EntityRecord, Link, Linked, OwnRow};
-use crate::unit::row::Row;
+use crate::unit::labels::Labels;
 
 /// A set of rows that becomes durable as a whole or not at all.
 ///
@@ -42,7 +42,7 @@ pub struct UnitOfWork {
     pub(in crate::unit) block: Block,
     /// Of entities, by their places. More than one of an entity when it is named more than once; the newest wins.
     pub(in crate::unit) places: Vec<(u32, PlaceObservation)>,
-    pub(in crate::unit) temp_ids: Vec<(String, Row)>,
+    pub(in crate::unit) temp_ids: Labels,
     /// Connections that are named by their id and were given a dish attribute, which is an error.
     pub(in crate::unit) attributes_on_ids: Vec<u32>,
     entities_by_id: HashMap<Uuid, u32>,
@@ -68,7 +68,7 @@ impl UnitOfWork {
             nonce: NONCE.fetch_add(1, Ordering::Relaxed),
             block: Block::default(),
             places: Vec::new(),
-            temp_ids: Vec::new(),
+            temp_ids: Labels::default(),
             attributes_on_ids: Vec::new(),
             entities_by_id: HashMap::new(),
             connections_by_id: HashMap::new(),
