@@ -120,7 +120,7 @@ fn live(args: &Args, source: Source) -> Result<(), AnyError> {
     shown
 }
 
-/// True once somebody wants the program to end who has no keyboard.
+/// True once the program is told to end, other than by the keyboard.
 fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     for kind in [SignalKind::terminate(), SignalKind::hangup()] {

@@ -1,6 +1,6 @@
 //! Why did this acknowledgement take so long? From a unit's span to the statement that it waited for.
 //!
-//! Somebody else locks one row for a moment while units are written. The example finds the slowest acknowledgement among
+//! Another session locks one row for a moment while units are written. The example finds the slowest acknowledgement among
 //! the spans of the engine and follows it: unit, epochs, transactions, statements. On standard error the engine says the
 //! same in one line: "slow transaction", with what each statement took.
 //!
@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// How long somebody else holds the row.
+/// How long another session holds the row.
 const LOCKED_FOR: Duration = Duration::from_millis(400);
 /// What the engine calls slow here.
 const SLOW: Duration = Duration::from_millis(200);
@@ -79,7 +79,7 @@ async fn main() -> Result<(), AnyError> {
     println!("{} spans. The slowest acknowledgement took {:.1} ms:\n", spans.len(), slowest.took().as_secs_f64() * 1e3);
     println!("{slowest}");
     let step = slowest.step().ok_or("a transaction without statements")?;
-    println!("It waited for {}, because somebody else held a row for {} ms.", step.name, LOCKED_FOR.as_millis());
+    println!("It waited for {}, because another session held a row for {} ms.", step.name, LOCKED_FOR.as_millis());
     Ok(())
 }
 

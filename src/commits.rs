@@ -47,7 +47,7 @@ impl<'a> ChangedEntity<'a> {
 pub(crate) trait CommitListener: Send + Sync {
     /// A transaction committed; entities that it left as they were are not among them.
     fn committed(&self, changed: &mut dyn Iterator<Item = ChangedEntity<'_>>);
-    /// A transaction may have been committed, and nobody will ever know; or entities were merged. Anything may be
+    /// A transaction may have been committed, and that cannot be found out; or entities were merged. Anything may be
     /// otherwise now.
     fn unknown(&self);
 }

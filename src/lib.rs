@@ -18,7 +18,7 @@
 //! says of one row is merged before it is sent. When as many rows or bytes are in flight as the
 //! settings allow, `submit` waits; nothing is thrown away.
 //!
-//! The engine does not make anybody agree on an order. Every record is an observation, and the
+//! The engine needs no agreement on an order. Every record is an observation, and the
 //! merge rules say what two observations of one thing become: sets unite, the newest place and the
 //! newest observation of a mention win, and a connection's figures follow from its mentions. That is
 //! why a unit may be submitted twice, by two processes, or again after a crash, without a trace.
@@ -28,7 +28,7 @@
 //! - **Order, batching, repetition and the number of writers do not matter.** Every merge rule is
 //!   commutative, associative and idempotent, so the same records leave the same database.
 //! - **The figures of a connection equal a `GROUP BY` over its mentions**, at every moment at which
-//!   anybody can look.
+//!   they are read.
 //! - **Every accepted unit gets exactly one outcome, and it is the truth**, also when the answer to
 //!   a commit was lost.
 //! - **A unit that PostgreSQL refuses does not harm its neighbours.**

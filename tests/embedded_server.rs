@@ -62,7 +62,7 @@ fn postmaster(directory: &Path) -> u32 {
     file.lines().next().unwrap().parse().unwrap()
 }
 
-/// Whether a process runs; a zombie that nobody collects does not.
+/// Whether a process runs; a zombie that is not collected does not.
 fn runs(pid: u32) -> bool {
     let output = Command::new("/bin/sh")
         .args(["-c", r#"kill -0 "$1" 2>/dev/null && ! grep -q ') Z ' "/proc/$1/stat" 2>/dev/null"#, "sh"])

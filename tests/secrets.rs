@@ -25,7 +25,7 @@ const PASSWORD: &str = "pa55w0rd-mark";
 const VALUE: &str = "value-mark";
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A text that everybody writes to.
+/// A text that all write to.
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<String>>);
 
@@ -167,7 +167,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
         }
     }
 
-    // Starts that fail: a wrong password, nobody there, a server that has no TLS, no such database, no tables.
+    // Starts that fail: a wrong password, no server there, a server that has no TLS, no such database, no tables.
     for text in [
         format!("postgresql://app:{PASSWORD}-wrong@127.0.0.1:{port}/secrets"),
         format!("postgresql://app:{PASSWORD}@127.0.0.1:1/secrets"),
@@ -238,7 +238,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
         }
     }
 
-    // The searches can find something: everybody spoke, and the marks were where they belong.
+    // The searches can find something: all of them wrote, and the marks were where they belong.
     let (all, loud) = (all.read(), loud.read());
     for speaker in [" TRACE ", " DEBUG ", " WARN ", "tokio_postgres", "graphsink::store"] {
         assert!(all.contains(speaker), "nothing was heard of {speaker}");

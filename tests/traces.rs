@@ -123,7 +123,7 @@ fn milliseconds(line: &str, statement: &str) -> f64 {
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Commits units one after the other; then somebody holds the connection of the first while both are sent again.
+/// Commits units one after the other; then another session holds the connection of the first while both are sent again.
 async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [Outcome; 2] {
     for number in [1, 2] {
         support::commit(engine, unit(number)).await;

@@ -109,7 +109,7 @@ where
     let collector = Arc::clone(&acknowledged);
     let (done, generated) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name(GENERATOR.to_owned()).spawn(move || {
-        // Nobody waits only when the bench is over.
+        // Its receiver is gone only when the bench is over.
         let _ = done.send(generate(&records, arrivals, &submit, &runtime, &collector));
     })?;
     let (start, late, waiting) = generated.await??;

@@ -83,7 +83,7 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Loads as whoever loads history should: tables, rows, indexes. Autovacuum would do the rest.
+/// Loads as history should be loaded: tables, rows, indexes. Autovacuum would do the rest.
 async fn fill(url: &str, config: &Config, stored: &[Generated]) -> Result<()> {
     let start = Instant::now();
     Migrations::tables_only().run(config).await?;

@@ -3,7 +3,7 @@
 //!
 //! Nothing that must ask the database anything can be faster, and the client does nothing but send.
 //! Rows come in the order of their first occurrence, as a stream brings them: sorted by key the
-//! indexes would grow at one end, which only somebody who knows the future can have.
+//! indexes would grow at one end, which takes knowledge of the future.
 //!
 //! One transaction a table. Over two connections: both load entities; when both are done each
 //! loads the connections, then the mentions, of its own half of the restaurants.

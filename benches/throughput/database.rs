@@ -99,7 +99,7 @@ impl Database {
         Ok(file.lines().next().unwrap_or_default().parse()?)
     }
 
-    /// Another database on the same server: a copy of this one, to which nobody may be connected.
+    /// Another database on the same server: a copy of this one, to which no session may be connected.
     pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
         let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };
         // By files: by WAL, the default, everything would be written twice.
@@ -120,7 +120,7 @@ impl Database {
     }
 
     /// A session whose plans are pinned as the engine pins its own (index lookups, whatever the
-    /// statistics say): on tables that were empty a moment ago nobody else would get good ones.
+    /// statistics say): on tables that were empty a moment ago no other writer would get good ones.
     pub(crate) async fn connect(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.server.url(&self.name), NoTls).await?;
         tokio::spawn(async move {

@@ -106,7 +106,7 @@ fn cpu_per_mention(cpu: &Cpu, workload: &Workload) -> String {
     )
 }
 
-/// What the producers would take if nobody took their units.
+/// What the producers would take if their units were not taken.
 fn build_units(workload: &Workload) -> Duration {
     let start = Instant::now();
     for record in &workload.records {

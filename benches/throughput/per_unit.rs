@@ -1,4 +1,4 @@
-//! One transaction for each unit, written by hand by somebody who knows PostgreSQL.
+//! One transaction for each unit, written by hand with knowledge of PostgreSQL.
 //!
 //! It keeps the merge rules and recomputes the figures of the one connection that it touches from
 //! its mentions. Names are resolved inside the statements, so that nothing has to be awaited: in

@@ -108,7 +108,7 @@ impl Report {
         self.existing.entry(contestant.name()).or_default().add(contestant, tables, speed, notes);
     }
 
-    /// Says why somebody was not measured on tables that held something.
+    /// Says why a way was not measured on tables that held something.
     pub(crate) fn leave_out(&mut self, name: &'static str, reason: &'static str) {
         self.left_out.insert(name, reason);
     }

@@ -91,7 +91,7 @@ fn split(records: &[Record], parts: usize) -> Vec<Vec<Record>> {
 
 struct BatchWriter {
     client: Client,
-    /// Words are shared between connections. Who commits them on their own makes nobody wait for the
+    /// Words are shared between connections. Who commits them on their own makes no other wait for the
     /// rest of the batch; a word that nothing refers to yet does no harm.
     words_apart: bool,
     words: Statement,

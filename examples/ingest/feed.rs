@@ -65,7 +65,7 @@ impl Feed<'_> {
         // A thread of its own, not of the runtime: it may be waiting for standard input when the
         // program ends, and must not hold that up.
         let reader = thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            // Nobody waits for the answer when the run has failed already.
+            // The answer is not waited for when the run has failed already.
             let _ = ended.send(read(units, &sender, &stop));
         });
         let rejects = self.rejects.map(Arc::new);
@@ -143,7 +143,7 @@ impl Producer {
     async fn run(mut self) -> (Tally, Result<(), AnyError>) {
         let result = self.produce().await;
         if result.is_err() {
-            // The reader ends as well when nobody takes its units.
+            // The reader ends as well when its units are not taken.
             self.source.lock().await.close();
         }
         (self.tally, result)

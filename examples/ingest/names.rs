@@ -127,7 +127,7 @@ pub(crate) async fn resolve(
                 names.add(&unit);
             }
         }
-        // Nobody waits for it when the run was stopped.
+        // It is not waited for when the run was stopped.
         let _ = sender.send(names);
     })?;
     let mut stop = stop.clone();

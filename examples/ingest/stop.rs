@@ -55,7 +55,7 @@ impl Stop {
     /// Waits until the user asks.
     pub(crate) async fn asked(&mut self) {
         if self.asked.wait_for(|asked| *asked).await.is_err() {
-            // The listener is gone with the runtime; nobody can ask any more.
+            // The listener is gone with the runtime; no more can be asked.
             std::future::pending::<()>().await;
         }
     }

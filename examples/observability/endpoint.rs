@@ -1,5 +1,5 @@
 //! What a program offers to those who watch it: `/metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator,
-//! `/stats` for `top` and everybody else who reads JSON.
+//! `/stats` for `top` and all other readers of JSON.
 //!
 //! Take it along: besides graphsink it needs axum and metrics-exporter-prometheus.
 
@@ -24,7 +24,7 @@ const SECONDS: [f64; 16] =
 /// Upper bounds of buckets, in rows or units of a transaction.
 const SIZES: [f64; 11] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0];
 
-/// How often what was recorded is brought into buckets, whether or not somebody scrapes: until then it takes up memory.
+/// How often what was recorded is brought into buckets, whether or not it is scraped: until then it takes up memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What `/stats` says.
@@ -49,7 +49,7 @@ pub(crate) fn install_recorder() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()
 }
 
-/// Somebody answers at an address, until this is dropped.
+/// Answers at an address, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: SocketAddr,
@@ -97,7 +97,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// The status is for machines, the text for whoever wonders why.
+/// The status is for machines, the text for readers who wonder why.
 fn probe(health: Health, is_good: impl Fn(&Health) -> bool) -> Response {
     let status = if is_good(&health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()

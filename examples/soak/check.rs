@@ -72,7 +72,7 @@ pub(crate) async fn watch(stage: Arc<Stage>, load: Arc<Load>, stop: Arc<AtomicBo
             match stage.admin(&up).await {
                 Ok(client) => {
                     let as_of = stage.as_of;
-                    // A look waits while somebody has a table locked, and nothing else hinders it.
+                    // A look waits while another session has a table locked, and nothing else hinders it.
                     let look = tokio::spawn(async move {
                         client.batch_execute("begin isolation level repeatable read read only").await?;
                         let differences = check_group_by(&client, as_of).await;
@@ -124,7 +124,7 @@ pub(crate) async fn engines_come_back(load: &Load, always: &[Record]) {
             )
         });
         if back.is_err() {
-            // Its unit has an outcome that nobody waited for.
+            // Its unit has an outcome that was not waited for.
             load.ledger.count(|totals| totals.receipts_dropped += 1);
         }
     }

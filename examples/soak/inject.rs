@@ -166,7 +166,7 @@ impl Injector {
         Ok(true)
     }
 
-    /// Faults that somebody else causes who is connected to the server, which stays up meanwhile.
+    /// Faults that another client of the server causes, which stays up meanwhile.
     async fn at_the_server(&self, fault: &Fault) -> Result<bool, AnyError> {
         let up = self.stage.up().await;
         let admin = self.stage.admin(&up).await?;
@@ -218,7 +218,7 @@ impl Injector {
             }
             Kind::Raise => {
                 let sqlstate = fault.choose(&["40001", "55P03", "53100", "57014", "XX000", "40P01", "08006", "53200"]);
-                // Of an error that nobody knows, more than this would be held against a unit.
+                // Of an error that is not known, more than this would be held against a unit.
                 let raised_max = (sqlstate == "XX000").then_some(1);
                 let switch = Switch::set(&admin, fault.choose(&TABLES), Some(sqlstate), 0.0, raised_max).await?;
                 sleep(fault.lasts).await;

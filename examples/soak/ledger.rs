@@ -48,7 +48,7 @@ pub(crate) struct Totals {
     pub(crate) committed: u64,
     pub(crate) rejected: u64,
     pub(crate) unavailable: u64,
-    /// Submissions whose outcome nobody waited for.
+    /// Submissions whose outcome was not waited for.
     pub(crate) receipts_dropped: u64,
     /// Calls of `submit` that were dropped while they waited.
     pub(crate) submits_cancelled: u64,

@@ -20,7 +20,7 @@ pub(crate) struct Log {
     read_until: u64,
     /// Errors that the engines' statements met, by SQLSTATE.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Deadlocks with somebody else in them.
+    /// Deadlocks with other clients in them.
     pub(crate) deadlocks: u64,
     /// Sessions of the engines' role.
     pub(crate) sessions: u64,

@@ -4,7 +4,7 @@
 //! `cargo run --release --example soak -- --help` says how. The files beside this one:
 //!
 //! - `schedule` draws which fault happens when, from the seed alone; `inject` makes it happen, through the proxy of the
-//!   tests between engines and server, and as somebody else on the server;
+//!   tests between engines and server, and as another client of the server;
 //! - `stage` is the server, `engines` are the engines, `pool` holds all records, `producer` makes units of them and
 //!   submits each until its outcome is known; `merger` makes one entity of two now and then;
 //! - `ledger` keeps the book of what was submitted and said; `check` compares it with the database, continuously and
@@ -86,7 +86,7 @@ const SETTLE: Duration = Duration::from_mins(2);
 /// Memory comes and goes with the epochs, and the allocator keeps some.
 const MEMORY_SLACK_MIB: u64 = 64;
 
-/// Panics that nobody asked for, on whatever thread.
+/// Panics that were not asked for, on whatever thread.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::main]
@@ -278,7 +278,7 @@ impl Soak {
         self.engines.end_all().await;
         self.stage.close().await?;
         let panics = PANICS.load(Ordering::Relaxed);
-        self.ledger.check(panics == 0, || format!("{panics} panics that nobody asked for"));
+        self.ledger.check(panics == 0, || format!("{panics} panics that were not asked for"));
         Ok(())
     }
 }

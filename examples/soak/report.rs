@@ -40,7 +40,7 @@ pub(crate) struct Report {
     pub(crate) epochs: u64,
     /// Errors that the server's log has of the engines' sessions, by SQLSTATE.
     pub(crate) server_errors: BTreeMap<String, u64>,
-    /// Deadlocks with somebody else in them; any other is a violation.
+    /// Deadlocks with other clients in them; any other is a violation.
     pub(crate) deadlocks: u64,
     pub(crate) checks: u64,
     pub(crate) checkpoints: u32,
@@ -104,7 +104,7 @@ impl Report {
                 ("actors restarted", self.restarts),
                 ("engines restarted", self.engine_restarts),
                 ("servers restarted", self.server_restarts),
-                ("deadlocks with somebody else", self.deadlocks),
+                ("deadlocks with other clients", self.deadlocks),
                 ("MiB of memory after the first checkpoint", self.resident_mib_first.unwrap_or_default()),
                 ("MiB of memory after the last", self.resident_mib_last.unwrap_or_default()),
             ]

@@ -47,9 +47,9 @@ pub(crate) enum Kind {
     Restart,
     /// Others take all connections.
     Exhaust,
-    /// Somebody else locks a table.
+    /// Another client locks a table.
     LockTable,
-    /// Somebody else locks rows in the reverse order.
+    /// Another client locks rows in the reverse order.
     HostileRows,
     /// Writes are refused as on a read-only server.
     ReadOnly,

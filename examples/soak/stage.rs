@@ -17,7 +17,7 @@ pub(crate) const ROLE: &str = "soak_engine";
 const GUEST: &str = "soak_guest";
 /// Of the two roles, on a server that this process alone can reach through 127.0.0.1.
 const PASSWORD: &str = "soak";
-/// Connections of everybody but superusers.
+/// Connections of all but superusers.
 pub(crate) const CONNECTIONS_MAX: usize = 40;
 
 /// Statement triggers raise what `soak_switch` says for their table; the one on attempts also at commit. A sequence
@@ -57,7 +57,7 @@ const SWITCHES: &str = "
 /// The server and its database.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// Held for reading by whoever needs the server up, for writing by whoever takes it down.
+    /// Held for reading where the server is needed, for writing where it is taken down.
     server: RwLock<EmbeddedServer>,
     pub(crate) as_of: Time,
 }
@@ -101,7 +101,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The server, which nobody takes down as long as this is held.
+    /// The server, which is not taken down as long as this is held.
     pub(crate) async fn up(&self) -> RwLockReadGuard<'_, EmbeddedServer> {
         self.server.read().await
     }

@@ -46,7 +46,7 @@ impl Source {
         report.map_err(|error| error.to_string())
     }
 
-    /// Asks in every interval from now on, as long as somebody listens; while paused, nobody is asked.
+    /// Asks in every interval from now on, as long as there is a listener; while paused, nothing is asked.
     pub(crate) fn watch(
         self,
         started: Instant,

@@ -1,4 +1,4 @@
-//! A picture of a terminal's cells as SVG: for documentation, and for whoever wants to show what they saw.
+//! A picture of a terminal's cells as SVG: for documentation, and to show what was seen.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The picture: what a scene says, drawn into a frame of any size. Pure: it asks nobody, and reads no clock.
+//! The picture: what a scene says, drawn into a frame of any size. Pure: it asks nothing, and reads no clock.
 //!
 //! Made for 80 columns and 24 rows; taller ones also show the actors and the hottest connections one by one. What does not
 //! fit is cut off.

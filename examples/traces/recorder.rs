@@ -18,7 +18,7 @@ pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter)
     (provider.build(), kept)
 }
 
-/// Takes the engine's spans, and nobody else's, to `provider`: those of statements are at level trace.
+/// Takes the engine's spans, and no others, to `provider`: those of statements are at level trace.
 pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,

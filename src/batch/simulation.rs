@@ -19,8 +19,8 @@ use super::*;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
-    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, MentionRef,
-    SourceType, StoredMetrics, Table, Timestamp,
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, SourceType,
+    StoredMetrics, Table, Timestamp,
 };
 use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, UnitOfWork};
 
@@ -209,21 +209,6 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
     }
 }
 
-fn owned(mention: &MentionRef<'_>) -> Mention {
-    Mention {
-        source_type: mention.source_type,
-        source_id: mention.source_id.into(),
-        thread_id: mention.thread_id.into(),
-        source_url: mention.source_url.to_owned(),
-        subreddit: mention.subreddit.to_owned(),
-        content_excerpt: mention.content_excerpt.to_owned(),
-        author: mention.author.map(str::to_owned),
-        upvotes: mention.upvotes,
-        created_at: mention.created_at,
-        observed_at: mention.observed_at,
-    }
-}
-
 fn google_id(facts: &EntityFacts<Uuid>) -> Option<String> {
     facts.place.as_ref()?.google_place_id.clone()
 }
@@ -399,7 +384,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         for row in rows {
             let mention = row.block.mention_of(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(&mention)));
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
             assert_eq!(before, None, "a mention is inserted once");
             self.tables.borrow_mut().indexed.extend(row.history_indexed.then_some(row.id));
         }
@@ -411,7 +396,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         for row in rows {
             let mention = row.block.mention_of(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
-            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, owned(&mention)));
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
             assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
         }
         self.called("update_mentions", rows.len());

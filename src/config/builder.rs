@@ -134,7 +134,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows (as received, of all tables) at which an epoch is sealed even though no commit slot is
+    /// Rows (as received, of all tables) at which an epoch is sealed even though no lane of commits is
     /// free. Default: 24,000, with which a program that loads history takes less than 100 MiB. Smaller: more transactions,
     /// less memory. Larger: faster when history is loaded, at the price of memory, and each retry repeats
     /// more. An epoch exceeds it by at most one unit.

@@ -32,7 +32,7 @@ pub(super) fn at_least(setting: &'static str, value: usize, least: usize) -> Res
 
 pub(super) fn seconds(setting: &'static str, value: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
     let value = value.unwrap_or(default);
-    // A day bounds what fits PostgreSQL's milliseconds and what anybody can mean.
+    // A day bounds what fits PostgreSQL's milliseconds, and any sensible value.
     if !(0.001..=86_400.0).contains(&value) {
         return Err(ConfigError { setting, reason: "must be from 1 ms to one day".to_owned() });
     }

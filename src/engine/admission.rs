@@ -47,7 +47,7 @@ impl Admission {
         Ok(Room { rows, bytes })
     }
 
-    /// Lets nobody in any more, also those who wait.
+    /// Lets no unit in any more, nor those that wait.
     pub(crate) fn close(&self) {
         self.rows.close();
         self.bytes.close();

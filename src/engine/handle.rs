@@ -131,7 +131,7 @@ impl Engine {
     /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
     ///
     /// When this returns a receipt, the unit was accepted: it will get exactly one outcome, whether
-    /// or not somebody waits for it. Dropping the future before that takes the unit back whole.
+    /// or not its receipt is awaited. Dropping the future before that takes the unit back whole.
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] for a unit that breaks a rule, [`SubmitError::Closed`] (with the

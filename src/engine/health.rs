@@ -104,7 +104,7 @@ pub struct ActorHealth {
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
 /// if let Some(outage) = engine.health().database.unusable_for {
-///     println!("nobody can write for {outage:?}");
+///     println!("no writes for {outage:?}");
 /// }
 /// # }
 /// ```

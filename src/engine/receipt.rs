@@ -20,7 +20,7 @@ use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "the outcome is told to whoever awaits the receipt; drop it explicitly if nobody needs to know"]
+#[must_use = "the outcome is told where the receipt is awaited; drop it explicitly if the outcome does not matter"]
 pub struct Receipt {
     number: u64,
     outcome: oneshot::Receiver<Told>,

@@ -21,9 +21,9 @@ use crate::store::{Destination, Store};
 /// How an engine is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Everybody was told their outcome.
+    /// Every unit was told its outcome.
     Now,
-    /// Nobody holds the engine any more, but it holds units.
+    /// The last handle is gone, but the engine holds units.
     WhenDrained,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn spawn(
     let (done, on_done) = oneshot::channel();
     std::thread::Builder::new().name("graphsink".to_owned()).spawn(move || {
         run(&config, target, started);
-        // Nobody may be waiting.
+        // The receiver may be gone.
         let _ = done.send(());
     })?;
     Ok((on_start, on_done))
@@ -165,7 +165,7 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
             () = give_up.notified() => break fail(shared),
             how = &mut stopped, if !draining => match how {
                 Ok(Stop::Now) => break,
-                // Without a sender nobody can submit any more either.
+                // Without a sender no unit can be submitted any more either.
                 Ok(Stop::WhenDrained) | Err(_) => {
                     draining = true;
                     drained = futures::FutureExt::fuse(shared.in_flight.settled_so_far());
@@ -183,7 +183,7 @@ async fn has_started(supervisor: &Addr<Supervisor>) {
     let _ = supervisor.send(Flush).await;
 }
 
-/// Dying and rising for ever helps nobody: every unit is told, and no more are accepted.
+/// Restarts without end are of no use: every unit is told, and no more are accepted.
 fn fail(shared: &Shared) {
     tracing::error!("actors died too often, the engine stops");
     shared.in_flight.close();

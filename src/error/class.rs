@@ -13,9 +13,9 @@ pub(crate) enum ErrorClass {
     Resource,
     /// Some row of the transaction is refused: find its unit.
     Poison,
-    /// Nobody knows: again, on a new connection, and then like [`Poison`](Self::Poison).
+    /// The cause is not known: again, on a new connection, and then like [`Poison`](Self::Poison).
     Unknown,
-    /// Nothing helps until somebody mends the database's set-up.
+    /// Nothing helps until the database's set-up is mended.
     Configuration,
     /// The engine did something that it must never do.
     Bug,
@@ -47,7 +47,7 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("3F", ErrorClass::Configuration),    // no such schema
     ("40001", ErrorClass::Transient),     // serialization failure
     ("40002", ErrorClass::Poison),        // integrity violation at the end of the transaction
-    ("40003", ErrorClass::Transient),     // nobody knows; at a commit the fence is asked first
+    ("40003", ErrorClass::Transient),     // not known; at a commit the fence is asked first
     ("40P01", ErrorClass::Transient),     // deadlock
     ("42", ErrorClass::Configuration),    // no such table, column or privilege; wrong types
     ("428C9", ErrorClass::Poison),        // a generated column was written
@@ -60,7 +60,7 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("55000", ErrorClass::Resource),      // not in prerequisite state: updates published without a replica identity, ..
     ("55006", ErrorClass::Transient),     // object in use
     ("55P03", ErrorClass::Transient),     // lock timeout
-    ("57014", ErrorClass::TooLong),       // cancelled: our own statement timeout, or somebody's pg_cancel_backend
+    ("57014", ErrorClass::TooLong),       // cancelled: our own statement timeout, or pg_cancel_backend
     ("57P01", ErrorClass::Reconnect),     // shutdown by the administrator
     ("57P02", ErrorClass::Reconnect),     // shutdown by a crash
     ("57P03", ErrorClass::Reconnect),     // cannot connect now

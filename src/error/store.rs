@@ -153,7 +153,7 @@ impl StoreError {
         self.db().map(|error| error.code().code())
     }
 
-    /// Whether the same work may succeed later without anybody mending anything.
+    /// Whether the same work may succeed later although nothing is mended.
     ///
     /// ```
     /// use graphsink::StoreError;
@@ -220,8 +220,8 @@ impl StoreError {
         })
     }
 
-    /// Whether the database as a whole cannot be used, for this epoch and for any other: nobody can
-    /// connect, the set-up is broken, a resource is used up, or the server takes no writes.
+    /// Whether the database as a whole cannot be used, for this epoch and for any other: no connection can
+    /// be made, the set-up is broken, a resource is used up, or the server takes no writes.
     pub(crate) fn is_systemic(&self) -> bool {
         match self.class() {
             ErrorClass::Resource | ErrorClass::Configuration => true,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_in_everybodys_way_is_systemic() {
+    async fn what_would_stop_every_unit_is_systemic() {
         let lonely = [StoreError::NoAnswer(std::time::Duration::ZERO), StoreError::VanishedRow, StoreError::Panicked];
         assert!(lonely.iter().all(|error| !error.is_systemic()));
         assert!(StoreError::NoConnection(std::time::Duration::ZERO).is_systemic());
@@ -329,8 +329,8 @@ mod tests {
             assert_eq!(StoreError::from(said(code).await).is_systemic(), systemic, "{code}");
         }
         assert!(!StoreError::from(silence().await).is_systemic(), "one connection was lost");
-        assert!(StoreError::Connect(Arc::new(silence().await)).is_systemic(), "nobody can connect");
-        assert!(StoreError::Begin(said("0A000").await).is_systemic(), "nobody can begin");
+        assert!(StoreError::Connect(Arc::new(silence().await)).is_systemic(), "no connection can be made");
+        assert!(StoreError::Begin(said("0A000").await).is_systemic(), "no transaction can begin");
         assert!(!StoreError::Begin(said("40001").await).is_systemic());
         assert!(!StoreError::Begin(said("57P01").await).is_systemic(), "one session was ended while it was idle");
         assert!(!StoreError::Begin(silence().await).is_systemic(), "one connection was lost while it was idle");

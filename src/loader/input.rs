@@ -107,7 +107,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// How far the reading has come, for whoever watches from another thread.
+/// How far the reading has come, for a watcher on another thread.
 ///
 /// ```
 /// use graphsink::loader::{Input, Units};

@@ -4,7 +4,7 @@
 //! once. Lines come thread by thread; some threads are one unit. About every seventh thread is an
 //! earlier one that is observed again, with changed upvotes. There are places, attributes,
 //! categories, lines without a dish, comments that speak of two dishes, negative upvotes, and
-//! threads young enough that some connections are trending or active at [`Sample::AS_OF`].
+//! threads young enough that some connections are trending or active at the time that figures refer to.
 //!
 //! The same seed and length give the same bytes on every platform and with every version of every
 //! dependency: the random numbers are `SplitMix64`, written out below, and nothing is computed with

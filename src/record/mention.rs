@@ -262,6 +262,23 @@ pub struct MentionRef<'a> {
     pub observed_at: Timestamp,
 }
 
+impl From<MentionRef<'_>> for Mention {
+    fn from(mention: MentionRef<'_>) -> Self {
+        Self {
+            source_type: mention.source_type,
+            source_id: mention.source_id.into(),
+            thread_id: mention.thread_id.into(),
+            source_url: mention.source_url.to_owned(),
+            subreddit: mention.subreddit.to_owned(),
+            content_excerpt: mention.content_excerpt.to_owned(),
+            author: mention.author.map(str::to_owned),
+            upvotes: mention.upvotes,
+            created_at: mention.created_at,
+            observed_at: mention.observed_at,
+        }
+    }
+}
+
 impl<'a> From<&'a Mention> for MentionRef<'a> {
     fn from(mention: &'a Mention) -> Self {
         Self {

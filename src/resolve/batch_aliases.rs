@@ -50,7 +50,7 @@ impl<'a> BatchAliases<'a> {
                 if considered.candidates.iter().any(|candidate| candidate.id == entity.id) {
                     continue;
                 }
-                // Only the database knows where that entity is, so nobody can say that it is at this place.
+                // Only the database knows where that entity is, so nothing here can say that it is at this place.
                 if query.has_evidence() && !bringer.has_evidence() {
                     continue;
                 }

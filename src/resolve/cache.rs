@@ -1,7 +1,7 @@
 //! Answers that need not be asked for again.
 //!
 //! Only what a snapshot of committed rows said is remembered, so an id of a transaction that was rolled back never
-//! gets here. What remains is the race between a snapshot and a commit: a lookup reads, somebody commits, and the
+//! gets here. What remains is the race between a snapshot and a commit: a lookup reads, another transaction commits, and the
 //! lookup remembers what is no longer true. So nothing is ever removed; instead everything has a generation:
 //!
 //! 1. a lookup notes the generation *before* it takes its snapshot, and remembers its answers with it;
@@ -10,7 +10,7 @@
 //!
 //! Properties:
 //! - An answer from a snapshot without the commit has a generation before the commit's, whenever it is remembered.
-//! - A unit's outcome is told after step 2, so whoever heard of a commit never gets an answer from before it.
+//! - A unit's outcome is told after step 2, so after an outcome no answer is from before its commit.
 //! - Names that share a slot, and lookups between a commit and step 2, only cost an answer that was still true.
 //!
 //! "Nothing like it is there" and similar names depend on all names of a type: any new name or alias of that type ends

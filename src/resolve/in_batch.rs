@@ -1,4 +1,4 @@
-//! Names of one batch that nobody knows yet, and that mean the same.
+//! Names of one batch that are not known yet, and that mean the same.
 //!
 //! Star clustering. Names are taken in an order of their own (first those that match the most others, of these the
 //! shortest, of these by code point): one that matches no centre becomes a centre, the others join the centre that they

@@ -16,7 +16,7 @@
 //! them what [`GreyZone`] says. An alias that several entities share equally is never taken for granted: it is in the
 //! grey zone too. An alias that evidence refutes ends no search: the fuzzy tier is asked as well.
 //! What a query of the batch says authors call an entity of the database is heard as its alias by the others, and names that
-//! nobody knows and that match each other become one new entity.
+//! are not known and that match each other become one new entity.
 //! [`Resolution::put`] writes the decision into a [`UnitOfWork`](crate::UnitOfWork), like any other caller would.
 //!
 //! [`Resolver::find`] is for those who only search: it decides nothing, adds nothing, and answers from 0.6 on.
@@ -43,7 +43,7 @@
 //!
 //! # Whole inputs
 //!
-//! Whoever loads a file wants the same database from it whatever its order, and again the second time. [`Names`] takes
+//! A file should leave the same database whatever its order, and again the second time. [`Names`] takes
 //! the names of all its units, decides each of them once, and [`ResolvedNames::apply`] puts the decisions into the units:
 //!
 //! ```no_run
@@ -67,14 +67,14 @@
 //! ```
 //!
 //! A name that is taken for another entity becomes one of its aliases, so that it is found again. What is flagged is
-//! written as an entity of its own: nothing of the input is lost, and whoever reviews it can merge later.
+//! written as an entity of its own: nothing of the input is lost, and a review can merge it later.
 //!
 //! # What holds
 //!
 //! - **One snapshot.** All that a batch's answers say was true at one moment, of committed rows only. What is
 //!   remembered from earlier batches was true at an earlier one, no longer ago than the time to live.
-//! - **Nobody is held up.** Lookups take no locks.
-//! - **Whoever was told of a commit by the attached engine never gets an answer from before it.** Other processes'
+//! - **No writer is held up.** Lookups take no locks.
+//! - **After the attached engine told of a commit, no answer is from before it.** Other processes'
 //!   writes are seen within the time to live.
 //! - **Resolving does not reserve.** Two resolvers that find nothing for one name both decide to create it. The engine
 //!   makes one entity of it, because the key is the entity, and both units are committed. If they chose *different*

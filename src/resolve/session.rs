@@ -43,7 +43,7 @@ const KNOWN: &str = "
         limit $5) as a on true
     where e.entity_id is not null or a.entity_id is not null";
 
-/// Names a third as long, or three times, are similar to nobody.
+/// Names a third as long, or three times, are similar to none.
 const SIMILAR: &str = "
     select p.ord, s.entity_id, s.name, s.address
     from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, type, name, pattern)

@@ -114,8 +114,8 @@ impl ResolverSettings {
         self
     }
 
-    /// From this confidence on [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6: somebody who
-    /// searches would rather see a wrong thing than nothing.
+    /// From this confidence on [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6: a search
+    /// should rather show a wrong thing than nothing.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;

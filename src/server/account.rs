@@ -1,4 +1,4 @@
-//! As whom PostgreSQL runs: as the owner, or as somebody else when the owner is root.
+//! As whom PostgreSQL runs: as the owner, or as another account when the owner is root.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -17,7 +17,7 @@ const PREFERRED: [&str; 3] = ["postgres", "_postgres", "nobody"];
 pub(super) enum Account {
     /// The owner itself.
     Owner,
-    /// The owner is root: somebody else.
+    /// The owner is root: another account.
     Other {
         /// The user's name.
         name: String,

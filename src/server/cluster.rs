@@ -124,7 +124,7 @@ impl Cluster {
                 return remove_if_there(&file);
             }
             // We hold the directory's lock, so the owner of that server is dead and its guardian is about to stop it.
-            // Only a server that somebody started by other means stays.
+            // Only a server that was started by other means stays.
             let patience = if found.status == Status::Ready { UNTOLD_MAX } else { STOPPING_MAX };
             if started.elapsed() > patience {
                 return Err(ServerError::AlreadyRunning { directory: self.directory().to_path_buf(), pid: found.pid });
@@ -169,7 +169,7 @@ impl Cluster {
         arguments.push(format!("--locale={locale}").into());
         arguments.extend(["--auth=scram-sha-256", "--encoding=UTF8"].map(Into::into));
         if self.home.to_remove().is_some() {
-            // After a power failure nobody looks for it. The server itself syncs all it writes.
+            // After a power failure it is not looked for. The server itself syncs all it writes.
             arguments.push("--no-sync".into());
         }
         let log = self.directory().join("initdb.log");

@@ -5,7 +5,7 @@
 //! 1. The owner starts the guardian before any process of PostgreSQL.
 //! 2. The owner starts each process of PostgreSQL behind a gate, a `sh` that waits for one line and then becomes the
 //!    program. It tells the guardian the process id and opens the gate.
-//! 3. The owner tells the guardian when that process is gone and its id may be anybody's.
+//! 3. The owner tells the guardian when that process is gone and its id may be another process's.
 //! 4. The pipe ends when the owner drops it, exits, or is killed. The guardian then stops the process it knows of, removes
 //!    the directory if it is temporary, and ends.
 //!
@@ -91,7 +91,7 @@ impl Guardian {
         let line = format!("{}\n", pid.unwrap_or(0));
         let told = self.process.stdin.as_mut().map(|pipe| pipe.write_all(line.as_bytes()));
         if let Some(Err(error)) = told {
-            // Somebody killed it. The server still stops with its owner unless that is killed too.
+            // It was killed. The server still stops with its owner unless that is killed too.
             tracing::warn!(%error, "the guardian of the embedded PostgreSQL is gone");
         }
     }

@@ -70,7 +70,7 @@ impl Home {
         }
     }
 
-    /// The directory that nobody may find afterwards.
+    /// The directory that is not to be found afterwards.
     pub(super) fn to_remove(&self) -> Option<&Path> {
         match self {
             Self::Temporary(Scratch(path)) => Some(path),
@@ -109,7 +109,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A word that nobody can guess and no other call returns.
+/// A word that cannot be guessed and no other call returns.
 pub(super) fn random_word() -> Result<String, ServerError> {
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; 20];

@@ -7,7 +7,7 @@
 //! starts it with `-F`, which switches fsync off; `pgtemp` runs the binaries of the machine, with fsync off as well, through
 //! `sudo` when its owner is root, and panics where something fails. Both stop the server in `Drop` only, so a killed owner
 //! leaves it behind. This module uses the binaries of the machine: they are the ones a deployment runs, they have the
-//! contrib extensions, and nothing is downloaded behind anybody's back. It leaves PostgreSQL's durability as it is, because
+//! contrib extensions, and nothing is downloaded unasked. It leaves PostgreSQL's durability as it is, because
 //! a benchmark or a crash test without fsync proves nothing.
 //!
 //! Who does what:

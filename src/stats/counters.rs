@@ -173,7 +173,7 @@ impl Counters {
         histogram!(telemetry::LANE_WAIT_SECONDS).record(waited);
     }
 
-    /// Somebody waited so long for a connection.
+    /// Getting a connection took so long.
     pub(crate) fn got_connection(&self, waited: Duration) {
         self.pool_wait.record_duration(waited);
         histogram!(telemetry::POOL_WAIT_SECONDS).record(waited);

@@ -67,7 +67,7 @@ pub struct Stats {
     pub splits: u64,
     /// Actors that died and were started again.
     pub actor_restarts: u64,
-    /// How often the database as a whole could not be used, so that everybody had to wait.
+    /// How often the database as a whole could not be used, so that all units had to wait.
     pub circuit_openings: u64,
     /// Whether that is so now.
     pub circuit_open: bool,
@@ -156,14 +156,14 @@ impl TableStats {
 pub struct PoolStats {
     /// Open ones.
     pub open: u32,
-    /// Those of them that nobody uses.
+    /// Those of them that are not in use.
     pub idle: u32,
     /// As many may be open.
     pub max: u32,
 }
 
 impl PoolStats {
-    /// Open ones that somebody uses.
+    /// Open ones that are in use.
     ///
     /// ```
     /// assert_eq!(graphsink::PoolStats::default().in_use(), 0);

@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(failures(), 3);
         circuit.close();
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
-        assert_eq!(failures(), 4, "closed by somebody whom the trouble does not concern");
+        assert_eq!(failures(), 4, "closed by one whom the trouble does not concern");
         circuit.close();
         circuit.state().closed = Some((Instant::now().checked_sub(SETTLED).unwrap(), 4));
         circuit.enter(soon()).await.unwrap().report(Some(&down()));

@@ -30,7 +30,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which migrations to run. Running them again does nothing.
 ///
-/// Whoever runs them owns the tables. An engine needs less: `migrations/rights.sql`, in the sources of this crate, grants
+/// The role that runs them owns the tables. An engine needs less: `migrations/rights.sql`, in the sources of this crate, grants
 /// a role what it takes and nothing else; run it after every migration.
 ///
 /// ```no_run
@@ -115,7 +115,7 @@ impl Migrations {
             }
         };
         let work = async move {
-            // An index on a large table takes its time, and so does whoever holds the lock.
+            // An index on a large table takes its time, and so does the holder of the lock.
             client
                 .batch_execute(
                     "set statement_timeout = 0; set lock_timeout = 0; set default_transaction_read_only = off",

@@ -129,7 +129,7 @@ impl<M: ManageConnection<Error = StoreError>> SessionPool<M> {
 }
 
 /// Why connections do not come about. The pool itself would say "timed out" and keep the reason:
-/// whoever waits for a connection hears it from here, at once.
+/// those that wait for a connection hear it from here, at once.
 #[derive(Debug, Clone, Default)]
 struct ConnectFailures {
     last: Arc<Mutex<Option<Arc<StoreError>>>>,

@@ -57,7 +57,7 @@ impl Store {
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
-        // One for each commit slot, one to resolve a lost commit, one for refreshes.
+        // One for each lane of commits, one to resolve a lost commit, one for refreshes.
         let connections_max = config.in_flight_commits as u32 + 2;
         let pool = SessionPool::new(manager, connections_max, config.connect_timeout).await?;
         Ok(Self {

@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// Whether the plans should be made anew: the tables grew to twice their size by what this engine
-    /// wrote, or somebody else had a minute to fill them. If so, they count as new from now on.
+    /// wrote, or others had a minute to fill them. If so, they count as new from now on.
     pub(crate) fn plans_are_stale(&mut self, rows_written: u64) -> bool {
         let stale = self.planned.is_some_and(|(rows, at)| {
             rows_written > rows.saturating_mul(2).saturating_add(PLANS_GOOD_FOR_ROWS) || at.elapsed() > PLANS_GOOD_FOR
@@ -331,7 +331,7 @@ impl Session {
         }
     }
 
-    /// Runs a statement in a span of its own and takes its time, also where nobody waits for its end.
+    /// Runs a statement in a span of its own and takes its time, also where its end is not waited for.
     pub(crate) async fn measured<T>(
         &self,
         statement: &'static str,

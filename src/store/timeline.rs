@@ -1,4 +1,4 @@
-//! What the statements of one transaction took, for whoever asks why it was slow.
+//! What the statements of one transaction took, to tell why it was slow.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Error;
 
-/// The statements that a connection ran since somebody took it from the pool, in the order of their answers.
+/// The statements that a connection ran since it was taken from the pool, in the order of their answers.
 #[derive(Debug, Default)]
 pub(super) struct Timeline(Mutex<Vec<Step>>);
 
@@ -24,7 +24,7 @@ struct Step {
 enum Answer {
     Good,
     Error,
-    /// Nobody waited for it any longer.
+    /// It was not waited for any longer.
     None,
 }
 

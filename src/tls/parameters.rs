@@ -30,9 +30,9 @@ impl Parameters {
             ("PGSSLCERT", "sslcert"),
             ("PGSSLKEY", "sslkey"),
         ] {
-            let slot = self.slot(name).expect("each of these has one");
-            if slot.is_none() {
-                *slot = environment(variable).and_then(|value| value.into_string().ok());
+            let value = self.value_of(name).expect("each of these is kept");
+            if value.is_none() {
+                *value = environment(variable).and_then(|text| text.into_string().ok());
             }
         }
     }
@@ -51,7 +51,7 @@ impl Parameters {
         Ok((rest.ok_or_else(not_a_connection_string)?, parameters))
     }
 
-    fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
+    fn value_of(&mut self, name: &str) -> Option<&mut Option<String>> {
         match name {
             "sslmode" => Some(&mut self.mode),
             "sslrootcert" => Some(&mut self.root),
@@ -87,7 +87,7 @@ impl Parameters {
             }
             match place(&name, &decoded, may_name)? {
                 Place::Tls | Place::PasswordFile => {
-                    *self.slot(&name).expect("each of these has one") = Some(decoded);
+                    *self.value_of(&name).expect("each of these is kept") = Some(decoded);
                 }
                 Place::Driver(name) => rest.push(format!("{name}={value}")),
                 Place::Ignored => {}
@@ -106,7 +106,7 @@ impl Parameters {
         while !left.is_empty() {
             let Some((name, raw, value, after)) = first_pair(left) else { return Ok(None) };
             match place(name, &value, may_name)? {
-                Place::Tls | Place::PasswordFile => *self.slot(name).expect("each of these has one") = Some(value),
+                Place::Tls | Place::PasswordFile => *self.value_of(name).expect("each of these is kept") = Some(value),
                 Place::Driver(own) => {
                     may_name &= own != "password" || raw.starts_with('\'');
                     rest.extend([own, "=", raw, " "]);
@@ -134,7 +134,7 @@ impl Parameters {
             }
         };
         if system && mode != Mode::VerifyFull {
-            // Anybody can get a certificate for a name of their own from those authorities.
+            // Those authorities give anyone a certificate for a name of their own.
             return Err(ConfigError::new("sslmode", "must be verify-full with sslrootcert=system"));
         }
         Ok(mode)

@@ -212,7 +212,7 @@ async fn a_commit_that_always_panics_rejects_and_does_not_spin() {
     assert_whole(&database, &engine, &records).await;
 }
 
-/// An actor that dies whenever it does anything ends the engine, and everybody is told.
+/// An actor that dies whenever it does anything ends the engine, and every unit is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_deaths_ends_in_a_reported_stop() {
     for name in ["supervisor::route", "batcher::absorbed", "coordinator::arrive"] {
@@ -229,7 +229,7 @@ async fn a_storm_of_deaths_ends_in_a_reported_stop() {
         let restarts = engine.stats().actor_restarts;
         assert!((20..40).contains(&restarts), "{name}: {restarts} restarts");
         let report = within(engine.shutdown(Duration::from_secs(20))).await;
-        assert_eq!(report.abandoned, Vec::<u64>::new(), "{name}: everybody was told before");
+        assert_eq!(report.abandoned, Vec::<u64>::new(), "{name}: every unit was told before");
         assert_eq!(engine.stats().actor_restarts, restarts, "{name}: it goes on spinning");
         let client = database.client().await;
         let rows: i64 = client.query_one("select count(*) from entities", &[]).await.unwrap().get(0);
@@ -237,7 +237,7 @@ async fn a_storm_of_deaths_ends_in_a_reported_stop() {
     }
 }
 
-/// An actor that hangs takes its thread along: nobody gives signs of life, and a unit waits.
+/// An actor that hangs takes its thread along: no actor gives signs of life, and a unit waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_that_hangs_is_no_longer_alive_until_it_goes_on() {
     let _scenario = Scenario::begin().await;

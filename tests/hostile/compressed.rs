@@ -79,7 +79,7 @@ fn broken_off(kind: Kind, parts: &[Vec<String>], place: Index) -> TestCaseResult
     let lines = parts.concat();
     prop_assert_eq!(&good[..], &lines[..good.len()], "what was read before is what stood there");
     if let Some(part) = ends.iter().position(|end| *end == cut) {
-        // Nobody can tell: this is a whole file of fewer parts.
+        // It cannot be told: this is a whole file of fewer parts.
         prop_assert_eq!((good.len(), bad), (parts[..part].iter().map(Vec::len).sum(), 0));
         prop_assert!(failure.is_none());
     } else if cut < 4 {

@@ -1,4 +1,4 @@
-//! What nobody should send: units and lines of hostile content against the rules of the contract,
+//! What should not be sent: units and lines of hostile content against the rules of the contract,
 //! without a database. `tests/it/hostile.rs` sends the units to a server.
 //!
 //! - `spec` draws units, `rules` states the rules on them a second time.

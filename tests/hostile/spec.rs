@@ -309,7 +309,7 @@ fn mostly<T: std::fmt::Debug>(
     prop_oneof![1_000 - per_mille => good, per_mille => bad]
 }
 
-/// Texts that somebody, somewhere, takes for something else.
+/// Texts that some program takes for something else.
 const PIECES: [&str; 32] = [
     "a",
     "A",

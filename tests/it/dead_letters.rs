@@ -137,7 +137,7 @@ async fn a_document_that_somebody_changed_is_checked_like_any_unit() {
     change("unit #- '{entities,1,place,google_place_id}'", "other 2").await;
     let report = within(engine.resubmit_dead_letters()).await.unwrap();
     assert_eq!(report, ResubmitReport { committed: 1, invalid: 2, ..ResubmitReport::default() });
-    assert_eq!(kept(&client).await, 2, "what nobody can submit stays to be looked at");
+    assert_eq!(kept(&client).await, 2, "what cannot be submitted stays to be looked at");
     let names = "select count(*) from entities where name = 'other 2' and google_place_id is null";
     assert_eq!(client.query_one(names, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
@@ -162,7 +162,7 @@ async fn a_rejection_is_told_also_when_it_cannot_be_kept() {
     client.batch_execute("drop table graphsink_dead_letters").await.unwrap();
     assert_eq!(rejected(&engine, unit("second", "g1")).await.dead_letter, None);
     commit(&engine, unit("third", "g3")).await;
-    assert_eq!(engine.stats().circuit_openings, 0, "what is wrong with that table stands in nobody else's way");
+    assert_eq!(engine.stats().circuit_openings, 0, "what is wrong with that table stops nothing else");
     let started = Engine::start(database.config().dead_letters(true).build().unwrap()).await;
     let missing = matches!(started, Err(StartError::NotMigrated { table: "graphsink_dead_letters", .. }));
     assert!(missing, "an engine that is to keep dead letters wants their table");

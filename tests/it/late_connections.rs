@@ -24,7 +24,7 @@ fn dish(number: usize) -> String {
     format!("dish {number}")
 }
 
-/// Another program's transaction, with a connection that nobody else sees yet.
+/// Another program's transaction, with a connection that no other sees yet.
 async fn insert(database: &Database, dish: &str) -> (Client, Uuid) {
     let client = database.client().await;
     client.batch_execute("begin").await.unwrap();
@@ -114,7 +114,7 @@ async fn as_often_as_it_happens() {
     }
 }
 
-/// Whoever makes another connection of the one that is inserted makes it meet one that is there for ever.
+/// A trigger that makes another connection of the one that is inserted makes it meet one that is there for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
     let database = Database::migrated().await;
@@ -134,7 +134,7 @@ async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
     other.connection(restaurant, dish);
     let refused = engine.submit(unit(3)).await.unwrap();
     let taken = engine.submit(other).await.unwrap();
-    assert!(within(taken).await.committed().is_some(), "nobody suffers for it");
+    assert!(within(taken).await.committed().is_some(), "no unit suffers for it");
     let outcome = within(refused).await;
     let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
     assert_eq!((&*rejection.sqlstate, rejection.constraint.as_deref()), ("23505", Some("connections_key")));

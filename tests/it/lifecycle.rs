@@ -112,7 +112,7 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
 /// ever, nor is it forgotten, nor taken twice when it is sent on, a flush comes, or an actor dies that had it already.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
-    // Longer than the supervisor's sweep, which lets nobody wait for ever; and not.
+    // Longer than the supervisor's sweep, which lets no unit wait for ever; and not.
     let waits = [Duration::ZERO, Duration::from_millis(700)];
     let flushes = waits.into_iter().flat_map(|held| [(held, false), (held, true)]);
     for (held, flushed, killed) in flushes.flat_map(|(held, flushed)| [(held, flushed, false), (held, flushed, true)]) {
@@ -449,9 +449,9 @@ async fn a_database_without_tables_is_told_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_or_database_that_is_not_there_is_told_at_the_start() {
     let timeout = Duration::from_secs(2);
-    // Port 1 is nobody's.
-    let nobody = Config::builder("postgresql://graphsink@127.0.0.1:1/x").connect_timeout(timeout).build().unwrap();
-    assert!(matches!(within(Engine::start(nobody)).await, Err(StartError::Store(_))));
+    // No server listens at port 1.
+    let unreachable = Config::builder("postgresql://graphsink@127.0.0.1:1/x").connect_timeout(timeout).build().unwrap();
+    assert!(matches!(within(Engine::start(unreachable)).await, Err(StartError::Store(_))));
     let database = Database::empty().await;
     let missing = database.url_of("no_such_database");
     let missing = Config::builder(missing).connect_timeout(timeout).build().unwrap();
@@ -481,7 +481,7 @@ async fn the_defaults_of_the_database_do_not_matter() {
         client.batch_execute(&format!("alter database {} set {setting}", database.name)).await.unwrap();
     }
     let engine = database.engine().await;
-    // The engine's own timeouts count: it waits as long as they say for a row that somebody holds.
+    // The engine's own timeouts count: it waits as long as they say for a row that another session holds.
     client.batch_execute("begin; update connections set last_updated = now()").await.unwrap();
     let receipt = engine.submit(unit("t0")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(800)).await;

@@ -5,7 +5,7 @@
 //! - `database` reads the whole logical database and compares it with the model; it also holds the
 //!   statement that compares every metric with a `GROUP BY`.
 //! - `generate` draws records that collide as often as they can.
-//! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
+//! - `spec` and `rules`, shared with `tests/hostile`, are units that should not be sent, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
 //! - `lock_waits` are found out, and nothing is disturbed by it.

@@ -442,7 +442,7 @@ async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neigh
     assert_eq!(count(&client, "mentions").await, 1 + 57);
     assert_group_by(&client, as_of()).await;
 
-    // Two units of one batch that both want an id which nobody holds yet: one of them gets it.
+    // Two units of one batch that both want an id which is not taken yet: one of them gets it.
     let receipts = [engine.submit(with_place("a", "new")).await, engine.submit(with_place("b", "new")).await];
     let mut committed = 0;
     for receipt in receipts {
@@ -451,7 +451,7 @@ async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neigh
     assert_eq!(committed, 1);
 }
 
-/// The id goes from the one restaurant to the other; nobody else is involved.
+/// The id goes from the one restaurant to the other; no third is involved.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_id_may_move_from_one_restaurant_to_another_within_a_unit() {
     let database = Database::migrated().await;
@@ -1032,7 +1032,7 @@ async fn merely_referenced_entities_are_neither_updated_nor_locked() {
     let versions = "select name, xmin::text from entities order by name";
     let before = client.query(versions, &[]).await.unwrap();
 
-    // Somebody else is about to change the dish. A lock that a reference took would wait for it.
+    // Another session is about to change the dish. A lock that a reference took would wait for it.
     let holder = database.client().await;
     holder.batch_execute("begin; update entities set last_updated = now() where name = 'brisket'").await.unwrap();
     let committed = tokio::time::timeout(Duration::from_secs(8), outcome(&engine, small_unit("franklin bbq", "t2")));

@@ -58,7 +58,7 @@ async fn refreshing_walks_over_all_connections_in_steps() {
         }
         commit(&engine, unit).await;
     }
-    // Somebody works with one of the last connections: a refresh that held all locks until its end
+    // Another session works with one of the last connections: a refresh that held all locks until its end
     // would make the first wait as well.
     let later = as_of() + TimeDelta::days(40);
     let blocker = database.client().await;
@@ -105,7 +105,7 @@ async fn refreshing_does_not_touch_what_it_need_not() {
     assert_eq!(before, after);
 }
 
-/// Writers whose clock stands still and a refresh to the same time: nobody is wrong at any moment.
+/// Writers whose clock stands still and a refresh to the same time: no figure is wrong at any moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refreshing_while_others_write_harms_nobody() {
     let seed = seed("refresh under load");

@@ -33,7 +33,7 @@ impl Rights {
         let admin = database.client().await;
         let role = format!("{} \"role\" drop", database.name);
         let rights = Self { database, admin, role, schema };
-        // What everybody may do by default must not make up for a missing right.
+        // What every role may do by default must not make up for a missing right.
         let strict = rights.filled(
             "drop role if exists :\"role\"; create role :\"role\" login password 'app';
              revoke all on database :\"DBNAME\" from public;
@@ -113,7 +113,7 @@ fn unit(name: &str, number: i32) -> UnitOfWork {
     unit
 }
 
-/// Does one of everything that an engine does with its tables, the fence apart. `name` is nobody else's. Fails with what
+/// Does one of everything that an engine does with its tables, the fence apart. `name` is this call's alone. Fails with what
 /// stood in the way.
 async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
     let engine = match within(Engine::start(config.build().unwrap())).await {
@@ -152,7 +152,7 @@ async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
         within(engine.refresh_activity(as_of() + chrono::TimeDelta::days(40)))
             .await
             .map_err(|error| error.to_string())?;
-        // A Google id that somebody has: twice the same dead letter, then once more from the table.
+        // A Google id that is taken: twice the same dead letter, then once more from the table.
         for _ in 0..2 {
             let mut taken = UnitOfWork::new();
             let place = PlaceObservation::new(as_of()).google_place_id(format!("{name} 2"));
@@ -208,7 +208,7 @@ async fn the_listed_rights_are_enough_for_a_whole_load() {
     assert_group_by(&rights.admin, later).await;
 }
 
-/// Makes one restaurant of two that share a dish and a mention of it. `name` is nobody else's.
+/// Makes one restaurant of two that share a dish and a mention of it. `name` is this call's alone.
 async fn merge(config: ConfigBuilder, name: &str) -> Result<(), String> {
     let engine = within(Engine::start(config.build().unwrap())).await.unwrap();
     let work = async {

@@ -49,7 +49,7 @@ impl Load {
         assert_same(&model::graph(records.iter(), as_of()), &database::read(&client).await);
         assert_group_by(&client, as_of()).await;
         database.assert_no_deadlocks().await;
-        assert!(samples > 0, "the load was over before anybody looked");
+        assert!(samples > 0, "the load was over before the first look");
         let mut committed = 0;
         for engine in &engines {
             let stats = engine.stats();
@@ -185,7 +185,7 @@ async fn two_engines_on_a_handful_of_rows_never_deadlock() {
 }
 
 /// Restaurants that several names claim to be, under way at once: one name gets each id, the units
-/// that say otherwise are rejected whole, all others commit, and nobody waits in a circle.
+/// that say otherwise are rejected whole, all others commit, and none waits in a circle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn contended_place_ids_go_to_one_restaurant_each_without_deadlocks() {
     let seed = seed("stress, place ids");

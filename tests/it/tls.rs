@@ -135,7 +135,7 @@ fn unit(source_id: &str) -> UnitOfWork {
 }
 
 /// Starts an engine and commits a unit. Says whether the engine's sessions are encrypted, or why it did not start.
-/// `name` is nobody else's.
+/// `name` is this call's alone.
 async fn encrypted(admin: &Client, name: &str, connection_string: &str) -> Result<bool, String> {
     let config =
         Config::builder(connection_string).as_of(AsOf::Fixed(as_of())).build().map_err(|error| error.to_string())?;

@@ -145,6 +145,6 @@ async fn alert_rules_name_series_that_exist_and_say_what_to_do() {
         "graphsink_lock_wait_seconds",
         "graphsink_circuit_open",
     ] {
-        assert!(watched.contains(metric), "nobody watches {metric}");
+        assert!(watched.contains(metric), "no dashboard watches {metric}");
     }
 }

@@ -213,7 +213,7 @@ async fn no_password_is_in_a_report() {
     within(engine.shutdown(Duration::from_secs(20))).await;
 }
 
-/// An engine that did nothing, and a load so short that nobody looked.
+/// An engine that did nothing, and a load so short that there was no look.
 #[test]
 fn a_report_of_nothing_is_whole_as_well() {
     let moment = |seconds| Moment::of(&graphsink::Stats::default(), Duration::from_secs(seconds));

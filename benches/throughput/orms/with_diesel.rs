@@ -257,7 +257,7 @@ impl FromSql<sql_types::EntityType, Pg> for OwnedLabel {
     }
 }
 
-// Columns that have defaults and are written by nobody are left out.
+// Columns that have defaults and are never written are left out.
 
 diesel::table! {
     use diesel::sql_types::{Array, Text, Timestamptz, Uuid};

@@ -207,7 +207,7 @@ impl Iden for Alias {
     }
 }
 
-// The derives want `pub` items; columns that have defaults and are written by nobody are left out.
+// The derives want `pub` items; columns that have defaults and are never written are left out.
 
 #[allow(unreachable_pub)]
 mod entity {

@@ -1,4 +1,4 @@
-//! What an engine is at: what is in flight, what went wrong, its actors, and the connections that everybody names.
+//! What an engine is at: what is in flight, what went wrong, its actors, and the connections that are named most.
 
 use graphsink::{Health, Stats};
 use ratatui::Frame;

@@ -28,7 +28,7 @@ fn unit(name: &str) -> UnitOfWork {
     unit
 }
 
-/// Two restaurants that nobody else names; gives what is to be merged.
+/// Two restaurants that no other test names; gives what is to be merged.
 async fn pair(engine: &Engine, number: usize) -> EntityMerge {
     let (from, into) = (format!("from {number}"), format!("into {number}"));
     commit(engine, unit(&from)).await;
@@ -57,10 +57,10 @@ async fn until(client: &Client, condition: &str) {
     .await;
 }
 
-/// Somebody waits for the merges' lock.
+/// A session waits for the merges' lock.
 const WAITS_FOR_MERGES: &str = "exists (select from pg_locks where locktype = 'advisory' and not granted
     and database = (select oid from pg_database where datname = current_database()))";
-/// Somebody waits for a row.
+/// A session waits for a row.
 const WAITS_FOR_ROW: &str = "exists (select from pg_stat_activity where datname = current_database()
     and wait_event_type = 'Lock' and wait_event in ('transactionid', 'tuple'))";
 

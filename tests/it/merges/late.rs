@@ -105,11 +105,11 @@ async fn a_merge_that_makes_no_sense_is_rejected_and_harms_no_other() {
     let engine = database.engine().await;
     let (a, pie, _) = ids(&commit(&engine, unit("a", "pie", "1")).await);
     let (b, _, _) = ids(&commit(&engine, unit("b", "pie", "2")).await);
-    let nobody = Uuid::now_v7();
+    let missing = Uuid::now_v7();
     let merges = vec![
         EntityMerge::new(a, a),
         EntityMerge::new(restaurant("a"), a),
-        EntityMerge::new(nobody, a),
+        EntityMerge::new(missing, a),
         EntityMerge::new(a, restaurant("no\0body")),
         EntityMerge::new(dish("a"), dish("pie")),
         EntityMerge::new(a, pie),
@@ -129,7 +129,7 @@ async fn a_merge_that_makes_no_sense_is_rejected_and_harms_no_other() {
         [
             MergeRejection::Itself(a),
             MergeRejection::Itself(a),
-            MergeRejection::Missing(EntityName::Id(nobody)),
+            MergeRejection::Missing(EntityName::Id(missing)),
             MergeRejection::Missing(restaurant("no\0body").into()),
             MergeRejection::Missing(dish("a").into()),
             MergeRejection::DifferentTypes { from: EntityType::Restaurant, into: EntityType::DishOrCategory },
@@ -195,7 +195,7 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     let [a, b, c] = made[..] else { panic!("three") };
     assert_eq!(merge_one(&engine, b, a).await.into_id(), Some(a));
 
-    // Somebody creates b once more: it is there, and its first id still means a.
+    // A unit creates b once more: it is there, and its first id still means a.
     let again = Uuid::now_v7();
     let create = "insert into entities (entity_id, name, type) values ($1, 'b', 'restaurant')";
     client.execute(create, &[&again]).await.unwrap();
@@ -222,7 +222,7 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     assert_eq!(entity(b.into()).await, Some(a));
     assert_eq!(entity(again.into()).await, Some(c));
 
-    // Somebody deletes c: what led there leads nowhere, and the key is free.
+    // Another program deletes c: what led there leads nowhere, and the key is free.
     client.execute("delete from entities where entity_id = $1", &[&c]).await.unwrap();
     assert_eq!(entity(again.into()).await, None);
     assert!(matches!(

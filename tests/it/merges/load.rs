@@ -51,7 +51,7 @@ fn pairs(types: [EntityType; 2], space: Space, seed: u64) -> Vec<Merge> {
     drawn.filter(|(from, into)| types.contains(&from.entity_type) && types.contains(&into.entity_type)).collect()
 }
 
-/// Merges these, a few at a time, until `stop`; gives those that took place, in order. Nobody else merges entities of
+/// Merges these, a few at a time, until `stop`; gives those that took place, in order. Nothing else merges entities of
 /// these types.
 async fn merge_on(engine: Engine, pairs: Vec<Merge>, stop: Arc<AtomicBool>) -> Vec<Merge> {
     let mut done = Vec::new();

@@ -37,7 +37,7 @@ enum Kind {
     Rollback,
     /// A whole transaction.
     Whole,
-    /// Not the client's: the answer is for nobody.
+    /// Not the client's: the answer is dropped.
     Secret,
     Other,
 }

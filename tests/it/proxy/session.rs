@@ -141,7 +141,7 @@ impl Session {
         loop {
             let message = read(client).await?;
             self.gate().await;
-            // Before anybody can hear of a fault, and release what it holds.
+            // Before a fault can be heard of, and release what it holds.
             let releases = self.releases();
             let verdict = self.conversation().request(&message);
             match verdict {

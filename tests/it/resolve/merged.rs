@@ -7,7 +7,7 @@ use super::{Setup, add, existing, is_new, one, place, setup, write};
 use crate::support::within;
 
 /// A resolver that remembers the answer, one that does not, one that looks for exact names only, and one without an
-/// engine: nobody is told of what is gone.
+/// engine: the resolver is not told of what is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_a_merged_entity_mean_what_it_became() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;

@@ -40,7 +40,7 @@ fn address(number: usize) -> (String, &'static str) {
     (format!("{} {}", 10 + 7 * number, STREETS[number % 6]), CITIES[number % 3])
 }
 
-/// The name as somebody else writes it.
+/// The name as another author writes it.
 fn otherwise(number: usize) -> String {
     let name = name(number);
     let words: Vec<&str> = name.split(' ').collect();
@@ -62,7 +62,7 @@ fn otherwise(number: usize) -> String {
     }
 }
 
-/// The address as somebody else writes it.
+/// The address as another author writes it.
 fn address_otherwise(number: usize) -> (String, &'static str) {
     let (address, city) = address(number);
     let short = [("Street", "St."), ("Avenue", "Ave"), ("Road", "Rd."), ("Boulevard", "Blvd"), ("East ", "E. ")];
@@ -86,7 +86,7 @@ async fn store(engine: &Engine) -> Vec<uuid::Uuid> {
     ids
 }
 
-/// Precision, recall and their harmonic mean, of what is taken without asking anybody.
+/// Precision, recall and their harmonic mean, of what is taken without a review.
 async fn quality(resolver: &Resolver, ids: &[uuid::Uuid], with_evidence: bool) -> [f64; 3] {
     let ask = |name: String, (address, city): (String, &'static str)| {
         if with_evidence { place(&name).address(address).city(city) } else { place(&name) }

@@ -40,7 +40,7 @@ async fn two_that_create_one_name_end_with_one_entity_and_two_commits() {
     database.assert_no_deadlocks().await;
 }
 
-/// What is promised of different spellings: two entities if nobody could know, and from then on one of them is found.
+/// What is promised of different spellings: two entities if it could not be known, and from then on one of them is found.
 #[tokio::test]
 async fn two_spellings_at_one_moment_are_two_entities_and_later_ones_find_them() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;

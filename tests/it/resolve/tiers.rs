@@ -227,7 +227,7 @@ async fn what_a_batch_calls_a_known_entity_is_heard_by_the_rest_of_it() {
             }
         }
     }
-    // Somebody with another address is not the one, whatever it is called.
+    // One with another address is not the one, whatever it is called.
     let elsewhere = place("Aaron's").address("12 Oak St").city("Dallas");
     let bringer = place("franklin barbecue").original("Aaron's");
     // The second time only the database knows where the entity is.

@@ -11,7 +11,7 @@ use tokio_postgres::NoTls;
 use super::{Storm, assert_at_rest, config, engine, migrated, server, until};
 use crate::support::{connect, seed, within};
 
-/// Starts the server again while somebody knocks all the time; says how often it was told "in recovery" (57P03).
+/// Starts the server again while a client knocks all the time; says how often it was told "in recovery" (57P03).
 async fn restart_and_knock(server: &mut EmbeddedServer, url: &str) -> usize {
     let knock = async {
         let mut refused = 0;
@@ -61,7 +61,7 @@ async fn kill_amid(server: &mut EmbeddedServer, url: &str, amid: Amid) {
     server.crash().unwrap();
 }
 
-/// Whoever guesses at the fate of a commit is told lies here, and whoever asks by its transaction id: the ids that were
+/// A guess at the fate of a commit is wrong here, and so is an answer by its transaction id: the ids that were
 /// lost with the server are given to others, whose transactions commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_under_a_storm_of_commits_makes_no_outcome_lie() {
@@ -138,7 +138,7 @@ async fn an_outage_past_the_deadline_is_told_and_what_is_submitted_again_is_ther
     let unavailable = ledger.unavailable();
     println!("{} of {} units were unavailable", unavailable.len(), ledger.len());
     assert!(!unavailable.is_empty(), "the server was down for longer than the deadline");
-    assert!(!ledger.outcomes.values().any(|outcome| matches!(outcome, Outcome::Rejected(_))), "nobody is to blame");
+    assert!(!ledger.outcomes.values().any(|outcome| matches!(outcome, Outcome::Rejected(_))), "no unit is to blame");
     let client = connect(&url).await;
     ledger.check(&client).await;
     ledger.resubmit(&engine).await;

@@ -258,7 +258,7 @@ async fn a_runtime_that_ends_amid_a_batch_takes_nothing_along() {
     until_no_session_is_left(&client).await;
 }
 
-/// Actors that die again and again end the engine: everybody is told, nothing more is accepted, and nothing rises again.
+/// Actors that die again and again end the engine: every unit is told, nothing more is accepted, and nothing rises again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_deaths_ends_in_a_clean_stop() {
     for actor in [ActorKind::Supervisor, ActorKind::MentionBatcher, ActorKind::TransactionCoordinator] {
@@ -289,7 +289,7 @@ async fn a_storm_of_deaths_ends_in_a_clean_stop() {
         }
         own.kill_actor(actor);
         let report = within(own.shutdown(Duration::from_secs(20))).await;
-        assert_eq!(own.stats().actor_restarts, restarts, "nobody rises any more");
+        assert_eq!(own.stats().actor_restarts, restarts, "no actor rises any more");
         assert_eq!((report.stats.rows_in_flight, report.stats.bytes_in_flight), (0, 0), "{report:?}");
         let client = database.client().await;
         until_no_session_is_left(&client).await;

@@ -119,7 +119,7 @@ async fn a_row_that_somebody_holds_delays_only_the_units_that_touch_it() {
             commit(&engine, unit(&record)).await;
             records.push(record);
         }
-        assert_eq!(engine.stats().units_committed, 32, "{name}: the one that touches it waits, nobody else does");
+        assert_eq!(engine.stats().units_committed, 32, "{name}: the one that touches it waits, no other does");
         holder.batch_execute("rollback").await.unwrap();
         all_committed(waiting).await;
         let client = database.client().await;
@@ -193,7 +193,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
     let client = database.client().await;
     let other = database.client().await;
 
-    // Somebody else adds children to every row there is; the engine changes these rows meanwhile.
+    // Another session adds children to every row there is; the engine changes these rows meanwhile.
     other
         .batch_execute(
             "begin;
@@ -224,7 +224,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
     }
     other.batch_execute("rollback").await.unwrap();
 
-    // Somebody else changes every row there is, as the engine does it; the engine adds children meanwhile.
+    // Another session changes every row there is, as the engine does it; the engine adds children meanwhile.
     other
         .batch_execute(
             "begin;
@@ -251,7 +251,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
         is_menu_item: true,
     }));
 
-    assert_eq!(engine.stats().failed_attempts, 0, "nobody waited for a lock");
+    assert_eq!(engine.stats().failed_attempts, 0, "no transaction waited for a lock");
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
     assert_group_by(&client, as_of()).await;
     assert_at_rest(&[engine], &client).await;

@@ -276,7 +276,7 @@ impl Ledger {
             match outcome {
                 Outcome::Committed(committed) => {
                     assert!(written, "unit {number} is lost: {outcome:?}");
-                    // Nobody else names the witness: who says that it was there has written it before, and forgotten.
+                    // No other names the witness: one that says it was there has written it before, and forgotten.
                     let witness = committed.entities.last().map(|row| row.disposition);
                     let repeated = self.repeated.contains(number);
                     assert!(repeated || witness == Some(Disposition::Inserted), "unit {number}: {outcome:?}");

@@ -122,7 +122,7 @@ async fn submit_all(task: Task, wait: bool, seed: u64) {
             journal.note("acknowledged", number);
         }
     }
-    // Without the parent nobody would kill it.
+    // Without the parent it would not be killed.
     while wait && std::os::unix::process::parent_id() == parent {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -64,7 +64,7 @@ async fn be_standby(server: &mut EmbeddedServer, url: &str, done: impl AsyncFnOn
             if let Ok(connected) = tokio_postgres::connect(url, NoTls).await {
                 break connected;
             }
-            assert!(start.elapsed() < PATIENCE, "the standby lets nobody in");
+            assert!(start.elapsed() < PATIENCE, "the standby lets no session in");
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         tokio::spawn(async move { drop(connection.await) });

@@ -95,7 +95,7 @@ fn run(command: &mut Command) -> io::Result<()> {
     Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-/// Gives `path` to whoever owns the server's data.
+/// Gives `path` to the owner of the server's data.
 fn give_to_server(path: &Path, data: &Path) {
     let owner = std::fs::metadata(data).unwrap();
     std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();

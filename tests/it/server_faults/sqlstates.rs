@@ -76,7 +76,7 @@ pub(super) fn unit(record: &Record) -> UnitOfWork {
     model::unit([record], &model::Ids::default())
 }
 
-/// A row that somebody holds, and a unit that waits for it in the only commit slot of an engine: meanwhile whatever else
+/// A row that another session holds, and a unit that waits for it in the only commit slot of an engine: meanwhile whatever else
 /// is submitted gathers in one epoch.
 pub(super) struct Gate {
     holder: Client,
@@ -118,7 +118,7 @@ fn rejection(outcome: Outcome) -> Rejection {
 }
 
 /// Transient (same work again), too long (halves), reconnect, resource, unknown, and a foreign key that is checked before
-/// another writer's parent is there: with all of these a unit is committed in the end, and nobody hears of it.
+/// another writer's parent is there: with all of these a unit is committed in the end, and its caller does not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn codes_of_passing_trouble_are_retried_and_nobody_is_blamed() {
     let database = Database::migrated().await;
@@ -136,9 +136,9 @@ async fn codes_of_passing_trouble_are_retried_and_nobody_is_blamed() {
         (&["08006", "57P01", "57P02", "57P03", "53300", "25006", "26000", "08P01"], 3),
         // Disk full, out of memory, I/O error.
         (&["53100", "53200", "58030"], 1),
-        // Whatever nobody knows, a cached plan whose result changed, and a check that may come too early: twice.
+        // What is not known, a cached plan whose result changed, and a check that may come too early: twice.
         (&["XX000", "ZZ999", "0A000", "23503"], 2),
-        // Somebody is at work on the database's set-up.
+        // The database's set-up is being changed.
         (&["42501", "42P01", "28P01"], 1),
     ] {
         for code in codes {
@@ -168,7 +168,7 @@ async fn codes_of_bad_rows_reject_the_unit_that_fails_alone() {
     for (codes, tries) in [
         // Data, constraints, triggers, limits, functions.
         (&["22001", "22003", "22P02", "23502", "23505", "23514", "23P01", "P0001", "54001", "38000", "428C9"][..], 1),
-        // Tried again first: the parent may be about to be committed; nobody knows the code.
+        // Tried again first: the parent may be about to be committed; the code is not known.
         (&["23503", "XX000", "ZZ999"], 3),
     ] {
         for code in codes {
@@ -308,7 +308,7 @@ async fn bad_units_of_many_kinds_are_isolated_also_when_a_deadlock_comes_in_betw
     isolate(300, &[0, 7, 8, 150, 298, 299], 5).await;
     // Every unit is bad: the tree is full.
     isolate(16, &(0..16).collect::<Vec<_>>(), 3).await;
-    // Nobody is: the halves come from nowhere else.
+    // None is: the halves come from nowhere else.
     isolate(100, &[], 4).await;
 }
 

@@ -184,7 +184,7 @@ async fn callers_that_lose_patience_leave_nothing_behind() {
     journal.assert_room(&rig).await;
     let accepted = journal.entries.iter().filter(|entry| entry.unheard + entry.told.len() > 0).count();
     println!("{accepted} of {} units were accepted", journal.entries.len());
-    assert!(accepted > 20 && accepted < journal.entries.len() - 20, "nobody lost patience, or everybody did");
+    assert!(accepted > 20 && accepted < journal.entries.len() - 20, "no caller lost patience, or every one did");
     journal.settle(&rig).await;
 }
 
@@ -208,7 +208,7 @@ async fn lose_patience(engine: Engine, units: Vec<(usize, UnitOfWork)>, mut rand
     tries
 }
 
-/// A start, a flush and a shutdown that nobody waits for any more.
+/// A start, a flush and a shutdown that is not waited for any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_a_flush_and_a_shutdown_may_be_dropped() {
     let seed = seed("dropped calls");

@@ -108,7 +108,7 @@ async fn a_commit_whose_session_is_ended_first_is_repeated() {
     journal.settle(&rig).await;
 }
 
-/// The commit is lost, and nobody can be asked before the deadline: whether it took place or not,
+/// The commit is lost, and the server cannot be asked before the deadline: whether it took place or not,
 /// the engine says that it does not know, and the same unit may be submitted again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_can_be_asked_about_is_called_unknown() {

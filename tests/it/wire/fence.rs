@@ -34,7 +34,7 @@ async fn a_commit_that_arrives_late_is_found_committed() {
     journal.settle(&rig).await;
 }
 
-/// The transaction ends while the fence waits for it, and its commit arrives at nobody.
+/// The transaction ends while the fence waits for it, and its commit arrives nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_arrives_too_late_is_found_aborted() {
     let records = records(seed("a commit too late"), 20);

@@ -1,6 +1,6 @@
 //! Faults between the engine and the server, most of them made by `proxy`.
 //!
-//! Every unit of these tests names a dish that nobody else names, its marker: whether a unit is in
+//! Every unit of these tests names a dish that no other names, its marker: whether a unit is in
 //! the database is then a question of its marker, and the transaction that wrote the unit is the one
 //! that says it *inserted* the marker. A commit that was lost and repeated although it had taken
 //! place would say "unchanged".
@@ -70,7 +70,7 @@ struct Entry {
     records: Vec<Record>,
     waiting: Option<Receipt>,
     told: Vec<Outcome>,
-    /// How often it was accepted without anybody waiting for its outcome.
+    /// How often it was accepted without its outcome being waited for.
     unheard: usize,
 }
 

@@ -53,7 +53,7 @@ async fn an_answer_that_makes_no_sense_is_no_units_fault() {
     join_all(places.chunks(7).map(one)).await;
 }
 
-/// Nobody gets in for a while: the engine waits, and nobody's unit is refused for it.
+/// No session gets in for a while: the engine waits, and no unit is refused for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_that_fail_for_a_while_are_waited_for() {
     let seed = seed("logins that fail");

@@ -85,7 +85,7 @@ async fn a_refresh_survives_connections_that_are_cut_or_fall_silent() {
     journal.settle(&rig).await;
 }
 
-/// The network stops for everybody until the engine has given up its connections, and then delivers
+/// The network stops for all until the engine has given up its connections, and then delivers
 /// everything that it held up: statements and commits of transactions that were tried again since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_stops_and_goes_on_loses_and_doubles_nothing() {
