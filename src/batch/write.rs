@@ -143,7 +143,8 @@ async fn write_connections<'e, T: GraphTables>(
         match created {
             // In the order in which they were sent: what follows an error fails for that alone.
             Ok(()) => break (questions, history?),
-            Err(error) if T::is_race(&error) && races < RACES_MAX => {
+            // Where none was looked for there is no place to come back to.
+            Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.are_all_new() => {
                 races += 1;
                 tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
             }
