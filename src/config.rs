@@ -73,6 +73,7 @@ pub struct Config {
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
     pub(crate) prepared_statements: bool,
+    pub(crate) known_names_max: usize,
 }
 
 /// Not derived: a connection string carries a password.
@@ -97,6 +98,7 @@ impl fmt::Debug for Config {
             .field("as_of", &self.as_of)
             .field("dead_letters", &self.dead_letters)
             .field("prepared_statements", &self.prepared_statements)
+            .field("known_names_max", &self.known_names_max)
             .finish()
     }
 }
@@ -226,6 +228,7 @@ impl Config {
             ),
             ("dead_letters", self.dead_letters.to_string()),
             ("prepared_statements", self.prepared_statements.to_string()),
+            ("known_names_max", self.known_names_max.to_string()),
         ]
     }
 }
@@ -253,6 +256,7 @@ impl Config {
 ///     .as_of(AsOf::Fixed("2025-06-01T00:00:00Z".parse()?))
 ///     .dead_letters(true)
 ///     .prepared_statements(false)
+///     .known_names_max(20_000)
 ///     .build()?;
 /// assert_eq!((config.schema(), config.max_unit_rows()), ("evidence", 20_000));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -276,6 +280,7 @@ pub struct ConfigBuilder {
     as_of: Option<Timestamp>,
     dead_letters: Option<bool>,
     prepared_statements: Option<bool>,
+    known_names_max: Option<usize>,
 }
 
 /// Not derived: a connection string carries a password.
@@ -488,6 +493,21 @@ impl ConfigBuilder {
         self
     }
 
+    /// Names of entities, and aliases and attributes of them, that are remembered from one transaction to the next:
+    /// entities of which a unit says nothing else are not looked up again. They are forgotten when an entity is
+    /// deleted or renamed or loses a fact, by whichever program. Default: 100,000, which is about 4 MiB; 2^24 at
+    /// most. Smaller than what comes again and again: that is looked up, at 7 µs of the server's time each. 0
+    /// remembers nothing.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql:///evidence").known_names_max(0).build()?;
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    pub fn known_names_max(mut self, names: usize) -> Self {
+        self.known_names_max = Some(names);
+        self
+    }
+
     /// Checks every value and how they fit together.
     ///
     /// ```
@@ -526,6 +546,10 @@ impl ConfigBuilder {
         if max_bytes_in_flight > BYTES_IN_FLIGHT_MAX {
             return Err(error("max_bytes_in_flight", "must be at most 512 MiB"));
         }
+        let known_names_max = self.known_names_max.unwrap_or(100_000);
+        if known_names_max > KNOWN_NAMES_MAX {
+            return Err(error("known_names_max", "must be at most 2^24"));
+        }
         if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
             return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold: fix a time after 4713 BC"));
         }
@@ -552,6 +576,7 @@ impl ConfigBuilder {
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
             prepared_statements: self.prepared_statements.unwrap_or(true),
+            known_names_max,
         })
     }
 }
@@ -559,7 +584,7 @@ impl ConfigBuilder {
 /// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
 /// environment.
 #[cfg(feature = "config-file")]
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "database_url",
     "schema",
     "max_batch_rows",
@@ -575,6 +600,7 @@ const SETTINGS: [&str; 15] = [
     "as_of",
     "dead_letters",
     "prepared_statements",
+    "known_names_max",
 ];
 
 #[cfg(feature = "config-file")]
@@ -623,6 +649,9 @@ fn kind(kind: &figment::error::Kind) -> String {
 const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
 /// All that is in flight may end up in one message to the server, which holds 1 GiB at most.
 const BYTES_IN_FLIGHT_MAX: usize = 512 << 20;
+
+/// Some hundred megabytes.
+const KNOWN_NAMES_MAX: usize = 1 << 24;
 
 /// Whether a time can be the engine's "now": it and the 30 days before it can be stored.
 pub(crate) fn is_possible_as_of(as_of: Timestamp) -> bool {
@@ -674,6 +703,8 @@ mod tests {
         assert_eq!(setting(build().schema("")), "schema");
         assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
+        assert_eq!(setting(build().known_names_max(KNOWN_NAMES_MAX + 1)), "known_names_max");
+        assert!(build().known_names_max(0).build().is_ok());
         assert!(build().build().is_ok());
         let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
         assert_eq!(rows(build()), 60_000);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
-use super::tables::Lookup;
+use super::tables::{KeyLookup, Lookup};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Place, Table};
@@ -31,6 +31,13 @@ pub(crate) struct FoundByKey {
     pub(crate) merged_into: Option<EntityKey>,
     /// Not read for an entity that is merely referenced.
     pub(crate) facts: Option<EntityFacts<Uuid>>,
+}
+
+impl FoundByKey {
+    /// An entity that is merely referenced, by its own key.
+    pub(super) const fn known(id: Uuid) -> Self {
+        Self { id, merged_into: None, facts: None }
+    }
 }
 
 /// One entity of the epoch. Several names may lead to it: its key, and its id.
@@ -177,6 +184,12 @@ impl LockedEntities<'_> {
     /// Whether an entity of a unit was inserted by this very transaction: no row of another can refer to it.
     pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
         !self.0.node(unit, entity).exists
+    }
+
+    /// The id of a name, unless a redirect led from it to another row.
+    pub(super) fn id_of_name(&self, name: &KeyLookup<'_>) -> Option<Uuid> {
+        let node = &self.0.nodes[self.0.node_of_slot[name.slot as usize] as usize];
+        (node.key() == (name.entity_type, name.name)).then_some(node.id)
     }
 
     /// What became of each slot.

@@ -42,11 +42,11 @@ use bb8::PooledConnection;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::batch::Epoch;
+use crate::batch::{Epoch, KnownNames};
 use crate::config::{AsOf, Config};
 use crate::stats::{Counters, PoolStats};
 
-use blackhole::Blackhole;
+pub(crate) use blackhole::Blackhole;
 use circuit::Circuit;
 pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
@@ -83,6 +83,7 @@ pub(crate) struct Store {
     rows_written: Arc<AtomicU64>,
     /// One refresh at a time: commits need the connections.
     refreshing: Arc<Semaphore>,
+    known_names: Arc<KnownNames>,
     as_of: AsOf,
     /// Whether refused units are kept in the database.
     dead_letters: bool,
@@ -110,8 +111,8 @@ async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Resul
 #[derive(Debug)]
 pub(crate) enum Destination {
     Database(Store),
-    /// Nowhere; figures refer to this time.
-    Blackhole(AsOf),
+    /// Nowhere.
+    Blackhole(Blackhole),
 }
 
 impl Destination {
@@ -119,7 +120,7 @@ impl Destination {
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         match self {
             Self::Database(store) => store.commit(epoch, deadline, observer).await,
-            Self::Blackhole(as_of) => Blackhole::commit(epoch, *as_of, observer).await,
+            Self::Blackhole(blackhole) => blackhole.commit(epoch, observer).await,
         }
     }
 }
@@ -146,6 +147,7 @@ impl Store {
             copies: Arc::new(AtomicBool::new(true)),
             rows_written: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
+            known_names: Arc::new(KnownNames::new(config.known_names_max)),
             as_of: config.as_of,
             dead_letters: config.dead_letters,
             statement_timeout: config.statement_timeout,

@@ -8,6 +8,7 @@
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that nobody should send, and the rules on them.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
+//! - `known_names`: ids that are remembered, and what may be done to the tables in between.
 //! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
@@ -24,6 +25,7 @@ mod generate;
 mod health;
 mod histories;
 mod hostile;
+mod known_names;
 mod late_connections;
 mod lifecycle;
 mod loader;
