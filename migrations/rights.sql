@@ -37,6 +37,9 @@ grant update (thread_id, source_url, subreddit, content_excerpt, author, upvotes
 grant select on :"schema".entity_redirects to :"role";
 grant select on :"schema".connection_redirects to :"role";
 
+-- Whether ids of names that are remembered still hold.
+grant select on :"schema".graphsink_generation to :"role";
+
 -- The fence.
 grant select on :"schema".graphsink_attempts to :"role";
 grant insert (attempt, fenced) on :"schema".graphsink_attempts to :"role";

@@ -27,6 +27,7 @@
 //! | `graphsink_circuit_open` | gauge (0 or 1) | | whether the database as a whole cannot be used |
 //! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often that began |
 //! | `graphsink_dead_letters_total` | counter | | rejected units that were kept |
+//! | `graphsink_known_names_total` | counter | `result` | names of entities by whether they were known, with all that was said of them: hit, miss |
 //! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
 //! | `graphsink_merges_total` | counter | `outcome` | merges of entities: `merged`, `already_merged`, `rejected`, `unavailable` |
 //! | `graphsink_merge_seconds` | histogram (seconds) | | a transaction of merges, from its connection to its commit |
@@ -82,6 +83,7 @@ pub(crate) const RETRIES: &str = "graphsink_retries_total";
 pub(crate) const CIRCUIT_OPEN: &str = "graphsink_circuit_open";
 pub(crate) const CIRCUIT_OPENINGS: &str = "graphsink_circuit_openings_total";
 pub(crate) const DEAD_LETTERS: &str = "graphsink_dead_letters_total";
+pub(crate) const KNOWN_NAMES: &str = "graphsink_known_names_total";
 pub(crate) const ACTOR_RESTARTS: &str = "graphsink_actor_restarts_total";
 pub(crate) const MERGES: &str = "graphsink_merges_total";
 pub(crate) const MERGE_SECONDS: &str = "graphsink_merge_seconds";
@@ -115,6 +117,7 @@ pub(crate) fn describe() {
     describe_gauge!(CIRCUIT_OPEN, Unit::Count, "1 while the database as a whole cannot be used, else 0");
     describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the database as a whole could not be used");
     describe_counter!(DEAD_LETTERS, Unit::Count, "Rejected units that were kept");
+    describe_counter!(KNOWN_NAMES, Unit::Count, "Names of entities by whether they were known");
     describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were started again");
     describe_counter!(MERGES, Unit::Count, "Merges of entities by outcome");
     describe_histogram!(MERGE_SECONDS, Unit::Seconds, "A transaction of merges, from its connection to its commit");
@@ -202,6 +205,11 @@ pub(crate) fn circuit_closed() {
 
 pub(crate) fn dead_letters_kept(units: usize) {
     counter!(DEAD_LETTERS).increment(units as u64);
+}
+
+pub(crate) fn names_known(hits: usize, misses: usize) {
+    counter!(KNOWN_NAMES, "result" => "hit").increment(hits as u64);
+    counter!(KNOWN_NAMES, "result" => "miss").increment(misses as u64);
 }
 
 pub(crate) fn merged(outcome: &'static str) {

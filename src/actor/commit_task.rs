@@ -138,7 +138,7 @@ impl EpochObserver for CommitTask {
         let received = Table::ALL.map(|table| (table, epoch.received(table)));
         let units = epoch.units().len();
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
-        self.shared.counters.epoch_committed(units, received, &written.dispositions, took);
+        self.shared.counters.epoch_committed(units, received, written, took);
         let slots = epoch.slots_by_unit(Table::Connections).zip(&written.units);
         let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
         self.shared.counters.named(epoch.coalesced(Table::Connections), named.map(|(slot, row)| (*slot, row.id)));

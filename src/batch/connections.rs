@@ -92,10 +92,17 @@ impl<'e> UnlockedConnections<'e> {
 }
 
 impl<'e> LockedConnections<'e> {
-    /// Forgets what the database has: the locks were given up.
+    /// Whether none was looked for, as none can be there.
+    pub(super) fn are_all_new(&self) -> bool {
+        self.0.connections.iter().all(|node| node.is_new)
+    }
+
+    /// Forgets what the database has: the locks were given up. All are looked for now: what made one that was taken for
+    /// impossible may have been a trigger of this very transaction.
     pub(super) fn unlocked(self) -> UnlockedConnections<'e> {
         let Self(mut nodes) = self;
         for node in &mut nodes.connections {
+            node.is_new = false;
             if node.stored.take().is_some() {
                 node.disposition = Disposition::Inserted;
                 if !node.must_exist {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
 use super::rows::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow, google_place_id};
-use super::tables::Lookup;
+use super::tables::{KeyLookup, Lookup};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Table};
@@ -164,6 +164,12 @@ impl LockedEntities<'_> {
     /// Whether an entity of a unit was inserted by this very transaction: no row of another can refer to it.
     pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
         !self.0.node(unit, entity).exists
+    }
+
+    /// The id of a name, unless a redirect led from it to another row.
+    pub(super) fn id_of_name(&self, name: &KeyLookup<'_>) -> Option<Uuid> {
+        let node = &self.0.nodes[self.0.node_of_slot[name.slot as usize] as usize];
+        (node.key() == (name.entity_type, name.name)).then_some(node.id)
     }
 
     /// What became of each slot.

@@ -8,6 +8,8 @@
 //! 3. [`write_epoch`] writes it: names become ids with what the [`GraphTables`] say, rows that turn out to be one are merged,
 //!    and locks are taken in one global order.
 //!
+//! [`KnownNames`] remembers from one epoch to the next which ids names have.
+//!
 //! [`Folds`] does the like for entities that are folded into others, as a caller's merges say.
 //!
 //! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored row
@@ -19,6 +21,7 @@ mod connections;
 mod entities;
 mod epoch;
 mod fold;
+mod known_names;
 mod rows;
 #[cfg(test)]
 mod simulation;
@@ -31,6 +34,7 @@ pub(crate) use connections::UnlockedConnections;
 pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
+pub(crate) use known_names::{Generation, KnownNames, LearnedNames, Names};
 pub(crate) use rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
     VanishedRow, top_mention,

@@ -29,6 +29,13 @@ pub(crate) struct FoundByKey {
     pub(crate) facts: Option<EntityFacts<Uuid>>,
 }
 
+impl FoundByKey {
+    /// An entity that is merely referenced, by its own key.
+    pub(super) const fn known(id: Uuid) -> Self {
+        Self { id, merged_into: None, facts: None }
+    }
+}
+
 /// A connection as the database has it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredConnection {

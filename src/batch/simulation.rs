@@ -5,7 +5,7 @@
 //! what the transaction did to its rows, which is told here from the tables before and after. The order of the calls
 //! is checked by the tables themselves: no lock out of order, no row written that changes nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ struct Tables {
     mentions: BTreeMap<MentionKey, (Uuid, Mention)>,
     /// Connections, and mentions, that are looked up in the indexes for long histories.
     indexed: BTreeSet<Uuid>,
+    /// Changes with everything that may make an id wrong.
+    generation: u64,
 }
 
 /// `top_mentions` keeps no source ids.
@@ -85,13 +87,61 @@ impl Tables {
 
     /// One transaction. `race` is what others commit after its lookups.
     fn write(&mut self, epoch: &Epoch, race: impl FnOnce(&mut Self)) -> Result<(Vec<Committed>, Self), Rejected> {
-        let memory = Memory::new(std::mem::take(self), race);
+        self.write_with(epoch, race, None)
+    }
+
+    /// The same, of an engine that remembers names.
+    fn write_with(
+        &mut self,
+        epoch: &Epoch,
+        race: impl FnOnce(&mut Self),
+        known: Option<&Arc<KnownNames>>,
+    ) -> Result<(Vec<Committed>, Self), Rejected> {
+        let memory = Memory { known: known.cloned(), ..Memory::new(std::mem::take(self), race) };
         let written = memory.write(epoch);
         let Memory { tables, before, .. } = memory;
         *self = tables.into_inner();
         let (written, before) = (written?, before.into_inner());
         self.check_dispositions(&before, &written);
+        if let Some(known) = known {
+            known.remember(&written.learned);
+        }
         Ok((written.units, before))
+    }
+
+    /// Deletes an entity, and what names it.
+    fn delete(&mut self, entity_type: EntityType, name: &str) {
+        let Some((gone, _)) = self.entities.remove(&EntityKey::new(entity_type, name)) else { return };
+        self.generation += 1;
+        self.connections.retain(|key, _| {
+            key.restaurant != gone && key.dish != gone && key.dish_attributes.iter().all(|own| *own != gone)
+        });
+        for (_, facts, _) in self.connections.values_mut() {
+            facts.categories.remove(&gone);
+        }
+        for (_, facts) in self.entities.values_mut() {
+            facts.restaurant_attributes.remove(&gone);
+        }
+        let connections: HashSet<Uuid> = self.connections.values().map(|row| row.0).collect();
+        self.mentions.retain(|key, _| connections.contains(&key.0));
+    }
+
+    /// Takes everything back that is said of an entity.
+    fn take_back(&mut self, entity_type: EntityType, name: &str) {
+        if let Some((_, facts)) = self.entities.get_mut(&EntityKey::new(entity_type, name)) {
+            *facts = EntityFacts { place: facts.place.take(), ..EntityFacts::default() };
+            self.generation += 1;
+        }
+    }
+
+    /// Two entities get each other's names, or one that of another that is not there.
+    fn swap(&mut self, entity_type: EntityType, names: [&str; 2]) {
+        let keys = names.map(|name| EntityKey::new(entity_type, name));
+        let rows = keys.each_ref().map(|key| self.entities.remove(key));
+        self.generation += u64::from(rows.iter().any(Option::is_some));
+        for (row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
+            self.entities.extend(row.map(|row| (key, row)));
+        }
     }
 
     /// How many rows of each kind the epoch inserted, updated and left, told from the tables.
@@ -163,6 +213,9 @@ struct Memory<R> {
     late_race: RefCell<Option<R>>,
     /// How many rows each statement was asked to touch, in order.
     calls: RefCell<Vec<(&'static str, usize)>>,
+    /// How many names were asked for, in how many calls.
+    asked: Cell<(usize, usize)>,
+    known: Option<Arc<KnownNames>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -185,11 +238,14 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             race: RefCell::new(Some(race)),
             late_race: RefCell::default(),
             calls: RefCell::default(),
+            asked: Cell::default(),
+            known: None,
         }
     }
 
     fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
-        let written = write_epoch(self, epoch, Clock { as_of: as_of(), score_tolerance: 0.0 });
+        let names = Names { known: self.known.as_deref(), session: 0 };
+        let written = write_epoch(self, epoch, names, Clock { as_of: as_of(), score_tolerance: 0.0 });
         futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
     }
 
@@ -221,14 +277,10 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     }
 
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
-        let mut found = Found::default();
+        let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();
-        for KeyLookup { slot, entity_type, name, with_facts } in &lookup.entities_by_key {
-            if let Some((id, stored)) = tables.entities.get(&EntityKey::new(*entity_type, *name)) {
-                let facts = with_facts.then(|| stored.clone());
-                found.entities_by_key.insert(*slot, FoundByKey { id: *id, merged_into: None, facts });
-            }
-        }
+        let generation = lookup.reads_generation.then(|| Generation::new(tables.generation.to_string()));
+        let mut found = Found { entities_by_key, generation, ..Found::default() };
         for (_, id) in &lookup.entities_by_id {
             found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
         }
@@ -242,6 +294,18 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         }
         *self.before.borrow_mut() = tables.clone();
         Ok(found)
+    }
+
+    async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, MemoryError> {
+        let (asked, calls) = self.asked.get();
+        self.asked.set((asked + names.len(), calls + 1));
+        let tables = self.tables.borrow();
+        let found = names.iter().filter_map(|KeyLookup { slot, entity_type, name, with_facts }| {
+            let (id, stored) = tables.entities.get(&EntityKey::new(*entity_type, *name))?;
+            let facts = with_facts.then(|| stored.clone());
+            Some((*slot, FoundByKey { id: *id, merged_into: None, facts }))
+        });
+        Ok(found.collect())
     }
 
     async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, MemoryError> {
@@ -646,8 +710,9 @@ fn no_race(_: &mut Tables) {}
 
 /// Writes units in epochs of the given sizes; before every second epoch's locks, another writer is
 /// faster with the first unit of the next.
-fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> TestCaseResult {
+fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known: usize) -> TestCaseResult {
     let mut grouped = Tables::default();
+    let known = Arc::new(KnownNames::new(known));
     let mut rest = units;
     let mut sizes = sizes.iter().copied().cycle();
     let mut race = races;
@@ -661,7 +726,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> Tes
                 tables.write(&faster, no_race).unwrap();
             }
         };
-        let (committed, _) = grouped.write(&epoch, faster).unwrap();
+        let (committed, _) = grouped.write_with(&epoch, faster, Some(&known)).unwrap();
         for (unit, committed) in epoch.units().iter().zip(&committed) {
             check_ids(unit, committed, &grouped);
         }
@@ -681,7 +746,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool) -> Tes
 
     // All of it once more changes nothing, and says so.
     let everything = Epoch::from_units(units.iter().map(|said| unit(said, &grouped)).collect());
-    let (committed, before) = grouped.write(&everything, no_race).unwrap();
+    let (committed, before) = grouped.write_with(&everything, no_race, Some(&known)).unwrap();
     prop_assert_eq!(&grouped, &before);
     let rows = committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
     prop_assert!(rows.into_iter().all(|row| row.disposition == Disposition::Unchanged));
@@ -696,9 +761,93 @@ proptest! {
         units in vec(vec(drawn(), 1..6), 1..14),
         sizes in vec(1_usize..5, 1..4),
         races in any::<bool>(),
+        known in 1_usize..12,
     ) {
-        check_any_grouping(&units, &sizes, races)?;
+        check_any_grouping(&units, &sizes, races, known)?;
     }
+
+    #[test]
+    fn names_that_are_known_lead_where_lookups_lead(steps in vec(step(), 1..24), known in 1_usize..12) {
+        check_known_names(&steps, known)?;
+    }
+}
+
+/// What happens between, before and after epochs.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Vec<Drawn>>),
+    /// An epoch that is written, and rolled back.
+    RollBack(Vec<Drawn>),
+    /// Other programs' deeds.
+    Delete(EntityType, u8),
+    Swap(EntityType, u8, u8),
+    TakeBack(EntityType, u8),
+    Truncate,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let of_type = || {
+        prop::sample::select(vec![
+            EntityType::Restaurant,
+            EntityType::DishOrCategory,
+            EntityType::DishAttribute,
+            EntityType::RestaurantAttribute,
+        ])
+    };
+    prop_oneof![
+        6 => vec(vec(drawn(), 1..4), 1..4).prop_map(Step::Commit),
+        1 => vec(drawn(), 1..4).prop_map(Step::RollBack),
+        2 => (of_type(), 0_u8..3).prop_map(|(of, name)| Step::Delete(of, name)),
+        2 => (of_type(), 0_u8..3, 0_u8..3).prop_map(|(of, one, other)| Step::Swap(of, one, other)),
+        2 => (of_type(), 0_u8..3).prop_map(|(of, name)| Step::TakeBack(of, name)),
+        1 => Just(Step::Truncate),
+    ]
+}
+
+/// As [`unit`] names them.
+fn name(entity_type: EntityType, number: u8) -> String {
+    let letter = match entity_type {
+        EntityType::Restaurant => 'r',
+        EntityType::DishOrCategory => 'd',
+        EntityType::DishAttribute => 'a',
+        EntityType::RestaurantAttribute => 'p',
+    };
+    format!("{letter}{number}")
+}
+
+/// The same steps, by an engine that remembers so many names and by one that remembers none.
+fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
+    let known = Arc::new(KnownNames::new(known));
+    let mut worlds = [(Tables::default(), Some(&known)), (Tables::default(), None)];
+    for step in steps {
+        for (tables, known) in &mut worlds {
+            match step {
+                Step::Commit(units) => {
+                    let epoch = Epoch::from_units(units.iter().map(|said| unit(said, tables)).collect());
+                    let (committed, _) = tables.write_with(&epoch, no_race, *known).unwrap();
+                    for (unit, committed) in epoch.units().iter().zip(&committed) {
+                        check_ids(unit, committed, tables);
+                    }
+                    tables.check_figures();
+                }
+                Step::RollBack(said) => {
+                    let epoch = Epoch::from_units(vec![unit(said, tables)]);
+                    let memory = Memory { known: known.cloned(), ..Memory::new(tables.clone(), no_race) };
+                    memory.write(&epoch).unwrap();
+                }
+                Step::Delete(entity_type, number) => tables.delete(*entity_type, &name(*entity_type, *number)),
+                Step::Swap(entity_type, one, other) if one != other => {
+                    let names = [one, other].map(|number| name(*entity_type, *number));
+                    tables.swap(*entity_type, names.each_ref().map(String::as_str));
+                }
+                Step::Swap(..) => {}
+                Step::TakeBack(entity_type, number) => tables.take_back(*entity_type, &name(*entity_type, *number)),
+                Step::Truncate => *tables = Tables { generation: tables.generation + 1, ..Tables::default() },
+            }
+        }
+        prop_assert_eq!(worlds[0].0.natural(), worlds[1].0.natural());
+    }
+    Ok(())
 }
 
 // ---- single cases ------------------------------------------------------------------------------
@@ -882,6 +1031,56 @@ fn connections_of_entities_that_are_new_are_not_looked_for() {
     memory.write(&both).unwrap();
     assert_eq!((memory.rows_of("lock_connections"), memory.rows_of("insert_connections")), (2, 0));
     memory.tables.borrow().check_figures();
+}
+
+#[test]
+fn a_name_that_is_known_is_asked_for_again_only_when_ids_may_have_become_wrong() {
+    let known = Arc::new(KnownNames::new(100));
+    let mut tables = Tables::default();
+    let own = |mention: &'static str| epoch(move |unit| mentioned(unit, "r", mention));
+    let write = |tables: &mut Tables, mention| {
+        let memory = Memory { known: Some(Arc::clone(&known)), ..Memory::new(std::mem::take(tables), no_race) };
+        let written = memory.write(&own(mention)).unwrap();
+        known.remember(&written.learned);
+        let (hits, misses) = (written.learned.hits, written.learned.misses);
+        let asked = memory.asked.get();
+        *tables = memory.tables.into_inner();
+        (asked, hits, misses)
+    };
+    assert_eq!(write(&mut tables, "1"), ((2, 1), 0, 2), "both are new");
+    assert_eq!(write(&mut tables, "2"), ((0, 1), 2, 0));
+    let before = tables.id(EntityType::Restaurant, "r");
+    tables.delete(EntityType::Restaurant, "r");
+    assert_eq!(write(&mut tables, "3"), ((2, 2), 0, 2), "with one more call");
+    assert!(tables.id(EntityType::Restaurant, "r").is_some_and(|id| Some(id) != before));
+    assert_eq!(write(&mut tables, "4"), ((0, 1), 2, 0));
+    // Where facts are stated the row is read, unless all of them are known to be there, and always where a place is.
+    let mut states = |aliases: &'static [&'static str], place: bool| {
+        let stated = epoch(|unit| {
+            let mut restaurant = unit.restaurant("r");
+            for alias in aliases {
+                restaurant = restaurant.alias(*alias);
+            }
+            if place {
+                restaurant.place(PlaceObservation::new(at(1)));
+            }
+            unit.dish("d");
+        });
+        let memory = Memory { known: Some(Arc::clone(&known)), ..transaction(&tables, no_race) };
+        let written = memory.write(&stated).unwrap();
+        known.remember(&written.learned);
+        let (asked, _) = memory.asked.get();
+        tables = memory.tables.into_inner();
+        assert_eq!((written.learned.hits, written.learned.misses), (2 - asked, asked));
+        asked
+    };
+    assert_eq!(states(&["R"], false), 1);
+    assert_eq!(states(&["R"], false), 0);
+    assert_eq!(states(&["R", "S"], false), 1);
+    assert_eq!(states(&["S"], false), 0);
+    assert_eq!(states(&["S"], true), 1);
+    let facts = &tables.entities[&EntityKey::new(EntityType::Restaurant, "r")].1;
+    assert_eq!(facts.aliases.iter().map(|alias| &**alias).collect::<Vec<_>>(), ["R", "S"]);
 }
 
 fn mentioned(unit: &mut UnitOfWork, restaurant: &str, mention: &str) {

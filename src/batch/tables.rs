@@ -4,13 +4,14 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
+use super::known_names::Generation;
 use super::rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
     VanishedRow,
 };
 use crate::hash::HashMap;
 use crate::record::{ConnectionKey, EntityKey, EntityType, SourceType, Table, Timestamp, TopMention};
-use crate::unit::{ConnectionRecordName, EntityRecord};
+use crate::unit::{ConnectionRecordName, EntityRecord, NameHash};
 
 /// The three tables, within one transaction: in PostgreSQL, in memory, or none at all.
 ///
@@ -23,8 +24,11 @@ pub(crate) trait GraphTables {
     /// Whether another writer inserted a row of the same key meanwhile.
     fn is_race(error: &Self::Error) -> bool;
 
-    /// Begins, and looks names up.
+    /// Begins, reads the generation if that is asked for, and then looks names up.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, Self::Error>;
+
+    /// Looks up more names of entities: what they have is found by slot.
+    async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, Self::Error>;
 
     /// Inserts entities that are not there and locks those that are; gives the ids that were inserted.
     async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, Self::Error>;
@@ -81,6 +85,8 @@ pub(crate) struct Lookup<'a> {
     /// With their slots in the epoch.
     pub(crate) entities_by_id: Vec<(u32, Uuid)>,
     pub(crate) connections_by_id: Vec<Uuid>,
+    /// Whether ids are remembered, so that the generation must be known.
+    pub(crate) reads_generation: bool,
     /// Slots of entities, and rows that say something of them.
     pub(super) said: Vec<(u32, RowRef)>,
 }
@@ -132,6 +138,31 @@ impl<'a> Lookup<'a> {
     }
 }
 
+/// The hash of the name of an entity's slot.
+pub(super) fn name_of(epoch: &Epoch, slot: u32) -> NameHash {
+    let row = epoch.entities.firsts()[slot as usize];
+    epoch.unit_of(row).names(Table::Entities)[row.row as usize]
+}
+
+impl Lookup<'_> {
+    /// Puts what is said in the order of the slots.
+    pub(super) fn sort_said(&mut self) {
+        self.said.sort_unstable();
+    }
+
+    /// Hashes that stand for what the epoch states of a slot's entity, once it is in order; false if it says more
+    /// than they stand for.
+    pub(super) fn stated_of(&self, epoch: &Epoch, slot: u32, tell: &mut impl FnMut(NameHash)) -> bool {
+        let start = self.said.partition_point(|(other, _)| *other < slot);
+        let rows = self.said[start..].iter().take_while(|(other, _)| *other == slot);
+        let mut all = true;
+        for (_, row) in rows {
+            all &= epoch.unit_of(*row).stated_of(row.row as usize, &mut *tell);
+        }
+        all
+    }
+}
+
 /// What the tables have of a [`Lookup`]. Behind a name may be a row of another key or id, if a merge took the one of
 /// that name.
 #[derive(Debug, Default)]
@@ -140,6 +171,8 @@ pub(crate) struct Found {
     pub(crate) entities_by_key: HashMap<u32, FoundByKey>,
     pub(crate) entities_by_id: HashMap<Uuid, StoredEntity>,
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
+    /// That of before the lookups; nothing where it was not asked for, or ids may become wrong without a word.
+    pub(crate) generation: Option<Generation>,
 }
 
 /// Questions about locked connections. Connections and mentions are named by their place in the plan.

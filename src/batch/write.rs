@@ -1,6 +1,7 @@
 //! How an epoch is written, whatever the tables are.
 //!
-//! 1. Lookups of entities and of connections named by id.
+//! 1. The generation, then lookups of entities whose ids are not known from epochs before, and of connections named by
+//!    id. If it is not the generation of the known ids, lookups of those as well.
 //! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
 //! 3. Changed entities; connections that are there: lock and read.
 //! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
@@ -25,8 +26,9 @@
 use super::Epoch;
 use super::connections::{LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
-use super::rows::ConnectionWrite;
-use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions};
+use super::known_names::{Assumed, LearnedNames, Names};
+use super::rows::{ConnectionWrite, FoundByKey};
+use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name_of};
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{Table, Timestamp};
 
@@ -41,6 +43,8 @@ pub(crate) struct Written {
     pub(crate) units: Vec<Committed>,
     /// Rows of the database by table and disposition.
     pub(crate) dispositions: Vec<(Table, Disposition)>,
+    /// Names of entities and their ids.
+    pub(crate) learned: LearnedNames,
 }
 
 /// Why an epoch was not written.
@@ -70,10 +74,11 @@ pub(crate) struct Clock {
 pub(crate) async fn write_epoch<T: GraphTables>(
     tables: &T,
     epoch: &Epoch,
+    names: Names<'_>,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
-    let lookup = Lookup::new(epoch);
-    let Found { entities_by_key, entities_by_id, connection_keys } = tables.look_up(&lookup).await?;
+    let (lookup, found, learned) = look_up(tables, epoch, names).await?;
+    let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
     let rejected = rejections(epoch, &connection_keys);
     if !rejected.is_empty() {
         return Err(WriteError::Rejected(rejected));
@@ -93,7 +98,66 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     given_up?;
     written?;
     let connections = Box::pin(write_connections(tables, locked?, clock)).await?;
-    Ok(outcome(epoch, &entities, &connections))
+    let learned = learn(epoch, learned, &lookup, &entities);
+    Ok(outcome(epoch, &entities, &connections, learned))
+}
+
+/// Step 1. Gives what is looked up, with names that are known behind all others; what was found; and how many were
+/// known.
+async fn look_up<'e, T: GraphTables>(
+    tables: &T,
+    epoch: &'e Epoch,
+    names: Names<'_>,
+) -> Result<(Lookup<'e>, Found, LearnedNames), T::Error> {
+    let mut lookup = Lookup::new(epoch);
+    let Some(known) = names.known else {
+        let found = tables.look_up(&lookup).await?;
+        return Ok((lookup, found, LearnedNames::default()));
+    };
+    // Without names there is nothing to know, and nothing to learn.
+    lookup.reads_generation = !lookup.entities_by_key.is_empty();
+    lookup.sort_said();
+    let mut asked = std::mem::take(&mut lookup.entities_by_key);
+    let Assumed { generation, session, names: assumed } =
+        known.take_known(names.session, &mut asked, |asked, hashes| {
+            hashes.push(name_of(epoch, asked.slot));
+            lookup.stated_of(epoch, asked.slot, &mut |hash| hashes.push(hash))
+        });
+    let misses = asked.len();
+    lookup.entities_by_key = asked;
+    let mut found = tables.look_up(&lookup).await?;
+    let mut learned = LearnedNames { session, hits: assumed.len(), misses, ..LearnedNames::default() };
+    if found.generation.is_some() && found.generation == generation {
+        let ids = assumed.iter().map(|(name, id)| (name.slot, FoundByKey::known(*id)));
+        found.entities_by_key.extend(ids);
+        // What is stated of them is there, so nothing is said.
+        let mut known: Vec<u32> = assumed.iter().map(|(name, _)| name.slot).collect();
+        known.sort_unstable();
+        lookup.said.retain(|(slot, _)| known.binary_search(slot).is_err());
+    } else if !assumed.is_empty() {
+        let names: Vec<_> = assumed.iter().map(|(name, _)| *name).collect();
+        found.entities_by_key.extend(tables.look_up_names(&names).await?);
+        (learned.hits, learned.misses) = (0, learned.misses + learned.hits);
+    }
+    lookup.entities_by_key.extend(assumed.into_iter().map(|(name, _)| name));
+    learned.generation = found.generation.take();
+    Ok((lookup, found, learned))
+}
+
+/// Takes in the ids of names that were not known, and what was stated of them.
+fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities: &LockedEntities<'_>) -> LearnedNames {
+    if learned.generation.is_none() {
+        return learned;
+    }
+    for name in &lookup.entities_by_key[..learned.misses] {
+        if let Some(id) = entities.id_of_name(name) {
+            learned.ids.push((name_of(epoch, name.slot), id));
+            if name.with_facts {
+                lookup.stated_of(epoch, name.slot, &mut |fact| learned.facts.push(fact));
+            }
+        }
+    }
+    learned
 }
 
 /// Brings the figures of connections up to date, of which nothing else is said.
@@ -144,7 +208,8 @@ async fn write_connections<'e, T: GraphTables>(
         match created {
             // In the order in which they were sent: what follows an error fails for that alone.
             Ok(()) => break (questions, history?),
-            Err(error) if T::is_race(&error) && races < RACES_MAX => {
+            // Where none was looked for there is no place to come back to.
+            Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.are_all_new() => {
                 races += 1;
                 tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
             }
@@ -182,7 +247,12 @@ async fn write_connections<'e, T: GraphTables>(
     Ok(connections.written(&changed))
 }
 
-fn outcome(epoch: &Epoch, entities: &LockedEntities<'_>, connections: &WrittenConnections<'_>) -> Written {
+fn outcome(
+    epoch: &Epoch,
+    entities: &LockedEntities<'_>,
+    connections: &WrittenConnections<'_>,
+    learned: LearnedNames,
+) -> Written {
     let (connection_rows, mention_rows) = connections.committed();
     let (of_connections, of_mentions) = connections.dispositions();
     let dispositions = entities
@@ -191,5 +261,5 @@ fn outcome(epoch: &Epoch, entities: &LockedEntities<'_>, connections: &WrittenCo
         .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
         .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
         .collect();
-    Written { units: epoch.committed(&entities.committed(), &connection_rows, &mention_rows), dispositions }
+    Written { units: epoch.committed(&entities.committed(), &connection_rows, &mention_rows), dispositions, learned }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::as_of::{AsOf, is_possible_as_of};
-use super::limits::{BYTES_IN_FLIGHT_MAX, ROWS_IN_FLIGHT_MAX, at_least, notice_dead_peers, seconds};
+use super::limits::{BYTES_IN_FLIGHT_MAX, KNOWN_NAMES_MAX, ROWS_IN_FLIGHT_MAX, at_least, notice_dead_peers, seconds};
 use super::settings::Config;
 use crate::error::ConfigError;
 use crate::record::{Timestamp, truncate};
@@ -76,6 +76,7 @@ impl Config {
 ///     .as_of(AsOf::Fixed("2025-06-01T00:00:00Z".parse()?))
 ///     .dead_letters(true)
 ///     .prepared_statements(false)
+///     .known_names_max(20_000)
 ///     .build()?;
 /// assert_eq!((config.schema(), config.max_unit_rows()), ("evidence", 20_000));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -99,6 +100,7 @@ pub struct ConfigBuilder {
     as_of: Option<Timestamp>,
     dead_letters: Option<bool>,
     prepared_statements: Option<bool>,
+    known_names_max: Option<usize>,
 }
 
 /// Not derived: a connection string carries a password.
@@ -311,6 +313,21 @@ impl ConfigBuilder {
         self
     }
 
+    /// Names of entities, and aliases and attributes of them, that are remembered from one transaction to the next:
+    /// entities of which a unit says nothing else are not looked up again. They are forgotten when an entity is
+    /// deleted or renamed or loses a fact, by whichever program. Default: 100,000, which is about 4 MiB; 2^24 at
+    /// most. Smaller than what comes again and again: that is looked up, at 7 µs of the server's time each. 0
+    /// remembers nothing.
+    ///
+    /// ```
+    /// let config = graphsink::Config::builder("postgresql:///evidence").known_names_max(0).build()?;
+    /// # Ok::<(), graphsink::ConfigError>(())
+    /// ```
+    pub fn known_names_max(mut self, names: usize) -> Self {
+        self.known_names_max = Some(names);
+        self
+    }
+
     /// Checks every value and how they fit together.
     ///
     /// ```
@@ -349,6 +366,10 @@ impl ConfigBuilder {
         if max_bytes_in_flight > BYTES_IN_FLIGHT_MAX {
             return Err(error("max_bytes_in_flight", "must be at most 512 MiB"));
         }
+        let known_names_max = self.known_names_max.unwrap_or(100_000);
+        if known_names_max > KNOWN_NAMES_MAX {
+            return Err(error("known_names_max", "must be at most 2^24"));
+        }
         if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
             return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold: fix a time after 4713 BC"));
         }
@@ -375,6 +396,7 @@ impl ConfigBuilder {
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
             prepared_statements: self.prepared_statements.unwrap_or(true),
+            known_names_max,
         })
     }
 }
@@ -392,6 +414,8 @@ mod tests {
         assert_eq!(setting(build().schema("")), "schema");
         assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
+        assert_eq!(setting(build().known_names_max(KNOWN_NAMES_MAX + 1)), "known_names_max");
+        assert!(build().known_names_max(0).build().is_ok());
         assert!(build().build().is_ok());
         let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
         assert_eq!(rows(build()), 72_000);

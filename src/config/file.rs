@@ -5,7 +5,7 @@ use crate::error::ConfigError;
 
 /// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
 /// environment.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "database_url",
     "schema",
     "max_batch_rows",
@@ -21,6 +21,7 @@ const SETTINGS: [&str; 15] = [
     "as_of",
     "dead_letters",
     "prepared_statements",
+    "known_names_max",
 ];
 
 impl ConfigBuilder {

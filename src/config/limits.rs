@@ -9,6 +9,9 @@ pub(super) const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
 /// All that is in flight may end up in one message to the server, which holds 1 GiB at most.
 pub(super) const BYTES_IN_FLIGHT_MAX: usize = 512 << 20;
 
+/// Some hundred megabytes.
+pub(super) const KNOWN_NAMES_MAX: usize = 1 << 24;
+
 /// A server that is gone without a word is noticed in half a minute instead of two hours, unless
 /// the connection string says otherwise.
 pub(super) fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {

@@ -32,6 +32,7 @@ pub struct Config {
     pub(crate) as_of: AsOf,
     pub(crate) dead_letters: bool,
     pub(crate) prepared_statements: bool,
+    pub(crate) known_names_max: usize,
 }
 
 /// Not derived: a connection string carries a password.
@@ -56,6 +57,7 @@ impl fmt::Debug for Config {
             .field("as_of", &self.as_of)
             .field("dead_letters", &self.dead_letters)
             .field("prepared_statements", &self.prepared_statements)
+            .field("known_names_max", &self.known_names_max)
             .finish()
     }
 }
@@ -102,7 +104,7 @@ impl Config {
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
-    /// assert!(config.settings().contains(&("max_batch_rows", "15000".to_owned())));
+    /// assert!(config.settings().contains(&("max_batch_rows", "24000".to_owned())));
     /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     #[must_use]
@@ -129,6 +131,7 @@ impl Config {
             ),
             ("dead_letters", self.dead_letters.to_string()),
             ("prepared_statements", self.prepared_statements.to_string()),
+            ("known_names_max", self.known_names_max.to_string()),
         ]
     }
 }

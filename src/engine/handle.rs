@@ -87,8 +87,10 @@ impl Engine {
         Self::start_for(config, thread::Target::Database).await
     }
 
-    /// Starts an engine that writes nowhere: units are checked, coalesced, planned and encoded as for empty tables, and
-    /// then told that they are committed. To measure or to test what feeds an engine, without a server.
+    /// Starts an engine that writes nowhere: units are checked, coalesced, planned and encoded as for empty tables
+    /// (where [`known_names_max`](crate::ConfigBuilder::known_names_max) is not 0, tables that have the names that
+    /// are remembered), and then told that they are committed. To measure or to test what feeds an engine, without a
+    /// server.
     ///
     /// Nothing is connected for units. What asks the database besides (health, merges, a refresh) does so as always.
     ///

@@ -16,7 +16,7 @@ use crate::flight::InFlight;
 use crate::label::ActorKind;
 use crate::outcome::UnavailableCause;
 use crate::stats::Counters;
-use crate::store::{Destination, Store};
+use crate::store::{Blackhole, Destination, Store};
 
 /// How an engine is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handl
             store.forget_old_attempts().await?;
             Destination::Database(store.clone())
         }
-        Target::Blackhole => Destination::Blackhole(config.as_of),
+        Target::Blackhole => Destination::Blackhole(Blackhole::new(config)),
     };
     Ok(Shared {
         in_flight: Arc::new(InFlight::new(Arc::clone(&counters))),

@@ -17,4 +17,6 @@ pub use engine::{StartError, SubmitError};
 pub(crate) use own::OWN_COLUMNS;
 pub(crate) use own::is_own_constraint;
 pub use store::StoreError;
+#[cfg(test)]
+pub(crate) use store::tests::said;
 pub use unfit::UnfitTable;

@@ -237,11 +237,11 @@ impl StoreError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// PostgreSQL's error as the driver reports it: a server that refuses to say anything else.
-    async fn said(code: &str) -> tokio_postgres::Error {
+    pub(crate) async fn said(code: &str) -> tokio_postgres::Error {
         use tokio::io::AsyncWriteExt;
         let (client, mut server) = tokio::io::duplex(4_096);
         let fields = format!("SERROR\0VERROR\0C{code}\0Mthe message\0Dthe secret value\0\0");

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::distribution::Recorder;
 use super::hot_connections::HotConnections;
 use super::{Stats, TableStats};
+use crate::batch::{LearnedNames, Written};
 use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
 use crate::record::Table;
 use crate::telemetry;
@@ -36,6 +37,8 @@ pub(crate) struct Counters {
     circuit_openings: AtomicU64,
     circuit_open: AtomicBool,
     dead_letters: AtomicU64,
+    /// Names that were known, and that were not.
+    known_names: [AtomicU64; 2],
     rows_in_flight: AtomicU64,
     bytes_in_flight: AtomicU64,
     acknowledgement: Recorder,
@@ -89,6 +92,7 @@ impl Default for Counters {
             circuit_openings: AtomicU64::default(),
             circuit_open: AtomicBool::default(),
             dead_letters: AtomicU64::default(),
+            known_names: Default::default(),
             rows_in_flight: AtomicU64::default(),
             bytes_in_flight: AtomicU64::default(),
             acknowledgement: Recorder::default(),
@@ -210,14 +214,14 @@ impl Counters {
         &self,
         units: usize,
         received: [(Table, usize); 3],
-        dispositions: &[(Table, Disposition)],
+        written: &Written,
         took: Duration,
     ) {
         let mut by_table = [TableTotals::default(); 3];
         for (table, received) in received {
             by_table[table as usize].received = received as u64;
         }
-        for (table, disposition) in dispositions {
+        for (table, disposition) in &written.dispositions {
             by_table[*table as usize].by_disposition[*disposition as usize] += 1;
         }
         for (totals, epoch) in self.table_totals().iter_mut().zip(&by_table) {
@@ -226,6 +230,10 @@ impl Counters {
         let rows_of_epoch = by_table.iter().map(|epoch| epoch.received).sum();
         for (recorder, epoch) in self.batch_rows.iter().zip(&by_table) {
             recorder.record(epoch.rows());
+        }
+        let LearnedNames { hits, misses, .. } = written.learned;
+        for (total, more) in self.known_names.iter().zip([hits, misses]) {
+            add(total, more as u64);
         }
         add(&self.epochs, 1);
         self.epoch_rows.record(rows_of_epoch);
@@ -239,6 +247,7 @@ impl Counters {
             gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
             histogram!(telemetry::COMMIT_SECONDS).record(took);
             histogram!(telemetry::EPOCH_UNITS).record(units as f64);
+            telemetry::names_known(hits, misses);
             for table in Table::ALL {
                 report_rows(table, &by_table[table as usize]);
             }
@@ -315,6 +324,8 @@ impl Counters {
             circuit_openings: get(&self.circuit_openings),
             circuit_open: self.circuit_open.load(Ordering::Relaxed),
             dead_letters: get(&self.dead_letters),
+            known_names_hits: get(&self.known_names[0]),
+            known_names_misses: get(&self.known_names[1]),
             rows_in_flight: get(&self.rows_in_flight),
             bytes_in_flight: get(&self.bytes_in_flight),
             acknowledgement: self.acknowledgement.latency(),
@@ -360,7 +371,9 @@ mod tests {
         let epoch = || {
             let received = Table::ALL.map(|table| (table, 3));
             let rows = Table::ALL.map(|table| [(table, Disposition::Inserted), (table, Disposition::Unchanged)]);
-            counters.epoch_committed(1, received, rows.as_flattened(), Duration::ZERO);
+            let dispositions = rows.as_flattened().to_vec();
+            let written = Written { units: Vec::new(), dispositions, learned: LearnedNames::default() };
+            counters.epoch_committed(1, received, &written, Duration::ZERO);
         };
         std::thread::scope(|scope| {
             scope.spawn(|| (0..EPOCHS).for_each(|_| epoch()));

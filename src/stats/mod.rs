@@ -73,6 +73,10 @@ pub struct Stats {
     pub circuit_open: bool,
     /// Rejected units that were kept in `graphsink_dead_letters`.
     pub dead_letters: u64,
+    /// Names of entities in committed transactions that were known, with all that was said of them, from earlier ones.
+    pub known_names_hits: u64,
+    /// Those that were looked up or inserted.
+    pub known_names_misses: u64,
     /// Rows accepted and not yet answered, now.
     pub rows_in_flight: u64,
     /// Bytes accepted and not yet answered, now.

@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 use super::postgres::Store;
 use super::shape::inspect;
 use super::silence::answer;
+use super::statement;
 use crate::config::Config;
 use crate::error::{StartError, StoreError};
 
@@ -21,6 +22,17 @@ impl Store {
             error => error.into(),
         })?;
         self.may_copy(copies);
+        if self.known_names.is_on() {
+            let read = statement::READ_GENERATION.text(session.schema());
+            let generation = session.client().query_opt(&read, &[]);
+            let generation = answer(self.silence(), generation).await?.map_err(StoreError::from)?;
+            if generation.is_none() {
+                tracing::warn!(
+                    "names are not remembered from one transaction to the next: a trigger of the migrations is missing on \
+                     entities or does not always fire, or another one may change rows before they are written"
+                );
+            }
+        }
         Ok(())
     }
 }
@@ -49,8 +61,15 @@ async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
         }
     }
     let dead_letters = config.dead_letters.then_some("graphsink_dead_letters");
-    let tables =
-        ["entities", "connections", "mentions", "graphsink_attempts", "entity_redirects", "connection_redirects"];
+    let tables = [
+        "entities",
+        "connections",
+        "mentions",
+        "graphsink_attempts",
+        "entity_redirects",
+        "connection_redirects",
+        "graphsink_generation",
+    ];
     for table in tables.into_iter().chain(dead_letters) {
         let found: bool = client
             .query_typed_one(

@@ -25,7 +25,7 @@ use super::postgres::Store;
 use super::retry::{Attempts, Next, after_failure};
 use super::session::Session;
 use super::transaction::Transaction;
-use crate::batch::{Clock, Epoch, WriteError, Written, write_epoch};
+use crate::batch::{Clock, Epoch, Names, WriteError, Written, write_epoch};
 use crate::config::AsOf;
 use crate::error::StoreError;
 use crate::label::Reaction;
@@ -150,6 +150,9 @@ impl EpochCommit<'_> {
 
     async fn failed(&mut self, mut group: Group, error: &Arc<StoreError>) {
         let next = after_failure(&mut group.attempts, error, group.units.len());
+        if error.sqlstate() == Some("23503") {
+            self.store.known_names.forget();
+        }
         self.observer.failed(error, next.reaction());
         match next {
             // First the others are attempted: what gets through proves that it is this unit's own fault.
@@ -259,7 +262,9 @@ impl Work for EpochWork<'_> {
         let score_tolerance = if self.store.as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let copies = self.store.copies.load(Ordering::Relaxed);
         let transaction = Transaction { session, begin, attempt, copies };
-        match write_epoch(&transaction, self.epoch, Clock { as_of, score_tolerance }).await {
+        let known = (!self.group.attempts.looks_up).then_some(&*self.store.known_names).filter(|known| known.is_on());
+        let names = Names { known, session: session.number() };
+        match write_epoch(&transaction, self.epoch, names, Clock { as_of, score_tolerance }).await {
             Ok(written) => Ok(Ok(written)),
             Err(WriteError::Rejected(units)) => Ok(Err(Stopped::Rejected(units))),
             Err(WriteError::Tables(error)) => Err(error),
@@ -282,6 +287,7 @@ impl Work for EpochWork<'_> {
         let inserted = written.dispositions.iter().filter(|(_, row)| *row == Disposition::Inserted).count();
         self.store.rows_written.fetch_add(inserted as u64, Ordering::Relaxed);
         self.store.refusals.got_through(start);
+        self.store.known_names.remember(&written.learned);
         self.observer.committed(self.epoch, written, start.elapsed());
     }
 

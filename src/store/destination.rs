@@ -6,14 +6,13 @@ use super::blackhole::Blackhole;
 use super::commit::EpochObserver;
 use super::postgres::Store;
 use crate::batch::Epoch;
-use crate::config::AsOf;
 
 /// Where epochs are written.
 #[derive(Debug)]
 pub(crate) enum Destination {
     Database(Store),
-    /// Nowhere; figures refer to this time.
-    Blackhole(AsOf),
+    /// Nowhere.
+    Blackhole(Blackhole),
 }
 
 impl Destination {
@@ -21,7 +20,7 @@ impl Destination {
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         match self {
             Self::Database(store) => store.commit(epoch, deadline, observer).await,
-            Self::Blackhole(as_of) => Blackhole::commit(epoch, *as_of, observer).await,
+            Self::Blackhole(blackhole) => blackhole.commit(epoch, observer).await,
         }
     }
 }

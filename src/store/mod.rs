@@ -39,6 +39,7 @@ mod time;
 mod timeline;
 mod transaction;
 
+pub(crate) use blackhole::Blackhole;
 pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
 pub(crate) use destination::Destination;

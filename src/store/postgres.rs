@@ -15,6 +15,7 @@ use super::refusals::Refusals;
 use super::session::{Session, SessionManager};
 use super::silence::silence;
 use super::statement;
+use crate::batch::KnownNames;
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
 use crate::stats::{Counters, PoolStats};
@@ -39,6 +40,7 @@ pub(crate) struct Store {
     pub(super) rows_written: Arc<AtomicU64>,
     /// One refresh at a time: commits need the connections.
     pub(super) refreshing: Arc<Semaphore>,
+    pub(super) known_names: Arc<KnownNames>,
     pub(super) as_of: AsOf,
     /// Whether refused units are kept in the database.
     pub(super) dead_letters: bool,
@@ -73,6 +75,7 @@ impl Store {
             copies: Arc::new(AtomicBool::new(true)),
             rows_written: Arc::default(),
             refreshing: Arc::new(Semaphore::new(1)),
+            known_names: Arc::new(KnownNames::new(config.known_names_max)),
             as_of: config.as_of,
             dead_letters: config.dead_letters,
             statement_timeout: config.statement_timeout,

@@ -21,6 +21,8 @@ pub(super) struct Attempts {
     others: u32,
     too_long: u32,
     unknown: u32,
+    /// Whether all names are looked up, as an id that was remembered may have led nowhere.
+    pub(super) looks_up: bool,
 }
 
 /// What follows from a failed attempt.
@@ -63,9 +65,41 @@ pub(super) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: 
         ErrorClass::Poison
             if error.sqlstate() == Some("23503") || error.is_race() || matches!(error, StoreError::LeftOut { .. }) =>
         {
-            attempts.others += 1;
+            let is_first_missing =
+                error.sqlstate() == Some("23503") && !std::mem::replace(&mut attempts.looks_up, true);
+            attempts.others = if is_first_missing { 1 } else { attempts.others + 1 };
             if attempts.others > OTHERS_RETRIES { alone_or_split } else { again }
         }
         ErrorClass::Poison => alone_or_split,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::said;
+
+    fn next(attempts: &mut Attempts, error: &StoreError) -> Reaction {
+        attempts.made += 1;
+        after_failure(attempts, error, 1).reaction()
+    }
+
+    /// Whatever failed before it: until then an id that was remembered may have been what led nowhere.
+    #[tokio::test]
+    async fn a_missing_parent_is_looked_for_twice_more_before_it_is_a_units_fault() {
+        let missing = StoreError::from(said("23503").await);
+        let of_others = StoreError::LeftOut { table: None, triggers: String::new() };
+        for others in 0..=OTHERS_RETRIES {
+            let mut attempts = Attempts::default();
+            for _ in 0..others {
+                assert_eq!(next(&mut attempts, &of_others), Reaction::Retry);
+            }
+            assert!(!attempts.looks_up);
+            for _ in 0..OTHERS_RETRIES {
+                assert_eq!(next(&mut attempts, &missing), Reaction::Retry);
+                assert!(attempts.looks_up);
+            }
+            assert_eq!(next(&mut attempts, &missing), Reaction::Reject);
+        }
     }
 }

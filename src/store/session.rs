@@ -64,9 +64,11 @@ impl bb8::ManageConnection for SessionManager {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Session, StoreError> {
+        static SESSIONS: AtomicU64 = AtomicU64::new(1);
         let client = self.connector.connect().await?;
         Ok(Session {
             client,
+            number: SESSIONS.fetch_add(1, Ordering::Relaxed),
             tls: self.tls.clone(),
             schema: Arc::clone(&self.schema),
             place_lock: lock_key("Google ids in ", &self.schema),
@@ -110,6 +112,7 @@ struct Statements {
 /// the session away instead of handing a half-done transaction on.
 pub(crate) struct Session {
     client: Client,
+    number: u64,
     tls: Tls,
     schema: Arc<str>,
     place_lock: i64,
@@ -139,6 +142,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
+    /// Of sessions of this process, those that were opened later have greater numbers.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The schema as a quoted identifier.
     pub(crate) fn schema(&self) -> &str {
         &self.schema

@@ -57,6 +57,26 @@ statements! {
          insert into {schema}.graphsink_attempts (attempt) select $1 from turn
          returning pg_catalog.pg_backend_pid()";
 
+    /// What tells whether ids that are remembered still hold (`batch/known_names.rs`). No row where nothing would
+    /// tell: a trigger is missing or does not always fire, or one that is not ours may change rows before they are
+    /// written. The generation's own transaction is told because the row may be made again; and triggers' because
+    /// they may be switched off and on.
+    READ_GENERATION = "read_generation", [],
+        "select concat_ws(' ', g.generation, g.xmin, t.seen, pg_catalog.pg_relation_filenode(t.tgrelid),
+                          extract(epoch from pg_catalog.pg_postmaster_start_time()))
+         from {schema}.graphsink_generation g
+         cross join lateral (
+             select t.tgrelid, string_agg(concat_ws(' ', t.oid, t.xmin), ' ' order by t.oid) as seen
+             from pg_catalog.pg_trigger t
+             where t.tgrelid = (select e.oid from pg_catalog.pg_class e
+                                where e.relname = 'entities' and e.relnamespace = (
+                                    select own.relnamespace from pg_catalog.pg_class own where own.oid = g.tableoid))
+               and not t.tgisinternal
+             group by t.tgrelid
+             having count(*) filter (where t.tgenabled = 'A' and t.tgname in (
+                        'graphsink_entity_deleted', 'graphsink_entity_changed', 'graphsink_entities_truncated')) = 3
+                and not bool_or(t.tgtype & 3 = 3 and t.tgtype & 20 <> 0 and t.tgenabled <> 'D')) as t";
+
     /// Facts are read only where the epoch says something of the entity ($3). The type is compared as text so that no index
     /// on it can be chosen: the name is what selects. `limit 1` stops before redirects are looked at, where there is an
     /// entity; its name is given where it was found by a redirect.

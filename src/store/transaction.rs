@@ -19,11 +19,12 @@ use super::table::{
 };
 use super::time::StoredTime;
 use crate::batch::{
-    Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup,
-    LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
+    Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, Generation, GraphTables, HistoryAnswers, HistoryQuestions,
+    KeyLookup, LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
     UnlockedConnections, VanishedRow, refresh_connections, top_mention,
 };
 use crate::error::StoreError;
+use crate::hash::HashMap;
 use crate::outcome::Disposition;
 use crate::record::{ConnectionKey, EntityKey, SortedSet};
 
@@ -59,25 +60,23 @@ impl GraphTables for Transaction<'_> {
 
     /// In one round trip with `begin`, the attempt's own row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
-        let Lookup { entities_by_key, entities_by_id, connections_by_id, .. } = lookup;
+        let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, .. } = lookup;
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
-        let keys = EntityKeys::new(entities_by_key);
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
-        let (begun, recorded, rows_by_key, rows_by_id, connection_rows) = futures::join!(
+        let (begun, recorded, generation, by_key, rows_by_id, connection_rows) = futures::join!(
             self.session.batch(self.begin),
             self.session.record_attempt(&record),
-            self.query(&statement::ENTITIES_BY_KEY, keys.parameters(), entities_by_key.is_empty()),
+            // Behind the lock, and before the names.
+            self.query(&statement::READ_GENERATION, vec![], !reads_generation),
+            self.look_up_names(entities_by_key),
             self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
         begun.map_err(StoreError::Begin)?;
         all_written(recorded?, 1)?;
-        let mut found = Found::default();
-        for row in rows_by_key? {
-            let lookup = &entities_by_key[ordinal(&row)? as usize];
-            found.entities_by_key.insert(lookup.slot, entity_by_key(&row, lookup)?);
-        }
+        let generation = generation?.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()?;
+        let mut found = Found { generation, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
             found.entities_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
@@ -85,6 +84,16 @@ impl GraphTables for Transaction<'_> {
             found.connection_keys.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
         }
         Ok(found)
+    }
+
+    async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, StoreError> {
+        let keys = EntityKeys::new(names);
+        let rows = self.query(&statement::ENTITIES_BY_KEY, keys.parameters(), names.is_empty()).await?;
+        let found = rows.iter().map(|row| {
+            let name = &names[ordinal(row)? as usize];
+            Ok((name.slot, entity_by_key(row, name)?))
+        });
+        found.collect()
     }
 
     async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, StoreError> {

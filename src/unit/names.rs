@@ -3,7 +3,7 @@
 //! `SipHash` with a key drawn at random in each process: a caller that chooses names cannot choose collisions. Of 2^40 names two
 //! have one hash with a probability of 2^-49.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -21,6 +21,32 @@ pub(super) fn name_hash(write: impl FnOnce(&mut SipHasher13)) -> NameHash {
     let mut hasher = *KEY;
     write(&mut hasher);
     hasher.finish128().as_u128()
+}
+
+/// For maps whose keys are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes of names are hashed");
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+}
+
+impl BuildHasher for AsItIs {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
 }
 
 /// One thing that a row is made of, in the hash of its name.

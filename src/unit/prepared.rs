@@ -114,6 +114,22 @@ impl Unit {
         self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
     }
 
+    /// Hashes that stand for what the unit states of an entity, of its aliases and attributes: whoever knows them to
+    /// be in its row need not look. False if it also says where the entity is, which no hash stands for.
+    pub(crate) fn stated_of(&self, entity: usize, mut tell: impl FnMut(NameHash)) -> bool {
+        let entities = self.names(Table::Entities);
+        for alias in self.block.aliases_of(entity) {
+            tell(name_hash(|hasher| {
+                part(hasher, &(2_u8, entities[entity]));
+                part(hasher, &alias);
+            }));
+        }
+        for attribute in self.block.attributes_of(entity) {
+            tell(name_hash(|hasher| part(hasher, &(3_u8, entities[entity], entities[attribute]))));
+        }
+        self.place_of(entity).is_none()
+    }
+
     /// Units with the same value probably touch the same connections: a hash of the first connection's restaurant, or of
     /// the first entity.
     pub(crate) fn affinity(&self) -> u64 {

@@ -139,3 +139,39 @@ async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
     let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
     assert_eq!((&*rejection.sqlstate, rejection.constraint.as_deref()), ("23505", Some("connections_key")));
 }
+
+/// A trigger of the database's owner makes a connection of each new restaurant, in the transaction that inserts it: one
+/// that the engine does not look for, as no other transaction can have made it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_a_trigger_makes_is_found_the_second_time_or_refused_but_never_waited_for() {
+    let database = Database::migrated().await;
+    let (engine, client) = (database.engine().await, database.client().await);
+    within(engine.submit(unit(1)).await.unwrap()).await.committed().unwrap();
+    client
+        .batch_execute(
+            "create function make() returns trigger language plpgsql as $$ begin
+                 insert into connections (connection_id, restaurant_id, dish_or_category_id, is_menu_item)
+                 select gen_random_uuid(), new.entity_id, entity_id, false from entities where name = 'dish 0';
+                 return null; end $$;
+             create trigger make after insert on entities for each row when (new.type = 'restaurant')
+                 execute function make()",
+        )
+        .await
+        .unwrap();
+    // Beside a connection that is looked for there is a place to come back to.
+    let mut both = unit(1);
+    let (new, known) = (both.restaurant("snow's").handle(), both.dish(dish(0)).handle());
+    both.connection(new, known).handle();
+    let outcome = within(engine.submit(both).await.unwrap()).await;
+    let committed = outcome.committed().unwrap_or_else(|| panic!("{outcome:?}"));
+    assert_eq!(committed.connections[1].disposition, Disposition::Updated);
+    assert_group_by(&client, as_of()).await;
+
+    let mut alone = UnitOfWork::new();
+    let (new, known) = (alone.restaurant("micklethwait").handle(), alone.dish(dish(0)).handle());
+    alone.connection(new, known).handle();
+    match within(engine.submit(alone).await.unwrap()).await {
+        Outcome::Rejected(rejection) => assert_eq!(rejection.sqlstate, "23505"),
+        other => panic!("{other:?}"),
+    }
+}

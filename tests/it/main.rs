@@ -9,6 +9,7 @@
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
 //! - `lock_waits` are found out, and nothing is disturbed by it.
+//! - `known_names`: ids that are remembered, and what may be done to the tables in between.
 //! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
@@ -25,6 +26,7 @@ mod generate;
 mod health;
 mod histories;
 mod hostile;
+mod known_names;
 mod late_connections;
 mod lifecycle;
 mod loader;

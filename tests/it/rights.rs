@@ -261,7 +261,7 @@ async fn none_of_the_listed_rights_is_too_much() {
     let rights = Rights::granted("evidence").await;
     assert_eq!(everything(rights.config(), "with all").await, Ok(()));
     let grants = rights.grants(RIGHTS);
-    assert_eq!(grants.len(), 21, "{grants:?}");
+    assert_eq!(grants.len(), 22, "{grants:?}");
     for (number, grant) in grants.iter().enumerate() {
         assert_needed(&rights, grant, &format!("without {number}")).await;
     }

@@ -58,6 +58,7 @@ async fn labels_have_the_values_that_are_documented() {
         ("graphsink_epochs_in_flight", "state", &["waiting", "writing"]),
         ("graphsink_retries_total", "reaction", &["reject", "retry", "split"]),
         ("graphsink_pool_connections", "state", &["idle", "max", "open"]),
+        ("graphsink_known_names_total", "result", &["hit", "miss"]),
         ("graphsink_resolver_cache_total", "result", &["hit", "miss"]),
     ] {
         let series = scrape.series.iter().filter(|series| series.name == name);

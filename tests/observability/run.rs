@@ -256,6 +256,10 @@ async fn metrics_and_stats_agree() {
         assert_eq!(sum(name, &[]), count, "{name}");
         assert!(count > 0, "{name}");
     }
+    for (result, names) in [("hit", stats.known_names_hits), ("miss", stats.known_names_misses)] {
+        assert_eq!(sum("graphsink_known_names_total", &[("result", result)]), names, "{result}");
+        assert!(names > 0, "{result}");
+    }
     for (reaction, count) in [("retry", stats.retries), ("split", stats.splits)] {
         assert_eq!(sum("graphsink_retries_total", &[("reaction", reaction)]), count, "{reaction}");
         assert!(count > 0, "{reaction}");

@@ -20,7 +20,7 @@ fn url_of_role(server: &EmbeddedServer, database: &str, role: &str, password: &s
 
 const GRANTS: &str =
     "grant select, insert, update, delete on entities, connections, mentions, graphsink_attempts to writer;
-     grant select on entity_redirects, connection_redirects to writer";
+     grant select on entity_redirects, connection_redirects, graphsink_generation to writer";
 
 async fn create_writer(client: &Client) {
     client.batch_execute("create role writer login password 'right'").await.unwrap();

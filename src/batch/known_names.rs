@@ -1,0 +1,309 @@
+//! Ids of entities by their names, and what is stored of them, remembered from one epoch to the next: what is known
+//! is not looked up again.
+//!
+//! An entity is known if its id is, and every alias and attribute that the epoch states of it. Facts only grow, so
+//! what was there is there. Where an epoch says where a restaurant is the row is read as always: of places the newest
+//! wins. What is remembered holds as long as the tables' [`Generation`] stays the same, which changes with every
+//! transaction that deletes an entity, gives one another name, type or id, or takes an alias or an attribute away
+//! (migration `tables/V5`):
+//!
+//! 1. An epoch leaves the entities that are known out of its lookup.
+//! 2. Its transaction takes its share of the merges' lock, then reads the generation, then looks the other names up,
+//!    each in a statement of its own: what comes later sees no less.
+//! 3. Is the generation that of what is remembered, they count as found. Otherwise they are looked up as well, with
+//!    one more round trip.
+//! 4. When the commit is confirmed, what was looked up or written is remembered, under the generation that was read
+//!    before.
+//!
+//! Properties:
+//! - What is used was so at the moment when the generation was read, which is one of the transaction's first
+//!   statements. It is as good as a lookup by that statement.
+//! - What was read before a deletion is never remembered under the generation after it, as it has that of before;
+//!   what was read after it may be forgotten too early.
+//! - A slow transaction that read an older generation takes what is remembered under the newer one with it when it is
+//!   committed. That costs lookups, and nothing else.
+//!
+//! What may come between two epochs, and what becomes of it:
+//! - **Deletions, renames, facts that are taken back, truncation**, by hand, by another program, by an engine of the
+//!   version before: the generation is a row that changes in the same transaction, so it is visible exactly when they
+//!   are. If they are rolled back, so is it. The triggers fire always, with `session_replication_role = replica` and
+//!   for logical replication too.
+//! - **Merges** delete rows, and so change it; this engine's lock keeps them out from before the generation is read
+//!   until the commit. A name that redirects lead elsewhere is not remembered.
+//! - **Between the reading of the generation and the commit** a deletion is what it is after a lookup: the foreign
+//!   keys make it wait for us, or us fail with 23503. Then everything is forgotten, and looked up by the next attempt
+//!   (`store/retry.rs`). Ids in arrays have no foreign keys, whether they were looked up or not.
+//! - **Triggers that were dropped, disabled or changed, tables that were written anew or made again** (a restored
+//!   dump): the generation tells which triggers and which file the table has. Without all three triggers, firing
+//!   always, it says nothing, and nothing is remembered. The same where another program's trigger may change rows
+//!   before they are written.
+//! - **A server that lost what it had confirmed**, as a standby that lagged behind: it is another server, which the
+//!   generation tells, or it ended all sessions, and what came before the newest session is forgotten.
+//! - **Other engines** insert rows and add to them, which makes nothing wrong.
+//!
+//! Deadlocks: who deletes entities locks the generation's row until its transaction ends. Epochs only read it,
+//! without a lock, so they never wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::unit::{AsItIs, NameHash};
+
+/// What the tables were like when something was read: equal where nothing that is remembered became wrong in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Generation(Box<str>);
+
+impl Generation {
+    pub(crate) fn new(said: impl Into<Box<str>>) -> Self {
+        Self(said.into())
+    }
+}
+
+/// What is known of names, of as many as may be. Shared by all lanes of an engine.
+#[derive(Debug)]
+pub(crate) struct KnownNames {
+    /// Of each of the two maps.
+    half: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of all that is known; nothing as long as nothing is.
+    generation: Option<Generation>,
+    /// The number of the newest session that anything was asked for.
+    session: u64,
+    /// What was used lately, and what was used before that: ids of names, and facts, which have none. A full map
+    /// takes the place of the other one.
+    young: HashMap<NameHash, Uuid, AsItIs>,
+    old: HashMap<NameHash, Uuid, AsItIs>,
+}
+
+/// What an epoch may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// Without it all names are looked up.
+    pub(crate) known: Option<&'a KnownNames>,
+    /// The number of the session on which it is written. Later sessions have greater ones.
+    pub(crate) session: u64,
+}
+
+/// What is remembered of an epoch's names.
+#[derive(Debug)]
+pub(super) struct Assumed<T> {
+    /// Under which that holds; nothing if nothing is remembered.
+    pub(super) generation: Option<Generation>,
+    /// The newest session.
+    pub(super) session: u64,
+    /// The names that are known, and their ids.
+    pub(super) names: Vec<(T, Uuid)>,
+}
+
+/// What an epoch looked up or wrote, to be remembered once it is committed.
+#[derive(Debug, Default)]
+pub(crate) struct LearnedNames {
+    pub(super) generation: Option<Generation>,
+    /// The newest session when the epoch began.
+    pub(super) session: u64,
+    pub(super) ids: Vec<(NameHash, Uuid)>,
+    pub(super) facts: Vec<NameHash>,
+    /// How many names were known, and how many were not.
+    pub(crate) hits: usize,
+    pub(crate) misses: usize,
+}
+
+impl KnownNames {
+    /// Remembers so many names and facts.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { half: max.div_ceil(2), known: Mutex::default() }
+    }
+
+    /// Whether anything is remembered.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.half > 0
+    }
+
+    /// Takes out of `names` those that are known. `hashes` gives a name's own and those of what is stated of it;
+    /// false if it is to be looked up anyway.
+    pub(super) fn take_known<T>(
+        &self,
+        session: u64,
+        names: &mut Vec<T>,
+        hashes: impl Fn(&T, &mut Vec<NameHash>) -> bool,
+    ) -> Assumed<T> {
+        let mut known = self.lock();
+        if session > known.session {
+            *known = Known { session, ..Known::default() };
+        }
+        let (mut ids, mut of_name) = (Vec::new(), Vec::new());
+        let taken = names.extract_if(.., |name| {
+            of_name.clear();
+            let knowable = known.generation.is_some() && hashes(name, &mut of_name);
+            let id = of_name.first().and_then(|name| known.get(*name)).filter(|_| knowable);
+            let id = id.filter(|_| of_name.iter().all(|hash| known.get(*hash).is_some()));
+            ids.extend(id);
+            if id.is_some() {
+                for hash in &of_name {
+                    known.keep(*hash, self.half);
+                }
+            }
+            id.is_some()
+        });
+        let names = taken.collect::<Vec<T>>().into_iter().zip(ids.iter().copied()).collect();
+        Assumed { generation: known.generation.clone(), session: known.session, names }
+    }
+
+    /// Remembers what a committed epoch learned.
+    pub(crate) fn remember(&self, learned: &LearnedNames) {
+        let Some(generation) = &learned.generation else { return };
+        let mut known = self.lock();
+        if learned.session != known.session || learned.ids.is_empty() {
+            return;
+        }
+        if known.generation.as_ref() != Some(generation) {
+            *known = Known { generation: Some(generation.clone()), session: known.session, ..Known::default() };
+        }
+        let facts = learned.facts.iter().map(|fact| (*fact, Uuid::nil()));
+        for (hash, id) in learned.ids.iter().copied().chain(facts) {
+            known.old.remove(&hash);
+            known.insert(hash, id, self.half);
+        }
+    }
+
+    /// Forgets everything: an id may have led nowhere.
+    pub(crate) fn forget(&self) {
+        let mut known = self.lock();
+        *known = Known { session: known.session, ..Known::default() };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn get(&self, hash: NameHash) -> Option<Uuid> {
+        self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
+    }
+
+    /// Notes that something known was used.
+    fn keep(&mut self, hash: NameHash, half: usize) {
+        if let Some(id) = self.old.remove(&hash) {
+            self.insert(hash, id, half);
+        }
+    }
+
+    fn insert(&mut self, hash: NameHash, id: Uuid, half: usize) {
+        if self.young.len() >= half && !self.young.contains_key(&hash) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(hash, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(number: u32) -> Generation {
+        Generation::new(number.to_string())
+    }
+
+    fn remember(known: &KnownNames, number: u32, session: u64, names: impl IntoIterator<Item = u128>) {
+        let ids = names.into_iter().map(|name| (name, Uuid::from_u128(name))).collect();
+        let generation = Some(generation(number));
+        known.remember(&LearnedNames { generation, session, ids, ..LearnedNames::default() });
+    }
+
+    /// Those of `names` that are remembered, and the generation.
+    fn known_of(
+        known: &KnownNames,
+        session: u64,
+        names: impl IntoIterator<Item = u128>,
+    ) -> (Vec<u128>, Option<Generation>) {
+        let mut asked: Vec<u128> = names.into_iter().collect();
+        let Assumed { generation, names, .. } = known.take_known(session, &mut asked, |name, hashes| {
+            hashes.push(*name);
+            true
+        });
+        assert!(names.iter().all(|(name, id)| id.as_u128() == *name && !asked.contains(name)));
+        (names.into_iter().map(|(name, _)| name).collect(), generation)
+    }
+
+    #[test]
+    fn names_are_known_under_the_generation_that_they_were_learned_in() {
+        let known = KnownNames::new(10);
+        assert_eq!(known_of(&known, 0, [1]), (vec![], None));
+        remember(&known, 1, 0, [1, 2]);
+        remember(&known, 1, 0, [3]);
+        assert_eq!(known_of(&known, 0, [4, 3, 1]), (vec![3, 1], Some(generation(1))));
+        remember(&known, 2, 0, [5]);
+        assert_eq!(known_of(&known, 0, 1..6), (vec![5], Some(generation(2))));
+        // A slow transaction that began before.
+        remember(&known, 1, 0, [6]);
+        assert_eq!(known_of(&known, 0, 1..7), (vec![6], Some(generation(1))));
+        known.forget();
+        assert_eq!(known_of(&known, 0, 1..7), (vec![], None));
+        known.remember(&LearnedNames { ids: vec![(1, Uuid::nil())], ..LearnedNames::default() });
+        assert_eq!(known_of(&known, 0, [1]), (vec![], None), "nothing holds that was read under no generation");
+    }
+
+    #[test]
+    fn an_entity_is_known_if_all_is_that_is_stated_of_it() {
+        let known = KnownNames::new(10);
+        let learned =
+            |ids, facts| LearnedNames { generation: Some(generation(1)), ids, facts, ..LearnedNames::default() };
+        known.remember(&learned(vec![(1, Uuid::from_u128(1)), (2, Uuid::from_u128(2))], vec![11, 12]));
+        for (hashes, knowable, is_known) in [
+            (&[1, 11][..], true, true),
+            (&[1, 12, 11], true, true),
+            (&[2], true, true),
+            (&[1, 11], false, false),
+            (&[1, 13], true, false),
+            (&[3, 11], true, false),
+        ] {
+            let mut asked = vec![hashes];
+            let Assumed { names, .. } = known.take_known(0, &mut asked, |name, of_name| {
+                of_name.extend_from_slice(name);
+                knowable
+            });
+            assert_eq!((names.len(), asked.len()), (usize::from(is_known), usize::from(!is_known)), "{hashes:?}");
+            assert!(names.iter().all(|(name, id)| id.as_u128() == name[0]));
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_newest_session_is_forgotten() {
+        let known = KnownNames::new(10);
+        remember(&known, 1, 0, [1]);
+        assert_eq!(known_of(&known, 2, [1]).0, [0; 0]);
+        remember(&known, 1, 0, [1]);
+        assert_eq!(known_of(&known, 2, [1]).0, [0; 0], "of a transaction that began before");
+        remember(&known, 1, 2, [1]);
+        assert_eq!(known_of(&known, 1, [1]).0, [1], "an older session that is still there");
+    }
+
+    #[test]
+    fn as_many_are_remembered_as_may_be_and_those_longest_that_are_used() {
+        let known = KnownNames::new(8);
+        for name in 0..100 {
+            remember(&known, 1, 0, [name]);
+            assert_eq!(known_of(&known, 0, [0]).0, [0], "used all the time");
+            let all = {
+                let known = known.lock();
+                known.young.len() + known.old.len()
+            };
+            assert!(all <= 8, "{all}");
+        }
+        assert!(known_of(&known, 0, [99]).0 == [99] && known_of(&known, 0, 1..90).0.is_empty());
+        remember(&known, 1, 0, 200..300);
+        let all = {
+            let known = known.lock();
+            known.young.len() + known.old.len()
+        };
+        assert!(all <= 8, "{all}");
+        assert!(!KnownNames::new(0).is_on() && KnownNames::new(1).is_on());
+    }
+}
