@@ -8,7 +8,7 @@ use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 
 use crate::contestant::Result;
-use crate::process::{DEADLINE, submit_all};
+use crate::process::{DEADLINE, PRODUCERS, produce};
 use crate::workload::{Record, Workload};
 
 /// The allocator of the bench `throughput`, which also counts while that is wanted.
@@ -71,15 +71,12 @@ fn counted(units: usize, work: impl FnOnce() -> Result<()>) -> Result<PerUnit> {
     Ok(PerUnit { allocations: (after[0] - before[0]) / units, bytes: (after[1] - before[1]) / units })
 }
 
-fn units(workload: &Workload, mentions: usize) -> Vec<UnitOfWork> {
-    let unit = |records: &[Record]| {
-        let mut unit = UnitOfWork::new();
-        for record in records {
-            record.add_to(&mut unit);
-        }
-        unit
-    };
-    workload.records.chunks(mentions).map(unit).collect()
+fn unit(records: &[Record]) -> UnitOfWork {
+    let mut unit = UnitOfWork::new();
+    for record in records {
+        record.add_to(&mut unit);
+    }
+    unit
 }
 
 /// Of units of so many mentions: building them alone, and from there to their outcomes, which an engine without a database
@@ -88,15 +85,27 @@ pub(crate) fn measure(runtime: &Runtime, workload: &Workload, mentions: usize) -
     let config = Config::builder("postgresql://localhost/nowhere").build()?;
     let engine = runtime.block_on(Engine::start_blackhole(config))?;
     let number = workload.records.len().div_ceil(mentions);
+    let units = || workload.records.chunks(mentions).map(unit);
+    // Each unit is built when it is submitted, as programs do it.
+    let submit = || {
+        std::thread::scope(|scope| {
+            let producer = |first| {
+                let units = workload.records.chunks(mentions).skip(first).step_by(PRODUCERS).map(unit);
+                let engine = engine.clone();
+                scope.spawn(move || runtime.block_on(produce(engine, units)).map_err(|error| error.to_string()))
+            };
+            let producers: Vec<_> = (0..PRODUCERS).map(producer).collect();
+            producers.into_iter().try_for_each(|producer| producer.join().expect("no producer panics"))
+        })?;
+        Ok(())
+    };
     // What grows once does so before.
-    runtime.block_on(submit_all(&engine, units(workload, mentions)))?;
-    let mut built = Vec::new();
+    submit()?;
     let building = counted(number, || {
-        built = units(workload, mentions);
+        units().for_each(drop);
         Ok(())
     })?;
-    let whole = counted(number, || runtime.block_on(submit_all(&engine, built)))?;
+    let whole = counted(number, submit)?;
     runtime.block_on(engine.shutdown(DEADLINE));
-    let whole = PerUnit { allocations: building.allocations + whole.allocations, bytes: building.bytes + whole.bytes };
     Ok([building, whole])
 }

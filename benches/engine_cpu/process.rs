@@ -20,7 +20,7 @@ pub(crate) const BLACKHOLE: &str = "engine without a database";
 /// The threads that take CPU time: of producers, actors, and commits.
 const THREADS: [&str; 3] = [cpu::PRODUCERS, "graphsink", "graphsink-sql"];
 /// Tasks that submit.
-const PRODUCERS: usize = 4;
+pub(crate) const PRODUCERS: usize = 4;
 /// Longer than anything takes.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -81,7 +81,8 @@ pub(crate) async fn submit_all(engine: &Engine, units: Vec<UnitOfWork>) -> Resul
     Ok(())
 }
 
-async fn produce(engine: Engine, units: impl Iterator<Item = UnitOfWork> + Send) -> Result<()> {
+/// Submits units one after the other, and then waits for their outcomes.
+pub(crate) async fn produce(engine: Engine, units: impl Iterator<Item = UnitOfWork>) -> Result<()> {
     let mut receipts = Vec::new();
     for unit in units {
         receipts.push(engine.submit(unit).await?);

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use tracing::field::Empty;
@@ -73,20 +73,23 @@ struct Registry {
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
-/// A unit whose answer was taken out.
+/// Units whose answers were taken out, until they are told.
+#[derive(Default)]
 struct Settled<'a> {
-    submission: &'a Submission,
-    answer: Answer,
-    kind: OutcomeKind,
-    told: Told,
-    took: Duration,
+    units: Vec<(&'a Submission, OutcomeKind, Duration)>,
+    answers: Vec<(oneshot::Sender<Told>, Told)>,
+    /// That of all of them.
+    room: Option<Room>,
 }
 
 impl<'a> Settled<'a> {
-    fn new(submission: &'a Submission, outcome: impl FnOnce(bool) -> Outcome) -> Option<Self> {
-        let (answer, outcome) = submission.settle(outcome)?;
-        let (kind, took) = (outcome.kind(), submission.accepted_at.elapsed());
-        Some(Self { submission, answer, kind, told: outcome.into(), took })
+    fn push(&mut self, submission: &'a Submission, Answer { sender, room }: Answer, outcome: Outcome, now: Instant) {
+        self.units.push((submission, outcome.kind(), now.saturating_duration_since(submission.accepted_at)));
+        self.answers.push((sender, outcome.into()));
+        match &mut self.room {
+            Some(rooms) => rooms.merge(room),
+            None => self.room = Some(room),
+        }
     }
 }
 
@@ -223,33 +226,30 @@ impl InFlight {
         units: impl IntoIterator<Item = (&'a Submission, F)>,
     ) -> usize {
         let mut units = units.into_iter().peekable();
-        let mut settled = 0;
+        let mut settled = Settled::default();
+        let mut count = 0;
         while units.peek().is_some() {
-            let some = units.by_ref().take(SETTLED_AT_ONCE);
-            settled += self.tell(some.filter_map(|(unit, outcome)| Settled::new(unit, outcome)).collect());
+            let now = Instant::now();
+            for (submission, outcome) in units.by_ref().take(SETTLED_AT_ONCE) {
+                if let Some((answer, outcome)) = submission.settle(outcome) {
+                    settled.push(submission, answer, outcome, now);
+                }
+            }
+            count += self.tell(&mut settled);
         }
-        settled
+        count
     }
 
     /// Tells units whose answers were taken out. Wakers, recorders and subscribers are the program's code, and may panic:
     /// what others wait for is done all the same.
-    fn tell(&self, settled: Vec<Settled<'_>>) -> usize {
-        let (mut units, mut answers) = (Vec::with_capacity(settled.len()), Vec::with_capacity(settled.len()));
-        let mut rooms: Option<Room> = None;
-        for Settled { submission, answer: Answer { sender, room }, told, kind, took } in settled {
-            units.push((submission, kind, took));
-            answers.push((sender, told));
-            match &mut rooms {
-                Some(rooms) => rooms.merge(room),
-                None => rooms = Some(room),
-            }
-        }
-        let Some(rooms) = rooms else { return 0 };
+    fn tell(&self, settled: &mut Settled<'_>) -> usize {
+        let Some(room) = settled.room.take() else { return 0 };
+        let units = std::mem::take(&mut settled.units);
         let ends = || units.iter().map(|(_, kind, took)| (*kind, *took));
-        self.counters.settled(ends(), rooms.taken());
+        self.counters.settled(ends(), room.taken());
         // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
-        guarded(|| drop(rooms));
-        for (sender, told) in answers {
+        guarded(|| drop(room));
+        for (sender, told) in settled.answers.drain(..) {
             // The receipt may have been dropped: then the outcome is of no interest.
             guarded(|| drop(sender.send(told)));
         }
@@ -263,7 +263,11 @@ impl InFlight {
                 tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");
             }
         });
-        units.len()
+        let count = units.len();
+        // To be filled again.
+        settled.units = units;
+        settled.units.clear();
+        count
     }
 
     /// Forgets units; gives the waiters for which they were the last.

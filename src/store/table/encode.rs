@@ -117,8 +117,9 @@ impl ToSql for Array {
 /// kilobytes.
 pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &'a T::Row<'a>>) -> Vec<Bytes> {
     let columns: Vec<&Column<T>> = Column::of(Purpose::Insert).map(|(_, column)| column).collect();
+    let rows = rows.into_iter();
     let mut pieces = Vec::new();
-    let mut piece = BytesMut::with_capacity(PIECE);
+    let mut piece = BytesMut::with_capacity(PIECE.min((rows.size_hint().0 + 1) * ROW / 4));
     piece.put_slice(b"PGCOPY\n\xff\r\n\0");
     // No flags, no extension of the header.
     piece.put_i64(0);
