@@ -51,10 +51,12 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(context));
-        Poll::Ready(outcome.map(Outcome::from).unwrap_or_else(|_| {
-            // The engine settles every unit before it ends; this is for the day when it does not.
-            let cause = UnavailableCause::EngineFailed;
-            Outcome::Unavailable(Unavailable { commit_under_way: true, attempts: 0, cause })
-        }))
+        Poll::Ready(outcome.map_or_else(|_| never_told(), Outcome::from))
     }
+}
+
+/// The engine settles every unit before it ends; this is for the day when it does not.
+fn never_told() -> Outcome {
+    let cause = UnavailableCause::EngineFailed;
+    Outcome::Unavailable(Unavailable { commit_under_way: true, attempts: 0, cause })
 }

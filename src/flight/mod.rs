@@ -257,7 +257,7 @@ impl InFlight {
             // A waiter that no longer waits need not be told.
             let _ = waiter.send(());
         }
-        guarded(|| self.counters.report_settled(ends()));
+        guarded(|| self.counters.report_settled(&ends()));
         guarded(|| {
             for (submission, kind, _) in &units {
                 tracing::debug!(parent: &submission.span, outcome = kind.as_str(), "unit settled");

@@ -151,7 +151,7 @@ impl Counters {
 
     /// Tells the program's recorder of outcomes. Apart from [`settled`](Self::settled),
     /// because a recorder is the program's code, and may panic.
-    pub(crate) fn report_settled(&self, units: impl Iterator<Item = (OutcomeKind, Duration)> + Clone) {
+    pub(crate) fn report_settled(&self, units: &(impl Iterator<Item = (OutcomeKind, Duration)> + Clone)) {
         gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
         gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
         for outcome in OutcomeKind::ALL {
