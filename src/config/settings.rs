@@ -7,7 +7,7 @@ use super::as_of::AsOf;
 use crate::tls::Tls;
 
 /// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a
-/// [`ConfigBuilder`] (feature `config-file`: `ConfigBuilder::load`).
+/// [`ConfigBuilder`](crate::ConfigBuilder) (feature `config-file`: `ConfigBuilder::load`).
 ///
 /// ```
 /// let config = graphsink::Config::builder("postgresql://app:s3cret@localhost/evidence").build()?;

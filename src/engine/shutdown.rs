@@ -18,7 +18,7 @@ use crate::stats::Stats;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The numbers ([`Receipt::number`]) of accepted units that had no outcome at the deadline,
+    /// The numbers ([`Receipt::number`](crate::Receipt::number)) of accepted units that had no outcome at the deadline,
     /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
     pub abandoned: Vec<u64>,
     /// The engine's totals.

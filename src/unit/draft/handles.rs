@@ -19,7 +19,7 @@ pub struct EntityHandle {
     pub(super) index: u32,
 }
 
-/// Refers to a connection of the unit that gave it out: see [`UnitOfWork::connection`].
+/// Refers to a connection of the unit that gave it out: see [`UnitOfWork::connection`](crate::UnitOfWork::connection).
 ///
 /// ```
 /// use graphsink::{ConnectionHandle, UnitOfWork};
