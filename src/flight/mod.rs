@@ -235,20 +235,24 @@ impl InFlight {
     /// what others wait for is done all the same.
     fn tell(&self, settled: Vec<Settled<'_>>) -> usize {
         let (mut units, mut answers) = (Vec::with_capacity(settled.len()), Vec::with_capacity(settled.len()));
-        let mut rooms: Option<Room> = None;
+        let (mut rooms, mut taken) = (Vec::with_capacity(settled.len()), (0, 0));
         for Settled { submission, answer: Answer { sender, room }, told, kind, took } in settled {
             units.push((submission, kind, took));
             answers.push((sender, told));
-            match &mut rooms {
-                Some(rooms) => rooms.merge(room),
-                None => rooms = Some(room),
-            }
+            let (rows, bytes) = room.taken();
+            taken = (taken.0 + rows, taken.1 + bytes);
+            rooms.push(room);
         }
-        let Some(rooms) = rooms else { return 0 };
+        if units.is_empty() {
+            return 0;
+        }
         let ends = || units.iter().map(|(_, kind, took)| (*kind, *took));
-        self.counters.settled(ends(), rooms.taken());
+        self.counters.settled(ends(), taken);
         // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
-        guarded(|| drop(rooms));
+        // Room of each unit by itself: a semaphore that wakes many at once wakes none behind one that panics, and keeps the rest.
+        for room in rooms {
+            guarded(|| drop(room));
+        }
         for (sender, told) in answers {
             // The receipt may have been dropped: then the outcome is of no interest.
             guarded(|| drop(sender.send(told)));
@@ -598,5 +602,47 @@ mod tests {
         let mut unit = UnitOfWork::new();
         unit.dish("pie");
         assert_eq!(in_flight.accept(unit, room()).unwrap_err().rows(), 1);
+    }
+
+    /// A program's waker that panics takes no room along, and no other program's turn.
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_from_the_room_of_units_that_are_settled_together() {
+        struct Counting(AtomicBool);
+        impl std::task::Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        struct Panicking;
+        impl std::task::Wake for Panicking {
+            fn wake(self: Arc<Self>) {
+                panic!("the program's own affair");
+            }
+        }
+        const UNITS: usize = 100;
+        let rows = Arc::new(Semaphore::new(UNITS));
+        let in_flight = InFlight::new(Arc::default());
+        let submissions = [(); UNITS].map(|()| {
+            let mut unit = UnitOfWork::new();
+            unit.dish("pie");
+            let permit = Arc::clone(&rows).try_acquire_owned().unwrap();
+            in_flight.accept(unit, Room { rows: permit, bytes: room().bytes }).unwrap().0
+        });
+        let wait = |waker: std::task::Waker| {
+            let mut waiting = Box::pin(Arc::clone(&rows).acquire_owned());
+            assert!(waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            waiting
+        };
+        let panicking = wait(Arc::new(Panicking).into());
+        let woken: Vec<_> = (0..UNITS - 20).map(|_| Arc::new(Counting(AtomicBool::new(false)))).collect();
+        let waiting: Vec<_> = woken.iter().map(|waker| wait(Arc::clone(waker).into())).collect();
+        let committed = |_| {
+            let (entities, connections, mentions) = Default::default();
+            Committed { entities, connections, mentions, temp_ids: None, nonce: 0 }
+        };
+        in_flight.settle_committed(submissions.iter().map(|submission| (&**submission, committed(()))));
+        assert_eq!(woken.iter().filter(|woken| woken.0.load(Ordering::Relaxed)).count(), UNITS - 20);
+        drop((panicking, waiting));
+        assert_eq!(rows.available_permits(), UNITS);
     }
 }
