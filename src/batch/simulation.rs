@@ -280,7 +280,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();
         let generation = lookup.reads_generation.then(|| Generation::new(tables.generation.to_string()));
-        let mut found = Found { entities_by_key, generation, ..Found::default() };
+        let mut found = Found { entities_by_key, generation_after: generation.clone(), generation, ..Found::default() };
         for (_, id) in &lookup.entities_by_id {
             found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
         }
