@@ -139,7 +139,11 @@ impl Tables {
         let keys = names.map(|name| EntityKey::new(entity_type, name));
         let rows = keys.each_ref().map(|key| self.entities.remove(key));
         self.generation += u64::from(rows.iter().any(Option::is_some));
-        for (row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
+        for (mut row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
+            // What a restaurant of the other name has is refused to one that says it again, which no law is about.
+            if let Some(place) = row.as_mut().and_then(|row| row.1.place.as_mut()) {
+                Arc::make_mut(place).google_place_id = None;
+            }
             self.entities.extend(row.map(|row| (key, row)));
         }
     }
