@@ -172,6 +172,16 @@ impl LockedEntities<'_> {
         (node.key() == (name.entity_type, name.name)).then_some(node.id)
     }
 
+    /// Whether the name of an entity of a unit is its row's own, and no redirect led to it.
+    pub(super) fn is_own_name(&self, unit: u32, entity: usize) -> bool {
+        let node = self.0.node(unit, entity);
+        let block = &self.0.epoch.units()[unit as usize].block;
+        match block.entities[entity] {
+            EntityRecord::Key(entity_type, name) => node.key() == (entity_type, block.text(name)),
+            EntityRecord::Id(id) => node.id == id,
+        }
+    }
+
     /// What became of each slot.
     pub(super) fn committed(&self) -> Vec<CommittedRow> {
         let rows = self.0.node_of_slot.iter().map(|node| {

@@ -10,14 +10,16 @@
 //! 1. An epoch leaves the entities that are known out of its lookup.
 //! 2. Its transaction takes its share of the merges' lock, then reads the generation, then looks the other names up,
 //!    each in a statement of its own: what comes later sees no less.
-//! 3. Is the generation that of what is remembered, they count as found. Otherwise they are looked up as well, with
-//!    one more round trip.
+//! 3. Is the generation that of what is remembered, and still the same behind the lookups, they count as found.
+//!    Otherwise all names are looked up by one statement, with one more round trip.
 //! 4. When the commit is confirmed, what was looked up or written is remembered, under the generation that was read
 //!    before.
 //!
 //! Properties:
 //! - What is used was so at the moment when the generation was read, which is one of the transaction's first
 //!   statements. It is as good as a lookup by that statement.
+//! - What is known and what is looked up hold at one moment, as if one statement had looked all of it up: otherwise two
+//!   names could be one entity, which got the other name in between.
 //! - What was read before a deletion is never remembered under the generation after it, as it has that of before;
 //!   what was read after it may be forgotten too early.
 //! - A slow transaction that read an older generation takes what is remembered under the newer one with it when it is
@@ -29,7 +31,8 @@
 //!   are. If they are rolled back, so is it. The triggers fire always, with `session_replication_role = replica` and
 //!   for logical replication too.
 //! - **Merges** delete rows, and so change it; this engine's lock keeps them out from before the generation is read
-//!   until the commit. A name that redirects lead elsewhere is not remembered.
+//!   until the commit. A name that redirects lead elsewhere is not remembered, nor what is said with it:
+//!   a row that gets this name counts more, and no new row changes the generation.
 //! - **Between the reading of the generation and the commit** a deletion is what it is after a lookup: the foreign
 //!   keys make it wait for us, or us fail with 23503. Then everything is forgotten, and looked up by the next attempt
 //!   (`store/retry.rs`). Ids in arrays have no foreign keys, whether they were looked up or not.

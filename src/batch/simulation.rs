@@ -139,7 +139,11 @@ impl Tables {
         let keys = names.map(|name| EntityKey::new(entity_type, name));
         let rows = keys.each_ref().map(|key| self.entities.remove(key));
         self.generation += u64::from(rows.iter().any(Option::is_some));
-        for (row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
+        for (mut row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
+            // What a restaurant of the other name has is refused to one that says it again, which no law is about.
+            if let Some(place) = row.as_mut().and_then(|row| row.1.place.as_mut()) {
+                Arc::make_mut(place).google_place_id = None;
+            }
             self.entities.extend(row.map(|row| (key, row)));
         }
     }
@@ -280,7 +284,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();
         let generation = lookup.reads_generation.then(|| Generation::new(tables.generation.to_string()));
-        let mut found = Found { entities_by_key, generation, ..Found::default() };
+        let mut found = Found { entities_by_key, generation_after: generation.clone(), generation, ..Found::default() };
         for (_, id) in &lookup.entities_by_id {
             found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
         }

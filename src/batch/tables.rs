@@ -24,7 +24,8 @@ pub(crate) trait GraphTables {
     /// Whether another writer inserted a row of the same key meanwhile.
     fn is_race(error: &Self::Error) -> bool;
 
-    /// Begins, reads the generation if that is asked for, and then looks names up.
+    /// Begins, reads the generation if that is asked for, and then looks names up. Reads it again where these go with names
+    /// that are known.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, Self::Error>;
 
     /// Looks up more names of entities: what they have is found by slot.
@@ -87,6 +88,9 @@ pub(crate) struct Lookup<'a> {
     pub(crate) connections_by_id: Vec<Uuid>,
     /// Whether ids are remembered, so that the generation must be known.
     pub(crate) reads_generation: bool,
+    /// Whether names are left out because they are thought to be known, so that those that are looked up must be read at
+    /// the same generation.
+    pub(crate) goes_with_known: bool,
     /// Slots of entities, and rows that say something of them.
     pub(super) said: Vec<(u32, RowRef)>,
 }
@@ -150,13 +154,17 @@ impl Lookup<'_> {
         self.said.sort_unstable();
     }
 
+    /// Rows that say something of a slot's entity, once they are in order.
+    pub(super) fn said_of(&self, slot: u32) -> impl Iterator<Item = &RowRef> {
+        let start = self.said.partition_point(|(other, _)| *other < slot);
+        self.said[start..].iter().take_while(move |(other, _)| *other == slot).map(|(_, row)| row)
+    }
+
     /// Hashes that stand for what the epoch states of a slot's entity, once it is in order; false if it says more
     /// than they stand for.
     pub(super) fn stated_of(&self, epoch: &Epoch, slot: u32, tell: &mut impl FnMut(NameHash)) -> bool {
-        let start = self.said.partition_point(|(other, _)| *other < slot);
-        let rows = self.said[start..].iter().take_while(|(other, _)| *other == slot);
         let mut all = true;
-        for (_, row) in rows {
+        for row in self.said_of(slot) {
             all &= epoch.unit_of(*row).stated_of(row.row as usize, &mut *tell);
         }
         all
@@ -173,6 +181,8 @@ pub(crate) struct Found {
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
     /// That of before the lookups; nothing where it was not asked for, or ids may become wrong without a word.
     pub(crate) generation: Option<Generation>,
+    /// That of after the lookups, where they go with names that are known.
+    pub(crate) generation_after: Option<Generation>,
 }
 
 /// Questions about locked connections. Connections and mentions are named by their place in the plan.

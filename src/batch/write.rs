@@ -1,7 +1,7 @@
 //! How an epoch is written, whatever the tables are.
 //!
 //! 1. The generation, then lookups of entities whose ids are not known from epochs before, and of connections named by
-//!    id. If it is not the generation of the known ids, lookups of those as well.
+//!    id; the generation again where both are. If it is not that of the known ids, lookups of all names.
 //! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
 //! 3. Changed entities; connections that are there: lock and read.
 //! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
@@ -24,6 +24,7 @@
 //! - The steps are types, each made of the one before: an id can be asked for only where it is final.
 
 use super::Epoch;
+use super::coalesce::RowRef;
 use super::connections::{LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
 use super::known_names::{Assumed, LearnedNames, Names};
@@ -125,9 +126,11 @@ async fn look_up<'e, T: GraphTables>(
         });
     let misses = asked.len();
     lookup.entities_by_key = asked;
+    lookup.goes_with_known = !assumed.is_empty() && misses + lookup.entities_by_id.len() > 0;
     let mut found = tables.look_up(&lookup).await?;
+    let is_one_moment = !lookup.goes_with_known || found.generation_after == found.generation;
     let mut learned = LearnedNames { session, hits: assumed.len(), misses, ..LearnedNames::default() };
-    if found.generation.is_some() && found.generation == generation {
+    if found.generation.is_some() && found.generation == generation && is_one_moment {
         let ids = assumed.iter().map(|(name, id)| (name.slot, FoundByKey::known(*id)));
         found.entities_by_key.extend(ids);
         // What is stated of them is there, so nothing is said.
@@ -135,8 +138,10 @@ async fn look_up<'e, T: GraphTables>(
         known.sort_unstable();
         lookup.said.retain(|(slot, _)| known.binary_search(slot).is_err());
     } else if !assumed.is_empty() {
-        let names: Vec<_> = assumed.iter().map(|(name, _)| *name).collect();
-        found.entities_by_key.extend(tables.look_up_names(&names).await?);
+        // All of them by one statement: a name that one entity has now, another may have had at the first lookup.
+        let assumed = assumed.iter().map(|(name, _)| *name);
+        let names: Vec<_> = lookup.entities_by_key.iter().copied().chain(assumed).collect();
+        found.entities_by_key = tables.look_up_names(&names).await?;
         (learned.hits, learned.misses) = (0, learned.misses + learned.hits);
     }
     lookup.entities_by_key.extend(assumed.into_iter().map(|(name, _)| name));
@@ -152,7 +157,12 @@ fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities
     for name in &lookup.entities_by_key[..learned.misses] {
         if let Some(id) = entities.id_of_name(name) {
             learned.ids.push((name_of(epoch, name.slot), id));
-            if name.with_facts {
+            // A row of a redirected name may come about without a new generation, and be another attribute then.
+            let are_own = |row: &RowRef| {
+                let mut attributes = epoch.unit_of(*row).block.attributes_of(row.row as usize);
+                attributes.all(|attribute| entities.is_own_name(row.unit, attribute))
+            };
+            if name.with_facts && lookup.said_of(name.slot).all(are_own) {
                 lookup.stated_of(epoch, name.slot, &mut |fact| learned.facts.push(fact));
             }
         }

@@ -78,18 +78,14 @@ struct Registry {
 struct Settled<'a> {
     units: Vec<(&'a Submission, OutcomeKind, Duration)>,
     answers: Vec<(oneshot::Sender<Told>, Told)>,
-    /// That of all of them.
-    room: Option<Room>,
+    rooms: Vec<Room>,
 }
 
 impl<'a> Settled<'a> {
     fn push(&mut self, submission: &'a Submission, Answer { sender, room }: Answer, outcome: Outcome, now: Instant) {
         self.units.push((submission, outcome.kind(), now.saturating_duration_since(submission.accepted_at)));
         self.answers.push((sender, outcome.into()));
-        match &mut self.room {
-            Some(rooms) => rooms.merge(room),
-            None => self.room = Some(room),
-        }
+        self.rooms.push(room);
     }
 }
 
@@ -243,12 +239,18 @@ impl InFlight {
     /// Tells units whose answers were taken out. Wakers, recorders and subscribers are the program's code, and may panic:
     /// what others wait for is done all the same.
     fn tell(&self, settled: &mut Settled<'_>) -> usize {
-        let Some(room) = settled.room.take() else { return 0 };
         let units = std::mem::take(&mut settled.units);
+        if units.is_empty() {
+            return 0;
+        }
         let ends = || units.iter().map(|(_, kind, took)| (*kind, *took));
-        self.counters.settled(ends(), room.taken());
+        let taken = settled.rooms.iter().map(Room::taken);
+        self.counters.settled(ends(), taken.fold((0, 0), |all, unit| (all.0 + unit.0, all.1 + unit.1)));
         // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
-        guarded(|| drop(room));
+        // Room of each unit by itself: a semaphore that wakes many at once wakes none behind one that panics, and keeps the rest.
+        for room in settled.rooms.drain(..) {
+            guarded(|| drop(room));
+        }
         for (sender, told) in settled.answers.drain(..) {
             // The receipt may have been dropped: then the outcome is of no interest.
             guarded(|| drop(sender.send(told)));
@@ -602,5 +604,47 @@ mod tests {
         let mut unit = UnitOfWork::new();
         unit.dish("pie");
         assert_eq!(in_flight.accept(unit, room()).unwrap_err().rows(), 1);
+    }
+
+    /// A program's waker that panics takes no room along, and no other program's turn.
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_from_the_room_of_units_that_are_settled_together() {
+        struct Counting(AtomicBool);
+        impl std::task::Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        struct Panicking;
+        impl std::task::Wake for Panicking {
+            fn wake(self: Arc<Self>) {
+                panic!("the program's own affair");
+            }
+        }
+        const UNITS: usize = 100;
+        let rows = Arc::new(Semaphore::new(UNITS));
+        let in_flight = InFlight::new(Arc::default());
+        let submissions = [(); UNITS].map(|()| {
+            let mut unit = UnitOfWork::new();
+            unit.dish("pie");
+            let permit = Arc::clone(&rows).try_acquire_owned().unwrap();
+            in_flight.accept(unit, Room { rows: permit, bytes: room().bytes }).unwrap().0
+        });
+        let wait = |waker: std::task::Waker| {
+            let mut waiting = Box::pin(Arc::clone(&rows).acquire_owned());
+            assert!(waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            waiting
+        };
+        let panicking = wait(Arc::new(Panicking).into());
+        let woken: Vec<_> = (0..UNITS - 20).map(|_| Arc::new(Counting(AtomicBool::new(false)))).collect();
+        let waiting: Vec<_> = woken.iter().map(|waker| wait(Arc::clone(waker).into())).collect();
+        let committed = |_| {
+            let (entities, connections, mentions) = Default::default();
+            Committed { entities, connections, mentions, temp_ids: None, nonce: 0 }
+        };
+        in_flight.settle_committed(submissions.iter().map(|submission| (&**submission, committed(()))));
+        assert_eq!(woken.iter().filter(|woken| woken.0.load(Ordering::Relaxed)).count(), UNITS - 20);
+        drop((panicking, waiting));
+        assert_eq!(rows.available_permits(), UNITS);
     }
 }

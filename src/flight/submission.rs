@@ -64,12 +64,6 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Takes in the room of another unit of the same engine.
-    pub(super) fn merge(&mut self, other: Self) {
-        self.rows.merge(other.rows);
-        self.bytes.merge(other.bytes);
-    }
-
     /// Rows and bytes.
     pub(super) fn taken(&self) -> (usize, usize) {
         (self.rows.num_permits(), self.bytes.num_permits())

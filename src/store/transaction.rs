@@ -60,23 +60,25 @@ impl GraphTables for Transaction<'_> {
 
     /// In one round trip with `begin`, the attempt's own row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
-        let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, .. } = lookup;
+        let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, goes_with_known, .. } =
+            lookup;
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
-        let (begun, recorded, generation, by_key, rows_by_id, connection_rows) = futures::join!(
+        let (begun, recorded, generation, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
             self.session.batch(self.begin),
             self.session.record_attempt(&record),
             // Behind the lock, and before the names.
             self.query(&statement::READ_GENERATION, vec![], !reads_generation),
             self.look_up_names(entities_by_key),
             self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
+            self.query(&statement::READ_GENERATION, vec![], !goes_with_known),
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
         begun.map_err(StoreError::Begin)?;
         all_written(recorded?, 1)?;
-        let generation = generation?.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()?;
-        let mut found = Found { generation, entities_by_key: by_key?, ..Found::default() };
+        let (generation, generation_after) = (read_generation(&generation?)?, read_generation(&generation_after?)?);
+        let mut found = Found { generation, generation_after, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
             found.entities_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
@@ -344,6 +346,11 @@ impl<'a> EntityKeys<'a> {
 /// What was sent was written, unless another program deleted a row or a trigger left one out.
 pub(super) fn all_written(written: u64, sent: usize) -> Result<(), StoreError> {
     if written == sent as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
+}
+
+/// The generation, if there is one that tells anything.
+fn read_generation(rows: &[Row]) -> Result<Option<Generation>, tokio_postgres::Error> {
+    rows.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()
 }
 
 /// Ids in the first column.

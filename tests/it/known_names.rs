@@ -556,3 +556,81 @@ async fn a_load_is_what_the_model_says_and_hardly_asks_for_names() {
     println!("{hits} hits, {misses} misses");
     assert!(hits > misses, "{hits} {misses}");
 }
+
+/// A row counts more than a redirect of its name, also for what was stated while the redirect led elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stated_by_a_redirected_name_is_stated_again_of_a_row_of_that_name() {
+    let database = Database::migrated().await;
+    let (engine, client) = (engine(database.config()).await, database.client().await);
+    let with_patio = |id: Option<Uuid>| {
+        let mut unit = UnitOfWork::new();
+        let patio = match id {
+            Some(id) => unit.existing_entity(id).handle(),
+            None => unit.restaurant_attribute("patio").handle(),
+        };
+        unit.restaurant("r1").attribute(patio);
+        unit
+    };
+    let mut unit = UnitOfWork::new();
+    unit.restaurant_attribute("terrace");
+    commit(&engine, unit).await;
+    let old = commit(&engine, with_patio(None)).await.entities[0].id;
+    let merge = EntityMerge::new(
+        named(EntityType::RestaurantAttribute, "patio"),
+        named(EntityType::RestaurantAttribute, "terrace"),
+    );
+    within(engine.merge(vec![merge])).await;
+    for _ in 0..2 {
+        commit(&engine, with_patio(None)).await;
+        commit(&engine, with_patio(Some(old))).await;
+    }
+    let insert = "insert into entities (entity_id, name, type) values ($1, 'patio', 'restaurant_attribute')";
+    client.execute(insert, &[&old]).await.unwrap();
+    let attributes = async || -> Vec<Uuid> {
+        let query = "select restaurant_attributes from entities where name = 'r1'";
+        client.query_one(query, &[]).await.unwrap().get(0)
+    };
+    for id in [None, Some(old)] {
+        commit(&engine, with_patio(id)).await;
+        assert!(attributes().await.contains(&old), "by {id:?}");
+        let restore = "update entities set restaurant_attributes = array_remove(restaurant_attributes, $1)";
+        if id.is_none() {
+            client.execute(restore, &[&old]).await.unwrap();
+        }
+    }
+}
+
+/// What is known and what is looked up go together: no two names are one entity because one got the other's name
+/// in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_between_the_generation_and_the_lookup_makes_no_two_names_one() {
+    let database = Database::migrated().await;
+    let engines = [engine(database.config()).await, engine(database.config().known_names_max(0)).await];
+    let client = database.client().await;
+    for (number, engine) in engines.iter().enumerate() {
+        for source in ["1", "2"] {
+            let mut unit = mention(number, source);
+            unit.dish_attribute(format!("mild{number}"));
+            commit(engine, unit).await;
+        }
+        let mut unit = UnitOfWork::new();
+        let [restaurant, dish] =
+            [unit.restaurant(format!("r{number}")).handle(), unit.dish(format!("d{number}")).handle()];
+        let [mild, smoky] = ["mild", "smoky"].map(|name| unit.dish_attribute(format!("{name}{number}")).handle());
+        let connection = unit.connection(restaurant, dish).dish_attribute(mild).dish_attribute(smoky).handle();
+        unit.mention(connection, Mention::new(SourceType::Post, "3", "https://example.org", "food", as_of()));
+        // The lookup waits for the table; the generation is read before.
+        client.batch_execute("begin; lock table entities").await.unwrap();
+        let receipt = engine.submit(unit).await.unwrap();
+        let waiting = "select from pg_locks where not granted and relation = 'entities'::regclass";
+        while client.query(waiting, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let rename = format!("update entities set name = 'smoky{number}' where name = 'mild{number}'; commit");
+        client.batch_execute(&rename).await.unwrap();
+        let outcome = within(receipt).await;
+        let ids = &outcome.committed().expect("it is committed").entities;
+        println!("{number}: {ids:?} {:?}", engine.stats().failed_attempts);
+        assert_ne!(ids[2].id, ids[3].id, "two attributes of engine {number}");
+    }
+}
