@@ -78,7 +78,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     names: Names<'_>,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
-    let (lookup, found, learned) = look_up(tables, epoch, names).await?;
+    let (lookup, found, learned) = Box::pin(look_up(tables, epoch, names)).await?;
     let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
     let rejected = rejections(epoch, &connection_keys);
     if !rejected.is_empty() {
