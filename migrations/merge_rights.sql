@@ -5,6 +5,8 @@
 -- A merge deletes entities, connections and mentions that are one with others, and gives connections other keys.
 
 grant delete on :"schema".entities to :"role";
+-- To wait for other programs that delete entities before epochs wait for the merge.
+grant update (generation) on :"schema".graphsink_generation to :"role";
 grant update (restaurant_id, dish_or_category_id, dish_attributes) on :"schema".connections to :"role";
 grant delete on :"schema".connections to :"role";
 grant update (connection_id) on :"schema".mentions to :"role";

@@ -638,7 +638,7 @@ mod tests {
         let panicking = wait(Arc::new(Panicking).into());
         let woken: Vec<_> = (0..UNITS - 20).map(|_| Arc::new(Counting(AtomicBool::new(false)))).collect();
         let waiting: Vec<_> = woken.iter().map(|waker| wait(Arc::clone(waker).into())).collect();
-        let committed = |_| {
+        let committed = |()| {
             let (entities, connections, mentions) = Default::default();
             Committed { entities, connections, mentions, temp_ids: None, nonce: 0 }
         };

@@ -57,6 +57,10 @@ statements! {
          insert into {schema}.graphsink_attempts (attempt) select $1 from turn
          returning pg_catalog.pg_backend_pid()";
 
+    /// Waits for other programs that have deleted or renamed entities.
+    LOCK_GENERATION = "lock_generation", [],
+        "select from {schema}.graphsink_generation for no key update";
+
     /// What tells whether ids that are remembered still hold (`batch/known_names.rs`). No row where nothing would
     /// tell: a trigger is missing or does not always fire, or one that is not ours may change rows before they are
     /// written. The generation's own transaction is told because the row may be made again; and triggers' because

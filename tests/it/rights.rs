@@ -289,7 +289,7 @@ async fn merges_need_more_rights_and_none_of_those_is_too_much() {
     assert_eq!(merge(rights.config(), "with all").await, Ok(()));
     let grants = rights.grants(MERGE_RIGHTS);
     let columns = rights.columns(MERGE_RIGHTS);
-    assert_eq!((grants.len(), columns.len()), (10, 13), "{grants:?} {columns:?}");
+    assert_eq!((grants.len(), columns.len()), (11, 14), "{grants:?} {columns:?}");
     for (number, grant) in grants.iter().chain(&columns).enumerate() {
         assert_needed_to(merge, &rights, grant, &format!("without {number}")).await;
     }

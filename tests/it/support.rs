@@ -137,11 +137,10 @@ impl Database {
 }
 
 fn excerpt(log: &str) -> String {
-    let mut text = String::new();
-    for line in log.lines().filter(|line| line.contains("deadlock") || line.contains("DETAIL")).take(20) {
-        writeln!(text, "{line}").unwrap();
-    }
-    text
+    // A deadlock's details are many lines, all but the first indented: which process waits for which, and their statements.
+    let lines: Vec<_> = log.lines().collect();
+    let found = (0..lines.len()).filter(|line| lines[*line].contains("deadlock detected")).take(3);
+    found.flat_map(|line| &lines[line..lines.len().min(line + 12)]).fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn url(server: &Server, database: &str) -> String {

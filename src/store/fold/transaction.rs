@@ -1,7 +1,7 @@
 //! The transaction of some folds, statement by statement, up to but without its commit.
 //!
-//! 1. `begin`; the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and later ones
-//!    wait for it.
+//! 1. `begin`; waits for other programs that have deleted or renamed entities, before any epoch waits for the merge. Then
+//!    the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and later ones wait for it.
 //! 2. Entities behind the names; what becomes of each merge.
 //! 3. Locks: the entities; restaurants with a folded attribute; connections that name a folded entity anywhere, and
 //!    those that have the keys that these get.
@@ -22,7 +22,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::super::session::Session;
+use super::super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
 use super::super::statement;
 use super::super::table::{Arrays, Cells, Connections, Entities, Purpose, read_connection_key, read_mention};
 use super::super::transaction::{EntityKeys, all_written, entity_by_id, entity_by_key, ids, ordinal, time, uuid_set};
@@ -61,9 +61,12 @@ impl FoldTransaction<'_> {
     pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Folded, StoreError> {
         let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
-        let (begun, alone) = futures::join!(self.session.batch(self.begin), self.session.record_attempt(&parameters),);
-        begun.map_err(StoreError::Begin)?;
-        alone?;
+        self.session.batch(self.begin).await.map_err(StoreError::Begin)?;
+        // Given up at once: it must not be held while the merges' lock is waited for.
+        self.session.batch(SAVEPOINT).await?;
+        self.session.query(&statement::LOCK_GENERATION, &[]).await?;
+        self.session.batch(ROLLBACK_TO_SAVEPOINT).await?;
+        self.session.record_attempt(&parameters).await?;
         let found = self.find(merges).await?;
         let (folds, planned) = Folds::plan(merges, |name| found.get(name));
         if !folds.pairs().is_empty() {

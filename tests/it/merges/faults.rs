@@ -57,6 +57,44 @@ async fn until(client: &Client, condition: &str) {
     .await;
 }
 
+/// A transaction of another program that has deleted an entity is waited for by the merge, and by no unit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_waits_for_a_deletion_keeps_no_unit_waiting() {
+    let database = Database::migrated().await;
+    // Longer than the test: what waits behind the merge would wait for the deletion's end.
+    let patient = Duration::from_mins(10);
+    let config = database.config().lock_timeout(patient).statement_timeout(patient).build().unwrap();
+    let engine = Engine::start(config).await.unwrap();
+    let merge = pair(&engine, 1).await;
+    commit(&engine, unused_dish()).await;
+    let (mut other, client) = (database.client().await, database.client().await);
+    let deletion = other.transaction().await.unwrap();
+    assert_eq!(deletion.execute("delete from entities where name = 'unused'", &[]).await.unwrap(), 1);
+    let merging = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.merge(vec![merge]).await.remove(0) }
+    });
+    until(
+        &client,
+        "exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
+    )
+    .await;
+    for number in 0..5 {
+        commit(&engine, unit(&format!("meanwhile {number}"))).await;
+    }
+    assert!(!merging.is_finished());
+    deletion.commit().await.unwrap();
+    assert!(matches!(within(merging).await.unwrap(), MergeOutcome::Merged { .. }));
+    within(engine.shutdown(Duration::from_secs(20))).await;
+    assert_group_by(&client, as_of()).await;
+}
+
+fn unused_dish() -> UnitOfWork {
+    let mut unit = UnitOfWork::new();
+    unit.dish("unused").handle();
+    unit
+}
+
 /// A session waits for the merges' lock.
 const WAITS_FOR_MERGES: &str = "exists (select from pg_locks where locktype = 'advisory' and not granted
     and database = (select oid from pg_database where datname = current_database()))";
