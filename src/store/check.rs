@@ -24,7 +24,7 @@ impl Store {
         self.may_copy(copies);
         if self.known_names.is_on() {
             let read = statement::READ_GENERATION.text(session.schema());
-            let generation = session.client().query_opt(&read, &[]);
+            let generation = session.client().query_typed_opt(&read, &[]);
             let generation = answer(self.silence(), generation).await?.map_err(StoreError::from)?;
             if generation.is_none() {
                 tracing::warn!(
