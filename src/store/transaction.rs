@@ -77,11 +77,13 @@ impl GraphTables for Transaction<'_> {
         );
         begun.map_err(StoreError::Begin)?;
         all_written(recorded?, 1)?;
-        let (generation, generation_after) = (read_generation(&generation?)?, read_generation(&generation_after?)?);
-        let mut found = Found { generation, generation_after, entities_by_key: by_key?, ..Found::default() };
+        // In the order in which they were sent: what follows an error fails for that alone.
+        let generation = read_generation(&generation?)?;
+        let mut found = Found { generation, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
             found.entities_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
+        found.generation_after = read_generation(&generation_after?)?;
         for row in connection_rows? {
             found.connection_keys.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
         }
