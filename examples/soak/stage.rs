@@ -94,6 +94,7 @@ impl Stage {
             .batch_execute(&format!(
                 "grant delete on entities, connections, mentions to {ROLE};
                  grant select, insert, update on entity_redirects, connection_redirects to {ROLE};
+                 grant select, update on graphsink_generation to {ROLE};
                  grant usage on sequence graphsink_merge_generation to {ROLE}"
             ))
             .await?;
