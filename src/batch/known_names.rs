@@ -44,7 +44,7 @@
 //!   generation tells, or it ended all sessions, and what came before the newest session is forgotten.
 //! - **Other engines** insert rows and add to them, which makes nothing wrong.
 //!
-//! Deadlocks: who deletes entities locks the generation's row until its transaction ends. Epochs only read it,
+//! Deadlocks: a transaction that deletes entities locks the generation's row until its end. Epochs only read it,
 //! without a lock, so they never wait for it.
 
 use std::collections::HashMap;

@@ -26,7 +26,7 @@ pub struct ShutdownReport {
 }
 
 impl Engine {
-    /// Accepts no more units, also of those who wait in [`submit`](Self::submit), and resolves when
+    /// Accepts no more units, nor those that wait in [`submit`](Self::submit), and resolves when
     /// every accepted unit has its outcome. The engine stays up for [`stats`](Self::stats) and
     /// [`refresh_activity`](Self::refresh_activity).
     ///

@@ -69,7 +69,7 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 struct Registry {
     units: BTreeMap<u64, Arc<Submission>>,
-    /// Who waits until every unit below a number is settled.
+    /// Waiters, each until every unit below a number is settled.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
@@ -247,7 +247,8 @@ impl InFlight {
         let taken = settled.rooms.iter().map(Room::taken);
         self.counters.settled(ends(), taken.fold((0, 0), |all, unit| (all.0 + unit.0, all.1 + unit.1)));
         // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
-        // Room of each unit by itself: a semaphore that wakes many at once wakes none behind one that panics, and keeps the rest.
+        // Room of each unit by itself: a semaphore that wakes many at once wakes none behind a waker that panics, and
+        // keeps the rest.
         for room in settled.rooms.drain(..) {
             guarded(|| drop(room));
         }
@@ -293,7 +294,7 @@ impl InFlight {
         let (sender, receiver) = oneshot::channel();
         let mut registry = self.registry();
         if registry.units.is_empty() {
-            // The receiver is right here.
+            // The receiver is right here, so this cannot fail.
             let _ = sender.send(());
         } else {
             registry.waiting.retain(|(_, waiter)| !waiter.is_canceled());
@@ -307,7 +308,7 @@ impl InFlight {
         if matches!(cause, UnavailableCause::ShutDown) {
             self.abandoned_list().get_or_insert_default();
         }
-        // The first cause stays: who is given up twice was given up for that.
+        // The first cause stays: a unit that is given up twice was given up for that.
         let cause = self.given_up.get_or_init(|| cause.clone());
         let left: Vec<Arc<Submission>> = self.registry().units.values().cloned().collect();
         for submission in &left {
@@ -316,7 +317,7 @@ impl InFlight {
     }
 
     /// The numbers of all units that had no outcome at a shutdown's deadline and were given up, ascending. After
-    /// [`abandon`](Self::abandon) it is complete: who tells a unit holds its lock until it is on the list.
+    /// [`abandon`](Self::abandon) it is complete: a unit's lock is held from telling it until it is on the list.
     pub(crate) fn abandoned(&self) -> Vec<u64> {
         let mut abandoned = self.abandoned_list().clone().unwrap_or_default();
         abandoned.sort_unstable();
@@ -540,7 +541,7 @@ mod tests {
         assert!(matches!(why.cause, UnavailableCause::ShutDown) && !why.commit_under_way, "{why:?}");
     }
 
-    /// Transactions tell the rest of their units while the shutdown tells one after the other: whoever was faster, all
+    /// Transactions tell the rest of their units while the shutdown tells one after the other: whichever was faster, all
     /// are on its list.
     #[test]
     fn whoever_is_given_up_with_others_is_on_the_list() {

@@ -1,6 +1,6 @@
 //! How long transactions wait for locks that others hold.
 //!
-//! An answer that is late does not say whether the server worked or waited. `pg_locks` does: who waits, and since when. One
+//! An answer that is late does not say whether the server worked or waited. `pg_locks` does: which session waits, and since when. One
 //! sampler for the engine asks it, on a session of its own:
 //!
 //! 1. A transaction is watched ([`LockWatch::watch`]). Its session notes what is sent and what is answered.
@@ -327,7 +327,7 @@ impl LockSampler {
                 self.failures = self.failures.saturating_add(1);
                 // A session may have been ended while it was not needed: once more with another.
                 if self.failures > 1 {
-                    tracing::warn!(error = %error, "the server could not be asked who waits for locks, later again");
+                    tracing::warn!(error = %error, "the server could not be asked for waits for locks; it is asked again later");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

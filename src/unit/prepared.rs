@@ -114,7 +114,7 @@ impl Unit {
         self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
     }
 
-    /// Hashes that stand for what the unit states of an entity, of its aliases and attributes: whoever knows them to
+    /// Hashes that stand for what the unit states of an entity, of its aliases and attributes: a cache that knows them to
     /// be in its row need not look. False if it also says where the entity is, which no hash stands for.
     pub(crate) fn stated_of(&self, entity: usize, mut tell: impl FnMut(NameHash)) -> bool {
         let entities = self.names(Table::Entities);

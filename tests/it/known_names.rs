@@ -79,7 +79,7 @@ const RELOAD: &str = "create temp table kept on commit drop as table entities;
 const SWITCH: &str = "alter table entities disable trigger graphsink_entity_deleted";
 const SWITCH_BACK: &str = "alter table entities enable always trigger graphsink_entity_deleted";
 
-/// Merged entities' tables are not touched by lookups that do not take place: who locks them keeps out whoever asks.
+/// A lookup that does not take place touches no table: a lock on the tables would keep out all that ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_known_are_not_asked_for() {
     let database = Database::migrated().await;
