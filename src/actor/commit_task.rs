@@ -143,8 +143,7 @@ impl EpochObserver for CommitTask {
         let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
         self.shared.counters.named(epoch.coalesced(Table::Connections), named.map(|(slot, row)| (*slot, row.id)));
         self.shared.listeners.committed(epoch, written);
-        let hashes = epoch.units().iter().flat_map(|unit| unit.fact_hashes());
-        self.shared.recent_writes.remember(hashes.map(|hash| hash.fact));
+        self.shared.recent_writes.remember(epoch.facts());
     }
 
     fn given_up(&mut self, units: &[usize]) {

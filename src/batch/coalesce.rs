@@ -105,6 +105,11 @@ impl<T: OfTable> Batch<T> {
         self.units as usize
     }
 
+    /// The name of each slot.
+    pub(super) fn names(&self) -> &[NameHash] {
+        &self.names
+    }
+
     /// The first row of each name, by slot.
     pub(super) fn firsts(&self) -> &[RowRef] {
         &self.firsts

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::coalesce::{RowRef, TableBatch};
+use super::new_ids::NewIds;
 use super::rows::{StoredConnection, StoredMention};
 use super::{Epoch, LockedEntities};
 use crate::hash::HashMap;
@@ -141,10 +142,9 @@ impl<'e> Nodes<'e> {
             *node = place_of[*node as usize];
         }
         self.connections.sort_unstable_by(|left, right| left.key.cmp(&right.key));
-        for node in &mut self.connections {
-            if !node.must_exist {
-                node.id = Uuid::now_v7();
-            }
+        let mut new_ids = NewIds::new();
+        for node in self.connections.iter_mut().filter(|node| !node.must_exist) {
+            node.id = new_ids.draw();
         }
     }
 
@@ -206,9 +206,10 @@ impl<'e> Nodes<'e> {
         }
         self.mention_of_slot = node_of_slot;
         self.mentions.reserve_exact(mentions.len());
+        let mut new_ids = NewIds::new();
         self.mentions.extend(order.into_iter().map(|node| {
             let (connection, row) = mentions[node as usize];
-            MentionNode { connection, id: Uuid::now_v7(), row, stored: None, disposition: Disposition::Inserted }
+            MentionNode { connection, id: new_ids.draw(), row, stored: None, disposition: Disposition::Inserted }
         }));
     }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::connection_nodes::{ConnectionNode, Nodes};
+use super::new_ids::NewIds;
 use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion, ThreadQuestion};
 use super::{Epoch, LockedEntities};
@@ -101,12 +102,13 @@ impl<'e> LockedConnections<'e> {
     /// impossible may have been a trigger of this very transaction.
     pub(super) fn unlocked(self) -> UnlockedConnections<'e> {
         let Self(mut nodes) = self;
+        let mut new_ids = NewIds::new();
         for node in &mut nodes.connections {
             node.is_new = false;
             if node.stored.take().is_some() {
                 node.disposition = Disposition::Inserted;
                 if !node.must_exist {
-                    node.id = Uuid::now_v7();
+                    node.id = new_ids.draw();
                 }
             }
         }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
+use super::new_ids::NewIds;
 use super::rows::{EntityWrite, FoundByKey, PlaceIds, StoredEntity, VanishedRow, google_place_id};
 use super::tables::{KeyLookup, Lookup};
 use crate::hash::{HashMap, HashSet};
@@ -49,9 +50,8 @@ impl Node<'_> {
 struct Plan<'e> {
     epoch: &'e Epoch,
     nodes: Vec<Node<'e>>,
+    new_ids: NewIds,
     node_of_slot: Vec<u32>,
-    /// Nodes in the order of their keys: the global lock order of the table.
-    order: Vec<u32>,
     /// Rows that say something, together by node.
     said: Vec<RowRef>,
 }
@@ -87,16 +87,17 @@ impl<'e> FoundEntities<'e> {
         if rejected.is_empty() { Ok(Self(Plan::resolve(epoch, lookup, by_key, by_id))) } else { Err(rejected) }
     }
 
-    /// Rows to insert, or to lock because they will change, in lock order.
+    /// Rows to insert, or to lock because they will change, in the order of their keys: the global lock order of the table.
     pub(super) fn to_insert_or_lock(&self) -> Vec<EntityWrite> {
         let Self(plan) = self;
-        let nodes = plan.order.iter().map(|index| (*index, &plan.nodes[*index as usize]));
+        let nodes = (0_u32..).zip(&plan.nodes);
         let may_change = nodes.filter(|(_, node)| !node.exists || !node.said.is_empty());
         let mut writes = Vec::with_capacity(may_change.clone().count());
         writes.extend(may_change.filter_map(|(index, node)| {
             let wanted = plan.wanted(node);
             (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| node.write(index, wanted))
         }));
+        writes.sort_unstable_by(|left, right| left.key.cmp(&right.key));
         writes
     }
 
@@ -208,8 +209,8 @@ impl<'e> Plan<'e> {
         let mut plan = Self {
             epoch,
             nodes: Vec::with_capacity(slots),
+            new_ids: NewIds::new(),
             node_of_slot: vec![0; slots],
-            order: Vec::new(),
             said: Vec::new(),
         };
         let aliased = !by_id.is_empty() || by_key.values().any(|found| found.merged_into.is_some());
@@ -231,9 +232,6 @@ impl<'e> Plan<'e> {
             let name = Cow::Owned(key.name.to_string());
             plan.name(*slot, key.entity_type, name, Some((id, facts)), Some(&mut node_of_key));
         }
-        plan.order = (0..plan.nodes.len() as u32).collect();
-        plan.order
-            .sort_unstable_by(|left, right| plan.nodes[*left as usize].key().cmp(&plan.nodes[*right as usize].key()));
         plan.take_in_what_is_said(&lookup.said);
         plan
     }
@@ -263,7 +261,7 @@ impl<'e> Plan<'e> {
             return;
         }
         let exists = found.is_some();
-        let (id, stored) = found.unwrap_or_else(|| (Uuid::now_v7(), None));
+        let (id, stored) = found.unwrap_or_else(|| (self.new_ids.draw(), None));
         let disposition = if exists { Disposition::Unchanged } else { Disposition::Inserted };
         self.nodes.push(Node { entity_type, name, id, stored, exists, said: 0..0, disposition });
     }

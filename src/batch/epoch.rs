@@ -133,6 +133,14 @@ impl Epoch {
         self.slots(table).len()
     }
 
+    /// Hashes of what the units say of entities ([`Unit::fact_hashes`]): of each entity once that it is there, then what
+    /// belongs to them.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = u64> {
+        // Of one that is named by its id it is not said, and so not asked for.
+        let are_there = self.entities.names().iter().map(|name| *name as u64);
+        are_there.chain(self.units.iter().flat_map(|unit| unit.belongings()))
+    }
+
     /// For each unit the slots of its rows of one table.
     pub(crate) fn slots_by_unit(&self, table: Table) -> impl Iterator<Item = &[u32]> {
         let slots = self.slots(table);

@@ -22,6 +22,7 @@ mod entities;
 mod epoch;
 mod fold;
 mod known_names;
+mod new_ids;
 mod rows;
 #[cfg(test)]
 mod simulation;

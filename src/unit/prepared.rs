@@ -150,11 +150,23 @@ impl Unit {
             let entity = *hash as u64;
             // An entity that is named by its id is there already.
             let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
-            let aliases = self.block.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
-            let attributes = self.block.attributes_of(place);
-            let attributes = attributes.map(move |attribute| hash_of(&(entity, entities[attribute] as u64)));
-            is_there.into_iter().chain(aliases).chain(attributes).map(move |fact| FactHash { entity, fact })
+            let facts = is_there.into_iter().chain(self.belongings_of(place));
+            facts.map(move |fact| FactHash { entity, fact })
         })
+    }
+
+    /// Hashes of what it says besides an entity's being there.
+    pub(crate) fn belongings(&self) -> impl Iterator<Item = u64> {
+        let entities = if self.block.entity_links.is_empty() { 0 } else { self.block.entities.len() };
+        (0..entities).flat_map(|entity| self.belongings_of(entity))
+    }
+
+    fn belongings_of(&self, place: usize) -> impl Iterator<Item = u64> {
+        let entities = self.names(Table::Entities);
+        let entity = entities[place] as u64;
+        let aliases = self.block.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
+        let attributes = self.block.attributes_of(place);
+        aliases.chain(attributes.map(move |attribute| hash_of(&(entity, entities[attribute] as u64))))
     }
 }
 
