@@ -136,7 +136,7 @@ impl Epoch {
     /// Hashes of what the units say of entities ([`Unit::fact_hashes`]): of each entity once that it is there, then what
     /// belongs to them.
     pub(crate) fn facts(&self) -> impl Iterator<Item = u64> {
-        // Of one that is named by its id it is not said, and so not asked for.
+        // Those that are named by their ids are among them. That does no harm: whether these are there is never asked.
         let are_there = self.entities.names().iter().map(|name| *name as u64);
         are_there.chain(self.units.iter().flat_map(|unit| unit.belongings()))
     }
@@ -189,6 +189,7 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::HashSet;
     use crate::outcome::Disposition;
     use crate::record::{Mention, SourceType};
     use crate::unit::UnitOfWork;
@@ -222,6 +223,23 @@ mod tests {
         assert_eq!(entities, [[0, 1], [2, 1], [0, 1]], "a and pie are shared");
         assert_eq!(mentions, [vec![0, 1], vec![2], vec![1]], "the mention 2 is one row");
         assert_eq!(ids(&committed[2].connections), [0]);
+    }
+
+    /// What an epoch wrote is expected from then on: exactly what its units say of entities, each of them.
+    #[test]
+    fn an_epoch_tells_all_facts_of_its_units() {
+        let said = |alias: &str| {
+            let mut unit = UnitOfWork::new();
+            let patio = unit.restaurant_attribute("patio").handle();
+            unit.restaurant("a").alias(alias).attribute(patio).handle();
+            unit.existing_entity(Uuid::from_u128(7)).alias("by its id").handle();
+            Arc::new(unit.prepare())
+        };
+        let units = vec![unit("a", &["1"]), said("the a"), said("a!"), unit("b", &[])];
+        let facts: HashSet<u64> = units.iter().flat_map(|unit| unit.fact_hashes()).map(|hash| hash.fact).collect();
+        let told: HashSet<u64> = Epoch::from_units(units).facts().collect();
+        assert!(facts.is_subset(&told), "{facts:?} {told:?}");
+        assert_eq!(told.len(), facts.len() + 1, "and the name of the entity that is named by its id");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use uuid::{Builder, Uuid};
 ///
 /// The first is drawn like any other. Each later one is a step further, of a length that is drawn once (RFC 9562,
 /// section 6.2, method 2): an epoch has thousands of new rows, and to draw each id for itself asks the clock, a lock and
-/// a generator every time.
+/// a generator every time. So two ids of an epoch tell the others: an id names a row, and is no secret.
 #[derive(Debug)]
 pub(super) struct NewIds {
     /// Milliseconds and the random bits behind them, as one number.

@@ -40,6 +40,7 @@ mod refresh;
 mod resolve;
 mod restarts;
 mod rights;
+mod room_for_updates;
 #[path = "../hostile/rules.rs"]
 mod rules;
 mod server_faults;
