@@ -141,16 +141,24 @@ statements! {
     UPDATE_ENTITIES = "update_entities", table::types::<Entities>(Purpose::Update),
         table::update::<Entities>("last_updated = now()");
 
-    /// Locked in the order of the keys: rows are sorted before they are locked, and one that waited for its lock is read
-    /// again.
+    /// Locked in the order of the keys, which is that of the arrays: each row is locked as it is found, and one that waited
+    /// for its lock is read again. A comparison of rows from both sides, which is equality, with their order matches
+    /// `connections_key` and no other index, whatever the planner believes of the tables; three equalities would also match
+    /// the read index on the dish.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
-             join {{schema}}.connections c on c.restaurant_id = k.restaurant and c.dish_or_category_id = k.dish
-                  and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
-             order by k.ord
-             for no key update of c",
+             cross join lateral (
+                 select * from {{schema}}.connections l
+                 where (l.restaurant_id, l.dish_or_category_id, l.dish_attributes)
+                       >= (k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                   and (l.restaurant_id, l.dish_or_category_id, l.dish_attributes)
+                       <= (k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                 order by l.restaurant_id, l.dish_or_category_id, l.dish_attributes
+                 limit 1
+                 for no key update) as c
+             order by k.ord",
             table::select::<Connections>("c", table::CONNECTION_KEY).join(", ")
         );
     INSERT_CONNECTIONS = "insert_connections", table::types::<Connections>(Purpose::Insert),
@@ -279,6 +287,8 @@ pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128, idle_time
          set local enable_bitmapscan = off;
          set local enable_hashjoin = off;
          set local enable_mergejoin = off;
+         set local enable_sort = off;
+         set local enable_incremental_sort = off;
          set local jit = off"
     )
 }
