@@ -10,7 +10,7 @@ use futures::FutureExt;
 use tracing::{Instrument, field};
 use uuid::Uuid;
 
-use super::message::EpochFinished;
+use super::message::EpochReport;
 use super::shared::Shared;
 use crate::batch::{Epoch, Written};
 use crate::error::StoreError;
@@ -26,7 +26,7 @@ pub(super) struct CommitTask {
     lane: usize,
     submissions: Vec<Arc<Submission>>,
     shared: Arc<Shared>,
-    supervisor: Recipient<EpochFinished>,
+    supervisor: Recipient<EpochReport>,
 }
 
 impl CommitTask {
@@ -35,7 +35,7 @@ impl CommitTask {
         lane: usize,
         submissions: Vec<Arc<Submission>>,
         shared: &Arc<Shared>,
-        supervisor: Recipient<EpochFinished>,
+        supervisor: Recipient<EpochReport>,
     ) -> Self {
         Self { epoch, lane, submissions, shared: Arc::clone(shared), supervisor }
     }
@@ -53,7 +53,7 @@ impl CommitTask {
         } else {
             tracing::debug!(epoch = self.epoch, "the epoch's units were routed elsewhere or settled meanwhile");
         }
-        self.supervisor.do_send(EpochFinished { epoch: self.epoch });
+        self.supervisor.do_send(EpochReport::Finished(self.epoch));
     }
 
     async fn commit(&mut self, epoch: Epoch) {
@@ -154,6 +154,7 @@ impl EpochObserver for CommitTask {
 
     fn failed(&mut self, error: &StoreError, reaction: Reaction) {
         self.shared.counters.attempt_failed(reaction, error.sqlstate());
+        self.supervisor.do_send(EpochReport::Failing(self.epoch));
     }
 
     fn kept_dead_letters(&mut self, units: usize) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::commit_task::CommitTask;
-use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochFinished, EpochSealed, Panic};
+use super::message::{AnyBatch, BatchReady, Beat, DeathWatch, Discard, EpochReport, EpochSealed, Panic};
 use super::shared::Shared;
 use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 use crate::failpoint::failpoint;
@@ -27,7 +27,7 @@ pub(crate) struct TransactionCoordinator {
     /// Epochs below this were discarded; what still comes of them is dropped.
     discarded_below: EpochId,
     shared: Arc<Shared>,
-    supervisor: Recipient<EpochFinished>,
+    supervisor: Recipient<EpochReport>,
     watch: DeathWatch,
 }
 
@@ -35,7 +35,7 @@ impl TransactionCoordinator {
     pub(crate) fn new(
         shared: Arc<Shared>,
         discarded_below: EpochId,
-        supervisor: Recipient<EpochFinished>,
+        supervisor: Recipient<EpochReport>,
         watch: DeathWatch,
     ) -> Self {
         Self { arriving: BTreeMap::new(), discarded_below, shared, supervisor, watch }

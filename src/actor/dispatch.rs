@@ -57,6 +57,8 @@ struct Lane {
     sealed: usize,
     /// Rows routed here and not finished, for choosing the emptiest lane.
     rows: usize,
+    /// The epoch whose transaction failed and is tried again: it may take until its units' deadline.
+    failing: Option<EpochId>,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,13 @@ impl Dispatch {
         self.route_held(false, workers);
         for lane in 0..self.lanes.len() {
             self.seal(lane, SealReason::Flush, workers);
+        }
+    }
+
+    /// An attempt of an epoch failed: as long as it is under way, its lane is the last choice.
+    pub(super) fn failing(&mut self, epoch: EpochId) {
+        if let Some(Sealed { lane, .. }) = self.sealed.get(&epoch) {
+            self.lanes[*lane].failing = Some(epoch);
         }
     }
 
@@ -216,8 +225,10 @@ impl Dispatch {
         keys.dedup();
     }
 
+    /// The one with the fewest rows, of those that get on if there are any: a lane that stands has few.
     fn emptiest_lane(&self) -> usize {
-        (0..self.lanes.len()).min_by_key(|lane| self.lanes[*lane].rows).unwrap_or(0)
+        let last_choice = |lane: &Lane| (lane.failing.is_some(), lane.rows);
+        (0..self.lanes.len()).min_by_key(|lane| last_choice(&self.lanes[*lane])).unwrap_or(0)
     }
 
     /// Routes a unit to a lane and its rows to the batchers.
@@ -270,8 +281,10 @@ impl Dispatch {
         failpoint("supervisor::finish");
         let Some(Sealed { lane, rows, keys }) = self.sealed.remove(&epoch) else { return };
         self.routing.leave(&keys);
-        self.lanes[lane].sealed -= 1;
-        self.lanes[lane].rows -= rows;
+        let lane = &mut self.lanes[lane];
+        lane.sealed -= 1;
+        lane.rows -= rows;
+        lane.failing.take_if(|failing| *failing == epoch);
     }
 }
 

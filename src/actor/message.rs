@@ -95,11 +95,14 @@ impl From<MentionBatch> for AnyBatch {
     }
 }
 
-/// Commit task -> Supervisor: every unit of the epoch has its outcome, the lane is free.
+/// Commit task -> Supervisor: how an epoch gets on.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct EpochFinished {
-    pub(crate) epoch: EpochId,
+pub(crate) enum EpochReport {
+    /// An attempt failed; more follow in the same lane.
+    Failing(EpochId),
+    /// Every unit has its outcome, the lane is free.
+    Finished(EpochId),
 }
 
 /// A child's last breath -> Supervisor: it is gone.

@@ -7,7 +7,7 @@
 //!                          │ ───────Seal────▶ (each of them)     ▼
 //!                          └──EpochSealed───────────▶ TransactionCoordinator ──▶ commit task
 //!                          ▲                                                        │
-//!                          └────────────────────EpochFinished───────────────────────┘
+//!                          └─────────────────────EpochReport────────────────────────┘
 //! ```
 //!
 //! 1. The supervisor routes a unit to the open epoch of a *lane* (`dispatch.rs`). Lanes are commit slots: each has
@@ -19,10 +19,12 @@
 //!    through the same mailboxes, so no row of the epoch can come after it.
 //! 4. Each batcher answers a seal by sending its batch to the coordinator, which joins the three
 //!    and starts a task that claims the units and commits them, one after the other in each lane.
-//! 5. The task gives every unit its outcome and tells the supervisor that the lane is free.
+//! 5. The task gives every unit its outcome and tells the supervisor that the lane is free. After an attempt
+//!    that failed it says so: what may go to any lane goes past that one, so that a row which another program
+//!    holds delays the units that touch it and those that were behind them by then.
 //!
 //! Properties:
-//! - Messages go down the tree; the only one that comes up, `EpochFinished`, never waits. No actor
+//! - Messages go down the tree; the only one that comes up, `EpochReport`, never waits. No actor
 //!   awaits another, so there is no cycle of waiting.
 //! - Mailboxes are unbounded (`do_send`), what is in them is bounded by admission: every message
 //!   belongs to a unit that holds room, or to an epoch of such units.

@@ -11,7 +11,7 @@ use super::batcher::{Batcher, ConnectionBatcher, EntityBatcher, MentionBatcher};
 use super::coordinator::TransactionCoordinator;
 use super::dispatch::{Dispatch, Workers};
 use super::message::{
-    Absorb, Arrived, Beat, ChildStopped, DeathWatch, Discard, EpochFinished, EpochSealed, Flush, Panic, Seal,
+    Absorb, Arrived, Beat, ChildStopped, DeathWatch, Discard, EpochReport, EpochSealed, Flush, Panic, Seal,
 };
 use super::pulse::Pulse;
 use super::shared::Shared;
@@ -200,11 +200,14 @@ impl Handler<Flush> for Supervisor {
     }
 }
 
-impl Handler<EpochFinished> for Supervisor {
+impl Handler<EpochReport> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, EpochFinished { epoch }: EpochFinished, _: &mut Context<Self>) {
-        self.dispatch(|dispatch, children| dispatch.finished(epoch, children));
+    fn handle(&mut self, report: EpochReport, _: &mut Context<Self>) {
+        self.dispatch(|dispatch, children| match report {
+            EpochReport::Failing(epoch) => dispatch.failing(epoch),
+            EpochReport::Finished(epoch) => dispatch.finished(epoch, children),
+        });
     }
 }
 

@@ -40,6 +40,7 @@ enum ToChild {
 #[derive(Debug)]
 enum ToSupervisor {
     Submit(Arc<Submission>),
+    Failing(EpochId),
     Finished(EpochId),
     Stopped(usize),
 }
@@ -173,6 +174,7 @@ enum Step {
     Child(usize),
     Orphan(usize),
     Claim(usize),
+    Fail(usize),
     Finish(usize),
     KillChild(usize),
     KillSupervisor,
@@ -188,6 +190,7 @@ fn step() -> impl Strategy<Value = Step> {
         40 => (0..=COORDINATOR).prop_map(Step::Child),
         10 => (0..=COORDINATOR).prop_map(Step::Orphan),
         5 => any::<usize>().prop_map(Step::Claim),
+        2 => any::<usize>().prop_map(Step::Fail),
         4 => any::<usize>().prop_map(Step::Finish),
         2 => (0..=COORDINATOR).prop_map(Step::KillChild),
         1 => Just(Step::KillSupervisor),
@@ -222,6 +225,7 @@ impl World {
             // Whoever of them tells a supervisor of an end tells the one that is gone.
             Step::Orphan(child) => self.spawned.extend(self.orphans.step(child, 0)),
             Step::Claim(task) => self.claim(task),
+            Step::Fail(task) => self.fail(task),
             Step::Finish(task) => self.finish(task),
             Step::KillChild(child) => self.kill_child(child),
             Step::KillSupervisor => self.kill_supervisor(),
@@ -249,6 +253,7 @@ impl World {
     fn step_supervisor(&mut self) {
         match self.inbox.pop_front() {
             Some(ToSupervisor::Submit(submission)) => self.dispatch.submit([submission], &self.children),
+            Some(ToSupervisor::Failing(epoch)) => self.dispatch.failing(epoch),
             Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, &self.children),
             Some(ToSupervisor::Stopped(child)) => {
                 self.children.replace(child, &self.in_flight);
@@ -274,6 +279,13 @@ impl World {
             self.claimed.push_back(task);
         } else {
             self.tell_finished(&task);
+        }
+    }
+
+    fn fail(&mut self, task: usize) {
+        let Some(task) = task.checked_rem(self.claimed.len()).map(|task| &self.claimed[task]) else { return };
+        if task.supervisor == self.supervisor {
+            self.inbox.push_back(ToSupervisor::Failing(task.epoch));
         }
     }
 
@@ -361,7 +373,12 @@ impl World {
         assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows that nobody wants");
         let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
         assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| !unit.is_unrouted()));
-        assert!(lanes.iter().all(|lane| lane.open.is_none() && lane.sealed == 0 && lane.rows == 0), "{lanes:?}");
+        assert!(
+            lanes
+                .iter()
+                .all(|lane| lane.open.is_none() && lane.sealed == 0 && lane.rows == 0 && lane.failing.is_none()),
+            "{lanes:?}"
+        );
     }
 }
 
@@ -387,7 +404,7 @@ impl ToSupervisor {
     fn unit(&self) -> Option<u64> {
         match self {
             Self::Submit(submission) => Some(submission.number),
-            Self::Finished(_) | Self::Stopped(_) => None,
+            Self::Failing(_) | Self::Finished(_) | Self::Stopped(_) => None,
         }
     }
 }
@@ -399,6 +416,27 @@ fn numbers(submissions: &[Arc<Submission>]) -> impl Iterator<Item = u64> {
 fn pick<T>(from: &mut VecDeque<T>, number: usize) -> Option<T> {
     let number = number.checked_rem(from.len())?;
     from.remove(number)
+}
+
+/// What no key sends elsewhere goes past a lane that stands, however few rows are in it.
+#[test]
+fn a_lane_whose_epoch_fails_is_the_last_choice() {
+    let mut world = World::new();
+    let lanes = |world: &World| world.dispatch.lanes.iter().map(|lane| lane.rows).collect::<Vec<_>>();
+    let submit = |world: &mut World, numbers: std::ops::Range<u8>| {
+        for number in numbers {
+            world.submit(number, number, false);
+            world.step_supervisor();
+        }
+    };
+    submit(&mut world, 0..1);
+    let failing = *world.dispatch.sealed.keys().next().unwrap();
+    world.dispatch.failing(failing);
+    submit(&mut world, 1..7);
+    assert_eq!(lanes(&world), [3, 9, 9]);
+    world.dispatch.finished(failing, &world.children);
+    submit(&mut world, 7..9);
+    assert_eq!(lanes(&world), [6, 9, 9]);
 }
 
 proptest! {
