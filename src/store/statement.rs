@@ -265,7 +265,8 @@ statements! {
 /// The shape of the plans is pinned: every statement is a loop over the rows of an epoch with one
 /// index lookup each, whatever the statistics say. Without this the planner, on tables without
 /// fresh statistics, looks names up through a trigram GIN index (bitmap scans are all that GIN can
-/// do) or builds a hash table over a whole table. Which B-tree is used is left to the planner; on a
+/// do) or builds a hash table over a whole table. No plan sorts: where an order is asked for, the index that has it is the one
+/// that is meant. Which B-tree is used is left to the planner otherwise; on a
 /// table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
 /// little (see the migration of the tables), and plans are made anew as the tables grow
 /// (`Session::plans_are_stale`).

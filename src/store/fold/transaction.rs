@@ -61,7 +61,7 @@ impl FoldTransaction<'_> {
     pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Folded, StoreError> {
         let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
-        self.session.batch(self.begin).await.map_err(StoreError::Begin)?;
+        self.session.batch(&format!("{}; {}", self.begin, sql::ALLOW_SORTS)).await.map_err(StoreError::Begin)?;
         // Given up at once: it must not be held while the merges' lock is waited for.
         self.session.batch(SAVEPOINT).await?;
         self.session.query(&statement::LOCK_GENERATION, &[]).await?;
