@@ -249,6 +249,11 @@ mod tests {
         assert_eq!(known_of(&known, 0, 1..7), (vec![6], Some(generation(1))));
         known.forget();
         assert_eq!(known_of(&known, 0, 1..7), (vec![], None));
+        // Nor is what an epoch learned that began before the newest session, also when all was forgotten since.
+        assert_eq!(known_of(&known, 1, [1]), (vec![], None));
+        known.forget();
+        remember(&known, 1, 0, [1]);
+        assert_eq!(known_of(&known, 0, [1]), (vec![], None));
         known.remember(&LearnedNames { ids: vec![(1, Uuid::nil())], ..LearnedNames::default() });
         assert_eq!(known_of(&known, 0, [1]), (vec![], None), "nothing holds that was read under no generation");
     }

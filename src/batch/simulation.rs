@@ -213,8 +213,8 @@ struct Memory<R> {
     before: RefCell<Tables>,
     /// What others commit after the lookups.
     race: RefCell<Option<R>>,
-    /// What others commit after connections were locked.
-    late_race: RefCell<Option<R>>,
+    /// What others commit after connections were locked, each time.
+    late_races: RefCell<Vec<R>>,
     /// How many rows each statement was asked to touch, in order.
     calls: RefCell<Vec<(&'static str, usize)>>,
     /// How many names were asked for, in how many calls.
@@ -240,7 +240,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             before: RefCell::default(),
             tables: RefCell::new(tables),
             race: RefCell::new(Some(race)),
-            late_race: RefCell::default(),
+            late_races: RefCell::default(),
             calls: RefCell::default(),
             asked: Cell::default(),
             known: None,
@@ -404,7 +404,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             Some((*place, StoredConnection { id, facts, metrics, history_indexed: tables.indexed.contains(&id) }))
         });
         let stored = stored.collect();
-        if let Some(race) = self.late_race.take() {
+        if let Some(race) = self.late_races.borrow_mut().pop() {
             race(&mut tables);
         }
         Ok(stored)
@@ -1008,12 +1008,44 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
     alone.write(&own, no_race).unwrap();
 
     let memory = transaction(&known, no_race);
-    memory.late_race.replace(Some(of_others));
+    memory.late_races.borrow_mut().push(of_others);
     memory.write(&own).unwrap();
     assert_eq!(memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count(), 2);
     let tables = memory.tables.into_inner();
     tables.check_figures();
     assert_eq!(tables.natural(), alone.natural());
+}
+
+#[test]
+fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
+    const RACES_MAX: usize = 10;
+    /// The connection of the first restaurant that has none.
+    fn next_of_others(tables: &mut Tables) {
+        let next = tables.connections.len();
+        tables.write(&epoch(|unit| mentioned(unit, &format!("r{next}"), "theirs")), no_race).unwrap();
+    }
+    let names: Vec<String> = (0..RACES_MAX + 2).map(|number| format!("r{number}")).collect();
+    let mut tables = Tables::default();
+    let entities = epoch(|unit| {
+        unit.dish("d");
+        for name in &names {
+            unit.restaurant(name.as_str());
+        }
+    });
+    tables.write(&entities, no_race).unwrap();
+    let own = epoch(|unit| names.iter().for_each(|name| mentioned(unit, name, "ours")));
+    for races in [RACES_MAX, RACES_MAX + 1] {
+        let memory = transaction(&tables, no_race);
+        memory.late_races.replace(vec![next_of_others; races]);
+        let lost = match memory.try_write(&own) {
+            Ok(_) => false,
+            Err(WriteError::Tables(error)) => error == MemoryError::Race,
+            Err(WriteError::Rejected(rejected)) => panic!("{rejected:?}"),
+        };
+        assert_eq!(lost, races > RACES_MAX);
+        let locked = memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count();
+        assert_eq!(locked, RACES_MAX + 1, "{races} races");
+    }
 }
 
 #[test]
