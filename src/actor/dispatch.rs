@@ -19,7 +19,7 @@ use crate::unit::Unit;
 /// sent to one lane while another still has its keys keeps that lane waiting for the other's commit.
 const HELD_MAX: Duration = Duration::from_secs(5);
 
-/// Who does what is dispatched: batchers and coordinator. What one of them is told arrives in order, or not at all.
+/// What is dispatched to: batchers and coordinator. What one of them is told arrives in order, or not at all.
 pub(super) trait Workers {
     /// A unit belongs to an epoch.
     fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>);
@@ -36,7 +36,7 @@ enum SealReason {
     LaneFree,
     /// It has as many rows as a batch may have.
     Full,
-    /// Somebody asked for it.
+    /// A flush asked for it.
     Flush,
 }
 
@@ -205,7 +205,7 @@ impl Dispatch {
         self.route(submission, lane, keys, workers);
     }
 
-    /// Sends those on who need not be held any more; everybody, unless they `may_wait`.
+    /// Sends on those that need not be held any more; all of them, unless they `may_wait`.
     fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
         for submission in std::mem::take(&mut self.held) {
             // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.

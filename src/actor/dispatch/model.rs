@@ -1,7 +1,7 @@
 //! Dispatch at work with children that die, mailboxes that are lost, and transactions that claim units at any time.
 //!
 //! The laws: after every step each unit without an outcome is claimed by one transaction, or in a place whence it will
-//! be claimed; an epoch arrives with exactly the rows of its units; and once nobody dies any more each unit gets its
+//! be claimed; an epoch arrives with exactly the rows of its units; and once nothing dies any more each unit gets its
 //! outcome, without the sweep unless a message to the supervisor was lost.
 
 use std::cell::RefCell;
@@ -139,7 +139,7 @@ impl Workers for Children {
 /// A task that commits an epoch.
 #[derive(Debug)]
 struct Task {
-    /// Whom it tells of its end.
+    /// The supervisor that it tells of its end.
     supervisor: u64,
     epoch: EpochId,
     submissions: Submissions,
@@ -222,7 +222,7 @@ impl World {
             Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
             Step::Supervisor => self.step_supervisor(),
             Step::Child(child) => self.spawned.extend(self.children.step(child, self.supervisor)),
-            // Whoever of them tells a supervisor of an end tells the one that is gone.
+            // Those of them that tell a supervisor of an end tell the one that is gone.
             Step::Orphan(child) => self.spawned.extend(self.orphans.step(child, 0)),
             Step::Claim(task) => self.claim(task),
             Step::Fail(task) => self.fail(task),
@@ -370,7 +370,10 @@ impl World {
         }
         let children = self.children.0.borrow();
         let mut children = children.iter();
-        assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows that nobody wants");
+        assert!(
+            children.all(|child| child.batches.is_empty() && child.arriving.is_empty()),
+            "rows that no epoch wants"
+        );
         let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
         assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| !unit.is_unrouted()));
         assert!(
@@ -443,7 +446,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn whoever_dies_each_unit_is_committed_once(steps in vec(step(), 1..400)) {
+    fn whatever_dies_each_unit_is_committed_once(steps in vec(step(), 1..400)) {
         let mut world = World::new();
         for step in &steps {
             world.take(step);
