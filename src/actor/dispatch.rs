@@ -57,7 +57,7 @@ struct Lane {
     sealed: usize,
     /// Rows routed here and not finished, for choosing the emptiest lane.
     rows: usize,
-    /// The epoch whose transaction failed and is tried again: it may take until its units' deadline.
+    /// The epoch whose transaction failed and is tried again, which may go on until the deadline of its units.
     failing: Option<EpochId>,
 }
 
@@ -225,10 +225,11 @@ impl Dispatch {
         keys.dedup();
     }
 
-    /// The one with the fewest rows, of those that get on if there are any: a lane that stands has few.
+    /// The lane with the fewest rows, of those without a failing epoch if there are any: a lane with one may have few
+    /// rows, and stand until the deadline of their units.
     fn emptiest_lane(&self) -> usize {
-        let last_choice = |lane: &Lane| (lane.failing.is_some(), lane.rows);
-        (0..self.lanes.len()).min_by_key(|lane| last_choice(&self.lanes[*lane])).unwrap_or(0)
+        let preference = |lane: &Lane| (lane.failing.is_some(), lane.rows);
+        (0..self.lanes.len()).min_by_key(|lane| preference(&self.lanes[*lane])).unwrap_or(0)
     }
 
     /// Routes a unit to a lane and its rows to the batchers.

@@ -95,7 +95,7 @@ impl From<MentionBatch> for AnyBatch {
     }
 }
 
-/// Commit task -> Supervisor: how an epoch gets on.
+/// Commit task -> Supervisor: what became of an attempt to commit an epoch, or of the epoch.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum EpochReport {

@@ -35,7 +35,7 @@ use crate::record::{Table, Timestamp};
 
 /// How often a transaction comes back to where it locks connections, because others inserted some, before it is tried
 /// again as a whole. Each time all that was there is found, so it takes as many others to fail once more.
-const RACES_MAX: u32 = 10;
+pub(super) const RACES_MAX: u32 = 10;
 
 /// What an epoch's transaction did, true once it is committed.
 #[derive(Debug)]

@@ -353,15 +353,7 @@ impl ConfigBuilder {
         }
         let default_rows = max_batch_rows.saturating_mul(in_flight_commits + 1).min(ROWS_IN_FLIGHT_MAX);
         let max_rows_in_flight = self.max_rows_in_flight.unwrap_or(default_rows.max(max_unit_rows));
-        if max_rows_in_flight < max_unit_rows {
-            return Err(error(
-                "max_rows_in_flight",
-                "must be at least max_unit_rows, or the largest unit never gets in",
-            ));
-        }
-        if max_rows_in_flight > ROWS_IN_FLIGHT_MAX {
-            return Err(error("max_rows_in_flight", "must be at most 2^24"));
-        }
+        check_rows_in_flight(max_rows_in_flight, max_unit_rows)?;
         let max_bytes_in_flight = at_least("max_bytes_in_flight", self.max_bytes_in_flight.unwrap_or(64 << 20), 1)?;
         if max_bytes_in_flight > BYTES_IN_FLIGHT_MAX {
             return Err(error("max_bytes_in_flight", "must be at most 512 MiB"));
@@ -399,6 +391,17 @@ impl ConfigBuilder {
             known_names_max,
         })
     }
+}
+
+fn check_rows_in_flight(max_rows_in_flight: usize, max_unit_rows: usize) -> Result<(), ConfigError> {
+    let error = |reason: &str| ConfigError { setting: "max_rows_in_flight", reason: reason.to_owned() };
+    if max_rows_in_flight < max_unit_rows {
+        return Err(error("must be at least max_unit_rows, or the largest unit never gets in"));
+    }
+    if max_rows_in_flight > ROWS_IN_FLIGHT_MAX {
+        return Err(error("must be at most 2^24"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

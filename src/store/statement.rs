@@ -141,10 +141,10 @@ statements! {
     UPDATE_ENTITIES = "update_entities", table::types::<Entities>(Purpose::Update),
         table::update::<Entities>("last_updated = now()");
 
-    /// Locked in the order of the keys, which is that of the arrays: each row is locked as it is found, and one that waited
-    /// for its lock is read again. A comparison of rows from both sides, which is equality, with their order matches
-    /// `connections_key` and no other index, whatever the planner believes of the tables; three equalities would also match
-    /// the read index on the dish.
+    /// Locked in the order of the keys, which is that of the arrays: each row is locked as it is found, and one that
+    /// waited for its lock is read again. A comparison of rows from both sides, which is equality, with their order
+    /// matches `connections_key` and no other index, whatever the planner believes of the tables; three equalities
+    /// would also match the read index on the dish.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
@@ -262,14 +262,12 @@ statements! {
 /// What opens every transaction. The settings hold for this transaction alone (`set local`), so
 /// that a pooler between engine and server does not matter.
 ///
-/// The shape of the plans is pinned: every statement is a loop over the rows of an epoch with one
-/// index lookup each, whatever the statistics say. Without this the planner, on tables without
-/// fresh statistics, looks names up through a trigram GIN index (bitmap scans are all that GIN can
-/// do) or builds a hash table over a whole table. No plan sorts: where an order is asked for, the index that has it is the one
-/// that is meant. Which B-tree is used is left to the planner otherwise; on a
-/// table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
-/// little (see the migration of the tables), and plans are made anew as the tables grow
-/// (`Session::plans_are_stale`).
+/// The shape of the plans is pinned: every statement is a loop over the rows of an epoch with one index lookup each,
+/// whatever the statistics say. Without this the planner, on tables without fresh statistics, looks names up through a
+/// trigram GIN index (bitmap scans are all that GIN can do) or builds a hash table over a whole table. Without sorts, a
+/// condition with an order leaves only the index that has this order. Otherwise which B-tree is used is left to the
+/// planner; on a table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
+/// little (see the migration of the tables), and plans are made anew as the tables grow (`Session::plans_are_stale`).
 ///
 /// A server that hears nothing more of a transaction would keep its locks for as long as the network's
 /// failure goes unnoticed on its side, two hours by default; the next attempt waits for

@@ -164,8 +164,8 @@ async fn a_load_that_is_answered_in_time_asks_nothing() {
     let engine = database.engine().await;
     let client = database.client().await;
     commit(&engine, mentioned("first", "t1")).await;
-    // On a machine that is busy elsewhere statements may be late: until there was a quiet while. One quiet round before it, as
-    // the question about the last statement that was late may still be on its way when that is answered.
+    // On a machine that is busy elsewhere statements may be late: until there were two quiet rounds, one after the
+    // other. In the first one the question about a late statement of the round before may still arrive.
     within(async {
         let mut was_quiet = false;
         for round in 0.. {

@@ -19,8 +19,8 @@ pub(super) const FORBID_BITMAPS: &str = "set local enable_bitmapscan = off;
      set local random_page_cost to default; set local seq_page_cost to default;
      set local cpu_tuple_cost to default; set local cpu_index_tuple_cost to default";
 
-/// Rows are locked in the order of their keys. Where sorting is forbidden, as it is in epochs, the server reads the whole index of
-/// the keys instead.
+/// Folds find rows by their ids and sort them by their keys before they lock them. Without sorts, which epochs forbid,
+/// the server reads the whole index of the keys instead.
 pub(super) const ALLOW_SORTS: &str = "set local enable_sort = on; set local enable_incremental_sort = on";
 
 /// In the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: no new reference to them may begin.

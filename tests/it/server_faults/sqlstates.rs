@@ -91,8 +91,8 @@ impl Gate {
         let holder = database.client().await;
         holder.batch_execute("begin; select from entities where name = 'gate' for update").await.unwrap();
         let waiting = engine.submit(model::unit([&Self::record()], &model::Ids::default())).await.unwrap();
-        // The slot counts as taken until the engine has noted the end of the epoch before, a moment after that was told. Until
-        // then this unit's epoch is open, and what is submitted next would be in it.
+        // The slot counts as taken until the engine has noted the end of the epoch before, a moment after that was
+        // told. Until then this unit's epoch is open, and what is submitted next would be in it.
         until(
             &holder,
             "select exists (select from pg_stat_activity

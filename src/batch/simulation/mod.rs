@@ -1,0 +1,176 @@
+//! The product's algorithm on tables in memory.
+//!
+//! The laws: however units are grouped into epochs, and whatever other writers commit in between, the tables are what
+//! the units leave when each is written alone; figures equal those of all mentions; every unit hears
+//! what the transaction did to its rows, which is told here from the tables before and after. The order of the calls
+//! is checked by the tables themselves: no lock out of order, no row written that changes nothing.
+
+mod cases;
+mod in_memory;
+mod transaction;
+mod units;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+use uuid::Uuid;
+
+use super::tables::*;
+use super::*;
+use crate::hash::{HashMap, HashSet};
+use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
+use crate::record::{
+    ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, SourceType,
+    StoredMetrics, Table, Timestamp,
+};
+use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, UnitOfWork};
+
+use in_memory::*;
+use transaction::*;
+use units::*;
+
+fn at(day: i64) -> Timestamp {
+    "2024-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + chrono::TimeDelta::days(day)
+}
+
+/// What figures refer to.
+fn as_of() -> Timestamp {
+    at(60)
+}
+
+fn no_race(_: &mut Tables) {}
+
+/// Writes units in epochs of the given sizes; before every second epoch's locks, another writer is
+/// faster with the first unit of the next.
+fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known: usize) -> TestCaseResult {
+    let mut grouped = Tables::default();
+    let known = Arc::new(KnownNames::new(known));
+    let mut rest = units;
+    let mut sizes = sizes.iter().copied().cycle();
+    let mut race = races;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(sizes.next().unwrap().min(rest.len()));
+        rest = later;
+        let epoch = Epoch::from_units(now.iter().map(|said| unit(said, &grouped)).collect());
+        let faster = |tables: &mut Tables| {
+            for said in now.first().into_iter().chain(later.first()).filter(|_| race) {
+                let faster = Epoch::from_units(vec![unit(said, tables)]);
+                tables.write(&faster, no_race).unwrap();
+            }
+        };
+        let (committed, _) = grouped.write_with(&epoch, faster, Some(&known)).unwrap();
+        for (unit, committed) in epoch.units().iter().zip(&committed) {
+            check_ids(unit, committed, &grouped);
+        }
+        grouped.check_figures();
+        if races {
+            grouped.index_as_of_old(race);
+        }
+        race = races && !race;
+    }
+
+    let mut alone = Tables::default();
+    for said in units.iter().rev() {
+        let epoch = Epoch::from_units(vec![unit(said, &alone)]);
+        alone.write(&epoch, no_race).unwrap();
+    }
+    prop_assert_eq!(grouped.natural(), alone.natural());
+
+    // All of it once more changes nothing, and says so.
+    let everything = Epoch::from_units(units.iter().map(|said| unit(said, &grouped)).collect());
+    let (committed, before) = grouped.write_with(&everything, no_race, Some(&known)).unwrap();
+    prop_assert_eq!(&grouped, &before);
+    let rows = committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
+    prop_assert!(rows.into_iter().all(|row| row.disposition == Disposition::Unchanged));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
+
+    #[test]
+    fn any_grouping_leaves_what_each_unit_alone_leaves(
+        units in vec(vec(drawn(), 1..6), 1..14),
+        sizes in vec(1_usize..5, 1..4),
+        races in any::<bool>(),
+        known in 1_usize..12,
+    ) {
+        check_any_grouping(&units, &sizes, races, known)?;
+    }
+
+    #[test]
+    fn names_that_are_known_lead_where_lookups_lead(steps in vec(step(), 1..24), known in 1_usize..12) {
+        check_known_names(&steps, known)?;
+    }
+}
+
+/// What happens between, before and after epochs.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Vec<Drawn>>),
+    /// An epoch that is written, and rolled back.
+    RollBack(Vec<Drawn>),
+    /// Other programs' deeds.
+    Delete(EntityType, u8),
+    Swap(EntityType, u8, u8),
+    TakeBack(EntityType, u8),
+    Truncate,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let of_type = || {
+        prop::sample::select(vec![
+            EntityType::Restaurant,
+            EntityType::DishOrCategory,
+            EntityType::DishAttribute,
+            EntityType::RestaurantAttribute,
+        ])
+    };
+    prop_oneof![
+        6 => vec(vec(drawn(), 1..4), 1..4).prop_map(Step::Commit),
+        1 => vec(drawn(), 1..4).prop_map(Step::RollBack),
+        2 => (of_type(), 0_u8..3).prop_map(|(of, name)| Step::Delete(of, name)),
+        2 => (of_type(), 0_u8..3, 0_u8..3).prop_map(|(of, one, other)| Step::Swap(of, one, other)),
+        2 => (of_type(), 0_u8..3).prop_map(|(of, name)| Step::TakeBack(of, name)),
+        1 => Just(Step::Truncate),
+    ]
+}
+
+/// The same steps, by an engine that remembers so many names and by one that remembers none.
+fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
+    let known = Arc::new(KnownNames::new(known));
+    let mut worlds = [(Tables::default(), Some(&known)), (Tables::default(), None)];
+    for step in steps {
+        for (tables, known) in &mut worlds {
+            match step {
+                Step::Commit(units) => {
+                    let epoch = Epoch::from_units(units.iter().map(|said| unit(said, tables)).collect());
+                    let (committed, _) = tables.write_with(&epoch, no_race, *known).unwrap();
+                    for (unit, committed) in epoch.units().iter().zip(&committed) {
+                        check_ids(unit, committed, tables);
+                    }
+                    tables.check_figures();
+                }
+                Step::RollBack(said) => {
+                    let epoch = Epoch::from_units(vec![unit(said, tables)]);
+                    let memory = Memory { known: known.cloned(), ..Memory::new(tables.clone(), no_race) };
+                    memory.write(&epoch).unwrap();
+                }
+                Step::Delete(entity_type, number) => tables.delete(*entity_type, &name(*entity_type, *number)),
+                Step::Swap(entity_type, one, other) if one != other => {
+                    let names = [one, other].map(|number| name(*entity_type, *number));
+                    tables.swap(*entity_type, names.each_ref().map(String::as_str));
+                }
+                Step::Swap(..) => {}
+                Step::TakeBack(entity_type, number) => tables.take_back(*entity_type, &name(*entity_type, *number)),
+                Step::Truncate => *tables = Tables { generation: tables.generation + 1, ..Tables::default() },
+            }
+        }
+        prop_assert_eq!(worlds[0].0.natural(), worlds[1].0.natural());
+    }
+    Ok(())
+}

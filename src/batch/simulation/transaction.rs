@@ -1,0 +1,318 @@
+//! One transaction on tables in memory, which check the order of the calls.
+
+use super::*;
+
+/// Tables within one transaction.
+pub(super) struct Memory<R> {
+    pub(super) tables: RefCell<Tables>,
+    /// As they were when the race was over.
+    pub(super) before: RefCell<Tables>,
+    /// What others commit after the lookups.
+    pub(super) race: RefCell<Option<R>>,
+    /// What others commit after connections were locked, each time.
+    pub(super) late_races: RefCell<Vec<R>>,
+    /// How many rows each statement was asked to touch, in order.
+    pub(super) calls: RefCell<Vec<(&'static str, usize)>>,
+    /// How many names were asked for, in how many calls.
+    pub(super) asked: Cell<(usize, usize)>,
+    pub(super) known: Option<Arc<KnownNames>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MemoryError {
+    Race,
+    Vanished,
+}
+
+impl From<VanishedRow> for MemoryError {
+    fn from(_: VanishedRow) -> Self {
+        Self::Vanished
+    }
+}
+
+impl<R: FnOnce(&mut Tables)> Memory<R> {
+    pub(super) fn new(tables: Tables, race: R) -> Self {
+        Self {
+            before: RefCell::default(),
+            tables: RefCell::new(tables),
+            race: RefCell::new(Some(race)),
+            late_races: RefCell::default(),
+            calls: RefCell::default(),
+            asked: Cell::default(),
+            known: None,
+        }
+    }
+
+    pub(super) fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
+        let names = Names { known: self.known.as_deref(), session: 0 };
+        let written = write_epoch(self, epoch, names, Clock { as_of: as_of(), score_tolerance: 0.0 });
+        futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
+    }
+
+    pub(super) fn write(&self, epoch: &Epoch) -> Result<Written, Rejected> {
+        self.try_write(epoch).map_err(|error| match error {
+            WriteError::Rejected(rejected) => rejected,
+            WriteError::Tables(error) => panic!("{error:?}"),
+        })
+    }
+
+    pub(super) fn called(&self, statement: &'static str, rows: usize) {
+        self.calls.borrow_mut().push((statement, rows));
+    }
+
+    pub(super) fn rows_of(&self, statement: &str) -> usize {
+        self.calls.borrow().iter().filter(|(own, _)| *own == statement).map(|(_, rows)| rows).sum()
+    }
+}
+
+pub(super) fn google_id(facts: &EntityFacts<Uuid>) -> Option<String> {
+    facts.place.as_ref()?.google_place_id.clone()
+}
+
+impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
+    type Error = MemoryError;
+
+    fn is_race(error: &MemoryError) -> bool {
+        *error == MemoryError::Race
+    }
+
+    async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
+        let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
+        let mut tables = self.tables.borrow_mut();
+        let generation = lookup.reads_generation.then(|| Generation::new(tables.generation.to_string()));
+        let mut found = Found { entities_by_key, generation_after: generation.clone(), generation, ..Found::default() };
+        for (_, id) in &lookup.entities_by_id {
+            found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
+        }
+        for (key, row) in &tables.connections {
+            if lookup.connections_by_id.contains(&row.0) {
+                found.connection_keys.insert(row.0, key.clone());
+            }
+        }
+        if let Some(race) = self.race.take() {
+            race(&mut tables);
+        }
+        *self.before.borrow_mut() = tables.clone();
+        Ok(found)
+    }
+
+    async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, MemoryError> {
+        let (asked, calls) = self.asked.get();
+        self.asked.set((asked + names.len(), calls + 1));
+        let tables = self.tables.borrow();
+        let found = names.iter().filter_map(|KeyLookup { slot, entity_type, name, with_facts }| {
+            let (id, stored) = tables.entities.get(&EntityKey::new(*entity_type, *name))?;
+            let facts = with_facts.then(|| stored.clone());
+            Some((*slot, FoundByKey { id: *id, merged_into: None, facts }))
+        });
+        Ok(found.collect())
+    }
+
+    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, MemoryError> {
+        self.called("insert_or_lock_entities", writes.len());
+        assert!(writes.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
+        let mut inserted = Vec::new();
+        for write in writes {
+            self.tables.borrow_mut().entities.entry(write.key.clone()).or_insert_with(|| {
+                inserted.push(write.id);
+                let mut facts = write.facts.clone();
+                if let Some(place) = &mut facts.place {
+                    Arc::make_mut(place).google_place_id = None;
+                }
+                (write.id, facts)
+            });
+        }
+        Ok(inserted)
+    }
+
+    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, MemoryError> {
+        let tables = self.tables.borrow();
+        let read = |key: &EntityKey| {
+            let (id, facts) = tables.entities.get(key)?.clone();
+            Some(StoredEntity { id, key: key.clone(), facts: Some(facts) })
+        };
+        Ok(keys.iter().filter_map(read).collect())
+    }
+
+    async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), MemoryError> {
+        self.called(
+            match place_ids {
+                PlaceIds::Untouched => "place ids untouched",
+                PlaceIds::Taken => "place ids taken",
+                PlaceIds::GivenUp => "place ids given up",
+            },
+            1,
+        );
+        Ok(())
+    }
+
+    async fn give_up_place_ids(&self, entities: &[Uuid]) -> Result<(), MemoryError> {
+        self.called("give_up_place_ids", entities.len());
+        let mut tables = self.tables.borrow_mut();
+        for id in entities {
+            let facts = tables.entities.values_mut().find(|row| row.0 == *id).map(|row| &mut row.1).unwrap();
+            Arc::make_mut(facts.place.as_mut().unwrap()).google_place_id = None;
+        }
+        Ok(())
+    }
+
+    async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), MemoryError> {
+        assert!(writes.is_sorted_by_key(|write| google_id(&write.facts)), "Google ids are locks too");
+        let mut tables = self.tables.borrow_mut();
+        let mut changes = (self.rows_of("give_up_place_ids") > 0, false);
+        for write in writes {
+            if let Some(taken) = google_id(&write.facts) {
+                changes.1 = true;
+                let held = tables
+                    .entities
+                    .iter()
+                    .any(|(key, row)| *key != write.key && google_id(&row.1).as_ref() == Some(&taken));
+                assert!(!held, "{taken} would be held twice for a moment");
+            }
+            let row = tables.entities.get_mut(&write.key).unwrap();
+            assert_eq!(row.0, write.id, "an id is for good");
+            assert_ne!(row.1, write.facts, "a row that changes nothing is not written");
+            changes.0 |= google_id(&row.1).is_some_and(|before| google_id(&write.facts) != Some(before));
+            row.1 = write.facts.clone();
+        }
+        let expected = match changes {
+            (true, _) => "place ids given up",
+            (false, true) => "place ids taken",
+            (false, false) => "place ids untouched",
+        };
+        assert_eq!(self.rows_of(expected), 1);
+        Ok(())
+    }
+
+    async fn lock_connections(
+        &self,
+        keys: &[(u32, &ConnectionKey<Uuid>)],
+        round: LockRound,
+    ) -> Result<Vec<(u32, StoredConnection)>, MemoryError> {
+        assert!(keys.is_sorted_by(|left, right| left.1 < right.1), "locks are taken in the order of the keys");
+        let again = self.calls.borrow().iter().any(|(statement, _)| *statement == "lock_connections");
+        assert_eq!(again, round == LockRound::Again);
+        assert_eq!(self.rows_of("update_connections"), 0, "no connection is locked after one was changed");
+        self.called("lock_connections", keys.len());
+        let mut tables = self.tables.borrow_mut();
+        let stored = keys.iter().filter_map(|(place, key)| {
+            let (id, facts, metrics) = tables.connections.get(*key)?.clone();
+            Some((*place, StoredConnection { id, facts, metrics, history_indexed: tables.indexed.contains(&id) }))
+        });
+        let stored = stored.collect();
+        if let Some(race) = self.late_races.borrow_mut().pop() {
+            race(&mut tables);
+        }
+        Ok(stored)
+    }
+
+    async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
+        self.called("insert_connections", rows.len());
+        let mut tables = self.tables.borrow_mut();
+        if rows.iter().any(|row| tables.connections.contains_key(row.key)) {
+            return Err(MemoryError::Race);
+        }
+        for row in rows {
+            let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
+            tables.connections.insert(row.key.clone(), new);
+            tables.indexed.extend(row.history_indexed.then_some(row.id));
+        }
+        Ok(())
+    }
+
+    async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, MemoryError> {
+        let tables = self.tables.borrow();
+        let mut answers = HistoryAnswers::default();
+        for question in &questions.mentions {
+            let key = (question.connection, question.source_type, question.source_id.into());
+            let stored = tables.mentions.get(&key).cloned();
+            answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
+        }
+        for (place, question) in (0..).zip(&questions.threads) {
+            let found = tables.found(question.connection, question.history_indexed);
+            let mut threads = found.map(|(_, mention)| &*mention.thread_id);
+            if threads.any(|thread| thread == question.thread_id) {
+                answers.threads.push(place);
+            }
+        }
+        for RecentQuestion { place, connection, history_indexed } in &questions.recent {
+            let is_recent = |mention: &Mention| (questions.since..=questions.as_of).contains(&mention.created_at);
+            let found = tables.found(*connection, *history_indexed);
+            let count = found.filter(|(_, mention)| is_recent(mention)).count();
+            answers.recent.push((*place, count as i32));
+        }
+        Ok(answers)
+    }
+
+    async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
+        for row in rows {
+            let mention = row.block.mention_of(row.record);
+            let key = (row.connection, mention.source_type, mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
+            assert_eq!(before, None, "a mention is inserted once");
+            self.tables.borrow_mut().indexed.extend(row.history_indexed.then_some(row.id));
+        }
+        self.called("insert_mentions", rows.len());
+        Ok(())
+    }
+
+    async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
+        for row in rows {
+            let mention = row.block.mention_of(row.record);
+            let key = (row.connection, mention.source_type, mention.source_id.into());
+            let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
+            assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
+        }
+        self.called("update_mentions", rows.len());
+        Ok(())
+    }
+
+    async fn index_histories(&self, connections: &[Uuid]) -> Result<(), MemoryError> {
+        assert_eq!(self.rows_of("update_connections"), 0, "connections say so in the same version");
+        self.called("index_histories", connections.len());
+        let mut tables = self.tables.borrow_mut();
+        for connection in connections {
+            assert!(!tables.indexed.contains(connection), "a history becomes long once");
+            let mentions: Vec<Uuid> = tables.mentions_of(*connection).map(|(id, _)| id).collect();
+            tables.indexed.extend(mentions);
+        }
+        Ok(())
+    }
+
+    async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, MemoryError> {
+        let written = ["insert_mentions", "update_mentions", "index_histories"];
+        let calls = self.calls.borrow();
+        assert!(written.iter().all(|own| calls.iter().any(|(call, _)| call == own)), "mentions are written before");
+        let tables = self.tables.borrow();
+        let whole = |id: Uuid| ConnectionMetrics::from_mentions(tables.mentions_of(id), as_of());
+        let mut answers = RereadAnswers::default();
+        for (place, id) in (0_u32..).zip(&questions.threads) {
+            answers.threads.push((place, whole(*id).source_diversity));
+        }
+        for ((place, id), indexed) in (0_u32..).zip(&questions.newest).zip(&questions.newest_indexed) {
+            let times = tables.found(*id, *indexed).map(|(_, mention)| mention.created_at);
+            answers.newest.push((place, times.max()));
+        }
+        for (place, id) in (0_u32..).zip(&questions.top) {
+            let rows = tables.mentions_of(*id).map(|(id, mention)| (place, top_mention(id, mention.clone())));
+            answers.top.extend(rows);
+        }
+        Ok(answers)
+    }
+
+    async fn update_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
+        self.called("update_connections", rows.len());
+        for row in rows {
+            let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
+            let before = self.tables.borrow_mut().connections.insert(row.key.clone(), new.clone()).unwrap();
+            let mut tables = self.tables.borrow_mut();
+            let becomes_indexed = row.history_indexed && tables.indexed.insert(row.id);
+            if !row.history_indexed {
+                tables.indexed.remove(&row.id);
+            }
+            assert!(before != new || becomes_indexed, "a row that changes nothing is not written");
+            assert_eq!(before.0, new.0, "an id is for good");
+        }
+        Ok(())
+    }
+}
