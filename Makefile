@@ -16,8 +16,8 @@ TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: postgres ## load the sample into a server of its own and show what came of it
-	$(CARGO) run --locked --release --example ingest -- $(ARGS)
+demo: postgres ## load the sample into a server of its own, unit by unit and in bulk, and show what came of it
+	@CARGO='$(CARGO)' sh .ci/demo $(ARGS)
 
 # With TIMES: what libtest can do on a nightly compiler alone, unless it is told otherwise when it runs.
 REPORT_TIME = $(if $(TIMES),--config 'target."cfg(all())".runner = "env RUSTC_BOOTSTRAP=1"')

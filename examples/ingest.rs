@@ -1,12 +1,14 @@
 //! The main job: loads JSON lines into the evidence graph, and says what became of them.
 //!
-//! `cargo run --release --example ingest -- --help` says it all. The files beside this one:
-//! `args` (the command line), `database` (where the graph is), `names` (which entities the input means),
-//! `feed` (from the reader to the engine), `tally` (what became of the units), `progress`, `summary` and `report` (what
-//! a person sees), `recording` (what the report shows over time).
+//! `cargo run --release --example ingest -- --help` says it all. The files beside this one: `args` (the command line),
+//! `database` (where the graph is), `names` (which entities the input means), `feed` (from the reader to the engine),
+//! `bulk` (to a bulk load) with `origins` (where its units came from), `tally` (what became of the units), `progress`,
+//! `summary` and `report` (what a person sees), `recording` (what the report shows over time).
 
 #[path = "ingest/args.rs"]
 mod args;
+#[path = "ingest/bulk.rs"]
+mod bulk;
 #[path = "ingest/database.rs"]
 mod database;
 #[path = "observability/endpoint.rs"]
@@ -17,6 +19,8 @@ mod feed;
 mod names;
 #[path = "ingest/number.rs"]
 mod number;
+#[path = "ingest/origins.rs"]
+mod origins;
 #[path = "ingest/progress.rs"]
 mod progress;
 #[path = "ingest/recording.rs"]
@@ -39,14 +43,17 @@ use std::time::Duration;
 
 use clap::Parser;
 use graphsink::loader::{Sample, Units};
-use graphsink::{AsOf, Config, Engine, Migrations};
+use graphsink::resolve::Resolver;
+use graphsink::{AsOf, BulkLoad, Config, Engine, Migrations, Timestamp};
 
 use args::{Args, Source};
+use bulk::BulkFeed;
 use database::Database;
 use endpoint::Endpoint;
 use feed::Feed;
 use names::{Replay, Review};
-use progress::Watch;
+use origins::Origins;
+use progress::{Watch, Watched};
 use recording::{Moment, Recording};
 use report::Report;
 use stop::Stop;
@@ -129,6 +136,18 @@ struct Recorded {
     moments: Vec<Moment>,
 }
 
+/// What the run needs besides the options.
+struct Job<'a> {
+    args: &'a Args,
+    source: Source,
+    rejects: Option<Rejects>,
+    review: Option<Review>,
+    database: &'a Database,
+    stop: &'a Stop,
+    config: Config,
+    as_of: Timestamp,
+}
+
 async fn load(
     args: &Args,
     source: Source,
@@ -147,43 +166,95 @@ async fn load(
     let config = config.build()?;
     let migrations = if args.skip_read_indexes { Migrations::tables_only() } else { Migrations::all() };
     migrations.run(&config).await?;
-    // Before the engine, so that nothing that it says is lost.
-    let metrics = args.metrics_address.map(|address| Ok::<_, AnyError>((address, endpoint::install_recorder()?)));
-    let metrics = metrics.transpose()?;
-    let engine = Engine::start(config.clone()).await?;
-    let _endpoint = match metrics {
-        None => None,
-        Some((address, metrics)) => {
-            let serve = Endpoint::serve(address, engine.clone(), metrics).await;
-            let endpoint = serve.map_err(|error| format!("--metrics-address {address}: {error}"))?;
-            eprintln!("metrics: http://{}/metrics", endpoint.address());
-            Some(endpoint)
-        }
-    };
+    let job = Job { args, source, rejects, review, database, stop, config, as_of };
+    if args.in_bulk.bulk { job.load_in_bulk().await } else { job.load_online().await }
+}
 
-    let extent = source.extent();
-    let mut replay = Replay::new(source);
-    let resolved = match args.resolver_settings() {
-        Some(settings) => Some(names::resolve(&engine, settings, &mut replay, review, stop).await?),
-        None => None,
-    };
-    let units = Units::new(replay.open()?).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
-    let recording = args.report.is_some().then(|| Recording::start(engine.clone()));
-    let watch = Watch::start(engine.clone(), units.progress(), extent);
-    let (names, resolved) = resolved.unzip();
-    let feed = Feed { engine: &engine, producers: args.producers.get(), names, rejects, stop };
-    let outcome = feed.run(units).await;
-    watch.end().await;
-    let moments = match recording {
-        Some(recording) => recording.end().await,
-        None => Vec::new(),
-    };
-    let stats = engine.stats();
-    engine.shutdown(SHUTDOWN).await;
-    let strongest = database.strongest(&args.schema).await;
-    let settings = args.settings().into_iter().chain(config.settings()).collect();
-    let summary = Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest);
-    Ok((summary, Recorded { settings, moments }))
+impl Job<'_> {
+    async fn load_online(self) -> Result<(Summary, Recorded), AnyError> {
+        let Self { args, source, rejects, review, database, stop, config, as_of } = self;
+        if database.is_known_to_be_empty().await {
+            eprintln!("hint: the tables are empty, and --bulk loads a history into empty tables several times as fast");
+        }
+        // Before the engine, so that nothing that it says is lost.
+        let metrics = args.metrics_address.map(|address| Ok::<_, AnyError>((address, endpoint::install_recorder()?)));
+        let metrics = metrics.transpose()?;
+        let engine = Engine::start(config.clone()).await?;
+        let _endpoint = match metrics {
+            None => None,
+            Some((address, metrics)) => {
+                let serve = Endpoint::serve(address, engine.clone(), metrics).await;
+                let endpoint = serve.map_err(|error| format!("--metrics-address {address}: {error}"))?;
+                eprintln!("metrics: http://{}/metrics", endpoint.address());
+                Some(endpoint)
+            }
+        };
+
+        let extent = source.extent();
+        let mut replay = Replay::new(source);
+        let resolved = match args.resolver_settings() {
+            Some(settings) => {
+                let resolver = Resolver::attach(&engine, settings).await?;
+                Some(names::resolve(resolver, config.max_unit_rows(), &mut replay, review, stop).await?)
+            }
+            None => None,
+        };
+        let units = Units::new(replay.open()?).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
+        let recording = args.report.is_some().then(|| Recording::start(engine.clone()));
+        let watch = Watch::start(Watched::Engine(engine.clone()), units.progress(), extent);
+        let (names, resolved) = resolved.unzip();
+        let feed = Feed { engine: &engine, producers: args.producers.get(), names, rejects, stop };
+        let outcome = feed.run(units).await;
+        watch.end().await;
+        let moments = match recording {
+            Some(recording) => recording.end().await,
+            None => Vec::new(),
+        };
+        let stats = engine.stats();
+        engine.shutdown(SHUTDOWN).await;
+        let strongest = database.strongest(&args.schema).await;
+        let settings = args.settings().into_iter().chain(config.settings()).collect();
+        let summary = Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest);
+        Ok((summary, Recorded { settings, moments }))
+    }
+
+    async fn load_in_bulk(self) -> Result<(Summary, Recorded), AnyError> {
+        let Self { args, source, rejects, review, database, stop, config, as_of } = self;
+        // Before anything is read: the tables may not be empty.
+        let load = BulkLoad::begin(config.clone(), args.bulk_settings()).await?;
+        let extent = source.extent();
+        let mut replay = Replay::new(source);
+        let prepare = async {
+            let resolved = match args.resolver_settings() {
+                Some(settings) => {
+                    let resolver = Resolver::connect(&config, settings).await?;
+                    Some(names::resolve(resolver, config.max_unit_rows(), &mut replay, review, stop).await?)
+                }
+                None => None,
+            };
+            Ok::<_, AnyError>((resolved.unzip(), Origins::create(&args.spill_directory())?, replay.open()?))
+        };
+        let ((names, resolved), origins, inputs) = match prepare.await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                load.abort().await;
+                return Err(error);
+            }
+        };
+        let units = Units::new(inputs).keep_records(rejects.is_some()).unit_rows_max(config.max_unit_rows());
+        let watch = Watch::start(Watched::Bulk(load.clone()), units.progress(), extent);
+        let feed = BulkFeed { load, names, rejects, origins, stop };
+        let (outcome, report) = feed.run(units).await;
+        watch.end().await;
+        let strongest = match report {
+            Some(_) => database.strongest(&args.schema).await,
+            None => Ok(Vec::new()),
+        };
+        let settings = args.settings().into_iter().chain(config.settings()).collect();
+        let stats = bulk::stats(report.as_ref());
+        let summary = Summary::new(outcome, &stats, as_of, &args.schema, resolved, strongest).in_bulk(report.as_ref());
+        Ok((summary, Recorded { settings, moments: Vec::new() }))
+    }
 }
 
 fn write_report(path: &Path, report: &Report<'_>) -> Result<(), AnyError> {

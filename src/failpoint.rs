@@ -1,6 +1,6 @@
 //! Places where tests make the engine's own code panic (feature `failpoints`; otherwise nothing).
 //!
-//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `store::*`.
+//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `store::*`, `bulk::*`.
 //! `tests/failpoints` sets them off; the list there must name them all.
 
 /// Does what the crate [`fail`] was told to do at `name`.

@@ -3,14 +3,19 @@
 //! | page | question |
 //! |---|---|
 //! | [`embedding`] | how does the engine become part of my program? |
+//! | [`bulk_loading`] | how do I load years of history into empty tables? |
 //! | [`tuning`] | which setting matters, and how do I see it? |
 //! | [`failure_semantics`] | what happens to my units when something fails? |
 //! | [`operating`] | what do I watch, and what do I do when an alert fires? |
 //! | [`migrating`] | how do the tables come about, change, and take over from others? |
 //! | [`security`] | which rights does it need, and what may end up in logs? |
+//! | [`resolving`] | which entity does a name mean, and how do two become one? |
 
 #[doc = include_str!("guide/embedding.md")]
 pub mod embedding {}
+
+#[doc = include_str!("guide/bulk_loading.md")]
+pub mod bulk_loading {}
 
 #[doc = include_str!("guide/tuning.md")]
 pub mod tuning {}
@@ -26,3 +31,6 @@ pub mod migrating {}
 
 #[doc = include_str!("guide/security.md")]
 pub mod security {}
+
+#[doc = include_str!("guide/resolving.md")]
+pub mod resolving {}

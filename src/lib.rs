@@ -65,11 +65,13 @@
 //! | you want to | read |
 //! |---|---|
 //! | put the engine into your program | [`guide::embedding`] |
-//! | load history, or make it faster | [`guide::tuning`] |
+//! | load a history into empty tables | [`guide::bulk_loading`] |
+//! | make it faster | [`guide::tuning`] |
 //! | know what happens when something fails | [`guide::failure_semantics`] |
 //! | run it: probes, alerts, what to do when | [`guide::operating`] |
 //! | create or upgrade the tables, or move from what you have | [`guide::migrating`] |
 //! | give it as few rights as possible, and encrypt | [`guide::security`] |
+//! | find out which entity a name means, or make one entity of two | [`guide::resolving`] |
 //! | look a metric or a span up | [`telemetry`] |
 //! | look a setting up | [`ConfigBuilder`] |
 //!
@@ -89,6 +91,7 @@
 
 mod actor;
 mod batch;
+mod bulk;
 mod commits;
 mod config;
 mod connection_string;
@@ -115,11 +118,15 @@ pub mod telemetry;
 mod tls;
 mod unit;
 
+pub use bulk::{
+    BulkEnd, BulkError, BulkLoad, BulkOutcomes, BulkPhase, BulkProgress, BulkRejections, BulkReport, BulkRows,
+    BulkSettings, SpillError,
+};
 pub use config::{AsOf, Config, ConfigBuilder};
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
-pub use error::{ConfigError, StartError, StoreError, SubmitError, UnfitTable};
+pub use error::{BulkObstacle, BulkStoreError, ConfigError, StartError, StoreError, SubmitError, UnfitTable};
 #[doc(hidden)]
 pub use label::ActorKind;
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};

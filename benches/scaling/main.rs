@@ -2,12 +2,13 @@
 //! and memory with the length of the input.
 //!
 //! ```text
-//! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory]...
+//! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory|bulk]...
 //! ```
 //!
 //! All on one server of its own, with the workload of the bench `throughput`; rounds interleave what
 //! is compared, and only ratios within a run mean anything. Nothing here asserts a time; what each
-//! measurement left in the tables is counted, and a wrong count ends the bench.
+//! measurement left in the tables is counted, and a wrong count ends the bench. The part `bulk` runs only if it is asked
+//! for: `--only bulk --grow-to 10000000` takes 30 GB of disk.
 
 // Parts of the bench `throughput`, of which this one does not need everything.
 #[allow(dead_code)]
@@ -26,6 +27,7 @@ mod rows;
 mod workload;
 
 mod batch;
+mod bulk;
 mod duplicates;
 mod growth;
 mod ingest;
@@ -63,7 +65,7 @@ struct Arguments {
     /// Mentions of each measurement of these two [default: 40000, quick: 5000]
     #[arg(long)]
     mentions: Option<usize>,
-    /// Mentions to which the tables grow in the part `growth` [default: 1000000, quick: 30000]
+    /// Mentions to which the tables grow in the part `growth`, and of the longer input of `bulk` [default: 1000000, quick: 30000]
     #[arg(long)]
     grow_to: Option<usize>,
     /// Mentions of the shortest input of the part `memory` [default: 50000, quick: 5000]
@@ -72,9 +74,9 @@ struct Arguments {
     /// Tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full", default_value = "lean")]
     tables: String,
-    /// This is the process whose memory is measured
+    /// This is the process that does the work of this part
     #[arg(long, hide = true, requires = "input")]
-    memory_child: bool,
+    child: Option<Part>,
     /// `cargo bench` says this to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -90,14 +92,17 @@ enum Part {
     Duplicates,
     /// Memory by the length of the input
     Memory,
+    /// A bulk load by the length of the input; only if it is named
+    Bulk,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bench").enable_all().build()?;
-    match arguments.input {
-        Some(mentions) if arguments.memory_child => runtime.block_on(memory::child(mentions)),
+    match (arguments.child, arguments.input) {
+        (Some(Part::Memory), Some(mentions)) => runtime.block_on(memory::child(mentions)),
+        (Some(Part::Bulk), Some(mentions)) => runtime.block_on(bulk::child(mentions)),
         _ => runtime.block_on(run(&arguments)),
     }
 }
@@ -127,6 +132,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Growth) {
         results.insert("growth".to_owned(), growth::measure(&database, tables, grow_to).await?);
+    }
+    if arguments.only.contains(&Part::Bulk) {
+        results.insert("bulk".to_owned(), bulk::measure(&database, tables, grow_to).await?);
     }
     if let Some(file) = &arguments.json {
         std::fs::write(file, format!("{:#}\n", serde_json::Value::Object(results)))?;

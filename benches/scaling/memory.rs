@@ -23,7 +23,7 @@ const LENGTHS: [usize; 3] = [1, 4, 16];
 const UNIVERSE: usize = 50_000;
 
 /// Tells the process where the server is.
-const URL: &str = "SCALING_BENCH_DATABASE_URL";
+pub(crate) const URL: &str = "SCALING_BENCH_DATABASE_URL";
 
 /// What the process tells, in kilobytes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -
         database.reset(tables, Layout::Graphsink).await?;
         let mentions = input * length;
         let output = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--memory-child", "--input", &mentions.to_string()])
+            .args(["--child", "memory", "--input", &mentions.to_string()])
             // Not as an argument, which others see: it holds a password.
             .env(URL, database.url())
             .stderr(std::process::Stdio::inherit())
@@ -56,7 +56,6 @@ pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -
         }
         results.push((mentions, told));
     }
-    let mebibytes = |kilobytes: u64| kilobytes as f64 / 1024.0;
     let first = results[0].1.most as f64;
     let rows = results.iter().map(|(mentions, told)| {
         [
@@ -73,6 +72,10 @@ pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -
                 "to_shortest": told.most as f64 / first })
     });
     Ok(Value::Array(results.collect()))
+}
+
+pub(crate) fn mebibytes(kilobytes: u64) -> f64 {
+    kilobytes as f64 / 1024.0
 }
 
 /// The process whose memory is measured.
@@ -98,7 +101,7 @@ pub(crate) async fn child(mentions: usize) -> Result<()> {
 }
 
 /// A line of this process's status, in kilobytes.
-fn status(name: &str) -> Result<u64> {
+pub(crate) fn status(name: &str) -> Result<u64> {
     let text = std::fs::read_to_string("/proc/self/status")?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let line = line.ok_or_else(|| format!("/proc/self/status has no {name}"))?;

@@ -25,6 +25,7 @@ mod data;
 mod database;
 mod existing;
 mod graphsink;
+mod graphsink_bulk;
 mod latency;
 mod machine;
 mod merge;
@@ -56,7 +57,7 @@ use report::Report;
 use wal::Wal;
 use workload::{History, Workload};
 
-/// As the README advises: units are freed by other threads than those that made them.
+/// Units are freed by other threads than those that made them: see RESULTS.md, "Memory and batch size".
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -115,6 +116,7 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(copy_limit::CopyLimit { connections: 2 }),
         Box::new(graphsink::Graphsink { in_flight_commits: None }),
         Box::new(graphsink::Graphsink { in_flight_commits: Some(1) }),
+        Box::new(graphsink_bulk::GraphsinkBulk),
         Box::new(unnest::Unnest { batch: 1_000, connections: 1 }),
         Box::new(unnest::Unnest { batch: 5_000, connections: 1 }),
         Box::new(unnest::Unnest { batch: 1_000, connections: 2 }),

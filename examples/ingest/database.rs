@@ -4,6 +4,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use graphsink::Config;
 use graphsink::server::{EmbeddedServer, ServerError};
@@ -18,6 +19,8 @@ use crate::args::Args;
 const DATABASE: &str = "graphsink";
 /// The schema that psql looks into by itself.
 const PUBLIC: &str = "public";
+/// How long it is looked whether the graph is empty.
+const LOOK: Duration = Duration::from_secs(2);
 /// Connections that the summary shows.
 const STRONGEST: i64 = 10;
 
@@ -142,6 +145,23 @@ impl Database {
         ];
         let words = words.iter().filter(|(_, value)| !value.is_empty());
         words.map(|(name, value)| format!("{name}={}", conninfo_value(value))).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether the graph has no row at all, if that can be told at once: a hint is not worth waiting for what holds the
+    /// tables, or for a server that is silent.
+    pub(crate) async fn is_known_to_be_empty(&self) -> bool {
+        matches!(tokio::time::timeout(LOOK, self.is_empty()).await, Ok(Ok(true)))
+    }
+
+    async fn is_empty(&self) -> Result<bool, AnyError> {
+        let schema = self.schema.replace('"', "\"\"");
+        let has_rows = ["entities", "connections", "mentions"]
+            .map(|table| format!(r#"exists (select from "{schema}".{table})"#))
+            .join(" or ");
+        let client = self.config.connect().await?;
+        // So that nothing of it goes on at the server.
+        client.batch_execute("set lock_timeout = '1s'; set statement_timeout = '1s'").await?;
+        Ok(!client.query_one(&format!("select {has_rows}"), &[]).await?.get::<_, bool>(0))
     }
 
     /// The connections with the most upvotes. Votes do not depend on the time that they are looked

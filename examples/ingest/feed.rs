@@ -20,7 +20,7 @@ use crate::tally::{Rejects, Tally};
 
 /// Units that are read ahead. Enough to keep the producers busy while the reader waits for a disk,
 /// little enough that it does not matter to memory.
-const UNITS_READ_AHEAD: usize = 256;
+pub(crate) const UNITS_READ_AHEAD: usize = 256;
 
 /// What is needed to load units.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl Feed<'_> {
     }
 }
 
-fn read(units: Units, sender: &mpsc::Sender<InputUnit>, stop: &Stop) -> End {
+pub(crate) fn read(units: Units, sender: &mpsc::Sender<InputUnit>, stop: &Stop) -> End {
     for unit in units {
         match unit {
             Ok(unit) => {
@@ -222,7 +222,7 @@ impl Tally {
         let Answer { origin, accepted, answered, outcome } = answer;
         self.answered(answered, answered - accepted);
         match outcome {
-            Outcome::Committed(_) => self.committed(),
+            Outcome::Committed(_) => self.committed(1),
             Outcome::Rejected(rejection) => self.rejected(&origin, &rejection, rejects)?,
             Outcome::Unavailable(unavailable) => self.unavailable(&origin, &unavailable),
         }

@@ -7,7 +7,6 @@ use std::thread;
 use std::time::Instant;
 
 use comfy_table::Table;
-use graphsink::Engine;
 use graphsink::loader::{Input, Sample, Units};
 use graphsink::resolve::{FlaggedName, GreyZone, NameCounts, Names, ResolvedNames, Resolver, ResolverSettings, Tier};
 use serde::Serialize;
@@ -105,15 +104,15 @@ impl Read for Copying {
 
 /// Reads the input for its names, looks them up meanwhile, and decides them.
 pub(crate) async fn resolve(
-    engine: &Engine,
-    settings: ResolverSettings,
+    resolver: Resolver,
+    unit_rows_max: usize,
     replay: &mut Replay,
     review: Option<Review>,
     stop: &Stop,
 ) -> Result<(ResolvedNames, Resolved), AnyError> {
     let start = Instant::now();
-    let mut names = Names::new(Resolver::attach(engine, settings).await?);
-    let units = Units::new(replay.first()?).keep_records(false).unit_rows_max(engine.config().max_unit_rows());
+    let mut names = Names::new(resolver);
+    let units = Units::new(replay.first()?).keep_records(false).unit_rows_max(unit_rows_max);
     let (sender, read) = oneshot::channel();
     let asked = stop.clone();
     // A thread of its own, like the reader of the feed.
@@ -139,8 +138,8 @@ pub(crate) async fn resolve(
     if let Some(review) = review {
         review.write(names.flagged())?;
     }
-    let resolved = Resolved::new(names.counts(), start.elapsed().as_secs_f64());
-    Ok((names, resolved))
+    let counts = Resolved::new(names.counts(), start.elapsed().as_secs_f64());
+    Ok((names, counts))
 }
 
 /// What was decided, for the summary; each name counts once. With `--json` its fields are a contract.

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use graphsink::Engine;
 use graphsink::loader::Progress;
+use graphsink::{BulkLoad, BulkPhase, BulkProgress, Engine};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -34,17 +34,33 @@ pub(crate) struct Watch {
     task: JoinHandle<()>,
 }
 
+/// What is watched.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    Engine(Engine),
+    Bulk(BulkLoad),
+}
+
 struct Scene {
-    engine: Engine,
+    watched: Watched,
     progress: Arc<Progress>,
     extent: Extent,
     started: Instant,
 }
 
+/// How far it is, and what is said of that.
+struct Look {
+    done: u64,
+    total: Option<u64>,
+    /// Since when it has been done.
+    elapsed: Duration,
+    message: String,
+}
+
 impl Watch {
-    pub(crate) fn start(engine: Engine, progress: Arc<Progress>, extent: Extent) -> Self {
+    pub(crate) fn start(watched: Watched, progress: Arc<Progress>, extent: Extent) -> Self {
         let (end, mut ended) = oneshot::channel();
-        let scene = Scene { engine, progress, extent, started: Instant::now() };
+        let scene = Scene { watched, progress, extent, started: Instant::now() };
         let task = tokio::spawn(async move {
             let bar = io::stderr().is_terminal().then(|| scene.bar());
             let period = if bar.is_some() { BAR_PERIOD } else { LINE_PERIOD };
@@ -69,55 +85,96 @@ impl Watch {
 }
 
 impl Scene {
-    /// What was read and what there is, in the same measure.
-    fn position(&self) -> (u64, Option<u64>) {
-        match self.extent {
-            Extent::Bytes(bytes) => (self.progress.bytes(), Some(bytes)),
-            Extent::Lines(lines) => (self.progress.lines(), Some(lines)),
-            Extent::Unknown => (self.progress.lines(), None),
+    fn look(&self) -> Look {
+        match &self.watched {
+            Watched::Engine(engine) => {
+                let stats = engine.stats();
+                let rows = stats.entities.received + stats.connections.received + stats.mentions.received;
+                let parts = [
+                    format!("{} units committed", grouped(stats.units_committed)),
+                    format!("{} rows/s", per_second(rows, self.started.elapsed())),
+                ];
+                let not = [(stats.units_rejected, "rejected"), (stats.units_unavailable, "unavailable")];
+                self.reading(parts, not)
+            }
+            Watched::Bulk(load) => self.look_at(&load.progress()),
         }
     }
 
+    /// What is read and what there is, in the same measure.
+    fn reading(&self, parts: [String; 2], not: [(u64, &str); 2]) -> Look {
+        let (done, total) = match self.extent {
+            Extent::Bytes(bytes) => (self.progress.bytes(), Some(bytes)),
+            Extent::Lines(lines) => (self.progress.lines(), Some(lines)),
+            Extent::Unknown => (self.progress.lines(), None),
+        };
+        let mut all = vec![format!("{} lines", grouped(self.progress.lines()))];
+        all.extend(parts);
+        all.extend(
+            not.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", grouped(*count))),
+        );
+        Look { done, total, elapsed: self.started.elapsed(), message: all.join("  ") }
+    }
+
+    fn look_at(&self, progress: &BulkProgress) -> Look {
+        let spilled = format!("{} MiB in files", grouped(progress.spilled_bytes >> 20));
+        let BulkProgress { phase, step, done, total, .. } = progress;
+        let message = match phase {
+            BulkPhase::Reading => {
+                let rate = format!("{} rows/s", per_second(progress.rows_received, self.started.elapsed()));
+                let mut look = self.reading([rate, spilled], [(progress.rejected, "rejected"), (0, "")]);
+                look.message = format!("reading  {}", look.message);
+                return look;
+            }
+            BulkPhase::Sorting => format!("sorting  {} units", grouped(progress.units)),
+            BulkPhase::Preparing => "preparing the tables: waits for those that read them".to_owned(),
+            BulkPhase::Writing => format!("writing {step}  {} rows  {spilled}", grouped(progress.rows_written)),
+            BulkPhase::Building => format!("building {step} ({} of {total})", (done + 1).min(*total)),
+            phase => phase.as_str().to_owned(),
+        };
+        Look { done: *done, total: Some(*total).filter(|total| *total > 0), elapsed: progress.elapsed, message }
+    }
+
     fn bar(&self) -> ProgressBar {
-        let (bar, template) = match self.position().1 {
-            Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3}%  {msg}  ETA {eta}"),
+        let (bar, template) = match self.look().total {
+            Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3}%  {msg}"),
             None => (ProgressBar::new_spinner(), "{spinner}  {msg}"),
         };
         bar.with_style(ProgressStyle::with_template(template).expect("a template that was tried"))
     }
 
     fn draw(&self, bar: &ProgressBar) {
-        bar.set_message(self.message());
-        bar.set_position(self.position().0);
+        let look = self.look();
+        bar.set_length(look.total.unwrap_or(0));
+        bar.set_position(look.done);
+        let left = look.left().map_or_else(String::new, |left| format!("  ETA {left:.0} s"));
+        bar.set_message(look.message + &left);
         bar.tick();
     }
 
-    fn message(&self) -> String {
-        let stats = self.engine.stats();
-        let rows = stats.entities.received + stats.connections.received + stats.mentions.received;
-        let per_second = (rows as f64 / self.started.elapsed().as_secs_f64()) as u64;
-        let mut parts = vec![
-            format!("{} lines", grouped(self.progress.lines())),
-            format!("{} units committed", grouped(stats.units_committed)),
-            format!("{} rows/s", grouped(per_second)),
-        ];
-        for (count, what) in [(stats.units_rejected, "rejected"), (stats.units_unavailable, "unavailable")] {
-            if count > 0 {
-                parts.push(format!("{} {what}", grouped(count)));
-            }
+    fn line(&self) -> String {
+        let look = self.look();
+        let line = format!("{:6.1} s  {}", self.started.elapsed().as_secs_f64(), look.message);
+        match look.left() {
+            Some(left) => format!("{line}  {:.0}%  ETA {left:.0} s", look.share() * 100.0),
+            None => line,
         }
-        parts.join("  ")
+    }
+}
+
+impl Look {
+    /// Of the phase.
+    fn share(&self) -> f64 {
+        self.total.map_or(0.0, |total| (self.done as f64 / total as f64).min(1.0))
     }
 
-    fn line(&self) -> String {
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let line = format!("{elapsed:6.1} s  {}", self.message());
-        match self.position() {
-            (read, Some(length)) if read > 0 && length > 0 => {
-                let share = (read as f64 / length as f64).min(1.0);
-                format!("{line}  {:.0}%  ETA {:.0} s", share * 100.0, elapsed * (1.0 - share) / share)
-            }
-            _ => line,
-        }
+    /// Seconds that the rest of the phase takes at this pace.
+    fn left(&self) -> Option<f64> {
+        let share = self.share();
+        (share > 0.0).then(|| self.elapsed.as_secs_f64() * (1.0 - share) / share)
     }
+}
+
+fn per_second(count: u64, elapsed: Duration) -> String {
+    grouped((count as f64 / elapsed.as_secs_f64()) as u64)
 }

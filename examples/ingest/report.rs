@@ -115,6 +115,8 @@ impl Report<'_> {
         };
         if let Some(error) = text("error") {
             let _ = write!(lead, "<p class=\"bad\">The run failed: {error}</p>");
+        } else if summary["complete"] == false && summary["mode"] == "bulk" {
+            lead += "<p class=\"bad\">Stopped before all was committed, so nothing was loaded.</p>";
         } else if summary["complete"] == false {
             lead += "<p class=\"bad\">Stopped before the end of the input. Run it again to load the rest.</p>";
         }
@@ -137,6 +139,9 @@ impl Report<'_> {
             (milliseconds(&summary["acknowledgement_ms"]["p50"]), "until half were acknowledged"),
             (milliseconds(&summary["acknowledgement_ms"]["p99"]), "until 99 % were"),
         ];
+        // In bulk all are acknowledged at the end.
+        let shown = if summary["mode"] == "bulk" { figures.len() - 2 } else { figures.len() };
+        let figures = &figures[..shown];
         let figure = |(value, what): &(String, &str)| format!("<div><b>{value}</b>{what}</div>");
         format!("<div class=\"figures\">{}</div>\n", figures.iter().map(figure).collect::<String>())
     }
@@ -157,12 +162,16 @@ impl Report<'_> {
             of("failed_attempts", "transactions that failed"),
             of("actor_restarts", "actors that were restarted"),
         ];
-        for (name, text) in [("sum", "together"), ("max", "at most")] {
-            let waited = milliseconds(&summary["lock_wait_ms"][name]);
-            rows.push([format!("transactions waited for locks, {text}"), waited]);
+        for (phase, seconds) in
+            summary["bulk"]["phases"].as_array().into_iter().flatten().map(|phase| (&phase[0], &phase[1]))
+        {
+            let what = format!("phase: {}", escaped(phase.as_str().unwrap_or_default()));
+            rows.push([what, format!("{:.2} s", seconds.as_f64().unwrap_or_default())]);
         }
-        for (name, text) in [("p50", "half"), ("p90", "90 %"), ("p99", "99 %"), ("max", "all")] {
-            rows.push([format!("{text} acknowledged within"), milliseconds(&summary["acknowledgement_ms"][name])]);
+        if summary["mode"] == "bulk" {
+            rows.push(["bytes written to files".to_owned(), whole(&summary["bulk"]["spilled_bytes"])]);
+        } else {
+            rows.extend(self.waits());
         }
         if summary["resolved"].is_object() {
             for (name, text) in [
@@ -178,6 +187,20 @@ impl Report<'_> {
             }
         }
         table(&["what", "how many or how long"], &[1], rows)
+    }
+
+    /// How long transactions waited, and units until they were told.
+    fn waits(&self) -> Vec<[String; 2]> {
+        let summary = self.summary;
+        let mut rows = Vec::new();
+        for (name, text) in [("sum", "together"), ("max", "at most")] {
+            let waited = milliseconds(&summary["lock_wait_ms"][name]);
+            rows.push([format!("transactions waited for locks, {text}"), waited]);
+        }
+        for (name, text) in [("p50", "half"), ("p90", "90 %"), ("p99", "99 %"), ("max", "all")] {
+            rows.push([format!("{text} acknowledged within"), milliseconds(&summary["acknowledgement_ms"][name])]);
+        }
+        rows
     }
 
     fn rows(&self) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use graphsink::{Stats, TableStats, Timestamp};
+use graphsink::{BulkPhase, BulkReport, Stats, TableStats, Timestamp};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -23,13 +23,15 @@ const WIDTH: u16 = 120;
 /// The summary. With `--json` its fields are a contract.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
+    mode: Mode,
     /// Lines read, blank ones apart.
     lines: u64,
     units: u64,
     committed: u64,
     rejected: u64,
     unavailable: u64,
-    /// From the first submit to the last outcome; with `--resolve` also what that took before.
+    /// From the first submit to the last outcome, which in bulk comes behind the last index; with `--resolve` also what
+    /// that took before.
     seconds: f64,
     /// Mentions of committed units, the repeated ones too.
     mentions_per_second: f64,
@@ -50,11 +52,30 @@ pub(crate) struct Summary {
     /// Transactions that failed and were tried again, split, or ended in a rejection.
     failed_attempts: u64,
     actor_restarts: u64,
-    acknowledgement_ms: Latency,
-    lock_wait_ms: LockWait,
+    /// Nothing in bulk, where everything is acknowledged at the end.
+    acknowledgement_ms: Option<Latency>,
+    lock_wait_ms: Option<LockWait>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bulk: Option<Bulk>,
     rejected_by_reason: BTreeMap<String, Reason>,
     first_unavailable: Option<String>,
     strongest: Vec<Strong>,
+}
+
+/// How a load was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Online,
+    Bulk,
+}
+
+/// What only a bulk load has.
+#[derive(Debug, Serialize)]
+struct Bulk {
+    /// Seconds, by phase.
+    phases: Vec<(BulkPhase, f64)>,
+    spilled_bytes: u64,
 }
 
 /// What became of one table's rows.
@@ -130,6 +151,7 @@ impl Summary {
         let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let rows = stats.entities.received + stats.connections.received + stats.mentions.received;
         Self {
+            mode: Mode::Online,
             lines: tally.lines,
             units: tally.units,
             committed: tally.committed,
@@ -151,12 +173,22 @@ impl Summary {
             rows_per_transaction_max: stats.epoch_rows_max,
             failed_attempts: stats.failed_attempts,
             actor_restarts: stats.actor_restarts,
-            acknowledgement_ms: Latency::new(&tally.latency),
-            lock_wait_ms: LockWait::new(&stats.lock_wait),
+            acknowledgement_ms: Some(Latency::new(&tally.latency)),
+            lock_wait_ms: Some(LockWait::new(&stats.lock_wait)),
+            bulk: None,
             rejected_by_reason: tally.reasons,
             first_unavailable: tally.first_unavailable,
             strongest,
         }
+    }
+
+    /// Of a bulk load, which has committed if there is a report.
+    pub(crate) fn in_bulk(self, report: Option<&BulkReport>) -> Self {
+        let bulk = report.map(|report| Bulk {
+            phases: report.phases.iter().map(|(phase, took)| (*phase, took.as_secs_f64())).collect(),
+            spilled_bytes: report.spilled_bytes,
+        });
+        Self { mode: Mode::Bulk, acknowledgement_ms: None, lock_wait_ms: None, bulk, ..self }
     }
 
     /// 0 when every line was committed, 2 when some were rejected, 1 when the run failed.
@@ -185,6 +217,8 @@ impl Summary {
         )?;
         if let Some(error) = &self.error {
             writeln!(text, "The run failed: {error}")?;
+        } else if !self.complete && self.mode == Mode::Bulk {
+            writeln!(text, "Stopped before all was committed, so nothing was loaded.")?;
         } else if !self.complete {
             writeln!(
                 text,
@@ -221,7 +255,6 @@ impl Summary {
     }
 
     fn figures(&self) -> Table {
-        let Latency { p50, p90, p99, max } = self.acknowledgement_ms;
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         table.add_row([
@@ -242,12 +275,18 @@ impl Summary {
                 grouped(self.failed_attempts)
             ),
         ]);
-        table.add_row([
-            "Acknowledgement",
-            &format!("half within {p50:.1} ms, 90% {p90:.1} ms, 99% {p99:.1} ms, all {max:.1} ms"),
-        ]);
-        let LockWait { sum, max } = self.lock_wait_ms;
-        table.add_row(["Waits for locks", &format!("{sum:.1} ms together, {max:.1} ms at most")]);
+        if let Some(Latency { p50, p90, p99, max }) = self.acknowledgement_ms {
+            let within = format!("half within {p50:.1} ms, 90% {p90:.1} ms, 99% {p99:.1} ms, all {max:.1} ms");
+            table.add_row(["Acknowledgement", &within]);
+        }
+        if let Some(LockWait { sum, max }) = self.lock_wait_ms {
+            table.add_row(["Waits for locks", &format!("{sum:.1} ms together, {max:.1} ms at most")]);
+        }
+        if let Some(Bulk { phases, spilled_bytes }) = &self.bulk {
+            let phases = phases.iter().map(|(phase, took)| format!("{} {}", phase.as_str(), duration(*took)));
+            table.add_row(["Phases", &phases.collect::<Vec<_>>().join(", ")]);
+            table.add_row(["Files", &format!("{} MiB written", grouped(spilled_bytes >> 20))]);
+        }
         table.add_row(["As of", &self.as_of.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)]);
         table
     }

@@ -77,8 +77,13 @@ impl Tally {
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 
-    pub(crate) fn committed(&mut self) {
-        self.committed += 1;
+    /// Everything has its outcome.
+    pub(crate) fn ended(&mut self) {
+        self.last_outcome = Some(Instant::now());
+    }
+
+    pub(crate) fn committed(&mut self, units: u64) {
+        self.committed += units;
     }
 
     pub(crate) fn refused_lines(

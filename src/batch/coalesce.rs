@@ -1,4 +1,7 @@
 //! The rows of one table, by name: which rows of which units are one.
+//!
+//! Batches stay in the order of arrival. The order of locks is that of keys and ids, which are known only inside the
+//! transaction, so the plans sort.
 
 use std::marker::PhantomData;
 

@@ -128,6 +128,7 @@ impl<'e> LockedConnections<'e> {
                 facts: Cow::Borrowed(&node.said),
                 metrics: ConnectionMetrics::from_mentions(mentions, as_of),
                 history_indexed: self.0.becomes_indexed(node),
+                keeps_top_mentions: false,
                 reread: RereadNeeded::default(),
             }
         }));
@@ -222,7 +223,7 @@ impl<'e> DecidedConnections<'e> {
     }
 
     /// The rows of connections that were there as they must become, of those that say something else than what is stored
-    /// or must be read again first.
+    /// ([`Self::changes`]) or must be read again first.
     pub(super) fn changed_rows(&self, as_of: Timestamp, score_tolerance: f64) -> Vec<ConnectionWrite<'_>> {
         let none = HashSet::default();
         let existing = (0_u32..).zip(&self.nodes.connections);
@@ -230,7 +231,9 @@ impl<'e> DecidedConnections<'e> {
             let threads = self.threads.get(&connection).unwrap_or(&none);
             Some(self.advance(connection, node, node.stored.as_ref()?, threads, as_of))
         });
-        rows.filter(|write| write.reread.any() || self.changes(write, score_tolerance)).collect()
+        let mut rows: Vec<_> = rows.collect();
+        rows.retain_mut(|write| self.changes(write, score_tolerance) || write.reread.any());
+        rows
     }
 
     fn advance<'a>(
@@ -264,17 +267,27 @@ impl<'e> DecidedConnections<'e> {
         let recent = self.recent.get(&connection).copied().unwrap_or(0);
         let (metrics, reread) = stored.metrics.advance(&changes, recent, known_threads, as_of);
         let history_indexed = node.history_indexed;
-        ConnectionWrite { node: connection, id: node.id, key: &node.key, facts, metrics, history_indexed, reread }
+        ConnectionWrite {
+            node: connection,
+            id: node.id,
+            key: &node.key,
+            facts,
+            metrics,
+            history_indexed,
+            keeps_top_mentions: false,
+            reread,
+        }
     }
 
     /// Whether a row says anything else than what is stored; for what was read again it is known only then. That a history
-    /// is not long after all, as those of earlier versions' connections, is worth no version of its own.
-    pub(super) fn changes(&self, write: &ConnectionWrite<'_>, score_tolerance: f64) -> bool {
-        self.nodes.connections[write.node as usize].stored.as_ref().is_none_or(|stored| {
-            *write.facts != stored.facts
-                || write.history_indexed && !stored.history_indexed
-                || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
-        })
+    /// is not long after all, as those of earlier versions' connections, is worth no version of its own. Decides as well
+    /// whether the stored best mentions stay.
+    pub(super) fn changes(&self, write: &mut ConnectionWrite<'_>, score_tolerance: f64) -> bool {
+        let Some(stored) = &self.nodes.connections[write.node as usize].stored else { return true };
+        write.keeps_top_mentions = write.metrics.top_agrees_with(&stored.metrics, score_tolerance);
+        *write.facts != stored.facts
+            || write.history_indexed && !stored.history_indexed
+            || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
     }
 
     /// Takes in which connections got new rows.

@@ -1,4 +1,13 @@
 //! From names of entities to rows: ids, final values, lock order.
+//!
+//! - **Entities that are merely referenced are not locked.** A lookup without a lock finds their ids. Facts are read
+//!   only where something is said of an entity that is not known to be there, and the entity is locked only if that
+//!   would change its row. The lookup may be stale: facts only grow, so "this is in it already" stays true, and
+//!   everything else is decided again under the lock.
+//! - **Google ids are locks too.** A writer that sets an id waits for the uncommitted id of another, outside any row
+//!   order. So rows are inserted without their ids, and set them after all row locks are taken, in the order of the
+//!   ids. An id that moves from one restaurant of an epoch to another is given up first, out of order: such an epoch
+//!   takes an advisory lock alone that every epoch with Google ids shares.
 
 use std::borrow::Cow;
 use std::ops::Range;

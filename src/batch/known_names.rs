@@ -46,6 +46,12 @@
 //!
 //! Deadlocks: a transaction that deletes entities locks the generation's row until its end. Epochs only read it,
 //! without a lock, so they never wait for it.
+//!
+//! Why a row and not a sequence: a sequence would have to be advanced behind a lock that epochs share, or an epoch
+//! would read the new number and still the old row. A row becomes visible together with the change, and epochs need not
+//! wait. Why row triggers: statement triggers fire for statements that touch nothing, not for what `before` triggers
+//! rename, and not for logical replication. Deferred ones would hold the row's lock for a shorter time, but a
+//! transaction that has any pending can neither truncate nor alter the table.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -25,7 +25,7 @@ mod known_names;
 mod new_ids;
 mod rows;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod tables;
 mod write;
 

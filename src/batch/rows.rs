@@ -110,6 +110,8 @@ pub(crate) struct ConnectionWrite<'a> {
     pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
     pub(crate) metrics: ConnectionMetrics<'a>,
     pub(crate) history_indexed: bool,
+    /// Whether an update leaves the stored best mentions as they are, which say the same.
+    pub(crate) keeps_top_mentions: bool,
     pub(super) reread: RereadNeeded,
 }
 
@@ -122,8 +124,16 @@ impl<'a> ConnectionWrite<'a> {
         metrics: ConnectionMetrics<'a>,
         history_indexed: bool,
     ) -> Self {
-        let reread = RereadNeeded::default();
-        Self { node: 0, id, key, facts: Cow::Borrowed(facts), metrics, history_indexed, reread }
+        Self {
+            node: 0,
+            id,
+            key,
+            facts: Cow::Borrowed(facts),
+            metrics,
+            history_indexed,
+            keeps_top_mentions: false,
+            reread: RereadNeeded::default(),
+        }
     }
 
     /// The row's place among the connections of its epoch.

@@ -22,6 +22,13 @@
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two), the loser of a race
 //!   for an attribute's id, and a changed mention of a history that becomes long with it.
 //! - The steps are types, each made of the one before: an id can be asked for only where it is final.
+//!
+//! Why two statements lock connections and still cannot deadlock: a transaction that inserts waits for the insertions
+//! of others in the order of the keys, so there is no circle of insertions. It may also wait for one that has changed
+//! the connection since, and that one waits for nothing more. A transaction that still waits for a lock has inserted
+//! nothing. None inserts or asks for a lock after it changed a connection. One statement that inserts or locks in one
+//! pass has the same effect, but it has to be an `insert` with a row for each connection that is there. To look first
+//! is less work for these, lets the others be copied, and needs no guess at what is there.
 
 use super::Epoch;
 use super::coalesce::RowRef;
@@ -246,7 +253,7 @@ async fn write_connections<'e, T: GraphTables>(
         if !questions.is_empty() {
             // The server reads after it wrote the mentions: they were sent before.
             tables.reread(&questions).await?.fill(&mut changed, &rows, clock.as_of);
-            changed.retain(|write| connections.changes(write, clock.score_tolerance));
+            changed.retain_mut(|write| connections.changes(write, clock.score_tolerance));
         }
         tables.update_connections(&changed).await?;
         Ok::<_, T::Error>(changed.iter().map(ConnectionWrite::place).collect::<Vec<_>>())

@@ -25,7 +25,15 @@ pub(crate) enum ErrorClass {
 /// counts. What matches nothing is [`Unknown`](ErrorClass::Unknown).
 ///
 /// Source: PostgreSQL's appendix "Error Codes", its chapter "Serialization Failure Handling", and
-/// Npgsql's `PostgresException.IsTransient`; the differences are argued in ARCHITECTURE.md.
+/// Npgsql's `PostgresException.IsTransient`. The differences to the latter:
+///
+/// - 40003 and 08007 are never simply retried: at a commit they are ambiguous.
+/// - 53xxx and 58xxx stop the line, and are never charged to a unit.
+/// - 23503 is tried three times before it counts as the unit's fault: the check does not wait for a parent that is
+///   about to be committed.
+/// - Missing privileges and tables stop the line until the deadlines of the units, in case a migration is under way. So
+///   does 42501 from a policy of row-level security, although one unit causes it: such policies do not belong on these
+///   tables.
 #[rustfmt::skip]
 const CLASSES: &[(&str, ErrorClass)] = &[
     ("07", ErrorClass::Bug),              // dynamic SQL error: wrong use of the protocol

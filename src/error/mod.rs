@@ -3,6 +3,7 @@
 //! What becomes of an accepted unit is an [`Outcome`](crate::Outcome), not an error. Every layer may raise or tell these, so
 //! they know nothing of any but plain units.
 
+mod bulk_store;
 mod class;
 mod config;
 mod engine;
@@ -10,6 +11,7 @@ mod own;
 mod store;
 mod unfit;
 
+pub use bulk_store::{BulkObstacle, BulkStoreError};
 pub(crate) use class::ErrorClass;
 pub use config::ConfigError;
 pub use engine::{StartError, SubmitError};

@@ -19,14 +19,28 @@ pub const UNIT_BYTES_MAX: usize = 64 << 20;
 /// let unit = Units::new([line]).next().unwrap().unwrap();
 /// assert_eq!((unit.origin.lines[0].number, &*unit.origin.lines[0].record), (1, &b"{}"[..]));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SourceLine {
     /// Its number, from 1.
     pub number: u64,
-    /// Its bytes without the line feed. Empty where it was too long, or records are not kept.
+    /// Its bytes without the line feed. Empty where it was too long, or records are not kept. With serde it is text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "as_text")]
     pub record: Vec<u8>,
     /// The unit's rows up to this line, to tell which line a row came from.
     pub(super) rows: Added,
+}
+
+/// Bytes as text, which a line is unless it is bad.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(bytes))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(deserializer).map(String::into_bytes)
+    }
 }
 
 /// A line that is not yet part of a unit.

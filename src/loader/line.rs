@@ -60,7 +60,7 @@ struct Named {
 /// assert_eq!(added.entities + added.connections + added.mentions, unit.rows());
 /// # Ok::<(), graphsink::loader::LineReason>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Added {
     /// Entities, the repeated ones too.
     pub entities: usize,

@@ -12,6 +12,8 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::diagnosis::unit_of_bad_line;
 use super::group::{Group, GroupContent, SourceLine, UNIT_BYTES_MAX, UnreadLine};
 use super::input::{Input, LINE_BYTES_MAX, Progress, ReadError, read_line};
@@ -53,15 +55,19 @@ pub struct InputUnit {
 /// let unit = Units::new([sample]).next().unwrap().unwrap();
 /// assert_eq!((&*unit.origin.input, unit.origin.lines[0].number), ("sample", 1));
 /// ```
-#[derive(Debug, Clone)]
+///
+/// With serde it can be put away until the unit's outcome is known, which in a bulk load is at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The input's name.
     pub input: Arc<str>,
     /// What the lines call the unit; nothing where a line is a unit on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Arc<str>>,
     /// The lines, at least one.
     pub lines: Vec<SourceLine>,
     /// Whether this is the rest of a unit that was too large: not to be counted again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continues: bool,
 }
 

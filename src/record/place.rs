@@ -178,7 +178,7 @@ impl Place {
     }
 
     /// The value as one canonical JSON text, for the tie at equal times.
-    fn serialized(&self) -> String {
+    pub(crate) fn serialized(&self) -> String {
         let mut value = serde_json::json!({
             "address": self.address,
             "google_place_id": self.google_place_id,

@@ -2,7 +2,7 @@
 //!
 //! Values are parameters without exception; the only text put together here are the quoted names of two schemas.
 //!
-//! **Plans are pinned** (`Database::new`), as the engine's are (see `ARCHITECTURE.md`), and for the same reason, but with
+//! **Plans are pinned** (`Database::new`), as the engine's are (`store/statement.rs`), and for the same reason, but with
 //! bitmap scans, without which no GIN index can be used. That opens the trap that the engine closes by forbidding them: an
 //! equality of names could be looked up through the trigram index. So names are compared as rows from both sides, which
 //! is equality, and which only the unique index on (name, type) can serve; and elsewhere the type is compared as text, so

@@ -16,12 +16,7 @@ impl Store {
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let session = self.session().await?;
         answer(self.silence(), check(session.client(), config)).await??;
-        let copies = answer(self.silence(), inspect(session.client(), &config.schema)).await?;
-        let copies = copies.map_err(|error| match error {
-            StoreError::Unfit(unfit) => StartError::Unfit { schema: config.schema.clone(), unfit },
-            error => error.into(),
-        })?;
-        self.may_copy(copies);
+        self.may_copy(answer(self.silence(), check_shape(session.client(), &config.schema)).await??);
         if self.known_names.is_on() {
             let read = statement::READ_GENERATION.text(session.schema());
             let generation = session.client().query_typed_opt(&read, &[]);
@@ -37,7 +32,16 @@ impl Store {
     }
 }
 
-async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
+/// That the tables are what the migrations made; whether rows may be copied into them.
+pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
+    inspect(client, schema).await.map_err(|error| match error {
+        StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
+        error => error.into(),
+    })
+}
+
+/// Version, encoding, and that the tables are there.
+pub(super) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
     let row = client
         .query_typed_one(
             "select current_setting('server_encoding'), current_setting('fsync'),

@@ -91,7 +91,7 @@ impl Store {
 }
 
 /// Whether an error of `commit` proves that nothing was committed.
-fn is_definite(error: &StoreError) -> bool {
+pub(super) fn is_definite(error: &StoreError) -> bool {
     use tokio_postgres::error::Severity;
     error.db().is_some_and(|error| {
         // FATAL and PANIC end the session, and may come after the commit took place. The two

@@ -2,6 +2,22 @@
 //!
 //! Not migrations of `refinery`, each of which is a transaction: on tables in use they are built `concurrently`, which keeps
 //! no writer out and cannot be part of one. Where a step is cut off, the next run goes on.
+//! A process that waits for the migrations' lock polls: a waiting statement has a snapshot, for whose end the build
+//! would wait.
+//!
+//! A row says whether it is part of a long history (`history_indexed`), and both indexes are partial. Invariant: where
+//! a connection says so, all of its mentions do.
+//!
+//! - An epoch knows the flag from the locked row and hands it to the lookups, which have two branches. The other branch
+//!   is not executed.
+//! - When a history grows beyond 32 mentions, the same transaction flags the mentions that are there
+//!   (`index_histories`), inserts the new ones flagged, and writes the flag with the connection's own version.
+//! - A connection whose history is short loses the flag with its next version, which changes no mention. So tables of
+//!   earlier versions, where everything is flagged by default, come to cost as little as new ones.
+//! - Folds flag what they move. A trigger does it for engines that know no flags; it fires for no update that leaves
+//!   `connection_id` alone.
+//! - The conditions of the two indexes say the same in two ways. A partial index can be read whole by a query that
+//!   implies no more than its condition, and on statistics without long histories that looks as cheap as a lookup.
 
 use tokio_postgres::{Client, Error};
 

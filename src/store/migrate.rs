@@ -1,5 +1,7 @@
 //! Creates the tables, and the read indexes as a step of its own.
 //!
+//! `refinery` was chosen for SQL files in the program, a history with checksums, tokio-postgres, and a history table
+//! whose name can be set.
 //! `refinery` keeps the history of what ran, one table for each of the two sets, so that the read
 //! indexes can be postponed without holding back later changes of the tables. An advisory lock
 //! makes processes that start at once wait for each other.

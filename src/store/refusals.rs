@@ -7,6 +7,9 @@
 //! proves the opposite, and units are refused again as they come.
 //!
 //! What certainly is about a row's own values, such as a constraint of the migrations, never stops the line.
+//!
+//! The price: where two epochs, one a lane, hold nothing but units that are refused for one reason, what is behind them
+//! waits until its deadline, and those units are `Unavailable` then, not rejected.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

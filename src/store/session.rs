@@ -1,4 +1,6 @@
 //! One session: its prepared statements, and whether it may be used again.
+//!
+//! Wrapped around the sessions of bb8 and bb8-postgres, because neither looks at the state of the transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

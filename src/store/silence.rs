@@ -1,4 +1,12 @@
 //! How long a server may keep silent.
+//!
+//! Each statement has its `statement_timeout` on the server. The engine counts from answer to answer and gives a
+//! session up one second after that; a `COMMIT` gets no extra second. The server does the same with the engine
+//! (`idle_in_transaction_session_timeout`), so that a transaction that the network cut off does not keep its locks for
+//! hours. A new session may take `connect_timeout` for each host and once more for the login: the driver's own timeout
+//! is for the socket, and a login without an answer would hold its place in the pool for ever. The fence waits as long
+//! for what a server answers at once, and one second for a transaction that is still at work, then asks on another
+//! session.
 
 use std::time::Duration;
 

@@ -10,6 +10,13 @@
 //! `insert .. on conflict do update .. where false`, of entities, is the idiom "insert or lock": a row that is
 //! not there is inserted, one that is there is locked (`for no key update`) without a new version.
 //! It takes all locks of a table in one statement, in the order of its rows.
+//!
+//! Plans are pinned ([`begin`]), which still leaves the choice among B-trees: a guess on tables without statistics.
+//! Recent counts once went through the read index on `created_at`, over all connections. So each lookup is written such
+//! that one index alone can serve it: names by name, with the type compared as text; mentions by a comparison of rows;
+//! connections by such a comparison in the order of the key; threads of long histories by an index on a hash of
+//! connection and thread, recent counts by one on `uuid_send(connection_id)`. `plans.rs` is the test that reads the
+//! plans.
 
 use std::sync::LazyLock;
 
@@ -163,7 +170,7 @@ statements! {
         );
     INSERT_CONNECTIONS = "insert_connections", table::types::<Connections>(Purpose::Insert),
         table::insert::<Connections>() + " order by k.ord";
-    COPY_CONNECTIONS = "copy_connections", [], table::copy::<Connections>();
+    COPY_CONNECTIONS = "copy_connections", [], table::copy::<Connections>(Purpose::Insert);
 
     /// A comparison of rows from both sides, which is equality, matches `mentions_key` and no other index; three equalities
     /// would also match the read index on the source.
@@ -208,7 +215,7 @@ statements! {
                     from {schema}.mentions m where m.connection_id = k.connection) end
          from unnest($1::uuid[], $2::bool[]) with ordinality as k(connection, indexed, ord)";
     INSERT_MENTIONS = "insert_mentions", table::types::<Mentions>(Purpose::Insert), table::insert::<Mentions>();
-    COPY_MENTIONS = "copy_mentions", [], table::copy::<Mentions>();
+    COPY_MENTIONS = "copy_mentions", [], table::copy::<Mentions>(Purpose::Insert);
     UPDATE_MENTIONS = "update_mentions", table::types::<Mentions>(Purpose::Update),
         table::update::<Mentions>("processed_at = now()");
     /// Of connections whose histories are long from now on.

@@ -5,6 +5,12 @@
 //!   long. The lock of merges comes before all others.
 //! - One statement takes all locks of a kind.
 //! - Merge rules live in `record`, and nowhere in SQL.
+//! - The server is kept at work: questions are sent behind insertions, and mentions, which take the server longest,
+//!   before the figures of connections are worked out. But no `copy` is sent behind something unanswered
+//!   (`Session::copy`).
+//! - The best five mentions are kept from the stored five and the epoch's candidates: the order by score does not
+//!   depend on the time, because all scores decay at one rate. Only when a stored best mention loses votes, or ties
+//!   with a new one (`source_id` is not stored), are they read again, which reads all mentions of that connection.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;

@@ -20,6 +20,9 @@
 //! are looked for in the certificate's alternative names only, never in its common name; a client certificate is only sent
 //! if it is named. As there, nothing of this applies to Unix sockets.
 //!
+//! The TLS session is made by tokio-postgres-rustls, on rustls with `ring`: it is maintained, small, and makes channel
+//! binding possible. It knows none of these modes; `postgres_rustls` neither, and asks for a newer compiler than this crate.
+//!
 //! A connection string holds a password, and a misplaced quote may have put it anywhere: no error quotes any part.
 
 #[cfg(feature = "tls")]

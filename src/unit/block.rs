@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use crate::record::{EntityType, Mention, MentionRef, SourceType, Table, Timestamp, truncate};
+use crate::record::{EntityType, MentionRef, SourceType, Table, Timestamp, truncate};
 
 /// A text of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,20 +143,20 @@ impl Block {
         Span { start: start as u32, end: self.text.len() as u32 }
     }
 
-    pub(super) fn push_mention(&mut self, connection: OwnRow, mention: &Mention) {
-        let source_id = self.push_text(&mention.source_id);
+    pub(super) fn push_mention(&mut self, connection: OwnRow, mention: MentionRef<'_>) {
+        let source_id = self.push_text(mention.source_id);
         // A post is its own thread.
         let thread_id =
-            if mention.thread_id == mention.source_id { source_id } else { self.push_text(&mention.thread_id) };
+            if mention.thread_id == mention.source_id { source_id } else { self.push_text(mention.thread_id) };
         let record = MentionRecord {
             connection,
             source_type: mention.source_type,
             source_id,
             thread_id,
-            source_url: self.push_text(&mention.source_url),
-            subreddit: self.push_text(&mention.subreddit),
-            content_excerpt: self.push_text(&mention.content_excerpt),
-            author: mention.author.as_deref().map(|author| self.push_text(author)),
+            source_url: self.push_text(mention.source_url),
+            subreddit: self.push_text(mention.subreddit),
+            content_excerpt: self.push_text(mention.content_excerpt),
+            author: mention.author.map(|author| self.push_text(author)),
             upvotes: mention.upvotes,
             created_at: truncate(mention.created_at),
             observed_at: truncate(mention.observed_at),
@@ -166,6 +166,24 @@ impl Block {
             self.mentions.reserve_exact(1);
         }
         self.mentions.push(record);
+    }
+
+    /// Adds a mention that is on no connection of this block.
+    pub(crate) fn push_loose_mention(&mut self, mention: MentionRef<'_>) {
+        self.push_mention(OwnRow::new(None), mention);
+    }
+
+    /// Takes the last mention out, with its texts.
+    pub(crate) fn pop_mention(&mut self) {
+        if let Some(last) = self.mentions.pop() {
+            self.text.truncate(last.source_id.start as usize);
+        }
+    }
+
+    /// Takes all mentions of a block out that has nothing else.
+    pub(crate) fn clear_mentions(&mut self) {
+        self.mentions.clear();
+        self.text.clear();
     }
 
     #[cfg(test)]
@@ -178,8 +196,13 @@ impl Block {
         span.of(&self.text)
     }
 
+    /// Whether some text found no room, so that the block does not say what it should.
+    pub(crate) const fn has_lost_text(&self) -> bool {
+        self.lost_bytes > 0
+    }
+
     /// All texts, in bytes.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         self.text.len() + self.lost_bytes
     }
 

@@ -11,12 +11,12 @@ pub(crate) struct Labels {
 }
 
 impl Labels {
-    pub(super) fn push(&mut self, label: &str, row: Row) {
+    pub(crate) fn push(&mut self, label: &str, row: Row) {
         self.text.push_str(label);
         self.rows.push((self.text.len(), row));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 

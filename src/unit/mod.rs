@@ -26,7 +26,7 @@ pub use draft::{
 };
 pub use invalid::{Field, InvalidUnit};
 pub(crate) use labels::Labels;
-pub(crate) use names::{AsItIs, NameHash};
+pub(crate) use names::{AsItIs, NameHash, name_of_bytes, name_of_text};
 pub(crate) use prepared::{TypedUse, Unit};
 pub use row::Row;
 pub use validate::{

@@ -23,6 +23,16 @@ pub(super) fn name_hash(write: impl FnOnce(&mut SipHasher13)) -> NameHash {
     hasher.finish128().as_u128()
 }
 
+/// The hash of a text that is no row's name.
+pub(crate) fn name_of_text(text: &str) -> NameHash {
+    name_hash(|hasher| part(hasher, &(4_u8, text)))
+}
+
+/// The hash of bytes that are no row's name.
+pub(crate) fn name_of_bytes(bytes: &[u8]) -> NameHash {
+    name_hash(|hasher| part(hasher, &(5_u8, bytes)))
+}
+
 /// For maps whose keys are hashes already.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct AsItIs(u64);

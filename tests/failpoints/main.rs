@@ -18,10 +18,10 @@ mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fail::FailScenario;
-use graphsink::{ActorKind, Engine, Outcome, SubmitError};
+use graphsink::{ActorKind, BulkError, BulkLoad, BulkPhase, BulkSettings, Engine, Outcome, SubmitError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{Mutex, MutexGuard};
@@ -49,6 +49,10 @@ const IN_ACTORS: [&str; 12] = [
 
 /// Where the task that commits an epoch panics.
 const IN_COMMITS: [&str; 3] = ["store::write", "store::written", "store::committed"];
+
+/// Where a bulk load panics: in its actors, in what they leave to threads for blocking work, and in the task that writes.
+const IN_BULK_LOADS: [&str; 7] =
+    ["bulk::route", "bulk::absorb", "bulk::seal", "bulk::join", "bulk::settle", "bulk::merge", "bulk::commit"];
 
 /// One test at a time, with all failpoints off at its start and at its end.
 struct Scenario {
@@ -194,6 +198,78 @@ async fn panics_everywhere_lose_and_double_nothing() {
     }
     println!("{armed:?}: {:?}", engine.stats());
     assert_whole(&database, &engine, &records).await;
+}
+
+/// A part of a load that dies has the only copy of what it held: the load ends, and leaves nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_load_that_panics_anywhere_loads_nothing_and_leaves_nothing() {
+    let _scenario = Scenario::begin().await;
+    let database = Database::migrated().await;
+    let client = database.client().await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = BulkSettings::default().memory(8 << 10).spill_directory(directory.path());
+    let records = records(seed("panics in bulk loads"), 200);
+    let load = async || {
+        let load = BulkLoad::begin(database.config().build().unwrap(), settings.clone()).await.unwrap();
+        for unit in records.chunks(4) {
+            if within(load.submit(model::unit(unit, &Ids::default()))).await.is_err() {
+                break;
+            }
+        }
+        within(load.finish()).await
+    };
+    for name in IN_BULK_LOADS {
+        for passes in [0, 1, 2] {
+            let panics = PANICS.load(Ordering::Relaxed);
+            fail::cfg(name, &format!("{passes}*off->1*panic->off")).unwrap();
+            let ended = load().await;
+            fail::remove(name);
+            if PANICS.load(Ordering::Relaxed) == panics {
+                assert!(passes > 0 && ended.is_ok(), "{name} is never passed");
+                client.batch_execute("truncate entities, connections, mentions").await.unwrap();
+                continue;
+            }
+            let error = ended.unwrap_err();
+            assert!(matches!(error, BulkError::Panicked), "{name}: {error}");
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{name}: files are left");
+            assert_eq!(database::read(&client).await.entities.len(), 0, "{name}");
+        }
+    }
+    drop(load().await.unwrap());
+    assert_same(&model::graph(records.iter(), as_of()), &database::read(&client).await);
+}
+
+/// While a load sorts and merges its session has nothing to do, for hours where there is much: one that is lost is
+/// noticed all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_load_that_works_beside_its_session_notices_that_it_is_lost() {
+    let _scenario = Scenario::begin().await;
+    let database = Database::migrated().await;
+    let client = database.client().await;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = BulkSettings::default().memory(8 << 10).spill_directory(directory.path());
+    for (name, phase) in [("bulk::settle", BulkPhase::Sorting), ("bulk::merge", BulkPhase::Writing)] {
+        fail::cfg(name, "1*sleep(12000)->off").unwrap();
+        let load = BulkLoad::begin(database.config().build().unwrap(), settings.clone()).await.unwrap();
+        for unit in records(seed("lost sessions"), 40).chunks(4) {
+            load.submit(model::unit(unit, &Ids::default())).await.unwrap();
+        }
+        let watched = load.clone();
+        let finishing = tokio::spawn(load.finish());
+        while watched.progress().phase < phase {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where application_name = 'graphsink' and datname = current_database()";
+        let ended: i64 = client.query_one(end, &[]).await.unwrap().get(0);
+        let start = Instant::now();
+        let error = within(finishing).await.unwrap().unwrap_err();
+        assert_eq!((ended, watched.progress().phase), (1, BulkPhase::Ended));
+        assert!(matches!(&error, BulkError::Store(lost) if lost.is_retryable()), "{name}: {error}");
+        assert!(start.elapsed() < Duration::from_secs(8), "{name}: {:?}", start.elapsed());
+        fail::remove(name);
+    }
 }
 
 /// A unit that makes the engine panic whenever it is written is told apart from its neighbours.

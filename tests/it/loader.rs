@@ -13,7 +13,9 @@ use std::time::Duration;
 use chrono::SubsecRound;
 use graphsink::loader::{Input, Sample, Units};
 use graphsink::resolve::{GreyZone, NameCounts, Names, ResolvedNames, Resolver, ResolverSettings, Tier};
-use graphsink::{AsOf, Engine, EntityType, PlaceObservation, SourceType, Timestamp, UnitOfWork};
+use graphsink::{
+    AsOf, BulkLoad, BulkSettings, Engine, EntityType, PlaceObservation, SourceType, Timestamp, UnitOfWork,
+};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -187,6 +189,26 @@ async fn load_resolved(
     resolved
 }
 
+/// How lines are loaded.
+enum Way {
+    Online { producers: usize },
+    Bulk { memory: usize },
+}
+
+/// Loads inputs in one transaction; every unit must become durable.
+async fn load_in_bulk(database: &Database, as_of: Timestamp, inputs: &[Vec<u8>], memory: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = BulkSettings::default().memory(memory).spill_directory(directory.path());
+    let config = database.config().as_of(AsOf::Fixed(as_of)).build().unwrap();
+    let load = BulkLoad::begin(config, settings).await.unwrap();
+    for unit in units(inputs) {
+        load.submit(unit.unwrap().content.expect("every line is good")).await.unwrap();
+    }
+    let report = within(load.finish()).await.unwrap();
+    assert_eq!(report.rejected, 0);
+    println!("{} bytes spilled", report.spilled_bytes);
+}
+
 async fn every_way_of_loading_leaves_the_graph_of_the_model(lines: &Lines, seed: u64) {
     let expected = lines.graph();
     let straight = Lines::bytes(&lines.groups);
@@ -202,10 +224,19 @@ async fn every_way_of_loading_leaves_the_graph_of_the_model(lines: &Lines, seed:
         ("shuffled, sixteen producers", vec![shuffled()], 16),
         ("twice, differently shuffled, four producers", vec![shuffled(), shuffled()], 4),
     ];
-    for (way, inputs, producers) in ways {
-        println!("{way}");
+    let bulk = [
+        ("as it is, in bulk", vec![straight.clone()], 256 << 20),
+        ("twice, differently shuffled, in bulk, nearly all of it spilled", vec![shuffled(), shuffled()], 64 << 10),
+    ];
+    let online = ways.into_iter().map(|(way, inputs, producers)| (way, inputs, Way::Online { producers }));
+    let bulk = bulk.into_iter().map(|(way, inputs, memory)| (way, inputs, Way::Bulk { memory }));
+    for (name, inputs, way) in online.chain(bulk) {
+        println!("{name}");
         let database = Database::migrated().await;
-        load(&database, lines.as_of, inputs, producers).await;
+        match way {
+            Way::Online { producers } => load(&database, lines.as_of, inputs, producers).await,
+            Way::Bulk { memory } => load_in_bulk(&database, lines.as_of, &inputs, memory).await,
+        }
         let client = database.client().await;
         assert_same(&expected, &database::read(&client).await);
         assert_group_by(&client, lines.as_of).await;
@@ -240,6 +271,40 @@ async fn every_way_of_loading_a_given_file_leaves_the_same_database() {
         let lines = Lines::new(lines, Sample::as_of());
         every_way_of_loading_leaves_the_graph_of_the_model(&lines, seed).await;
     }
+}
+
+/// As `ingest --bulk --resolve` does: the resolver reads beside the load that holds the tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resolved_load_in_bulk_leaves_what_one_with_an_engine_leaves() {
+    let seed = seed("resolved in bulk");
+    let (mut lines, _) = muddled(Sample::new(seed, 1_500), &mut StdRng::seed_from_u64(seed));
+    lines.extend(of_each_kind().1);
+    let lines = Lines::new(lines, Sample::as_of());
+    let inputs = vec![Lines::bytes(&lines.groups)];
+    let settings = || ResolverSettings::default().deepest(Tier::Fuzzy).grey_zone(GreyZone::Accept);
+    let online = Database::migrated().await;
+    let expected = load_resolved(&online, lines.as_of, inputs.clone(), 1, Some(settings())).await.counts();
+    assert!(expected.same_as_new > 0, "some names of the input are nearly others of it: {expected:?}");
+
+    let database = Database::migrated().await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = database.config().as_of(AsOf::Fixed(lines.as_of)).build().unwrap();
+    let in_bulk = BulkSettings::default().memory(64 << 10).spill_directory(directory.path());
+    let load = BulkLoad::begin(config.clone(), in_bulk).await.unwrap();
+    let mut names = Names::new(Resolver::connect(&config, settings()).await.unwrap());
+    units(&inputs).for_each(|unit| names.add(&unit.unwrap().content.expect("every line is good")));
+    let resolved = within(names.resolve()).await.unwrap();
+    assert_eq!(resolved.counts(), expected);
+    for unit in units(&inputs) {
+        let mut unit = unit.unwrap().content.expect("every line is good");
+        resolved.apply(&mut unit);
+        load.submit(unit).await.unwrap();
+    }
+    // The resolver has read all that it needs: its sessions are not in the way when rows come.
+    assert_eq!(within(load.finish()).await.unwrap().rejected, 0);
+    let client = database.client().await;
+    assert_same(&database::read(&online.client().await).await, &database::read(&client).await);
+    assert_group_by(&client, lines.as_of).await;
 }
 
 // ---- names that are resolved -------------------------------------------------------------------

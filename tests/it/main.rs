@@ -6,6 +6,7 @@
 //!   statement that compares every metric with a `GROUP BY`.
 //! - `generate` draws records that collide as often as they can.
 //! - `spec` and `rules`, shared with `tests/hostile`, are units that should not be sent, and the rules on them.
+//! - `bulk` loads are compared with the engine, and ended in every way.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
 //! - `lock_waits` are found out, and nothing is disturbed by it.
@@ -18,6 +19,7 @@
 //! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
 //! the number of random cases.
 
+mod bulk;
 mod counters;
 mod database;
 mod dead_letters;

@@ -2,22 +2,22 @@
 
 use super::*;
 
-pub(super) type MentionKey = (Uuid, SourceType, Arc<str>);
+pub(crate) type MentionKey = (Uuid, SourceType, Arc<str>);
 pub(super) type Rejected = Vec<(usize, Rejection)>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Tables {
-    pub(super) entities: BTreeMap<EntityKey, (Uuid, EntityFacts<Uuid>)>,
-    pub(super) connections: BTreeMap<ConnectionKey<Uuid>, (Uuid, ConnectionFacts<Uuid>, StoredMetrics)>,
-    pub(super) mentions: BTreeMap<MentionKey, (Uuid, Mention)>,
+pub(crate) struct Tables {
+    pub(crate) entities: BTreeMap<EntityKey, (Uuid, EntityFacts<Uuid>)>,
+    pub(crate) connections: BTreeMap<ConnectionKey<Uuid>, (Uuid, ConnectionFacts<Uuid>, StoredMetrics)>,
+    pub(crate) mentions: BTreeMap<MentionKey, (Uuid, Mention)>,
     /// Connections, and mentions, that are looked up in the indexes for long histories.
-    pub(super) indexed: BTreeSet<Uuid>,
+    pub(crate) indexed: BTreeSet<Uuid>,
     /// Changes with everything that may make an id wrong.
     pub(super) generation: u64,
 }
 
 /// `top_mentions` keeps no source ids.
-pub(super) fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
+pub(crate) fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
     let top_mentions = serde_json::from_str(&serde_json::to_string(&metrics.top_mentions).unwrap()).unwrap();
     ConnectionMetrics { top_mentions, ..*metrics }
 }
@@ -50,6 +50,12 @@ impl Tables {
             self.indexed.insert(connection);
         }
         self.indexed.extend(mentions.iter().step_by(if whole { 1 } else { 2 }));
+    }
+
+    /// One transaction of one unit, with no other writer.
+    pub(crate) fn write_alone(&mut self, unit: Arc<crate::unit::Unit>) -> Vec<Committed> {
+        let (committed, _) = self.write(&Epoch::from_units(vec![unit]), no_race).unwrap();
+        committed
     }
 
     /// One transaction. `race` is what others commit after its lookups.
@@ -136,7 +142,7 @@ impl Tables {
     }
 
     /// The tables with names in place of ids.
-    pub(super) fn natural(&self) -> Vec<String> {
+    pub(crate) fn natural(&self) -> Vec<String> {
         let names: HashMap<Uuid, &EntityKey> = self.entities.iter().map(|(key, row)| (row.0, key)).collect();
         let all = |ids: &crate::record::SortedSet<Uuid>| {
             let mut sorted: Vec<_> = ids.iter().map(|id| &*names[id].name).collect();
@@ -161,7 +167,7 @@ impl Tables {
         lines
     }
 
-    pub(super) fn check_figures(&self) {
+    pub(crate) fn check_figures(&self) {
         for (id, _, metrics) in self.connections.values() {
             let whole = stored_form(&ConnectionMetrics::from_mentions(self.mentions_of(*id), as_of()));
             assert_eq!(*metrics, whole);

@@ -29,16 +29,19 @@ use crate::record::{
 };
 use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, UnitOfWork};
 
+pub(crate) use in_memory::{Tables, stored_form};
+pub(crate) use units::{Drawn, draft, drawn};
+
 use in_memory::*;
 use transaction::*;
 use units::*;
 
-fn at(day: i64) -> Timestamp {
+pub(crate) fn at(day: i64) -> Timestamp {
     "2024-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + chrono::TimeDelta::days(day)
 }
 
 /// What figures refer to.
-fn as_of() -> Timestamp {
+pub(crate) fn as_of() -> Timestamp {
     at(60)
 }
 

@@ -5,7 +5,7 @@ use crate::unit::{ConnectionHandle, EntityHandle};
 
 /// One thing that a unit says. `by_id`: by the id, if the row exists by then.
 #[derive(Debug, Clone)]
-pub(super) enum Drawn {
+pub(crate) enum Drawn {
     Restaurant {
         name: u8,
         by_id: bool,
@@ -43,7 +43,7 @@ pub(super) enum Drawn {
     },
 }
 
-pub(super) fn drawn() -> impl Strategy<Value = Drawn> {
+pub(crate) fn drawn() -> impl Strategy<Value = Drawn> {
     let of = || (0_u8..2, 0_u8..3, proptest::option::weighted(0.3, 0_u8..2));
     let place = (0_u8..3, any::<bool>(), 0_i64..3);
     prop_oneof![
@@ -78,12 +78,18 @@ pub(super) fn name(entity_type: EntityType, number: u8) -> String {
 
 /// A unit that says all this of rows as they are named in the tables.
 pub(super) fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
+    let unit = draft(said, tables);
+    unit.validate(1_000).unwrap();
+    Arc::new(unit.prepare())
+}
+
+/// The same, to go on with.
+pub(crate) fn draft(said: &[Drawn], tables: &Tables) -> UnitOfWork {
     let mut speaker = Speaker { unit: UnitOfWork::new(), tables };
     for said in said {
         speaker.say(said);
     }
-    speaker.unit.validate(1_000).unwrap();
-    Arc::new(speaker.unit.prepare())
+    speaker.unit
 }
 
 /// The numbers of a connection's restaurant, dish and attribute.

@@ -181,6 +181,23 @@ impl<'a> ConnectionMetrics<'a> {
         (after, reread)
     }
 
+    /// Joins the figures of other mentions of the same connection, in parts of a history that does not fit into memory.
+    /// Best mentions of both know their sources. `source_diversity` stays as it is: what threads both have is not known here.
+    pub(crate) fn absorb(&mut self, other: ConnectionMetrics<'a>, as_of: Timestamp) {
+        self.mention_count += other.mention_count;
+        self.total_upvotes += other.total_upvotes;
+        self.recent_mention_count += other.recent_mention_count;
+        self.last_mentioned_at = self.last_mentioned_at.max(other.last_mentioned_at);
+        self.top_mentions.extend(other.top_mentions);
+        self.set_top(as_of);
+    }
+
+    /// The same figures, with texts of their own.
+    pub(crate) fn into_stored(self) -> StoredMetrics {
+        let top_mentions = self.top_mentions.into_iter().map(TopMention::into_owned).collect();
+        ConnectionMetrics { top_mentions, ..self }
+    }
+
     /// Whether the best of `candidates` may not be the best of all mentions. Mentions that were
     /// not read rank behind the last stored one, so the candidates decide as long as the fifth of
     /// them still ranks at least there.
@@ -272,7 +289,12 @@ impl<'a> ConnectionMetrics<'a> {
             && self.recent_mention_count == stored.recent_mention_count
             && self.last_mentioned_at == stored.last_mentioned_at
             && self.activity_level == stored.activity_level
-            && self.top_mentions.len() == stored.top_mentions.len()
+            && self.top_agrees_with(stored, score_tolerance)
+    }
+
+    /// The same of the best mentions alone.
+    pub(crate) fn top_agrees_with(&self, stored: &ConnectionMetrics<'_>, score_tolerance: f64) -> bool {
+        self.top_mentions.len() == stored.top_mentions.len()
             && self.top_mentions.iter().zip(&stored.top_mentions).all(|(own, stored)| {
                 own.mention_id == stored.mention_id
                     && own.upvotes == stored.upvotes

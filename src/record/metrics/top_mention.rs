@@ -116,6 +116,19 @@ impl<'a> TopMention<'a> {
         }
     }
 
+    pub(super) fn into_owned(self) -> TopMention<'static> {
+        let own = |text: Cow<'a, str>| -> Cow<'static, str> { Cow::Owned(text.into_owned()) };
+        TopMention {
+            mention_id: self.mention_id,
+            score: self.score,
+            upvotes: self.upvotes,
+            content_excerpt: own(self.content_excerpt),
+            source_url: own(self.source_url),
+            created_at: self.created_at,
+            source: self.source.map(|(id, source_type)| (own(id), source_type)),
+        }
+    }
+
     /// The same without a copy of its texts.
     pub(super) fn borrowed(&self) -> TopMention<'_> {
         TopMention {

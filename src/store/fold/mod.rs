@@ -8,6 +8,36 @@
 //!
 //! What follows from an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the
 //! one that PostgreSQL refuses is alone.
+//!
+//! Decisions:
+//! - **The folded entity's row is deleted.** Had it stayed, marked, its key and its lock would keep writers out without
+//!   further ado. But every reader of `entities` would have to know the mark, or a search would list ghosts. Now only
+//!   programs that write names need to know, which is the engine.
+//! - **Connections are named by id too**, so ids of those that became one with others stay in `connection_redirects`.
+//!   Connections that only get another key keep their id, mentions and figures.
+//! - **Epochs and folds exclude each other** by an advisory lock, which the statement that writes the attempt's row
+//!   takes before the first lookup: no message more. So what an epoch looked up holds until its commit, in every engine
+//!   on the tables, and no lock order of folds can meet that of epochs. Without it an epoch that found `b`, waited for
+//!   a row and then inserted a connection of `b` would have to look again after each lock. The price: folds wait for
+//!   the epochs under way, and all later epochs wait for the folds. So a transaction has a hundred folds at most, and
+//!   of connections that become one the one with the most mentions stays.
+//! - **Lookups read redirects in the same statement**, behind the row (`union all .. limit 1`), so that hits do not
+//!   pay. A row counts more than a redirect. A redirect to a deleted row counts as nothing, hence no foreign keys:
+//!   tables can be truncated and rows deleted as before. Chains are turned when they would arise, so one step suffices.
+//! - **Figures of connections that become one** are counted from all their mentions, at the engine's `as_of`. Of two
+//!   rows of one mention the one that wins stays, with its id.
+//! - **Names mean the same in every fold**: after "b into a", "b into c" folds a into c. The same fold once more, or
+//!   its reverse, does nothing. In one call folds count as if carried out one after the other.
+//! - **Before it takes the advisory lock a fold waits for other programs** that have deleted or renamed an entity: it
+//!   locks the generation's row and gives it up again. Otherwise it would wait for them where its own deletions change
+//!   that row, and every epoch would wait behind it. It must not keep the row: with it, it would wait for epochs.
+//! - **Other programs** are kept out by row locks and foreign keys as far as these reach: ends of connections, and
+//!   mentions. Ids that they write into arrays or columns of their own are theirs to follow through `entity_redirects`.
+//!   Engines of versions that do not know the lock must be stopped first.
+//! - **The sequence `graphsink_merge_generation`** is advanced as well. No version ever read it: a sequence advances
+//!   before the commit, and stays advanced without one.
+//! - Rights of its own (`migrations/merge_rights.sql`), because folds delete rows and change keys. Without the read
+//!   indexes a fold reads whole tables to find what names a dish or an attribute.
 
 mod sql;
 mod transaction;

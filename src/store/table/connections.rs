@@ -1,5 +1,6 @@
 //! The columns of `connections`.
 
+use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
@@ -11,7 +12,8 @@ use crate::record::{ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMet
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
-pub(in crate::store) enum Connections {}
+#[derive(Debug)]
+pub(crate) enum Connections {}
 
 impl Table for Connections {
     const NAME: &'static str = "connections";
@@ -33,16 +35,19 @@ impl Table for Connections {
             Role::Changing,
             Label("activity_level", |row| row.metrics.activity_level.as_str()),
         ),
-        Column::new(
-            "top_mentions",
-            Role::Changing,
-            Json(|row, buffer| {
-                write_top_mentions(buffer, &row.metrics.top_mentions);
-                true
-            }),
-        ),
+        Column::<Self>::new("top_mentions", Role::Changing, Json(|row, buffer| put_top_mentions(row, buffer)))
+            // The server takes longer to parse a connection's best mentions than for the rest of its row.
+            .kept_where_null(),
         Column::new("history_indexed", Role::Changing, Bool(|row| row.history_indexed)),
     ];
+}
+
+/// Null where the stored ones stay.
+fn put_top_mentions(row: &ConnectionWrite<'_>, buffer: &mut BytesMut) -> bool {
+    if !row.keeps_top_mentions {
+        write_top_mentions(buffer, &row.metrics.top_mentions);
+    }
+    !row.keeps_top_mentions
 }
 
 /// The columns of a connection's key.

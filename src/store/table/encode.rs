@@ -17,6 +17,10 @@ use crate::store::time::StoredTime;
 const PIECE: usize = 64 << 10;
 /// Room that a row seldom exceeds, in bytes.
 const ROW: usize = 2 << 10;
+/// What stands in front of all rows: the signature, no flags, and no extension of the head.
+pub(in crate::store) const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What stands behind them.
+pub(in crate::store) const COPY_END: &[u8] = &(-1_i16).to_be_bytes();
 /// The length that stands for null.
 const NULL: i32 = -1;
 
@@ -116,25 +120,51 @@ impl ToSql for Array {
 /// The driver has a writer for this; it goes through a trait object for each value, and through its queue with every four
 /// kilobytes.
 pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &'a T::Row<'a>>) -> Vec<Bytes> {
-    let columns: Vec<&Column<T>> = Column::of(Purpose::Insert).map(|(_, column)| column).collect();
     let rows = rows.into_iter();
+    let mut encoder = CopyPieces::<T>::with_room(Purpose::Insert, (rows.size_hint().0 + 1) * ROW / 4);
     let mut pieces = Vec::new();
-    let mut piece = BytesMut::with_capacity(PIECE.min((rows.size_hint().0 + 1) * ROW / 4));
-    piece.put_slice(b"PGCOPY\n\xff\r\n\0");
-    // No flags, no extension of the header.
-    piece.put_i64(0);
     for row in rows {
-        if piece.len() > PIECE - ROW {
-            pieces.push(std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE)).freeze());
-        }
-        piece.put_i16(columns.len() as i16);
-        for column in &columns {
-            column.value.put(row, Form::Stored, &mut piece);
-        }
+        pieces.extend(encoder.push(row));
     }
-    piece.put_i16(-1);
-    pieces.push(piece.freeze());
+    pieces.push(encoder.finish());
     pieces
+}
+
+/// Encodes rows in the format of `copy` as they come, and gives out a piece whenever one is full.
+pub(crate) struct CopyPieces<T: Table> {
+    columns: Vec<&'static Column<T>>,
+    piece: BytesMut,
+}
+
+impl<T: Table> CopyPieces<T> {
+    /// Of rows with all of their columns, which nothing comes after: for `copy` into a table without keys.
+    pub(crate) fn of_whole_rows() -> Self {
+        Self::with_room(Purpose::Whole, PIECE)
+    }
+
+    /// `room`: bytes of all rows, roughly.
+    fn with_room(purpose: Purpose, room: usize) -> Self {
+        let mut piece = BytesMut::with_capacity(PIECE.min(room));
+        piece.put_slice(COPY_HEAD);
+        Self { columns: Column::of(purpose).map(|(_, column)| column).collect(), piece }
+    }
+
+    /// Adds a row. Gives the piece before it if that was full.
+    pub(crate) fn push<'a>(&mut self, row: &'a T::Row<'a>) -> Option<Bytes> {
+        let full = (self.piece.len() > PIECE - ROW)
+            .then(|| std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze());
+        self.piece.put_i16(self.columns.len() as i16);
+        for column in &self.columns {
+            column.value.put(row, Form::Stored, &mut self.piece);
+        }
+        full
+    }
+
+    /// The last piece, with what ends all of them.
+    pub(crate) fn finish(mut self) -> Bytes {
+        self.piece.put_slice(COPY_END);
+        self.piece.freeze()
+    }
 }
 
 impl<T: Table> Value<T> {

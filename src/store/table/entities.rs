@@ -14,7 +14,8 @@ use crate::record::{Coordinate, EntityFacts, EntityKey, EntityType, Place, canon
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
-pub(in crate::store) enum Entities {}
+#[derive(Debug)]
+pub(crate) enum Entities {}
 
 impl Table for Entities {
     const NAME: &'static str = "entities";

@@ -8,7 +8,8 @@ use crate::record::{Mention, SourceType};
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
-pub(in crate::store) enum Mentions {}
+#[derive(Debug)]
+pub(crate) enum Mentions {}
 
 impl Table for Mentions {
     const NAME: &'static str = "mentions";

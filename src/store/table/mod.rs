@@ -22,14 +22,18 @@ use uuid::Uuid;
 
 use crate::record::{SortedSet, Timestamp};
 
-pub(super) use connections::{Connections, KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
-pub(super) use encode::{Arrays, copy_rows};
-pub(super) use entities::{Entities, ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
-pub(super) use mentions::{Mentions, OF_CONNECTION as MENTION_OF_CONNECTION, read_mention};
-pub(super) use sql::{copy, insert, names, select, stored_types, types, update};
+pub(crate) use connections::Connections;
+pub(super) use connections::{KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
+pub(crate) use encode::CopyPieces;
+pub(super) use encode::{Arrays, COPY_END, COPY_HEAD, copy_rows};
+pub(crate) use entities::Entities;
+pub(super) use entities::{ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
+pub(crate) use mentions::Mentions;
+pub(super) use mentions::{OF_CONNECTION as MENTION_OF_CONNECTION, read_mention};
+pub(super) use sql::{copy, insert, load, names, select, stored_types, types, update};
 
 /// A table and its columns.
-pub(super) trait Table: Sized + 'static {
+pub(crate) trait Table: Sized + 'static {
     /// Its name.
     const NAME: &'static str;
     /// What the engine writes as one row.
@@ -39,10 +43,12 @@ pub(super) trait Table: Sized + 'static {
 }
 
 /// A column that the engine writes.
-pub(super) struct Column<T: Table> {
+pub(crate) struct Column<T: Table> {
     name: &'static str,
     role: Role,
     value: Value<T>,
+    /// Whether an update with null leaves what is stored.
+    is_kept_where_null: bool,
 }
 
 /// When a column is written.
@@ -61,6 +67,8 @@ enum Role {
 pub(super) enum Purpose {
     Insert,
     Update,
+    /// A `copy` that nothing comes after: all columns.
+    Whole,
 }
 
 /// The type of a column, and its value in a row.
@@ -83,7 +91,11 @@ enum Value<T: Table> {
 
 impl<T: Table> Column<T> {
     const fn new(name: &'static str, role: Role, value: Value<T>) -> Self {
-        Self { name, role, value }
+        Self { name, role, value, is_kept_where_null: false }
+    }
+
+    const fn kept_where_null(self) -> Self {
+        Self { is_kept_where_null: true, ..self }
     }
 
     fn of(purpose: Purpose) -> impl Iterator<Item = (usize, &'static Self)> {
@@ -91,6 +103,7 @@ impl<T: Table> Column<T> {
             Purpose::Insert => column.role != Role::Late,
             // The id tells which row.
             Purpose::Update => *place == 0 || column.role != Role::Fixed,
+            Purpose::Whole => true,
         })
     }
 }

@@ -28,16 +28,28 @@ pub(in crate::store) fn insert<T: Table>() -> String {
 /// `update .. from unnest(..)`. `also` is set besides.
 pub(in crate::store) fn update<T: Table>(also: &str) -> String {
     let id = T::COLUMNS[0].name;
-    let changes = Column::<T>::of(Purpose::Update)
-        .skip(1)
-        .map(|(_, column)| format!("{} = {}, ", column.name, column.value.of_element(&format!("k.{}", column.name))));
+    let changes = Column::<T>::of(Purpose::Update).skip(1).map(|(_, column)| {
+        let (name, value) = (column.name, column.value.of_element(&format!("k.{}", column.name)));
+        if column.is_kept_where_null {
+            format!("{name} = coalesce({value}, t.{name}), ")
+        } else {
+            format!("{name} = {value}, ")
+        }
+    });
     let (changes, arrays) = (changes.collect::<String>(), arrays::<T>(Purpose::Update, false));
     format!("update {{schema}}.{} t set {changes}{also} from {arrays} where t.{id} = k.{id}", T::NAME)
 }
 
 /// `copy .. from stdin`.
-pub(in crate::store) fn copy<T: Table>() -> String {
-    format!("copy {{schema}}.{} ({}) from stdin binary", T::NAME, written::<T>(Purpose::Insert))
+pub(in crate::store) fn copy<T: Table>(purpose: Purpose) -> String {
+    format!("copy {{schema}}.{} ({}) from stdin binary", T::NAME, written::<T>(purpose))
+}
+
+/// The same for rows with all of their columns. Frozen ones need no vacuum, but the table must have been truncated by the same
+/// transaction.
+pub(in crate::store) fn load<T: Table>(frozen: bool) -> String {
+    let freeze = if frozen { ", freeze" } else { "" };
+    format!("copy {{schema}}.{} ({}) from stdin (format binary{freeze})", T::NAME, written::<T>(Purpose::Whole))
 }
 
 /// Columns of `alias` as they are read, without some.

@@ -62,11 +62,25 @@ async fn unnest<'a, T: Table>(
 }
 
 async fn copied<'a, T: Table>(client: &Client, rows: &'a [T::Row<'a>]) {
-    let sink = client.copy_in(&copy::<T>().replace("{schema}", "public")).await.unwrap();
+    let sink = client.copy_in(&copy::<T>(Purpose::Insert).replace("{schema}", "public")).await.unwrap();
     let mut sink = std::pin::pin!(sink);
     for piece in copy_rows::<T>(rows) {
         futures::SinkExt::feed(&mut sink, piece).await.unwrap();
     }
+    assert_eq!(sink.finish().await.unwrap(), rows.len() as u64);
+}
+
+/// As a bulk load does it: row by row, with all columns.
+async fn copied_whole<'a, T: Table>(client: &Client, rows: &'a [T::Row<'a>]) {
+    let sink = client.copy_in(&copy::<T>(Purpose::Whole).replace("{schema}", "public")).await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    let mut pieces = CopyPieces::<T>::of_whole_rows();
+    for row in rows {
+        if let Some(piece) = pieces.push(row) {
+            futures::SinkExt::feed(&mut sink, piece).await.unwrap();
+        }
+    }
+    futures::SinkExt::feed(&mut sink, pieces.finish()).await.unwrap();
     assert_eq!(sink.finish().await.unwrap(), rows.len() as u64);
 }
 
@@ -235,6 +249,15 @@ async fn an_entitys_columns_are_written_and_read_as_what_they_are() {
     unnest::<Entities>(&client, &statement::UPDATE_ENTITIES, Purpose::Update, &row(2, &facts)).await;
     assert_eq!(without_own(stored(&client, "entities", &text(id(2))).await), expected(2, Some("google")));
 
+    client.batch_execute("update entities set google_place_id = null").await.unwrap();
+    copied_whole::<Entities>(&client, &row(5, &facts)).await;
+    assert_eq!(without_own(stored(&client, "entities", &text(id(5))).await), expected(5, Some("google")));
+    let many = (0..5_000_u32).map(|number| {
+        let key = EntityKey { entity_type: EntityType::DishOrCategory, name: format!("dish {number}").into() };
+        EntityWrite::of_stored(Uuid::from_u128(number.into()), key, EntityFacts::default())
+    });
+    copied_whole::<Entities>(&client, &many.collect::<Vec<_>>()).await;
+
     let read = async |number: u8| {
         let sql = format!(
             "select {}, e.type::text, e.name from entities e where entity_id = $1",
@@ -245,7 +268,7 @@ async fn an_entitys_columns_are_written_and_read_as_what_they_are() {
         (read_facts(&mut cells).unwrap(), read_entity_key(&mut cells).unwrap())
     };
     let key = |number: u8| EntityKey { entity_type: EntityType::Restaurant, name: format!("name {number}").into() };
-    assert_eq!(read(2).await, (facts, key(2)));
+    assert_eq!(read(5).await, (facts, key(5)));
     // Nothing at all is known of a third.
     let nothing = EntityFacts::default();
     for (number, by_copy) in [(3, false), (4, true)] {

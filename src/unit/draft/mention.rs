@@ -27,7 +27,7 @@ impl UnitOfWork {
             ConnectionRef::Handle(handle) => handle.index_in(self.nonce).map(|index| index as u32),
             ConnectionRef::Id(id) => Some(self.existing_connection_index(id)),
         };
-        self.block.push_mention(OwnRow::new(connection), mention.borrow());
+        self.block.push_mention(OwnRow::new(connection), mention.borrow().into());
         MentionHandle { nonce: self.nonce, index: self.block.mentions.len() as u32 - 1 }
     }
 

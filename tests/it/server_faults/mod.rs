@@ -13,7 +13,7 @@ mod locks;
 mod processes;
 mod read_only;
 mod setup;
-mod shortages;
+pub(crate) mod shortages;
 mod sqlstates;
 
 use std::collections::{BTreeMap, HashSet};

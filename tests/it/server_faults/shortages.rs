@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use graphsink::server::EmbeddedServer;
 use tokio_postgres::{Client, NoTls};
 
 use super::sqlstates::{install, raise};
@@ -51,7 +52,7 @@ async fn connections_that_others_use_up_are_waited_for() {
 }
 
 /// A small disk in memory. Unmounted when dropped, also by a panic.
-struct Tmpfs {
+pub(crate) struct Tmpfs {
     path: PathBuf,
 }
 
@@ -103,52 +104,81 @@ fn give_to_server(path: &Path, data: &Path) {
 }
 
 /// A disk that can be full: a real one, or, where none can be mounted, the error that the server would raise.
-enum Disk {
+pub(crate) enum Disk {
     Real(Tmpfs),
     Raised(Client),
+}
+
+impl Disk {
+    /// One of 40 MB, and the URL of a new database on it with all tables.
+    pub(crate) async fn of_database(server: &EmbeddedServer, name: &str) -> (String, Self) {
+        let folder = server.directory().join("small");
+        std::fs::create_dir(&folder).unwrap();
+        let admin = connect(&server.url("postgres")).await;
+        match Tmpfs::mount(&folder, 40) {
+            Ok(tmpfs) => {
+                println!("a real full disk");
+                give_to_server(&folder, &server.directory().join("data"));
+                let location = folder.display().to_string().replace('\'', "''");
+                admin.batch_execute(&format!("create tablespace small location '{location}'")).await.unwrap();
+                admin.batch_execute("create database template_small tablespace small").await.unwrap();
+                admin.batch_execute("alter database template1 rename to template_old").await.unwrap();
+                admin.batch_execute("alter database template_small rename to template1").await.unwrap();
+                (migrated(server, name).await, Self::Real(tmpfs))
+            }
+            Err(error) => {
+                println!("no disk can be mounted here ({error}): a check constraint raises 53100");
+                let url = migrated(server, name).await;
+                let client = connect(&url).await;
+                install(&client).await;
+                // What a bulk load cannot have is a trigger on insertions.
+                client
+                    .batch_execute(
+                        "drop trigger fault on mentions;
+                         create function room() returns bool language plpgsql immutable as $$ begin
+                             if exists (select from public.fault where code = '53100') then
+                                 raise exception 'raised by a test' using errcode = '53100';
+                             end if;
+                             return true;
+                         end $$;
+                         alter table entities add constraint room check (room())",
+                    )
+                    .await
+                    .unwrap();
+                (url, Self::Raised(client))
+            }
+        }
+    }
+
+    pub(crate) async fn fill(&self) {
+        match self {
+            Self::Real(tmpfs) => tmpfs.fill(),
+            Self::Raised(client) => raise(client, "53100", 1_000_000).await,
+        }
+    }
+
+    pub(crate) async fn free(&self) {
+        match self {
+            Self::Real(tmpfs) => tmpfs.free(),
+            Self::Raised(client) => raise(client, "00000", 0).await,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_the_line_and_rejects_nobody() {
     let seed = seed("disk full");
     let mut server = server(&[]).await;
-    let folder = server.directory().join("small");
-    std::fs::create_dir(&folder).unwrap();
-    let admin = connect(&server.url("postgres")).await;
-    let (url, disk) = match Tmpfs::mount(&folder, 40) {
-        Ok(tmpfs) => {
-            println!("a real full disk");
-            give_to_server(&folder, &server.directory().join("data"));
-            let location = folder.display().to_string().replace('\'', "''");
-            admin.batch_execute(&format!("create tablespace small location '{location}'")).await.unwrap();
-            admin.batch_execute("create database template_small tablespace small").await.unwrap();
-            admin.batch_execute("alter database template1 rename to template_old").await.unwrap();
-            admin.batch_execute("alter database template_small rename to template1").await.unwrap();
-            (migrated(&server, "full").await, Disk::Real(tmpfs))
-        }
-        Err(error) => {
-            println!("no disk can be mounted here ({error}): a trigger raises 53100");
-            let url = migrated(&server, "full").await;
-            let client = connect(&url).await;
-            install(&client).await;
-            (url, Disk::Raised(client))
-        }
-    };
+    let (url, disk) = Disk::of_database(&server, "full").await;
     let engines = [engine(&url).await];
     let storm = Storm::start(seed, &engines);
     for _ in 0..2 {
         storm.progress(60).await;
-        match &disk {
-            Disk::Real(tmpfs) => tmpfs.fill(),
-            Disk::Raised(client) => raise(client, "53100", 1_000_000).await,
-        }
+        disk.fill().await;
         until_so("the line stops", || engines[0].stats().circuit_open).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(engines[0].stats().units_rejected, 0);
-        match &disk {
-            Disk::Real(tmpfs) => tmpfs.free(),
-            Disk::Raised(client) => raise(client, "00000", 0).await,
-        }
+        disk.free().await;
     }
     storm.progress(60).await;
     let log = server.read_log().unwrap();
@@ -159,7 +189,7 @@ async fn a_full_disk_stops_the_line_and_rejects_nobody() {
     ledger.check(&client).await;
     assert_at_rest(&engines, &client).await;
     // The server stops in peace, the disk is unmounted, the folder is removed.
-    drop((client, admin));
+    drop(client);
     server.stop().await.unwrap();
     drop(disk);
 }

@@ -7,11 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use graphsink::resolve::{Decision, Query, Resolver, ResolverSettings};
-use graphsink::{Engine, EntityType};
+use graphsink::{AsOf, BulkLoad, BulkSettings, Config, Engine, EntityType};
 use tempfile::TempDir;
 
 use super::{Journal, Rig, records, until};
-use crate::support::{Database, seed, within};
+use crate::bulk;
+use crate::support::{Database, as_of, seed, within};
 
 /// Sessions of the server: as few as take turns, so that transactions of one client meet different ones.
 const SESSIONS: u32 = 4;
@@ -204,4 +205,48 @@ async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
         assert!(round == 0 || waits.max() >= HELD.mul_f64(0.9), "{round}: {waits:?}");
     }
     within(rig.engine.shutdown(Duration::from_secs(20))).await;
+}
+
+/// A load is one transaction, so it has one session of the server throughout; which one, and what others left there, is
+/// the pooler's choice. It lasts as long as the pooler does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs pgbouncer: .ci/run runs it"]
+async fn a_bulk_load_has_one_session_of_a_transaction_pooler() {
+    let database = Database::migrated().await;
+    let mut bouncer = PgBouncer::start(&database, "transaction").await;
+    // Names that the driver may be about to give, on every session that the pooler has.
+    let mut others = Vec::new();
+    for _ in 0..SESSIONS {
+        let (client, connection) = tokio_postgres::connect(&bouncer.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        client
+            .batch_execute(
+                "begin; do $$ begin for n in 0..20000 loop execute format('prepare s%s as select 1', n); end loop; end $$",
+            )
+            .await
+            .unwrap();
+        others.push(client);
+    }
+    for client in &others {
+        client.batch_execute("commit").await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let settings = BulkSettings::default().memory(8 << 10).spill_directory(directory.path());
+    let config = Config::builder(&bouncer.url).as_of(AsOf::Fixed(as_of())).build().unwrap();
+    let begun = async || {
+        let load = BulkLoad::begin(config.clone(), settings.clone()).await.unwrap();
+        for number in 0..200 {
+            load.submit(bulk::unit(number)).await.unwrap();
+        }
+        load
+    };
+    let load = begun().await;
+    bouncer.kill().await;
+    let error = within(load.finish()).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    let client = database.client().await;
+    bulk::until_gone(&client).await;
+    assert_eq!(bulk::rows(&client).await, [0; 3]);
+    assert_eq!(within(begun().await.finish()).await.unwrap().committed, 200);
+    assert_eq!(bulk::rows(&client).await, [47, 200, 200]);
 }

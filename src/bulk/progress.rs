@@ -1,0 +1,252 @@
+//! How far a load has come.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::spill::SpillState;
+use crate::record::Table;
+
+/// What a load is doing.
+///
+/// ```
+/// use graphsink::BulkPhase;
+///
+/// assert_eq!(BulkPhase::Building.as_str(), "building");
+/// assert!(BulkPhase::Reading < BulkPhase::Writing, "in this order");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BulkPhase {
+    /// Takes units, sorts and spills them.
+    Reading,
+    /// Sorts the rest, and finds out which units are refused for what they claim of Google's ids.
+    Sorting,
+    /// Waits until readers are done with the tables, and takes keys and indexes off.
+    Preparing,
+    /// Writes rows.
+    Writing,
+    /// Builds keys and indexes, checks foreign keys, and gathers statistics.
+    Building,
+    /// Commits.
+    Committing,
+    /// Is over.
+    Ended,
+}
+
+impl BulkPhase {
+    /// Its name.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::BulkPhase::Reading.as_str(), "reading");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Sorting => "sorting",
+            Self::Preparing => "preparing",
+            Self::Writing => "writing",
+            Self::Building => "building",
+            Self::Committing => "committing",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// How far a [`BulkLoad`](crate::BulkLoad) has come. Numbers are counted one by one, not under a lock.
+///
+/// ```no_run
+/// # fn show(load: &graphsink::BulkLoad) {
+/// let progress = load.progress();
+/// let left = progress.remaining().map_or_else(String::new, |left| format!(", {} s left of it", left.as_secs()));
+/// println!("{} {} ({} of {}){left}", progress.phase.as_str(), progress.step, progress.done, progress.total);
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BulkProgress {
+    /// What it is doing.
+    pub phase: BulkPhase,
+    /// Since when.
+    pub elapsed: Duration,
+    /// What of it: the table that is written, the index that is built, the sessions that are waited for. May be empty.
+    pub step: String,
+    /// How much of the phase is done: records while rows are written, steps while keys are built, otherwise 0.
+    pub done: u64,
+    /// How much there is to do in the phase; 0 if that is not known.
+    pub total: u64,
+    /// Units accepted.
+    pub units: u64,
+    /// Units rejected so far.
+    pub rejected: u64,
+    /// Rows of all tables, as submitted.
+    pub rows_received: u64,
+    /// Rows of all tables that were sent to the server.
+    pub rows_written: u64,
+    /// Bytes that were spilled so far.
+    pub spilled_bytes: u64,
+}
+
+impl BulkProgress {
+    /// How long the rest of the phase takes at the pace that it had so far, where that can be told.
+    ///
+    /// ```no_run
+    /// # fn show(load: &graphsink::BulkLoad) {
+    /// if let Some(left) = load.progress().remaining() {
+    ///     println!("{} s", left.as_secs());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let left = self.total.saturating_sub(self.done);
+        (self.total > 0 && self.done > 0).then(|| self.elapsed.mul_f64(left as f64 / self.done as f64))
+    }
+}
+
+/// What is counted of a load.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) units: AtomicU64,
+    pub(super) rejected: AtomicU64,
+    /// Rows as submitted, by table.
+    pub(super) received: [AtomicU64; 3],
+    /// Rows as sent to the server, by table.
+    pub(super) written: [Arc<AtomicU64>; 3],
+    /// Records that were merged.
+    pub(super) merged: Arc<AtomicU64>,
+    pub(super) to_merge: AtomicU64,
+    spilled: Arc<SpillState>,
+    phases: Mutex<Phases>,
+}
+
+/// Phases with their times.
+#[derive(Debug)]
+struct Phases {
+    now: BulkPhase,
+    since: Instant,
+    step: String,
+    steps_done: u64,
+    steps: u64,
+    past: Vec<(BulkPhase, Duration)>,
+}
+
+impl Counters {
+    pub(super) fn new(spilled: Arc<SpillState>) -> Self {
+        let phases = Phases {
+            now: BulkPhase::Reading,
+            since: Instant::now(),
+            step: String::new(),
+            steps_done: 0,
+            steps: 0,
+            past: Vec::new(),
+        };
+        Self {
+            units: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            received: Default::default(),
+            written: Default::default(),
+            merged: Arc::default(),
+            to_merge: AtomicU64::new(0),
+            spilled,
+            phases: Mutex::new(phases),
+        }
+    }
+
+    fn phases(&self) -> MutexGuard<'_, Phases> {
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next phase begins.
+    pub(super) fn enter(&self, phase: BulkPhase) {
+        let mut phases = self.phases();
+        let (before, took) = (phases.now, phases.since.elapsed());
+        if before == phase {
+            return;
+        }
+        tracing::info!(phase = phase.as_str(), before = before.as_str(), took_s = took.as_secs_f64(), "bulk load");
+        phases.past.push((before, took));
+        (phases.now, phases.since) = (phase, Instant::now());
+        phases.step.clear();
+        (phases.steps_done, phases.steps) = (0, 0);
+    }
+
+    /// What of the phase begins.
+    pub(super) fn step(&self, step: String, done: usize, of: usize) {
+        let mut phases = self.phases();
+        (phases.step, phases.steps_done, phases.steps) = (step, done as u64, of as u64);
+    }
+
+    /// How long each phase took, but the one that it is in.
+    pub(super) fn past(&self) -> Vec<(BulkPhase, Duration)> {
+        self.phases().past.clone()
+    }
+
+    pub(super) fn received(&self, table: Table) -> u64 {
+        self.received[table as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn written(&self, table: Table) -> u64 {
+        self.written[table as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn spilled_bytes(&self) -> u64 {
+        self.spilled.bytes_written()
+    }
+
+    pub(super) fn progress(&self) -> BulkProgress {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let phases = self.phases();
+        let (done, total) = match phases.now {
+            BulkPhase::Writing => (read(&self.merged), read(&self.to_merge)),
+            _ => (phases.steps_done, phases.steps),
+        };
+        BulkProgress {
+            phase: phases.now,
+            elapsed: phases.since.elapsed(),
+            step: phases.step.clone(),
+            done,
+            total,
+            units: read(&self.units),
+            rejected: read(&self.rejected),
+            rows_received: Table::ALL.map(|table| self.received(table)).iter().sum(),
+            rows_written: Table::ALL.map(|table| self.written(table)).iter().sum(),
+            spilled_bytes: self.spilled_bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_timed_and_forget_the_steps_of_those_before() {
+        let counters = Counters::new(Arc::default());
+        counters.to_merge.store(10, Ordering::Relaxed);
+        assert_eq!((counters.progress().phase, counters.progress().total), (BulkPhase::Reading, 0));
+        counters.enter(BulkPhase::Writing);
+        counters.enter(BulkPhase::Writing);
+        counters.step("mentions".to_owned(), 0, 0);
+        counters.merged.store(4, Ordering::Relaxed);
+        let progress = counters.progress();
+        assert_eq!((&*progress.step, progress.done, progress.total), ("mentions", 4, 10));
+        counters.enter(BulkPhase::Building);
+        let progress = counters.progress();
+        assert_eq!((&*progress.step, progress.done, progress.total, progress.remaining()), ("", 0, 0, None));
+        counters.step("index a".to_owned(), 1, 4);
+        assert_eq!((counters.progress().done, counters.progress().total), (1, 4));
+        let past: Vec<BulkPhase> = counters.past().iter().map(|(phase, _)| *phase).collect();
+        assert_eq!(past, [BulkPhase::Reading, BulkPhase::Writing]);
+    }
+
+    #[test]
+    fn what_remains_follows_from_the_pace() {
+        let counters = Counters::new(Arc::default());
+        let progress = BulkProgress { elapsed: Duration::from_secs(3), done: 1, total: 4, ..counters.progress() };
+        assert_eq!(progress.remaining(), Some(Duration::from_secs(9)));
+        assert_eq!(BulkProgress { done: 0, ..progress }.remaining(), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! What all parts of a load share: what is on its way, how far it is, and whether it goes on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::error::BulkError;
+use super::progress::Counters;
+use super::spill::{SpillDirectory, SpillState};
+use crate::unit::Unit;
+
+/// A unit that was accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) number: u64,
+    pub(super) unit: Unit,
+    /// Whether it may still be refused, which the supervisor finds out.
+    pub(super) is_contingent: bool,
+    /// Given back when it is sorted in.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// Accepted units on their way to the supervisor.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// The number of the next unit. Under the same lock as the units, so that these are in the order of their numbers.
+    next: u64,
+    is_closed: bool,
+    waiting: Vec<Accepted>,
+}
+
+/// Whether a load goes on.
+#[derive(Debug)]
+enum Course {
+    /// It may fail, or be aborted.
+    Open,
+    /// It failed; why, until that is told.
+    Failed(Option<BulkError>),
+    /// The commit is sent: what comes of it is what comes of the load.
+    Committing,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) unit_rows_max: usize,
+    pub(super) counters: Counters,
+    /// Bytes of units that may be on their way.
+    room: Arc<Semaphore>,
+    room_max: u32,
+    spilled: Arc<SpillState>,
+    arrivals: Mutex<Arrivals>,
+    course: Mutex<Course>,
+    /// Whether the load has failed.
+    failed: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(super) fn new(unit_rows_max: usize, in_flight: usize, directory: &SpillDirectory) -> Self {
+        let room_max = u32::try_from(in_flight).unwrap_or(u32::MAX).max(1);
+        Self {
+            unit_rows_max,
+            counters: Counters::new(directory.state()),
+            room: Arc::new(Semaphore::new(room_max as usize)),
+            room_max,
+            spilled: directory.state(),
+            arrivals: Mutex::default(),
+            course: Mutex::new(Course::Open),
+            failed: watch::Sender::new(false),
+        }
+    }
+
+    /// A panic under one of these locks leaves what is behind it whole.
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room; nothing if the load takes no more. What is larger than all room waits for all of it.
+    pub(super) async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room_max);
+        Arc::clone(&self.room).acquire_many_owned(permits).await.ok()
+    }
+
+    /// Takes a unit in. Its number, and whether the supervisor must be told, which it was if others are waiting;
+    /// nothing if the load takes no more.
+    pub(super) fn accept(&self, unit: Unit, room: OwnedSemaphorePermit) -> Option<(u64, bool)> {
+        let mut arrivals = self.arrivals();
+        if arrivals.is_closed {
+            return None;
+        }
+        let number = arrivals.next;
+        arrivals.next += 1;
+        Self::count(&self.counters.units, 1);
+        arrivals.waiting.push(Accepted { number, unit, is_contingent: false, _room: room });
+        Some((number, arrivals.waiting.len() == 1))
+    }
+
+    /// Adds to one of the counters.
+    pub(super) fn count(counter: &AtomicU64, more: usize) {
+        counter.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    /// Takes all that wait, in the order of their numbers.
+    pub(super) fn take_arrivals(&self) -> Vec<Accepted> {
+        std::mem::take(&mut self.arrivals().waiting)
+    }
+
+    /// No more units are taken in; false if that was so before.
+    pub(super) fn close(&self) -> bool {
+        let was_closed = std::mem::replace(&mut self.arrivals().is_closed, true);
+        self.room.close();
+        !was_closed
+    }
+
+    /// Ends the load, unless its commit was sent or it failed before: the first reason is the one that is told.
+    pub(super) fn fail(&self, error: BulkError) {
+        let mut course = self.course();
+        if !matches!(*course, Course::Open) {
+            return;
+        }
+        tracing::debug!(%error, "a bulk load ends");
+        *course = Course::Failed(Some(error));
+        drop(course);
+        self.close();
+        // Before the files are closed: what reads them ends then, which is no reason of its own.
+        self.failed.send_replace(true);
+        self.spilled.close();
+    }
+
+    /// Waits until it has failed.
+    pub(super) async fn failed(&self) {
+        if self.failed.subscribe().wait_for(|failed| *failed).await.is_err() {
+            unreachable!("the sender is here");
+        }
+    }
+
+    /// Why it failed: once, then that it has ended.
+    pub(super) fn failure(&self) -> BulkError {
+        match &mut *self.course() {
+            Course::Failed(error) => error.take().unwrap_or(BulkError::Ended),
+            Course::Open | Course::Committing => BulkError::Ended,
+        }
+    }
+
+    /// Ends the load for this reason, unless it has failed before: then what was seen may be a consequence of that. The
+    /// first reason, as by [`failure`](Self::failure).
+    pub(super) fn end(&self, seen: Option<BulkError>) -> BulkError {
+        if let Some(error) = seen {
+            self.fail(error);
+        }
+        self.failure()
+    }
+
+    /// From here on nothing ends the load but the answer to its commit; false if something has.
+    pub(super) fn begin_commit(&self) -> bool {
+        let mut course = self.course();
+        let is_open = matches!(*course, Course::Open);
+        if is_open {
+            *course = Course::Committing;
+        }
+        is_open
+    }
+}
+
+/// Ends the load when it is dropped: for what nothing can go on without, and for futures that stand for the load.
+#[derive(Debug)]
+pub(super) struct FailOnDrop {
+    shared: Arc<Shared>,
+    why: fn() -> BulkError,
+}
+
+impl FailOnDrop {
+    /// For an actor, which is dropped by a panic, or when all is over.
+    pub(super) const fn died(shared: Arc<Shared>) -> Self {
+        Self { shared, why: || BulkError::Panicked }
+    }
+
+    pub(super) const fn aborted(shared: Arc<Shared>) -> Self {
+        Self { shared, why: || BulkError::Aborted }
+    }
+}
+
+impl Drop for FailOnDrop {
+    fn drop(&mut self) {
+        self.shared.fail((self.why)());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::bulk::SpillError;
+    use crate::unit::UnitOfWork;
+
+    fn shared() -> (tempfile::TempDir, Arc<Shared>) {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
+        let shared = Arc::new(Shared::new(100, 1_000, &directory));
+        (parent, shared)
+    }
+
+    #[test]
+    fn the_first_reason_is_the_one_that_is_told() {
+        let (_parent, shared) = shared();
+        assert!(shared.failed().now_or_never().is_none());
+        shared.fail(BulkError::Panicked);
+        shared.fail(BulkError::Aborted);
+        assert!(shared.failed().now_or_never().is_some());
+        assert!(matches!(shared.failure(), BulkError::Panicked));
+        assert!(matches!(shared.failure(), BulkError::Ended), "it is told once");
+        assert!(!shared.begin_commit());
+        assert!(shared.acquire(1).now_or_never().unwrap().is_none());
+    }
+
+    /// To fail closes the files, so that merges end with an error of their own, which may come first.
+    #[test]
+    fn a_consequence_is_not_told_in_place_of_the_reason() {
+        let (_parent, shared) = shared();
+        shared.fail(BulkError::Panicked);
+        assert!(matches!(shared.end(Some(SpillError::Ended.into())), BulkError::Panicked));
+        let (_parent, shared) = self::shared();
+        assert!(matches!(shared.end(Some(BulkError::Aborted)), BulkError::Aborted), "it is the reason itself");
+        assert!(shared.failed().now_or_never().is_some());
+    }
+
+    #[test]
+    fn nothing_fails_a_load_whose_commit_is_sent() {
+        let (_parent, shared) = shared();
+        assert!(shared.begin_commit());
+        drop(FailOnDrop::aborted(Arc::clone(&shared)));
+        assert!(shared.failed().now_or_never().is_none());
+    }
+
+    #[test]
+    fn room_is_given_back_and_numbers_are_those_of_what_was_taken_in() {
+        let (_parent, shared) = shared();
+        let room = || shared.acquire(600).now_or_never().map(Option::unwrap);
+        let unit = || UnitOfWork::new().prepare();
+        let (first, second) = (room().unwrap(), room());
+        assert!(second.is_none(), "there is room for one");
+        assert_eq!(shared.accept(unit(), first), Some((0, true)));
+        let arrived = shared.take_arrivals();
+        drop(arrived);
+        assert_eq!(shared.accept(unit(), room().unwrap()), Some((1, true)), "the supervisor has looked meanwhile");
+        let all = shared.acquire(usize::MAX).now_or_never();
+        assert!(all.is_none(), "more than all room is all of it");
+        shared.take_arrivals();
+        assert!(shared.acquire(usize::MAX).now_or_never().is_some());
+        assert!(shared.close() && !shared.close(), "once");
+    }
+
+    #[test]
+    fn a_unit_is_not_taken_in_once_the_load_is_closed() {
+        let (_parent, shared) = shared();
+        let room = shared.acquire(1).now_or_never().unwrap().unwrap();
+        shared.close();
+        assert_eq!(shared.accept(UnitOfWork::new().prepare(), room), None);
+    }
+}

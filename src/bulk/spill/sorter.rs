@@ -1,0 +1,349 @@
+//! Sorts more records than memory holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::block::{BlockWriter, SpillFile};
+use super::directory::SpillDirectory;
+use super::error::SpillError;
+use super::merge::{Merged, Run};
+
+/// Files that are read at once, however much memory there is: of those that a process may open the rest of it needs
+/// some, and up to three such merges are under way together. Those of a load with default settings.
+const FILES_AT_ONCE: usize = 128;
+
+/// Takes records in any order, to give them back in the order of their bytes, each once.
+///
+/// Memory is one buffer of records and one of their places. When one of them is full the records are sorted, and what
+/// is said twice goes. If less than half is left there is room for more; otherwise all of it becomes a run on the disk.
+#[derive(Debug)]
+pub(in crate::bulk) struct Sorter {
+    directory: Arc<SpillDirectory>,
+    records: Records,
+    /// Bytes of records that fit.
+    bytes_max: usize,
+    /// Records that fit.
+    records_max: usize,
+    runs: Vec<Run>,
+    /// Records of all runs.
+    count: u64,
+}
+
+/// Records in memory.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a record stands in memory.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its first bytes, by which most comparisons are decided without a look at the others.
+    head: u128,
+    start: u32,
+    length: u32,
+}
+
+impl Records {
+    fn push(&mut self, record: &[u8]) {
+        let mut head = [0; 16];
+        let known = record.len().min(16);
+        head[..known].copy_from_slice(&record[..known]);
+        let (start, length) = (self.bytes.len() as u32, record.len() as u32);
+        self.places.push(Place { head: u128::from_be_bytes(head), start, length });
+        self.bytes.extend_from_slice(record);
+    }
+
+    fn bytes_of(bytes: &[u8], place: Place) -> &[u8] {
+        &bytes[place.start as usize..][..place.length as usize]
+    }
+
+    /// The record of this rank, once they are sorted.
+    pub(super) fn get(&self, rank: usize) -> Option<&[u8]> {
+        self.places.get(rank).map(|place| Self::bytes_of(&self.bytes, *place))
+    }
+
+    /// Sorts, and drops what is there twice.
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        let whole = |place: &Place| Self::bytes_of(bytes, *place);
+        self.places
+            .sort_unstable_by(|left, right| left.head.cmp(&right.head).then_with(|| whole(left).cmp(whole(right))));
+        self.places.dedup_by(|left, right| left.head == right.head && whole(left) == whole(right));
+    }
+
+    /// Moves the bytes of the records that are left together.
+    fn compact(&mut self) {
+        self.places.sort_unstable_by_key(|place| place.start);
+        let mut end = 0;
+        for place in &mut self.places {
+            let (start, length) = (place.start as usize, place.length as usize);
+            self.bytes.copy_within(start..start + length, end);
+            place.start = end as u32;
+            end += length;
+        }
+        self.bytes.truncate(end);
+    }
+
+    /// Bytes of the records that are left once they were sorted.
+    fn bytes_left(&self) -> usize {
+        self.places.iter().map(|place| place.length as usize).sum()
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+        self.bytes.clear();
+    }
+}
+
+impl Sorter {
+    /// A sorter that keeps so many bytes in memory. `usual`: bytes of a usual record, by which memory is divided
+    /// between records and their places.
+    pub(in crate::bulk) fn new(directory: &Arc<SpillDirectory>, memory: usize, usual: usize) -> Self {
+        // Places are numbers of 32 bits.
+        let memory = memory.min(u32::MAX as usize);
+        let records_max = (memory / (usual + size_of::<Place>())).max(1);
+        let bytes_max = memory.saturating_sub(records_max * size_of::<Place>());
+        // Room that is not used takes up no memory: the system gives pages when they are first written.
+        let records = Records { bytes: Vec::with_capacity(bytes_max), places: Vec::with_capacity(records_max) };
+        Self { directory: Arc::clone(directory), records, bytes_max, records_max, runs: Vec::new(), count: 0 }
+    }
+
+    /// Takes a record.
+    pub(in crate::bulk) fn push(&mut self, record: &[u8]) -> Result<(), SpillError> {
+        let places = &self.records.places;
+        let is_full = places.len() == self.records_max || self.records.bytes.len() + record.len() > self.bytes_max;
+        if is_full && !places.is_empty() {
+            self.make_room(record.len())?;
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn make_room(&mut self, wanted: usize) -> Result<(), SpillError> {
+        self.records.sort();
+        let left = self.records.bytes_left();
+        if self.records.places.len() <= self.records_max / 2 && left + wanted <= self.bytes_max / 2 {
+            self.records.compact();
+            return Ok(());
+        }
+        self.spill()
+    }
+
+    /// Writes what is in memory, which is sorted, as a run.
+    fn spill(&mut self) -> Result<(), SpillError> {
+        let mut writer = BlockWriter::create(&self.directory)?;
+        self.count += self.records.places.len() as u64;
+        for place in &self.records.places {
+            writer.write_varint(u64::from(place.length))?;
+            writer.write(Records::bytes_of(&self.records.bytes, *place))?;
+        }
+        self.runs.push(Run::File(Arc::new(writer.finish()?)));
+        self.records.clear();
+        if self.records.bytes.capacity() > self.bytes_max {
+            // It held a record that is larger than all that may be in memory.
+            self.records.bytes = Vec::with_capacity(self.bytes_max);
+        }
+        Ok(())
+    }
+
+    /// All records are there. What memory still holds is spilled as well, unless it holds everything.
+    pub(in crate::bulk) fn finish(mut self) -> Result<Sorted, SpillError> {
+        self.records.sort();
+        if self.runs.is_empty() {
+            let mut records = self.records;
+            self.count = records.places.len() as u64;
+            records.bytes.shrink_to_fit();
+            records.places.shrink_to_fit();
+            self.runs.push(Run::Memory(Arc::new(records)));
+        } else if !self.records.places.is_empty() {
+            self.spill()?;
+        }
+        Ok(Sorted { runs: self.runs, directory: self.directory, count: self.count })
+    }
+}
+
+/// Records in the order of their bytes, each once.
+#[derive(Debug, Clone)]
+pub(in crate::bulk) struct Sorted {
+    runs: Vec<Run>,
+    directory: Arc<SpillDirectory>,
+    count: u64,
+}
+
+impl Sorted {
+    /// Reads them; files go as soon as they are read to their ends, unless there is another copy of this. `memory`:
+    /// bytes for what is read at once. Where there are more runs than that has room for, some are merged to one first.
+    pub(in crate::bulk) fn into_merged(mut self, memory: usize) -> Result<Merged, SpillError> {
+        self.reduce_to(memory)?;
+        Merged::new(self.runs)
+    }
+
+    /// Merges runs until they can be read with so much memory. What is read with little memory more than once should be
+    /// reduced first.
+    pub(in crate::bulk) fn reduce_to(&mut self, memory: usize) -> Result<(), SpillError> {
+        let at_once = (memory / self.directory.block_bytes().max(1)).clamp(2, FILES_AT_ONCE);
+        while self.runs.len() > at_once {
+            // One block is that of the writer. As few as will do: what is merged here is read and written once more.
+            let excess = self.runs.len() - at_once + 1;
+            let now: Vec<Run> = self.runs.drain(..excess.min(at_once - 1).max(2)).collect();
+            let read = Arc::default();
+            let (merged, written) = write_run(&self.directory, Merged::new(now)?.counted(Arc::clone(&read)))?;
+            // What several of them had is there once now.
+            self.count -= read.load(Ordering::Relaxed) - written;
+            self.runs.push(Run::File(Arc::new(merged)));
+        }
+        Ok(())
+    }
+
+    /// How many records are to be read, those of each run by themselves. To [reduce](Self::reduce_to) changes it.
+    pub(in crate::bulk) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many runs there are.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+}
+
+/// Writes a run, and says how many records it has.
+fn write_run(directory: &Arc<SpillDirectory>, mut merged: Merged) -> Result<(SpillFile, u64), SpillError> {
+    let mut writer = BlockWriter::create(directory)?;
+    let mut count = 0;
+    while let Some(record) = merged.next()? {
+        writer.write_varint(record.len() as u64)?;
+        writer.write(record)?;
+        count += 1;
+    }
+    Ok((writer.finish()?, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sorted(directory: &Arc<SpillDirectory>, records: &[Vec<u8>], memory: usize, usual: usize) -> Sorted {
+        let mut sorter = Sorter::new(directory, memory, usual);
+        for record in records {
+            sorter.push(record).unwrap();
+        }
+        sorter.finish().unwrap()
+    }
+
+    fn read(mut merged: Merged) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        while let Some(record) = merged.next().unwrap() {
+            records.push(record.to_vec());
+        }
+        assert!(merged.next().unwrap().is_none(), "the end is the end");
+        records
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        /// Whatever the memory is, and whatever a record looks like: few letters and lengths about that of a head, so
+        /// that records begin alike, are equal, and end where others go on.
+        #[test]
+        fn any_memory_sorts_as_a_sort_in_memory_does(
+            records in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 0..4),
+                    prop::collection::vec(prop::sample::select(vec![0_u8, 255]), 14..19),
+                    prop::collection::vec(any::<u8>(), 0..120),
+                ],
+                0..120,
+            ),
+            memory in prop_oneof![0_usize..400, 400_usize..20_000],
+            usual in 1_usize..100,
+            block_bytes in 1_usize..200,
+            merge_memory in 0_usize..2_000,
+        ) {
+            let parent = tempfile::tempdir().unwrap();
+            let directory = SpillDirectory::create(parent.path(), block_bytes).unwrap();
+            let expected: Vec<Vec<u8>> = records.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+            let sorted = sorted(&directory, &records, memory, usual);
+            prop_assert_eq!(read(sorted.clone().into_merged(merge_memory).unwrap()), expected.clone());
+            prop_assert_eq!(read(sorted.into_merged(usize::MAX).unwrap()), expected);
+            let load = std::fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path());
+            let files = load.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
+            prop_assert_eq!(files.count(), 0, "what was read is gone");
+        }
+    }
+
+    #[test]
+    fn what_is_said_time_and_again_is_not_spilled() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
+        let records: Vec<Vec<u8>> = (0..100_000_u32).map(|number| (number % 50).to_be_bytes().to_vec()).collect();
+        let sorted = sorted(&directory, &records, 8 << 10, 4);
+        assert_eq!((sorted.runs(), directory.state().bytes_written()), (1, 0));
+        assert_eq!(read(sorted.into_merged(0).unwrap()).len(), 50);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_many_runs_are_merged_in_passes() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 256).unwrap();
+        let mut sorter = Sorter::new(&directory, 16 << 10, 12);
+        let mut state = 1_u64;
+        for _ in 0..50_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sorter.push(&state.to_be_bytes()).unwrap();
+            let Records { bytes, places } = &sorter.records;
+            assert!(bytes.capacity() + places.capacity() * size_of::<Place>() <= 16 << 10);
+        }
+        let all = sorter.finish().unwrap();
+        assert!(all.runs() > 100, "{}", all.runs());
+        let mut reduced = all.clone();
+        reduced.reduce_to(5 * 256).unwrap();
+        assert!(reduced.runs() <= 5);
+        let all = read(reduced.into_merged(5 * 256).unwrap());
+        assert!(all.len() == 50_000 && all.is_sorted_by(|left, right| left < right));
+    }
+
+    #[test]
+    fn files_that_are_open_at_once_are_few_however_much_memory_there_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 256).unwrap();
+        let records: Vec<Vec<u8>> = (0..3_000_u32).rev().map(|number| number.to_be_bytes().to_vec()).collect();
+        let sorted = sorted(&directory, &records, 200, 4);
+        assert!(sorted.runs() > 300, "{}", sorted.runs());
+        let merged = sorted.into_merged(usize::MAX).unwrap();
+        assert!(merged.runs() <= 128, "{}", merged.runs());
+        assert_eq!(read(merged), records.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    /// What is said in several runs is one record once these are merged.
+    #[test]
+    fn records_to_be_read_are_those_that_merging_leaves() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 256).unwrap();
+        let records: Vec<Vec<u8>> = (0..4_000_u32).map(|number| (number % 100).to_be_bytes().to_vec()).collect();
+        for memory in [1_000, usize::MAX] {
+            let mut sorted = sorted(&directory, &records, 200, 4);
+            sorted.reduce_to(memory).unwrap();
+            let (expected, count) = (sorted.count(), Arc::default());
+            let merged = sorted.into_merged(memory).unwrap().counted(Arc::clone(&count));
+            assert_eq!(read(merged).len(), 100);
+            assert_eq!(count.load(Ordering::Relaxed), expected);
+        }
+    }
+
+    #[test]
+    fn a_record_larger_than_all_memory_is_a_run_of_its_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
+        let records = [vec![2; 100], vec![1; 1 << 20], vec![3; 100]];
+        let sorted = sorted(&directory, &records, 4 << 10, 100);
+        assert!(sorted.runs() > 1);
+        assert_eq!(read(sorted.into_merged(4 << 10).unwrap()), [vec![1; 1 << 20], vec![2; 100], vec![3; 100]]);
+    }
+}

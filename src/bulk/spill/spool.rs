@@ -1,0 +1,167 @@
+//! Records in the order in which they came.
+
+use std::sync::Arc;
+
+use super::block::{BlockReader, BlockWriter, SpillFile};
+use super::directory::SpillDirectory;
+use super::error::SpillError;
+
+/// Writes records one after the other.
+#[derive(Debug)]
+pub(in crate::bulk) struct SpoolWriter(BlockWriter);
+
+impl SpoolWriter {
+    pub(in crate::bulk) fn create(directory: &Arc<SpillDirectory>) -> Result<Self, SpillError> {
+        BlockWriter::create(directory).map(Self)
+    }
+
+    pub(in crate::bulk) fn push(&mut self, record: &[u8]) -> Result<(), SpillError> {
+        self.0.write_varint(record.len() as u64)?;
+        self.0.write(record)
+    }
+
+    pub(in crate::bulk) fn finish(self) -> Result<Spool, SpillError> {
+        Ok(Spool(Arc::new(self.0.finish()?)))
+    }
+}
+
+/// Records that were written, to be read any number of times. The file goes when the last reader and the last copy of
+/// this are gone.
+#[derive(Debug, Clone)]
+pub(in crate::bulk) struct Spool(Arc<SpillFile>);
+
+impl Spool {
+    /// Reads it; it is removed once this is through.
+    pub(in crate::bulk) fn into_reader(self) -> SpoolReader {
+        SpoolReader { file: Some(self.0), reader: None }
+    }
+}
+
+/// Reads records in the order in which they were written.
+#[derive(Debug)]
+pub(in crate::bulk) struct SpoolReader {
+    /// What is to be opened by the first look at it.
+    file: Option<Arc<SpillFile>>,
+    /// Gone once all was read.
+    reader: Option<BlockReader>,
+}
+
+impl SpoolReader {
+    /// The next record in place of what `record` holds; false at the end.
+    pub(in crate::bulk) fn next(&mut self, record: &mut Vec<u8>) -> Result<bool, SpillError> {
+        if let Some(file) = self.file.take() {
+            self.reader = Some(BlockReader::open(file)?);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(false) };
+        record.clear();
+        let Some(length) = reader.read_varint()? else {
+            self.reader = None;
+            return Ok(false);
+        };
+        let length = usize::try_from(length).map_err(|_| SpillError::corrupt(reader.path()))?;
+        reader.read_into(length, record)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spool(directory: &Arc<SpillDirectory>, records: &[Vec<u8>]) -> Spool {
+        let mut writer = SpoolWriter::create(directory).unwrap();
+        for record in records {
+            writer.push(record).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn read(mut reader: SpoolReader) -> Result<Vec<Vec<u8>>, SpillError> {
+        let (mut record, mut records) = (Vec::new(), Vec::new());
+        while reader.next(&mut record)? {
+            records.push(record.clone());
+        }
+        Ok(records)
+    }
+
+    /// The only file of a directory of a load.
+    fn only_file(parent: &std::path::Path) -> std::path::PathBuf {
+        let directory =
+            std::fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+        let mut files = std::fs::read_dir(directory.unwrap()).unwrap();
+        let file = files.next().unwrap().unwrap().path();
+        assert!(files.next().is_none());
+        file
+    }
+
+    fn records() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn records_come_back_as_they_went_in(records in records(), block_bytes in 1_usize..300) {
+            let parent = tempfile::tempdir().unwrap();
+            let directory = SpillDirectory::create(parent.path(), block_bytes).unwrap();
+            let spool = spool(&directory, &records);
+            prop_assert_eq!(read(spool.clone().into_reader()).unwrap(), records.clone());
+            let file = only_file(parent.path());
+            prop_assert_eq!(read(spool.into_reader()).unwrap(), records);
+            prop_assert!(!file.exists(), "read for the last time");
+        }
+
+        /// Any byte that changes, is lost or comes first of another file is an error: never another record.
+        #[test]
+        fn a_changed_byte_is_an_error(
+            records in records(),
+            block_bytes in 1_usize..300,
+            at in any::<prop::sample::Index>(),
+            flip in 1_u8..,
+            cut in any::<bool>(),
+        ) {
+            let parent = tempfile::tempdir().unwrap();
+            let directory = SpillDirectory::create(parent.path(), block_bytes).unwrap();
+            let spool = spool(&directory, &records);
+            let file = only_file(parent.path());
+            let mut bytes = std::fs::read(&file).unwrap();
+            let at = at.index(bytes.len());
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= flip;
+            }
+            std::fs::write(&file, &bytes).unwrap();
+            let error = read(spool.into_reader()).unwrap_err();
+            let is_told = matches!(&error, SpillError::Corrupt { path } if *path == file);
+            prop_assert!(is_told, "{}", error);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_an_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 100).unwrap();
+        let spool = spool(&directory, &[vec![1; 1000]]);
+        std::fs::remove_file(only_file(parent.path())).unwrap();
+        assert!(matches!(read(spool.into_reader()), Err(SpillError::Read { .. })));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told_by_name() {
+        if !std::path::Path::new("/dev/full").exists() {
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 100).unwrap();
+        let mut writer = BlockWriter::create(&directory).unwrap();
+        writer.replace_file(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let mut writer = SpoolWriter(writer);
+        let error = (0..100).find_map(|_| writer.push(&[7; 50]).err()).unwrap();
+        assert!(matches!(error, SpillError::Write { .. }));
+        assert!(error.to_string().contains("make room there"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Rows on their way into bare tables.
+
+use bytes::Bytes;
+use futures::{SinkExt, Stream, StreamExt};
+use tokio_postgres::{Client, Statement};
+
+use super::super::table::{COPY_END, COPY_HEAD, load};
+use super::super::{Connections, CopyPieces, Entities, Mentions, StoredTable};
+use super::transaction::{BulkTransaction, Phase, step_failed};
+use crate::error::{BulkStoreError, StoreError};
+use crate::record::Table;
+
+/// Why rows were not copied.
+#[derive(Debug)]
+pub(crate) enum CopyError<E> {
+    /// The rows did not come.
+    Rows(E),
+    /// The server did not take them.
+    Store(BulkStoreError),
+}
+
+/// What encodes rows for [`BulkTransaction::copy`].
+pub(crate) fn encoder<T: StoredTable>() -> CopyPieces<T> {
+    CopyPieces::of_whole_rows()
+}
+
+/// Pieces as [`CopyPieces`] makes them, without the head of the first and the end of the last:
+/// what is left is whole rows, and goes to as many statements as need be.
+struct Rows<S> {
+    pieces: S,
+    /// Given out when the next piece tells that it is not the last.
+    held: Option<Bytes>,
+}
+
+impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E> Rows<S> {
+    async fn next(&mut self) -> Option<Result<Bytes, E>> {
+        loop {
+            match self.pieces.next().await {
+                Some(Ok(piece)) if self.held.is_none() => {
+                    let head = if piece.starts_with(COPY_HEAD) { COPY_HEAD.len() } else { 0 };
+                    self.held = Some(piece.slice(head..));
+                }
+                Some(Ok(piece)) => return self.held.replace(piece).map(Ok),
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    let last = self.held.take()?;
+                    let rows = last.len().saturating_sub(COPY_END.len());
+                    return (rows > 0).then(|| Ok(last.slice(..rows)));
+                }
+            }
+        }
+    }
+}
+
+/// The statements that copy. They have the names that the driver gives, so they are made when the load begins: a name
+/// that the session knows already, behind a pooler or after another client, would end it when all is sorted.
+#[derive(Debug)]
+pub(super) struct Copies {
+    /// In the order of [`Table::ALL`].
+    plain: Vec<Statement>,
+    /// Of frozen rows.
+    frozen: Vec<Statement>,
+}
+
+impl Copies {
+    /// Parses them, which looks at no table. `schema` is quoted.
+    pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, StoreError> {
+        Ok(Self { plain: prepare(client, schema, false).await?, frozen: prepare(client, schema, true).await? })
+    }
+
+    fn of(&self, table: Table, frozen: bool) -> Statement {
+        (if frozen { &self.frozen } else { &self.plain })[table as usize].clone()
+    }
+}
+
+async fn prepare(client: &Client, schema: &str, frozen: bool) -> Result<Vec<Statement>, StoreError> {
+    let copies = Table::ALL.map(|table| match table {
+        Table::Entities => load::<Entities>(frozen),
+        Table::Connections => load::<Connections>(frozen),
+        Table::Mentions => load::<Mentions>(frozen),
+    });
+    let mut statements = Vec::new();
+    for copy in copies {
+        statements.push(client.prepare_typed(&copy.replace("{schema}", schema), &[]).await?);
+    }
+    Ok(statements)
+}
+
+impl BulkTransaction {
+    /// Copies rows of a table; says how many. The pieces are those of one [`encoder`], which all end with a row.
+    pub(crate) async fn copy<E>(
+        &mut self,
+        table: Table,
+        pieces: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<u64, CopyError<E>> {
+        debug_assert_eq!(self.phase, Phase::Bare);
+        // Until it is known to be sound.
+        self.phase = Phase::Failed;
+        let failed = |error| CopyError::Store(step_failed(&format!("copying {table}"), error));
+        let copies = self.copies.as_ref().expect("prepared when the load began");
+        let statement = copies.of(table, self.is_truncated);
+        let mut rows = Rows { pieces: std::pin::pin!(pieces.fuse()), held: None };
+        let mut count = 0;
+        while let Some(first) = rows.next().await {
+            let first = first.map_err(CopyError::Rows)?;
+            let rows_copied = self.copy_some(&statement, first, &mut rows).await.map_err(failed)?;
+            count += rows_copied.map_err(CopyError::Rows)?;
+        }
+        self.phase = Phase::Bare;
+        Ok(count)
+    }
+
+    /// One statement's rows.
+    async fn copy_some<E>(
+        &mut self,
+        statement: &Statement,
+        first: Bytes,
+        rows: &mut Rows<impl Stream<Item = Result<Bytes, E>> + Unpin>,
+    ) -> Result<Result<u64, E>, StoreError> {
+        self.is_busy = true;
+        let sink = self.session.client().copy_in::<_, Bytes>(statement).await?;
+        let mut sink = std::pin::pin!(sink);
+        sink.feed(Bytes::from_static(COPY_HEAD)).await?;
+        let (mut sent, mut next) = (0, Some(Ok(first)));
+        while let Some(piece) = next {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) => return Ok(Err(error)),
+            };
+            sent += piece.len();
+            sink.feed(piece).await?;
+            next = if sent < self.settings.copy_bytes_max { rows.next().await } else { None };
+        }
+        sink.feed(Bytes::from_static(COPY_END)).await?;
+        let rows = sink.finish().await?;
+        self.is_busy = false;
+        Ok(Ok(rows))
+    }
+}

@@ -1,0 +1,80 @@
+//! The commit of a bulk load, and whether it took place where it got no answer.
+//!
+//! The protocol is that of [`fence`](super::super::fence): the load's transaction has a row of its own in
+//! `graphsink_attempts`, and another session asks for it. Each question is asked on a new connection, again and again,
+//! as the server may be on its way up: after a crash it first replays what the load has written.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bb8::ManageConnection;
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::super::ending::is_definite;
+use super::super::fence::{Fate, Patience, fate_by, raise_fence};
+use super::super::session::SessionManager;
+use super::super::silence::answer;
+use super::transaction::{BulkTransaction, Phase, step_failed};
+use crate::error::{BulkStoreError, StoreError};
+
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(500);
+
+impl BulkTransaction {
+    /// Commits. Where the answer gets lost, the fence tells what became of it, so that an error is the truth.
+    pub(crate) async fn commit(mut self) -> Result<(), BulkStoreError> {
+        if self.phase != Phase::Built {
+            return Err(BulkStoreError::Unsound);
+        }
+        // However long it takes: standbys may have to confirm it, or files be written out.
+        let error = match self.run("commit").await {
+            Ok(()) => {
+                self.phase = Phase::Over;
+                tracing::info!(attempt = %self.attempt, "a bulk load was committed");
+                self.forget_attempt().await;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.phase = Phase::Over;
+        if is_definite(&error) {
+            return Err(step_failed("committing", error));
+        }
+        tracing::warn!(error = %error, "the commit of a bulk load got no answer, asking the fence");
+        let deadline = Instant::now() + self.fate_wait;
+        match Box::pin(fate_of(&self.manager, self.attempt, self.fence, deadline)).await {
+            Fate::Committed => Ok(()),
+            Fate::Aborted => Err(step_failed("committing", error)),
+            Fate::Unknown => Err(self.unknown(error)),
+        }
+    }
+
+    /// Says how to find out what could not be found out.
+    fn unknown(&self, source: StoreError) -> BulkStoreError {
+        let (attempt, schema) = (self.attempt, self.session.schema());
+        let query = format!("select fenced from {schema}.graphsink_attempts where attempt = '{attempt}'");
+        BulkStoreError::CommitUnknown { attempt, query, source }
+    }
+
+    /// The row of an attempt whose fate is known is of no use. If it stays, an engine deletes it some day.
+    async fn forget_attempt(&self) {
+        let delete = format!("delete from {}.graphsink_attempts where attempt = $1", self.session.schema());
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.attempt, Type::UUID)];
+        let deleting = self.session.client().execute_typed(&delete, &parameters);
+        if let Err(error) | Ok(Err(error)) =
+            answer(self.fence.at_once, deleting).await.map(|deleted| deleted.map_err(StoreError::from))
+        {
+            tracing::debug!(error = %error, "a bulk load's attempt could not be deleted");
+        }
+    }
+}
+
+/// Asks until there is an answer, or the deadline passed; at least once.
+pub(super) async fn fate_of(manager: &SessionManager, attempt: Uuid, patience: Patience, deadline: Instant) -> Fate {
+    let ask = || async move {
+        let session = manager.connect().await.map_err(Arc::new)?;
+        raise_fence(&session, attempt, patience).await.map_err(Arc::new)
+    };
+    fate_by(attempt, deadline, PAUSE, ask).await
+}

@@ -1,0 +1,475 @@
+//! The transaction of a bulk load.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bb8::ManageConnection;
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::super::check::{check, check_shape};
+use super::super::fence::Patience;
+use super::super::pool::Connector;
+use super::super::session::{Session, SessionManager};
+use super::super::silence::{answer, silence};
+use super::super::statement::quote_identifier;
+use super::copy::Copies;
+use super::definition::{Definitions, OtherTable};
+use super::inspection::{event_triggers, filled, inspect_tables, publishes_truncate};
+use super::lock::{holders, is_blocked};
+use super::memory;
+use crate::config::Config;
+use crate::error::{BulkObstacle, BulkStoreError, StoreError};
+use crate::record::Table;
+
+/// How long it takes a load to find out what became of its commit, at least: the server may have to recover first.
+const FATE_WAIT_MIN: Duration = Duration::from_mins(5);
+/// How long one try to be alone waits at least, whatever `lock_timeout` is: each try keeps later readers waiting.
+const TRY_MIN: Duration = Duration::from_millis(1_500);
+/// The first pause between two tries, in which readers come and go. It doubles with each.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Its bound: of later readers one in ten waits, for as long as a try.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+/// The server looks so often whether the load is still there while it works for it. Otherwise it would go on building
+/// an index behind locks, for hours. Not on every system: there it finds out when the statement ends.
+const CHECK_CONNECTION: &str = "set local client_connection_check_interval = '5s'";
+
+/// What a bulk load may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransactionSettings {
+    /// Memory of the server to build indexes with, in bytes, where the server's owner has not set it.
+    pub(crate) server_memory_max: u64,
+    /// How long to wait for readers to be done with the tables before the rows are copied, the last try included.
+    pub(crate) readers_wait: Duration,
+    /// From how many bytes on rows go into a new statement: the driver tells no error before the end of a copy, so that
+    /// all other rows would follow one that was refused.
+    pub(crate) copy_bytes_max: usize,
+    /// How long to ask what became of a commit without an answer, at least.
+    pub(crate) fate_wait_min: Duration,
+}
+
+impl Default for TransactionSettings {
+    fn default() -> Self {
+        Self {
+            server_memory_max: 1 << 30,
+            readers_wait: Duration::from_hours(1),
+            copy_bytes_max: 64 << 20,
+            fate_wait_min: FATE_WAIT_MIN,
+        }
+    }
+}
+
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The tables are taken, and others may read them.
+    Begun,
+    /// The load is alone with bare tables.
+    Bare,
+    /// All is made again.
+    Built,
+    /// Something failed, and the transaction with it.
+    Failed,
+    /// The server has answered its end.
+    Over,
+}
+
+/// The session and the transaction of a bulk load. Dropped before its end, it rolls back: a statement under way is
+/// cancelled, and the session closed.
+pub(crate) struct BulkTransaction {
+    pub(super) session: Session,
+    pub(super) manager: SessionManager,
+    /// As a value.
+    schema_name: String,
+    /// Of the three tables.
+    pub(super) oids: Vec<u32>,
+    /// At the other ends of their foreign keys.
+    others: Vec<OtherTable>,
+    /// The row that the fence asks for.
+    pub(super) attempt: Uuid,
+    pub(super) definitions: Option<Definitions>,
+    /// There once the transaction has begun.
+    pub(super) copies: Option<Copies>,
+    pub(super) settings: TransactionSettings,
+    /// How long what the server does at once may take.
+    patience: Duration,
+    lock_timeout: Duration,
+    pub(super) fence: Patience,
+    pub(super) fate_wait: Duration,
+    pub(super) phase: Phase,
+    /// Whether the server is at work for the load.
+    pub(super) is_busy: bool,
+    /// Whether rows may be copied as frozen ones.
+    pub(super) is_truncated: bool,
+}
+
+impl fmt::Debug for BulkTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BulkTransaction").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl BulkTransaction {
+    /// Connects, checks all that a load needs, and takes the tables: merges and writers wait until it ends, readers see
+    /// empty tables. Fails where a lock takes longer than the configured `lock_timeout`.
+    pub(crate) async fn begin(config: &Config, settings: TransactionSettings) -> Result<Self, BulkStoreError> {
+        let (manager, session) = Self::connect(config).await?;
+        Self::begin_on(session, manager, config, settings).await
+    }
+
+    pub(super) async fn connect(config: &Config) -> Result<(SessionManager, Session), StoreError> {
+        let connector = Connector::new(config);
+        let manager =
+            SessionManager::new(connector, config.tls.clone(), quote_identifier(&config.schema).as_str().into());
+        let session = Box::pin(manager.connect()).await?;
+        Ok((manager, session))
+    }
+
+    pub(super) async fn begin_on(
+        session: Session,
+        manager: SessionManager,
+        config: &Config,
+        settings: TransactionSettings,
+    ) -> Result<Self, BulkStoreError> {
+        let mut load = Self {
+            session,
+            manager,
+            schema_name: config.schema.clone(),
+            oids: Vec::new(),
+            others: Vec::new(),
+            attempt: Uuid::now_v7(),
+            definitions: None,
+            copies: None,
+            settings,
+            patience: silence(config.statement_timeout),
+            lock_timeout: config.lock_timeout,
+            fence: Patience { at_once: config.connect_timeout, commit: config.statement_timeout },
+            fate_wait: config.outcome_deadline.max(settings.fate_wait_min),
+            phase: Phase::Begun,
+            is_busy: false,
+            is_truncated: false,
+        };
+        load.open(config.prepared_statements).await?;
+        answer(load.patience, Box::pin(check(load.session.client(), config))).await??;
+
+        load.inspect().await?;
+        load.look().await?;
+        load.take().await?;
+        load.expect_empty().await?;
+        let event_triggers = answer(load.patience, event_triggers(load.session.client())).await??;
+        if !event_triggers.is_empty() {
+            load.rehearse().await.map_err(|error| in_rehearsal(&event_triggers, error))?;
+            load.open(config.prepared_statements).await?;
+            load.take().await?;
+            load.expect_empty().await?;
+        }
+        load.tell();
+        Ok(load)
+    }
+
+    /// Drops and makes again on empty tables, and rolls that back. What event triggers do with it can be known in no
+    /// other way: most are harmless, and one that refuses should do so before hours of sorting. In a transaction of its
+    /// own, which leaves the load without a transaction id and without the stronger lock.
+    async fn rehearse(&mut self) -> Result<(), BulkStoreError> {
+        let settings = self.settings;
+        self.settings.readers_wait = Duration::ZERO;
+        self.prepare_tables(|_| {}).await?;
+        self.build(|_| {}).await?;
+        self.run("rollback").await?;
+        (self.settings, self.phase, self.is_truncated) = (settings, Phase::Begun, false);
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let Self { schema_name: schema, attempt, .. } = self;
+        tracing::info!(schema, %attempt, "a bulk load has taken the tables");
+        if !self.others.is_empty() {
+            let others: Vec<&str> = self.others.iter().map(|table| &*table.name).collect();
+            tracing::warn!(
+                tables = others.join(", "),
+                "these have foreign keys to the tables of the bulk load, or from them, and can be neither read nor \
+                 written from when its rows come until it ends"
+            );
+        }
+    }
+
+    /// Begins the transaction, whose end no timeout of the server, the database or the role brings about.
+    async fn open(&mut self, keeps_statements: bool) -> Result<(), BulkStoreError> {
+        // The timeout of transactions is new in PostgreSQL 17.
+        let mut begin = format!(
+            "begin isolation level read committed read write;
+             set local statement_timeout = 0;
+             set local lock_timeout = {};
+             set local idle_in_transaction_session_timeout = 0;
+             set local tcp_keepalives_idle = 60;
+             set local tcp_keepalives_interval = 10;
+             set local tcp_keepalives_count = 6;
+             select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout'",
+            self.lock_timeout.as_millis()
+        );
+        if !keeps_statements {
+            begin += "; deallocate all";
+        }
+        let patience = self.patience;
+        if let Err(error) = answer(patience, self.run(&begin)).await? {
+            return Err(if self.is_standby().await { BulkStoreError::Standby } else { into_begin(error).into() });
+        }
+        self.run("savepoint optional").await?;
+        if self.run(CHECK_CONNECTION).await.is_err() {
+            self.run("rollback to savepoint optional").await?;
+        }
+        self.run("savepoint optional").await?;
+        self.prepare_copies().await?;
+        Ok(self.run("release savepoint optional").await?)
+    }
+
+    /// What another client prepared on this session, before a pooler gave it away, may have the driver's names. That is
+    /// given up only then: a pooler that keeps track of names would miss its own.
+    async fn prepare_copies(&mut self) -> Result<(), StoreError> {
+        let (client, schema) = (self.session.client(), self.session.schema());
+        let prepared = match answer(self.patience, Copies::prepare(client, schema)).await? {
+            Err(error) if error.sqlstate() == Some("42P05") => {
+                tracing::debug!("names of statements of another client are given up");
+                let forget = "rollback to savepoint optional; deallocate all";
+                answer(self.patience, client.batch_execute(forget)).await??;
+                answer(self.patience, Copies::prepare(client, schema)).await??
+            }
+            prepared => prepared?,
+        };
+        self.copies = Some(prepared);
+        Ok(())
+    }
+
+    /// Asked when no transaction that writes could be begun.
+    async fn is_standby(&self) -> bool {
+        let find = self.session.client().query_typed_one("select pg_catalog.pg_is_in_recovery()", &[]);
+        matches!(answer(self.patience, find).await, Ok(Ok(row)) if row.try_get(0).unwrap_or(false))
+    }
+
+    /// Rights, the shape of the tables, and what others added.
+    async fn inspect(&mut self) -> Result<(), BulkStoreError> {
+        let shape = check_shape(self.session.client(), &self.schema_name);
+        answer(self.patience, Box::pin(shape)).await??;
+        let (_, obstacles) = answer(self.patience, self.define()).await??;
+        no_obstacles(obstacles)
+    }
+
+    /// Reads what is to be dropped and made again, and all that is in the way.
+    async fn define(&mut self) -> Result<(Definitions, Vec<BulkObstacle>), BulkStoreError> {
+        let inspection = Box::pin(inspect_tables(self.session.client(), &self.schema_name)).await?;
+        let (definitions, others) = Box::pin(Definitions::read(self.session.client(), &inspection.oids)).await?;
+        self.oids = inspection.oids;
+        self.others = definitions.other_tables();
+        Ok((definitions, [inspection.obstacles, others].concat()))
+    }
+
+    /// Takes the merges' lock alone, as merges do, then the tables, parents before children like all writers.
+    async fn take(&mut self) -> Result<(), BulkStoreError> {
+        let take = format!(
+            "select pg_catalog.pg_advisory_xact_lock({}); lock table {} in exclusive mode",
+            self.session.merge_lock(),
+            self.tables()
+        );
+        let start = Instant::now();
+        match self.run(&take).await {
+            Err(error) if is_blocked(&error) => {
+                let waited = start.elapsed();
+                self.run("rollback").await?;
+                self.phase = Phase::Over;
+                let holders = self.holders(false).await;
+                Err(BulkStoreError::Locked { what: "the tables", waited, holders })
+            }
+            taken => Ok(taken?),
+        }
+    }
+
+    /// Looks for rows before any lock is asked for that others would wait behind: tables in use are seldom empty.
+    async fn look(&mut self) -> Result<(), BulkStoreError> {
+        self.run("savepoint look").await?;
+        match self.expect_empty().await {
+            // What keeps readers out keeps a load out as well: that is waited for when the tables are taken.
+            Err(BulkStoreError::Store(error)) if is_blocked(&error) => {}
+            looked => looked?,
+        }
+        Ok(self.run("rollback to savepoint look; release savepoint look").await?)
+    }
+
+    async fn expect_empty(&mut self) -> Result<(), BulkStoreError> {
+        let filled = filled(self.session.client(), self.session.schema()).await?;
+        if filled.is_empty() { Ok(()) } else { Err(BulkStoreError::NotEmpty { tables: filled }) }
+    }
+
+    /// Waits for readers to be done, remembers keys and indexes, drops them, and truncates the tables. Where others do
+    /// not let go in time ([`BulkStoreError::Locked`]), it may be called again. After each try that failed, those that
+    /// hold the tables are told.
+    pub(crate) async fn prepare_tables(&mut self, mut waits_for: impl FnMut(&str)) -> Result<(), BulkStoreError> {
+        debug_assert_eq!(self.phase, Phase::Begun);
+        let limited = self.limit_tries().await;
+        self.sound(limited)?;
+        let (start, mut pause) = (Instant::now(), PAUSE_MIN);
+        let definitions = loop {
+            match self.be_alone().await {
+                Err(BulkStoreError::Store(error)) if is_blocked(&error) => {
+                    self.run("rollback to savepoint alone; release savepoint alone").await?;
+                    let holders = self.holders(true).await;
+                    let waited = start.elapsed();
+                    let left = self.settings.readers_wait.saturating_sub(waited);
+                    if left.is_zero() {
+                        return Err(BulkStoreError::Locked { what: "readers of the tables", waited, holders });
+                    }
+                    tracing::warn!(holders, waited_s = waited.as_secs(), "a bulk load waits for readers of the tables");
+                    waits_for(&holders);
+                    tokio::time::sleep(pause.min(left)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                done => break self.sound(done)?,
+            }
+        };
+        let bared = self.bare(&definitions).await;
+        self.sound(bared)?;
+        self.definitions = Some(definitions);
+        self.phase = Phase::Bare;
+        Ok(())
+    }
+
+    /// Longer than a deadlock takes to be found, which also sends autovacuum away.
+    async fn limit_tries(&mut self) -> Result<(), BulkStoreError> {
+        Ok(self
+            .run(&format!(
+                "select pg_catalog.set_config('lock_timeout', greatest({}, s.setting::int8 + 500)::text, true)
+                 from pg_catalog.pg_settings s where s.name = 'deadlock_timeout'",
+                TRY_MIN.as_millis()
+            ))
+            .await?)
+    }
+
+    /// Sessions that hold what the load waits for. Readers only where the load wants to be alone.
+    async fn holders(&self, readers: bool) -> String {
+        // Those of others are wanted when foreign keys are dropped.
+        let others = self.others.iter().filter(|_| readers).map(|table| table.oid);
+        let tables: Vec<u32> = self.oids.iter().copied().chain(others).collect();
+        holders(self.session.client(), &tables, self.session.merge_lock(), readers).await
+    }
+
+    /// Tries to get all locks, those of the tables at the other ends of foreign keys included.
+    async fn be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
+        self.run(&format!("savepoint alone; lock table {} in access exclusive mode", self.tables())).await?;
+        // As they are now, which may be otherwise than when the load began.
+        let (definitions, obstacles) = self.define().await?;
+        no_obstacles(obstacles)?;
+        self.run(&definitions.drop_foreign_keys()).await?;
+        // Of the top level again: rows are frozen only if the same level has truncated the table.
+        self.run("set local lock_timeout = 0; release savepoint alone").await?;
+        Ok(definitions)
+    }
+
+    async fn bare(&mut self, definitions: &Definitions) -> Result<(), BulkStoreError> {
+        // No row is ever truncated.
+        self.expect_empty().await?;
+        Box::pin(memory::provide(self.session.client(), self.settings.server_memory_max)).await?;
+        let drop = definitions.drop_indexes(self.session.schema());
+        self.run(&drop).await?;
+        self.is_truncated = !publishes_truncate(self.session.client(), &self.schema_name).await?;
+        if self.is_truncated {
+            self.run(&format!("truncate {}", self.tables())).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the row that the fence asks for. Last of all, and with the time of now, not that of the transaction's
+    /// beginning: engines delete old rows, and the fence may be asked for days.
+    pub(super) async fn record_attempt(&mut self) -> Result<(), StoreError> {
+        let schema = self.session.schema();
+        let insert =
+            format!("insert into {schema}.graphsink_attempts (attempt, at) values ($1, pg_catalog.clock_timestamp())");
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.attempt, Type::UUID)];
+        self.session.client().execute_typed(&insert, &parameters).await?;
+        Ok(())
+    }
+
+    /// The process of the server that does the load's work.
+    #[cfg(test)]
+    pub(crate) async fn server_process(&self) -> Result<i32, StoreError> {
+        let row = self.session.client().query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// An error once the connection has ended, and the load with it.
+    pub(crate) async fn expect_alive(&self) -> Result<(), BulkStoreError> {
+        if self.session.client().is_closed() {
+            // The driver says why.
+            self.session.client().batch_execute("").await.map_err(StoreError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the tables back as they were; a statement under way is cancelled. To drop the value does the same, without
+    /// waiting for it.
+    pub(crate) async fn roll_back(mut self) {
+        let patience = self.patience;
+        if self.is_busy {
+            self.session.cancel();
+        }
+        if matches!(answer(patience, self.run("rollback")).await, Ok(Ok(()))) {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.is_busy = true;
+        let done = self.session.client().batch_execute(sql).await;
+        self.is_busy = false;
+        Ok(done?)
+    }
+
+    /// The three tables, qualified, parents before children.
+    fn tables(&self) -> String {
+        let schema = self.session.schema();
+        Table::ALL.map(|table| format!("{schema}.{table}")).join(", ")
+    }
+
+    /// An error ends the transaction.
+    fn sound<T>(&mut self, done: Result<T, BulkStoreError>) -> Result<T, BulkStoreError> {
+        if done.is_err() {
+            self.phase = Phase::Failed;
+        }
+        done
+    }
+}
+
+impl Drop for BulkTransaction {
+    /// The session ends with its connection, but not before the statement under way, which may be at work for hours.
+    fn drop(&mut self) {
+        if self.is_busy && tokio::runtime::Handle::try_current().is_ok() {
+            self.session.cancel();
+        }
+    }
+}
+
+fn no_obstacles(obstacles: Vec<BulkObstacle>) -> Result<(), BulkStoreError> {
+    if obstacles.is_empty() { Ok(()) } else { Err(BulkStoreError::Obstacles(obstacles)) }
+}
+
+/// An error of the rehearsal names the event triggers for which there was one.
+fn in_rehearsal(event_triggers: &str, error: BulkStoreError) -> BulkStoreError {
+    let rehearsing = format!("rehearsing what the event triggers {event_triggers} make of the load");
+    match error {
+        BulkStoreError::Store(source) => BulkStoreError::Step { step: rehearsing, source },
+        BulkStoreError::Step { step, source } => BulkStoreError::Step { step: format!("{rehearsing}, {step}"), source },
+        error => error,
+    }
+}
+
+/// An error of `begin` speaks of the session.
+fn into_begin(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Postgres(error) => StoreError::Begin(error),
+        error => error,
+    }
+}
+
+/// What a step's error is told as.
+pub(super) fn step_failed(step: &str, source: StoreError) -> BulkStoreError {
+    BulkStoreError::Step { step: step.to_owned(), source }
+}
