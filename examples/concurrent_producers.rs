@@ -4,8 +4,8 @@
 //! rows, and every mention is observed twice by two different tasks. At the end the counters and the
 //! metrics of every connection are checked against the rows in the database.
 //!
-//! `cargo run --release --example concurrent_producers`, on an embedded server, or on `DATABASE_URL`
-//! in a schema of its own that is dropped at the end.
+//! `cargo run --release --example concurrent_producers`, on an embedded server, or on `DATABASE_URL` in its own schema
+//! that is dropped at the end.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 /// Even, because producers observe the same mentions in pairs.
 const PRODUCERS: usize = 64;
 const UNITS_PER_PRODUCER: usize = 400;
-/// Receipts that a producer lets come together before it waits for them.
+/// Number of receipts that a producer keeps pending before it awaits them.
 const RECEIPTS_MAX: usize = 50;
 const RESTAURANTS: usize = 8;
 const DISHES: usize = 5;

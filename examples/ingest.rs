@@ -1,9 +1,9 @@
-//! The main job: loads JSON lines into the evidence graph, and says what became of them.
+//! The main job: loads JSON lines into the evidence graph, and reports the results.
 //!
-//! `cargo run --release --example ingest -- --help` says it all. The files beside this one: `args` (the command line),
-//! `database` (where the graph is), `names` (which entities the input means), `feed` (from the reader to the engine),
-//! `bulk` (to a bulk load) with `origins` (where its units came from), `tally` (what became of the units), `progress`,
-//! `summary` and `report` (what a person sees), `recording` (what the report shows over time).
+//! `cargo run --release --example ingest -- --help` describes all options. The files beside this one: `args` (the
+//! command line), `database` (the database of the graph), `names` (resolution of the input's names), `feed` (from the
+//! reader to the engine), `bulk` (to a bulk load) with `origins` (the origins of its units), `tally` (counts of
+//! outcomes), `progress`, `summary` and `report` (output for people), `recording` (the report's data over time).
 
 #[path = "ingest/args.rs"]
 mod args;
@@ -62,7 +62,7 @@ use tally::Rejects;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// How long the engine may take to close its connections once every unit has its outcome.
+/// Time limit for the engine to close its connections once every unit has its outcome.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -72,7 +72,7 @@ async fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             let failed = error.use_stderr();
-            // Nothing can be said where neither output takes anything.
+            // Nothing can be reported if neither output is writable.
             let _ = error.print();
             return ExitCode::from(u8::from(failed));
         }
@@ -97,7 +97,7 @@ async fn run(args: Args) -> Result<ExitCode, AnyError> {
     }
     let stop = Stop::on_signals()?;
     let source = args.source();
-    // Whatever can be wrong with files is told before anything is started or written.
+    // Errors of files are reported before anything is started or written.
     source.check()?;
     let rejects = args.rejects.as_deref().map(Rejects::create).transpose()?;
     let review = args.review.as_deref().map(Review::create).transpose()?;
@@ -130,13 +130,13 @@ async fn run(args: Args) -> Result<ExitCode, AnyError> {
     Ok(code)
 }
 
-/// What a report needs besides the summary.
+/// The data of a report besides the summary.
 struct Recorded {
     settings: Vec<(&'static str, String)>,
     moments: Vec<Moment>,
 }
 
-/// What the run needs besides the options.
+/// The data of the run besides the options.
 struct Job<'a> {
     args: &'a Args,
     source: Source,
@@ -176,7 +176,7 @@ impl Job<'_> {
         if database.is_known_to_be_empty().await {
             eprintln!("hint: the tables are empty, and --bulk loads a history into empty tables several times as fast");
         }
-        // Before the engine, so that nothing that it says is lost.
+        // Before the engine, so that none of its metrics are lost.
         let metrics = args.metrics_address.map(|address| Ok::<_, AnyError>((address, endpoint::install_recorder()?)));
         let metrics = metrics.transpose()?;
         let engine = Engine::start(config.clone()).await?;
@@ -220,7 +220,7 @@ impl Job<'_> {
 
     async fn load_in_bulk(self) -> Result<(Summary, Recorded), AnyError> {
         let Self { args, source, rejects, review, database, stop, config, as_of } = self;
-        // Before anything is read: the tables may not be empty.
+        // Before anything is read, because the tables may not be empty.
         let load = BulkLoad::begin(config.clone(), args.bulk_settings()).await?;
         let extent = source.extent();
         let mut replay = Replay::new(source);
@@ -261,7 +261,7 @@ fn write_report(path: &Path, report: &Report<'_>) -> Result<(), AnyError> {
     fs::write(path, report.html()).map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
 }
 
-/// A run that broke down before it had a summary is reported as well, if that was asked.
+/// A run that failed before it had a summary is reported as well, if requested.
 fn report_failure(args: &Args, error: AnyError) -> AnyError {
     let Some(path) = &args.report else { return error };
     let summary = serde_json::json!({ "complete": false, "error": with_causes(&*error) });
@@ -287,7 +287,7 @@ fn write_sample(sample: Sample, path: &Path) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// An error with everything that caused it, on one line.
+/// An error with all its causes, on one line.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

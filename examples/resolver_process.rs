@@ -1,12 +1,11 @@
-//! A resolver with the engine inside, beside other asynchronous work.
+//! A resolver with an engine, beside other asynchronous work.
 //!
-//! Comments arrive on a channel. The resolver decides what they speak of, submits a unit for each
-//! and goes on; when a receipt comes back it learns the ids of what was new, and from then on names
-//! those entities by id. Another task has its own work to do meanwhile. At the end the program
-//! checks its own count against the database.
+//! Comments arrive on a channel. The resolver decides what they are about, submits a unit for each and continues; when
+//! a receipt resolves it learns the ids of new entities, and from then on names those by id. Another task does its own
+//! work meanwhile. At the end the program checks its own count against the database.
 //!
-//! `cargo run --release --example resolver_process`, on an embedded server, or on `DATABASE_URL` in
-//! a schema of its own that is dropped at the end.
+//! `cargo run --release --example resolver_process`, on an embedded server, or on `DATABASE_URL` in its own schema that
+//! is dropped at the end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -26,7 +25,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 const COMMENTS: usize = 600;
 
-/// What people write, and what is meant: the part that a real resolver has a model for.
+/// Spellings and their meanings: a real resolver has a model for this part.
 const SPELLINGS: [(&str, &str); 7] = [
     ("Franklin's", "franklin bbq"),
     ("Franklin Barbecue", "franklin bbq"),
@@ -78,7 +77,7 @@ async fn main() -> Result<(), AnyError> {
     checked
 }
 
-/// Stands for whatever brings the comments: a queue, a socket, a crawler.
+/// Represents the source of comments: a queue, a socket, a crawler.
 async fn listen(comments: mpsc::Sender<Comment>) {
     let start: Timestamp = "2025-05-01T12:00:00Z".parse().expect("a time");
     for number in 0..COMMENTS {
@@ -98,7 +97,7 @@ async fn listen(comments: mpsc::Sender<Comment>) {
     }
 }
 
-/// Stands for the rest of the process, which the engine must not hold up.
+/// Represents the rest of the process, which the engine must not delay.
 async fn dashboard(engine: Engine) {
     let mut period = time::interval(Duration::from_millis(50));
     loop {
@@ -110,9 +109,9 @@ async fn dashboard(engine: Engine) {
 
 struct Resolver {
     engine: Engine,
-    /// Entities whose ids a receipt has told.
+    /// Entities whose ids are known from a receipt.
     ids: HashMap<(EntityType, &'static str), Uuid>,
-    /// What must be in the database at the end: mentions and upvotes of each connection.
+    /// The expected content of the database at the end: mentions and upvotes of each connection.
     expected: BTreeMap<(&'static str, &'static str), (i32, i64)>,
     by_id: usize,
 }
@@ -134,7 +133,7 @@ impl Resolver {
         }
     }
 
-    /// Decides what a comment speaks of.
+    /// Decides what a comment is about.
     fn resolve(&mut self, comment: &Comment) -> (&'static str, &'static str) {
         let meant = SPELLINGS.iter().find(|(spelling, _)| *spelling == comment.restaurant);
         let names = (meant.map_or(comment.restaurant, |(_, name)| name), comment.dish);
@@ -164,7 +163,7 @@ impl Resolver {
         unit
     }
 
-    /// Takes the ids of what was named by name.
+    /// Learns the ids of entities that were named by name.
     fn learn(&mut self, (restaurant, dish): (&'static str, &'static str), outcome: Outcome) -> Result<(), AnyError> {
         let committed = outcome.into_result()?;
         let ids = committed.temp_ids();
@@ -178,7 +177,7 @@ impl Resolver {
     }
 }
 
-/// Compares the database with what the resolver counted, shows it, and drops the schema.
+/// Compares the database with the resolver's count, shows it, and drops the schema.
 async fn check(
     url: &str,
     schema: &str,

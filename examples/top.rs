@@ -1,9 +1,9 @@
-//! What a running engine does, right now, on a terminal.
+//! Shows on a terminal what a running engine is doing.
 //!
-//! `cargo run --release --example top -- --attach http://127.0.0.1:9187` shows the engine of an
-//! `ingest --metrics-address 127.0.0.1:9187`, or of any program with `observability/endpoint.rs`; without `--attach` it shows
-//! one of its own. The files beside this one: `args` (the command line), `source` (asks the engine), `history` (from totals to
-//! rates), `view` (the picture), `format` (figures), `svg` (the picture as a file), `demo` (an engine of its own).
+//! `cargo run --release --example top -- --attach http://127.0.0.1:9187` shows the engine of an `ingest
+//! --metrics-address 127.0.0.1:9187`, or of any program with `observability/endpoint.rs`; without `--attach` it shows
+//! its own engine. The files beside this one: `args` (the command line), `source` (queries the engine), `history` (from
+//! totals to rates), `view` (the picture), `format` (figures), `svg` (the picture as a file), `demo` (its own engine).
 
 #[path = "top/args.rs"]
 mod args;
@@ -47,7 +47,7 @@ use view::Scene;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// How long a key or an answer may wait for the picture.
+/// Maximum delay of a key or an answer before the picture is updated.
 const PERIOD: Duration = Duration::from_millis(100);
 
 #[tokio::main]
@@ -76,7 +76,7 @@ async fn run(args: Args) -> Result<(), AnyError> {
     shown
 }
 
-/// Reading keys blocks, and so does waiting for answers: in a thread that may.
+/// Reading keys and waiting for answers block, so they run in a blocking thread.
 async fn show(args: Args, address: String) -> Result<(), AnyError> {
     let source = Source::new(&address);
     tokio::task::spawn_blocking(move || if args.once { once(&args, &source) } else { live(&args, source) }).await?
@@ -108,7 +108,7 @@ fn once(args: &Args, source: &Source) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// Shows the engine until the user has seen enough.
+/// Shows the engine until the user quits.
 fn live(args: &Args, source: Source) -> Result<(), AnyError> {
     let (address, paused, started) = (source.url().to_owned(), Arc::new(AtomicBool::new(false)), Instant::now());
     let answers = source.watch(started, args.interval(), Arc::clone(&paused))?;
@@ -133,7 +133,7 @@ fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     Ok(ended)
 }
 
-/// What is shown, and what the user wants of it.
+/// The displayed data and the user's choices.
 #[derive(Debug)]
 struct Screen {
     history: History,
@@ -153,7 +153,7 @@ impl Screen {
                 now: self.started.elapsed(),
             };
             terminal.draw(|frame| view::draw(frame, &scene))?;
-            // A terminal of another size counts as an event, and is drawn anew.
+            // A resize of the terminal counts as an event, and leads to a redraw.
             if event::poll(PERIOD)?
                 && let Event::Key(key) = event::read()?
                 && self.is_last(key)
@@ -175,7 +175,7 @@ impl Screen {
         }
     }
 
-    /// Does what a key says. Whether it says to quit.
+    /// Executes a key. Returns whether it quits.
     fn is_last(&mut self, key: KeyEvent) -> bool {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {

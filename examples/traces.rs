@@ -1,11 +1,11 @@
-//! Why did this acknowledgement take so long? From a unit's span to the statement that it waited for.
+//! Shows why an acknowledgement took long: from a unit's span to the statement that it waited for.
 //!
-//! Another session locks one row for a moment while units are written. The example finds the slowest acknowledgement among
-//! the spans of the engine and follows it: unit, epochs, transactions, statements. On standard error the engine says the
-//! same in one line: "slow transaction", with what each statement took.
+//! Another session locks one row for a moment while units are written. The example finds the slowest acknowledgement
+//! among the spans of the engine and follows it: unit, epochs, transactions, statements. On standard error the engine
+//! logs the same in one line: "slow transaction", with the time of each statement.
 //!
-//! `cargo run --release --example traces`, on an embedded server, or on `DATABASE_URL` in a schema of its own that is
-//! dropped at the end. With `-- --print` every span is written to standard output, as OpenTelemetry's exporter does it.
+//! `cargo run --release --example traces`, on an embedded server, or on `DATABASE_URL` in its own schema that is
+//! dropped at the end. With `-- --print` every span is written to standard output by OpenTelemetry's exporter.
 
 #[path = "traces/recorder.rs"]
 mod recorder;
@@ -27,7 +27,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 /// How long another session holds the row.
 const LOCKED_FOR: Duration = Duration::from_millis(400);
-/// What the engine calls slow here.
+/// The limit for slow transactions here.
 const SLOW: Duration = Duration::from_millis(200);
 const UNITS: usize = 400;
 
@@ -52,7 +52,7 @@ async fn main() -> Result<(), AnyError> {
     let config = Config::builder(&url).schema(&schema).slow_transaction(SLOW).build()?;
     Migrations::all().run(&config).await?;
     let engine = Engine::start(config).await?;
-    // So that connections are made and statements prepared.
+    // So that connections are open and statements prepared.
     submit(&engine, 0).await?;
 
     let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await?;

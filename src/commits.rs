@@ -1,9 +1,9 @@
-//! Who wants to hear of commits: a resolver that remembers what the database said.
+//! Listeners for commits: a resolver that caches answers of the database.
 //!
-//! A listener hears of a transaction after it was committed and before any of its units has its outcome: whoever was
-//! told of a commit finds that every listener knows of it.
+//! A listener is called after a transaction was committed and before any of its units gets its outcome. So when a
+//! caller learns of a commit, every listener already knows it.
 
-// The only listener is the resolver's memory.
+// The only listener is the resolver's cache.
 #![cfg_attr(not(feature = "resolver"), allow(dead_code))]
 
 use std::fmt;
@@ -29,7 +29,7 @@ impl<'a> ChangedEntity<'a> {
         Self { unit, entity }
     }
 
-    /// Its key; nothing if the unit named it by its id.
+    /// Its key; `None` if the unit named it by its id.
     pub(crate) fn key(&self) -> Option<(EntityType, &'a str)> {
         match self.unit.block.entities[self.entity] {
             EntityRecord::Key(entity_type, name) => Some((entity_type, self.unit.block.text(name))),
@@ -43,16 +43,16 @@ impl<'a> ChangedEntity<'a> {
     }
 }
 
-/// Hears of commits. Called on the engine's runtime: must not wait.
+/// A listener for commits. Called on the engine's runtime, so it must not wait.
 pub(crate) trait CommitListener: Send + Sync {
-    /// A transaction committed; entities that it left as they were are not among them.
+    /// A transaction was committed. `changed` does not include entities that it left unchanged.
     fn committed(&self, changed: &mut dyn Iterator<Item = ChangedEntity<'_>>);
-    /// A transaction may have been committed, and that cannot be found out; or entities were merged. Anything may be
-    /// otherwise now.
+    /// It cannot be determined whether a transaction was committed, or entities were merged: any entity may have
+    /// changed.
     fn unknown(&self);
 }
 
-/// Those who listen, as long as they live.
+/// The listeners, held weakly.
 #[derive(Default)]
 pub(crate) struct CommitListeners(RwLock<Vec<Weak<dyn CommitListener>>>);
 
@@ -63,7 +63,7 @@ impl fmt::Debug for CommitListeners {
 }
 
 impl CommitListeners {
-    /// Adds one, and forgets those that are gone.
+    /// Adds a listener, and removes those that were dropped.
     pub(crate) fn add(&self, listener: Weak<dyn CommitListener>) {
         let mut listeners = self.0.write().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.strong_count() > 0);

@@ -1,9 +1,9 @@
-//! What a connection string may say beyond what the driver knows, and what the environment says where it is silent: as
-//! libpq, psql and others read both.
+//! Parameters of connection strings that the driver does not know, and values from the environment, both read as by
+//! libpq and psql.
 //!
-//! The driver refuses a string for any parameter that it does not know, and its message may quote a password. So each
-//! parameter is looked at here before ([`place`]): some are ours, some can be left out without harm, and of the others an
-//! error names which it is and what to write instead.
+//! The driver refuses a string with any unknown parameter, and its message may quote a password. So each parameter is
+//! checked here first ([`place`]): some are handled here, some can be ignored without harm, and for the others an error
+//! names the parameter and its replacement.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,13 +20,13 @@ pub(crate) enum Place {
     Tls,
     /// With the driver, under this name.
     Driver(&'static str),
-    /// Nowhere: it asks for nothing that is not so anyway.
+    /// Nowhere: it requests only what is the case anyway.
     Ignored,
     /// With the password file.
     PasswordFile,
 }
 
-/// The parameters of tokio-postgres, by libpq's name for them and its own.
+/// The parameters of tokio-postgres, by libpq's name and its own.
 #[rustfmt::skip]
 const DRIVER: [(&str, &str); 19] = [
     ("application_name", "application_name"), ("channel_binding", "channel_binding"),
@@ -38,12 +38,12 @@ const DRIVER: [(&str, &str); 19] = [
     ("tcp_user_timeout", "tcp_user_timeout"), ("user", "user"),
 ];
 
-/// Parameters of libpq about what is not here: Kerberos, compression of TLS, the name of the server in a handshake, names
-/// and encodings that are fixed. Connections work as if they had not been given.
+/// Parameters of libpq about features that do not exist here: Kerberos, compression of TLS, the name of the server in a
+/// handshake, fixed names and encodings. Connections work as if they had not been given.
 const IGNORED: [&str; 7] =
     ["fallback_application_name", "gssdelegation", "gsslib", "krbsrvname", "sslcertmode", "sslcompression", "sslsni"];
 
-/// Parameters that other programs know, or libpq, and what to write instead.
+/// Parameters of other programs or of libpq, and their replacements.
 const INSTEAD: [(&str, &str); 15] = [
     ("schema", "leave it out and set `schema` (`ConfigBuilder::schema`, GRAPHSINK_SCHEMA)"),
     ("currentSchema", "leave it out and set `schema` (`ConfigBuilder::schema`, GRAPHSINK_SCHEMA)"),
@@ -57,13 +57,13 @@ const INSTEAD: [(&str, &str); 15] = [
     ("ssl", "write sslmode instead"),
     ("sslaccept", "write sslmode=verify-full or sslmode=require instead"),
     ("service", "write host, port, user and dbname instead: service files are not read"),
-    ("sslcrl", "leave it out: revoked certificates cannot be told apart here"),
+    ("sslcrl", "leave it out: revocation of certificates is not checked here"),
     ("sslpassword", "leave it out and name a key without a password in sslkey"),
     ("requirepeer", "leave it out: the peer of a Unix socket is not checked here"),
 ];
 
-/// Where a parameter belongs; an error if it asks for what cannot be had. `may_name` says whether the name can be told:
-/// not where it may be a part of a password.
+/// Where a parameter belongs; an error if it requests something unsupported. `may_name` says whether the error may
+/// contain the name: not if it may be part of a password.
 pub(crate) fn place(name: &str, value: &str, may_name: bool) -> Result<Place, ConfigError> {
     if ["sslmode", "sslrootcert", "sslcert", "sslkey"].contains(&name) {
         return Ok(Place::Tls);
@@ -76,7 +76,7 @@ pub(crate) fn place(name: &str, value: &str, may_name: bool) -> Result<Place, Co
     }
     let is_harmless = match name {
         "gssencmode" => matches!(value, "" | "disable" | "prefer"),
-        // What the driver and rustls do in any case.
+        // Values that the driver and rustls always use.
         "client_encoding" => matches!(value.to_ascii_lowercase().as_str(), "" | "utf8" | "utf-8" | "unicode" | "auto"),
         "ssl_min_protocol_version" => matches!(value, "" | "TLSv1" | "TLSv1.1" | "TLSv1.2"),
         _ => IGNORED.contains(&name),
@@ -108,7 +108,7 @@ fn error(reason: impl Into<String>) -> ConfigError {
     ConfigError { setting: "database_url", reason: reason.into() }
 }
 
-/// Looks a variable of the environment up.
+/// Looks up an environment variable.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The environment of this process.
@@ -120,9 +120,10 @@ fn text(environment: Environment<'_>, name: &str) -> Option<String> {
     environment(name)?.into_string().ok()
 }
 
-/// Fills in what a connection string leaves out, as libpq does: from `PGHOST`, `PGHOSTADDR`, `PGPORT`, `PGUSER`, `PGDATABASE`,
-/// `PGAPPNAME`, `PGOPTIONS` and `PGPASSWORD`, then the password from a password file, and last by libpq's defaults for the
-/// host. (`PGSSLMODE` and its like are read where TLS is; the default user and database are the driver's.)
+/// Fills in the values missing from a connection string, as libpq does: from `PGHOST`, `PGHOSTADDR`, `PGPORT`,
+/// `PGUSER`, `PGDATABASE`, `PGAPPNAME`, `PGOPTIONS` and `PGPASSWORD`, then the password from a password file, and last
+/// libpq's defaults for the host. (`PGSSLMODE` and similar variables are read in `tls`; the default user and database
+/// are the driver's.)
 pub(crate) fn complete(
     postgres: &mut tokio_postgres::Config,
     passfile: Option<&str>,
@@ -199,8 +200,8 @@ fn complete_hosts(postgres: &mut tokio_postgres::Config, environment: Environmen
     Ok(())
 }
 
-/// A URL whose hosts without a port have that of `PGPORT`. The driver takes 5432 for them, and afterwards nothing tells that the
-/// URL did not say so.
+/// A URL whose hosts without a port get that of `PGPORT`. The driver uses 5432 for them, and afterwards it is no longer
+/// visible that the URL had no port.
 pub(crate) fn with_default_port(url: String, environment: Environment<'_>) -> String {
     let Some(ports) = text(environment, "PGPORT") else { return url };
     let Some(scheme_ends) = url.find("://").map(|at| at + 3) else { return url };
@@ -212,7 +213,7 @@ pub(crate) fn with_default_port(url: String, environment: Environment<'_>) -> St
     }
     let ports: Vec<&str> = ports.split(',').collect();
     let completed = hosts.split(',').enumerate().map(|(index, host)| {
-        // The colons of an address in brackets come before them.
+        // The colons of an address in brackets come before the port.
         let has_port = host.rsplit_once(']').map_or(host, |(_, after)| after).contains(':');
         let port = ports.get(index).unwrap_or(&ports[0]);
         if has_port || port.is_empty() { host.to_owned() } else { format!("{host}:{port}") }
@@ -221,7 +222,7 @@ pub(crate) fn with_default_port(url: String, environment: Environment<'_>) -> St
     format!("{}{completed}{}", &url[..hosts_begin], &url[hosts_end..])
 }
 
-/// Where servers put their sockets: the first of these with one for the port, or this machine by TCP.
+/// Usual folders of sockets: the first one with a socket for the port is used, or this machine by TCP.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 fn default_host(ports: &[u16]) -> &'static str {
@@ -232,8 +233,9 @@ fn default_host(ports: &[u16]) -> &'static str {
 
 // ---- the password file -------------------------------------------------------------------------
 
-/// The password of the first line that fits a host of the configuration. The file is what `passfile` names, or `PGPASSFILE`, or
-/// `~/.pgpass`. As with libpq one that others may read is passed over with a warning, and one that is not there without.
+/// The password of the first line that matches a host of the configuration. The file is given by `passfile`, or
+/// `PGPASSFILE`, or is `~/.pgpass`. As in libpq, a file that others may read is ignored with a warning, and a missing
+/// one without.
 fn password_from_file(
     postgres: &tokio_postgres::Config,
     passfile: Option<&str>,
@@ -243,7 +245,7 @@ fn password_from_file(
     let file = passfile.map(PathBuf::from).or_else(|| environment("PGPASSFILE").map(PathBuf::from)).or_else(home)?;
     let metadata = fs::metadata(&file).ok().filter(fs::Metadata::is_file)?;
     if is_open_to_others(&metadata) {
-        tracing::warn!("the password file is not read, as others may read it too: set its permissions to 0600");
+        tracing::warn!("the password file is ignored because others may read it: set its permissions to 0600");
         return None;
     }
     let lines = fs::read_to_string(&file).ok()?;
@@ -275,7 +277,7 @@ fn is_open_to_others(_: &fs::Metadata) -> bool {
     false
 }
 
-/// `host:port:database:user:password`, each but the last a `*` for any; `\` before `:` and `\`.
+/// `host:port:database:user:password`, where each field but the last may be `*` for any; `\` before `:` and `\`.
 fn password_in(lines: &str, wanted: [&str; 4]) -> Option<String> {
     lines.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = vec![String::new()];

@@ -1,9 +1,9 @@
-//! Places where tests make the engine's own code panic (feature `failpoints`; otherwise nothing).
+//! Points at which tests make the engine's own code panic (feature `failpoints`; without it they do nothing).
 //!
-//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `store::*`, `bulk::*`.
-//! `tests/failpoints` sets them off; the list there must name them all.
+//! The names, by file: `supervisor::*`, `batcher::*`, `coordinator::*`, `store::*`, `bulk::*`. `tests/failpoints`
+//! triggers them; the list there must name all of them.
 
-/// Does what the crate [`fail`] was told to do at `name`.
+/// Performs the action that the crate [`fail`] has configured for `name`.
 #[cfg(feature = "failpoints")]
 pub(crate) fn failpoint(name: &'static str) {
     fail::fail_point!(name);

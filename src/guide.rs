@@ -1,14 +1,14 @@
-//! How to use graphsink, page by page. Each answers one question; start with [`embedding`].
+//! How to use graphsink, page by page. Each page answers one question; start with [`embedding`].
 //!
 //! | page | question |
 //! |---|---|
-//! | [`embedding`] | how does the engine become part of my program? |
+//! | [`embedding`] | how do I use the engine in my program? |
 //! | [`bulk_loading`] | how do I load years of history into empty tables? |
-//! | [`tuning`] | which setting matters, and how do I see it? |
+//! | [`tuning`] | which settings matter, and how can I tell? |
 //! | [`failure_semantics`] | what happens to my units when something fails? |
-//! | [`operating`] | what do I watch, and what do I do when an alert fires? |
-//! | [`migrating`] | how do the tables come about, change, and take over from others? |
-//! | [`security`] | which rights does it need, and what may end up in logs? |
+//! | [`operating`] | what do I monitor, and what do I do when an alert fires? |
+//! | [`migrating`] | how are the tables created and changed, and how do I move to them? |
+//! | [`security`] | which rights does it need, and which data may appear in logs? |
 //! | [`resolving`] | which entity does a name mean, and how do two become one? |
 
 #[doc = include_str!("guide/embedding.md")]

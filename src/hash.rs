@@ -1,6 +1,6 @@
 //! Maps and sets for the hot path: the standard ones with a hasher that is several times as fast on short keys.
 //!
-//! Seeded at random in each process, so names cannot be chosen to collide in advance.
+//! It is seeded at random in each process, so names cannot be chosen to collide in advance.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::LazyLock;

@@ -1,9 +1,10 @@
-//! What metrics, spans and snapshots are told apart by. Depends on nothing else here, so that everything may name it.
+//! Label values of metrics, spans and snapshots. This module depends on nothing else in the crate, so that every module
+//! may use it.
 
 use serde::Serialize;
 
-/// What the transaction that carried a row did to it in the database. Rows of several units that
-/// name the same database row share its disposition.
+/// The effect of a transaction on a row in the database. Rows of several units that name the same database row share
+/// its disposition.
 ///
 /// ```
 /// use graphsink::{Committed, Disposition};
@@ -16,11 +17,11 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
-    /// It was not there before.
+    /// The row did not exist before.
     Inserted,
-    /// It was there and said something else.
+    /// The row existed with other values.
     Updated,
-    /// It was there and said all this already (or something newer).
+    /// The row already had these values (or newer ones).
     Unchanged,
 }
 
@@ -69,7 +70,7 @@ impl OutcomeKind {
     }
 }
 
-/// What follows from a transaction that failed.
+/// The reaction to a failed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reaction {
     Retry,
@@ -89,7 +90,7 @@ impl Reaction {
     }
 }
 
-/// Where a sealed epoch is.
+/// The state of a sealed epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EpochState {
     /// Waiting for its lane.

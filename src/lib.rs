@@ -84,10 +84,25 @@
 //! | `loader` | `loader`: the JSON-lines input format and a generator of sample input |
 //! | `resolver` | `resolve`: which entity a name means: exact, alias and fuzzy, in bulk |
 //! | `tls` | encrypted connections (rustls): see [`Config::builder`] |
+//!
+//! # What may grow
+//!
+//! What a program only reads is `#[non_exhaustive]`: errors, reasons, rejections, reports, health, statistics. They
+//! may get new fields and variants in any version, so a `match` on them needs a last arm. What a program writes
+//! ([`Mention`], [`PlaceObservation`], [`EntityKey`]) or has to decide as a whole ([`Outcome`], [`Disposition`],
+//! [`EntityType`], [`Table`]) is not, nor are small values that programs compare or take apart ([`CommittedRow`],
+//! [`Unavailable`], [`TableStats`]): there a change comes with a new major version.
+//!
+//! No public type holds one of actix, tokio-postgres or refinery. An error says its SQLSTATE and whether trying
+//! again may help.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+// The tests share a model with the integration tests, which know the crate by its name.
+#[cfg(test)]
+extern crate self as graphsink;
 
 mod actor;
 mod batch;
@@ -133,18 +148,15 @@ pub use merge::{EntityMerge, MergeOutcome, MergeRejection};
 pub use outcome::{
     Committed, CommittedRow, Disposition, NotCommitted, Outcome, RejectReason, Rejection, Unavailable, UnavailableCause,
 };
-pub use record::{
-    ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics, Coordinate, CoordinateError, EntityFacts,
-    EntityKey, EntityName, EntityType, Mention, MentionChange, MentionRef, Merge, Place, RECENT_DAYS, RereadNeeded,
-    SCORE_DECAY_DAYS, SortedSet, SourceType, StoredMetrics, TOP_MENTIONS, Table, Timestamp, TopMention, score,
-    truncate,
-};
+pub use record::{EntityKey, EntityName, EntityType, Mention, SourceType, Table, Timestamp, UnknownLabel, truncate};
 pub use stats::{Distribution, HotConnection, Latency, PoolStats, Stats, TableStats};
 pub use store::{MigrationReport, Migrations, RefreshReport};
+pub use unit::limits;
+#[doc(hidden)]
+pub use unit::limits::METADATA_DEPTH_MAX;
 pub use unit::{
-    ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, ConnectionBuilder, ConnectionHandle, ConnectionRef, DISH_ATTRIBUTES_MAX,
-    EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit, METADATA_DEPTH_MAX, MentionHandle, NAME_CHARS_MAX,
-    PlaceObservation, Row, SOURCE_ID_CHARS_MAX, SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX, UnitOfWork,
+    ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, Field, InvalidUnit,
+    MentionHandle, PlaceObservation, Row, UnitOfWork,
 };
 
 /// The README's example, compiled with the documentation's own.

@@ -1,4 +1,4 @@
-//! Merges of entities: what a caller asks for, and what became of it.
+//! Merges of entities: the request and its outcome.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::outcome::{Rejection, Unavailable};
 use crate::record::{EntityName, EntityType};
 
-/// Two names that turned out to mean one thing: the entity `from` becomes part of the entity `into`. See
+/// A request to merge two entities that are the same thing: the entity `from` becomes part of the entity `into`. See
 /// [`Engine::merge`](crate::Engine::merge).
 ///
 /// ```
@@ -19,14 +19,14 @@ use crate::record::{EntityName, EntityType};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntityMerge {
-    /// The entity that will be gone. Its name becomes an alias of the other.
+    /// The entity to be removed. Its name becomes an alias of the other.
     pub from: EntityName,
-    /// The entity that stays.
+    /// The surviving entity.
     pub into: EntityName,
 }
 
 impl EntityMerge {
-    /// Each is named by its id, or by its key.
+    /// Makes a request. Each entity is named by its id or by its key.
     ///
     /// ```
     /// use graphsink::{EntityKey, EntityMerge, EntityType};
@@ -39,7 +39,7 @@ impl EntityMerge {
     }
 }
 
-/// What became of one [`EntityMerge`].
+/// The outcome of one [`EntityMerge`].
 ///
 /// ```
 /// use graphsink::MergeOutcome;
@@ -54,38 +54,45 @@ impl EntityMerge {
 pub enum MergeOutcome {
     /// Durable in PostgreSQL, whole.
     Merged {
-        /// The entity that is gone.
+        /// The removed entity.
         from: Uuid,
-        /// The entity that both are now.
+        /// The surviving entity.
         into: Uuid,
     },
-    /// An earlier merge made one entity of the two; nothing was written.
+    /// An earlier merge already made one entity of the two; nothing was written.
     AlreadyMerged {
-        /// The entity that both are.
+        /// The entity that both names mean.
         into: Uuid,
     },
     /// Nothing of it was written.
     Rejected(MergeRejection),
-    /// Unknown until the deadline: the two are one entity or they are not, nothing in between. To merge them again is
-    /// always safe.
+    /// The outcome could not be established until the deadline: the merge took place as a whole or not at all. Merging
+    /// again is always safe.
     Unavailable(Unavailable),
 }
 
 impl MergeOutcome {
-    /// The entity that both names mean now, if that is certain.
+    /// The entity that both names mean now, if known.
     ///
     /// ```
     /// use graphsink::MergeOutcome;
     ///
     /// let id = uuid::Uuid::from_u128(7);
-    /// assert_eq!(MergeOutcome::AlreadyMerged { into: id }.into_id(), Some(id));
+    /// assert_eq!(MergeOutcome::AlreadyMerged { into: id }.survivor(), Some(id));
     /// ```
     #[must_use]
-    pub const fn into_id(&self) -> Option<Uuid> {
+    pub const fn survivor(&self) -> Option<Uuid> {
         match self {
             Self::Merged { into, .. } | Self::AlreadyMerged { into } => Some(*into),
             Self::Rejected(_) | Self::Unavailable(_) => None,
         }
+    }
+
+    /// The former name of [`survivor`](Self::survivor).
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn into_id(&self) -> Option<Uuid> {
+        self.survivor()
     }
 
     /// The outcome as a label of metrics.
@@ -118,16 +125,16 @@ impl MergeOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MergeRejection {
-    /// No entity has this name, and none was merged that had it.
+    /// No entity has this name, and no merged entity had it.
     Missing(EntityName),
-    /// A dish is no restaurant.
+    /// The entities have different types.
     DifferentTypes {
-        /// The type of the entity that was to go.
+        /// The type of the entity to be removed.
         from: EntityType,
-        /// The type of the entity that was to stay.
+        /// The type of the entity that was to survive.
         into: EntityType,
     },
-    /// Both names are names of one entity, and always were.
+    /// Both names mean one entity, without an earlier merge.
     Itself(Uuid),
     /// PostgreSQL refused this merge alone.
     Database(Box<Rejection>),

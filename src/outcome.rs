@@ -1,4 +1,4 @@
-//! What became of a unit: exactly one [`Outcome`] each.
+//! Outcomes of units: exactly one [`Outcome`] each.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::label::OutcomeKind;
 use crate::record::{EntityType, Table};
 use crate::unit::{ConnectionHandle, EntityHandle, Field, Labels, MentionHandle, Row};
 
-/// What became of a unit.
+/// The outcome of a unit.
 ///
 /// ```no_run
 /// use graphsink::{Outcome, Receipt, RejectReason};
@@ -34,14 +34,15 @@ use crate::unit::{ConnectionHandle, EntityHandle, Field, Labels, MentionHandle, 
 pub enum Outcome {
     /// Durable in PostgreSQL, whole.
     Committed(Committed),
-    /// Nothing of it was written, and nothing ever will be.
+    /// Nothing of it was written, and nothing of it will be written.
     Rejected(Rejection),
-    /// Unknown until the deadline: in the database whole or not at all. Submitting the unit again
-    /// is always safe.
+    /// The outcome could not be established until the deadline: the unit is in the database whole or not at all.
+    /// Submitting it again is always safe.
     Unavailable(Unavailable),
 }
 
-/// An outcome on its way to its receipt. Nearly all are commits, so those alone decide how much room one takes.
+/// An outcome on its way to its receipt. Nearly all outcomes are commits, so only commits are stored inline and
+/// determine the size.
 pub(crate) type Told = Result<Committed, Box<Outcome>>;
 
 impl From<Outcome> for Told {
@@ -60,7 +61,7 @@ impl From<Told> for Outcome {
 }
 
 impl Outcome {
-    /// The committed rows, or nothing.
+    /// The committed rows, or `None` for other outcomes.
     ///
     /// ```no_run
     /// # async fn run(receipt: graphsink::Receipt) {
@@ -97,7 +98,7 @@ impl Outcome {
         }
     }
 
-    /// Turns everything but a commit into an error, for `?`.
+    /// Turns every outcome except a commit into an error, for `?`.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), Box<dyn std::error::Error>> {
@@ -149,7 +150,7 @@ pub enum NotCommitted {
 pub struct CommittedRow {
     /// Its id in the database.
     pub id: Uuid,
-    /// What the transaction did to it.
+    /// The effect of the transaction on the row.
     pub disposition: Disposition,
 }
 
@@ -170,6 +171,7 @@ pub struct CommittedRow {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Committed {
     /// Entities in the order in which the unit named them.
     pub entities: Vec<CommittedRow>,
@@ -236,7 +238,7 @@ impl Committed {
         handle.index_in(self.nonce).and_then(|index| self.mentions.get(index)).copied()
     }
 
-    /// The id of every row that the caller labelled. Of two rows with one label the later counts.
+    /// The id of every row that the caller labelled. If two rows have one label, the later one counts.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -273,7 +275,7 @@ impl Committed {
     }
 }
 
-/// Why only the database could refuse a unit.
+/// Reasons for rejecting a unit that only the database can know.
 ///
 /// ```
 /// use graphsink::{RejectReason, Rejection};
@@ -289,30 +291,30 @@ impl Committed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// The unit names a row by an id that does not exist.
+    /// The unit names a row by an id that does not exist in the database.
     MissingRow {
-        /// The table that has no such row.
+        /// The table without such a row.
         table: Table,
         /// The id.
         id: Uuid,
     },
-    /// The unit uses an entity, named by its id, where another type belongs.
+    /// The unit uses an entity, named by its id, where an entity of another type is required.
     WrongEntityType {
         /// The entity's id.
         id: Uuid,
-        /// The column that it is used in.
+        /// The column in which it is used.
         field: Field,
-        /// What belongs there.
+        /// The required type.
         expected: EntityType,
-        /// What it is.
+        /// The entity's type.
         found: EntityType,
     },
     /// PostgreSQL refused the unit alone, with the error named in the [`Rejection`].
     Database,
 }
 
-/// Why a unit was rejected: where PostgreSQL says it, with its SQLSTATE, table, column and constraint. Its text, and
-/// `message` and `detail`, may quote the row. [`Outcome`] has an example.
+/// Why a unit was rejected, with SQLSTATE, table, column and constraint as far as PostgreSQL reports them. Its text,
+/// and `message` and `detail`, may quote the row. [`Outcome`] has an example.
 ///
 /// ```
 /// fn log(why: &graphsink::Rejection) {
@@ -323,10 +325,10 @@ pub enum RejectReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// What kind of refusal.
+    /// The kind of rejection.
     pub reason: RejectReason,
-    /// The SQLSTATE. For a missing row or a wrong type the one that PostgreSQL's own check would
-    /// raise (23503, 23514): the engine looks before it writes.
+    /// The SQLSTATE. For a missing row or a wrong type it is the one that PostgreSQL's own check would raise (23503,
+    /// 23514), because the engine checks before it writes.
     pub sqlstate: String,
     /// The table.
     pub table: Option<String>,
@@ -334,7 +336,7 @@ pub struct Rejection {
     pub column: Option<String>,
     /// The constraint.
     pub constraint: Option<String>,
-    /// Which row of the unit, where that is known.
+    /// The row of the unit, if known.
     pub row: Option<Row>,
     /// The server's primary message.
     pub message: String,
@@ -366,7 +368,7 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-/// Why nothing certain can be said of a unit. [`Outcome`] has an example.
+/// Why the outcome of a unit is unknown. [`Outcome`] has an example.
 ///
 /// ```
 /// fn log(why: &graphsink::Unavailable) {
@@ -375,15 +377,15 @@ impl std::error::Error for Rejection {}
 /// ```
 #[derive(Debug, Clone)]
 pub struct Unavailable {
-    /// Whether a commit was under way whose answer never came. If not, nothing was written.
+    /// Whether a commit was sent whose answer never came. If false, nothing was written.
     pub commit_under_way: bool,
-    /// Transactions that were tried.
+    /// Number of attempted transactions.
     pub attempts: u32,
-    /// What stood in the way last.
+    /// The last obstacle.
     pub cause: UnavailableCause,
 }
 
-/// What stood in the way of an outcome.
+/// Why there is no outcome.
 ///
 /// ```
 /// use graphsink::UnavailableCause;
@@ -407,6 +409,25 @@ impl fmt::Display for UnavailableCause {
             Self::Database(_) => f.write_str("the database could not be used until the deadline"),
             Self::ShutDown => f.write_str("the engine was shut down first"),
             Self::EngineFailed => f.write_str("the engine failed, start another"),
+        }
+    }
+}
+
+impl Unavailable {
+    /// The SQLSTATE, where PostgreSQL itself stood in the way last.
+    ///
+    /// ```no_run
+    /// # async fn run(receipt: graphsink::Receipt) {
+    /// if let graphsink::Outcome::Unavailable(why) = receipt.await {
+    ///     eprintln!("{why} ({})", why.sqlstate().unwrap_or("the server said nothing"));
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match &self.cause {
+            UnavailableCause::Database(error) => error.sqlstate(),
+            UnavailableCause::ShutDown | UnavailableCause::EngineFailed => None,
         }
     }
 }

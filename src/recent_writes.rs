@@ -1,14 +1,15 @@
-//! What this engine wrote lately, so that it can expect it to be there.
+//! Recent writes of this engine, which it expects to find in the database.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::hash::HashSet;
 
-/// How many hashes a generation holds; there are two, of 16 bytes or so each.
+/// Number of hashes in a generation. There are two generations, with about 16 bytes for each hash.
 const GENERATION: usize = 64 << 10;
 
-/// Hashes ([`hash_of`](crate::hash::hash_of)) of what is expected to be there: an expectation, not
-/// knowledge. Other writers, deletions and equal hashes make it wrong, so being wrong may cost time and nothing else.
+/// Hashes ([`hash_of`](crate::hash::hash_of)) of facts that are expected in the database. This is an expectation, not
+/// knowledge: other writers, deletions and equal hashes can make it wrong. So a wrong answer may cost time and nothing
+/// else.
 #[derive(Debug, Default)]
 pub(crate) struct RecentWrites {
     generations: Mutex<Generations>,
@@ -21,13 +22,13 @@ struct Generations {
 }
 
 impl RecentWrites {
-    /// Tells which of these are not expected.
+    /// Returns the keys that are not expected.
     pub(crate) fn unexpected<K>(&self, keys: impl Iterator<Item = K>, hash: impl Fn(&K) -> u64, tell: impl FnMut(K)) {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         keys.filter(|key| !generations.contains(hash(key))).for_each(tell);
     }
 
-    /// Expects these from now on. For committed ones.
+    /// Expects these keys from now on. To be called with committed facts.
     pub(crate) fn remember(&self, keys: impl Iterator<Item = u64>) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         for hash in keys {

@@ -1,12 +1,12 @@
-//! Names of metrics and spans: the one place where they stand, each described once with its unit.
+//! Names of metrics and spans. All are defined here, each described once with its unit.
 //!
 //! | metric | kind | labels | meaning |
 //! |---|---|---|---|
 //! | `graphsink_units_total` | counter | `outcome` | units by outcome: committed, rejected, unavailable |
 //! | `graphsink_units_invalid_total` | counter | `rule` | units refused before they were accepted |
-//! | `graphsink_rows_total` | counter | `table`, `disposition` | rows of the database by what a commit did to them |
-//! | `graphsink_rows_received_total` | counter | `table` | rows as submitted, of committed transactions |
-//! | `graphsink_rows_coalesced_total` | counter | `table` | rows that coalescing saved |
+//! | `graphsink_rows_total` | counter | `table`, `disposition` | rows of the database by the effect of the commit |
+//! | `graphsink_rows_received_total` | counter | `table` | rows as submitted, in committed transactions |
+//! | `graphsink_rows_coalesced_total` | counter | `table` | rows saved by coalescing |
 //! | `graphsink_batch_rows` | histogram (rows) | `table` | coalesced rows of a committed batch |
 //! | `graphsink_epoch_units` | histogram (units) | | units of a committed transaction |
 //! | `graphsink_epochs_sealed_total` | counter | `reason` | why an epoch was sealed: `lane_free`, `full`, `flush` |
@@ -16,40 +16,40 @@
 //! | `graphsink_lane_wait_seconds` | histogram (seconds) | | a sealed epoch, until its lane was free |
 //! | `graphsink_pool_wait_seconds` | histogram (seconds) | | a transaction, until it had a connection |
 //! | `graphsink_lock_wait_seconds` | histogram (seconds) | | a transaction, while it waited for locks that others held |
-//! | `graphsink_last_commit_timestamp_seconds` | gauge (seconds since 1970) | | when a transaction was committed last |
+//! | `graphsink_last_commit_timestamp_seconds` | gauge (seconds since 1970) | | time of the last commit |
 //! | `graphsink_epochs_in_flight` | gauge (epochs) | `state` | sealed epochs: waiting for their lane, writing |
-//! | `graphsink_admission_wait_seconds` | histogram (seconds) | | time that `submit` waited for room |
+//! | `graphsink_admission_wait_seconds` | histogram (seconds) | | time that `submit` waited for admission |
 //! | `graphsink_rows_in_flight` | gauge (rows) | | rows accepted and not yet answered |
 //! | `graphsink_bytes_in_flight` | gauge (bytes) | | bytes accepted and not yet answered |
-//! | `graphsink_rows_in_flight_max` | gauge (rows) | | as many rows may be in flight |
-//! | `graphsink_bytes_in_flight_max` | gauge (bytes) | | as many bytes may be in flight |
-//! | `graphsink_retries_total` | counter | `sqlstate`, `reaction` | failed tries: retry, split, reject |
-//! | `graphsink_circuit_open` | gauge (0 or 1) | | whether the database as a whole cannot be used |
-//! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often that began |
-//! | `graphsink_dead_letters_total` | counter | | rejected units that were kept |
-//! | `graphsink_known_names_total` | counter | `result` | names of entities by whether they were known, with all that was said of them: hit, miss |
-//! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were started again |
+//! | `graphsink_rows_in_flight_max` | gauge (rows) | | maximum number of rows in flight |
+//! | `graphsink_bytes_in_flight_max` | gauge (bytes) | | maximum number of bytes in flight |
+//! | `graphsink_retries_total` | counter | `sqlstate`, `reaction` | failed attempts by reaction: retry, split, reject |
+//! | `graphsink_circuit_open` | gauge (0 or 1) | | whether the circuit breaker is open: the database cannot be used |
+//! | `graphsink_circuit_openings_total` | counter | `sqlstate` | how often the circuit breaker opened |
+//! | `graphsink_dead_letters_total` | counter | | rejected units that were kept as dead letters |
+//! | `graphsink_known_names_total` | counter | `result` | names of entities by whether they were known, with all stated facts: hit, miss |
+//! | `graphsink_actor_restarts_total` | counter | `actor` | actors that died and were restarted |
 //! | `graphsink_merges_total` | counter | `outcome` | merges of entities: `merged`, `already_merged`, `rejected`, `unavailable` |
 //! | `graphsink_merge_seconds` | histogram (seconds) | | a transaction of merges, from its connection to its commit |
 //! | `graphsink_pool_connections` | gauge (connections) | `state` | connections of the pool: open, idle, max |
-//! | `graphsink_resolver_names_total` | counter | `tier` | names by where they were found: exact, alias, fuzzy, none |
-//! | `graphsink_resolver_decisions_total` | counter | `decision` | names by what was decided: existing, new, ambiguous |
-//! | `graphsink_resolver_cache_total` | counter | `result` | names by whether the answer was remembered: hit, miss |
+//! | `graphsink_resolver_names_total` | counter | `tier` | names by the tier that found them: exact, alias, fuzzy, none |
+//! | `graphsink_resolver_decisions_total` | counter | `decision` | names by decision: existing, new, ambiguous |
+//! | `graphsink_resolver_cache_total` | counter | `result` | names by whether the answer was cached: hit, miss |
 //! | `graphsink_resolver_lookup_seconds` | histogram (seconds) | | a batch's lookup in the database |
 //!
 //! | span | level | within | fields |
 //! |---|---|---|---|
-//! | `unit`: a unit's way, from acceptance; its outcome is an event in it | debug | the caller's | `number` of the receipt, `rows`, `epoch`, `attempt` of each try |
+//! | `unit`: a unit from its acceptance; its outcome is an event in it | debug | the caller's | `number` of the receipt, `rows`, `epoch`, `attempt` of each transaction attempt |
 //! | `batch`: a table's part of an epoch, when it is sealed | debug | | `epoch`, `table` |
 //! | `epoch`: a commit task; it follows from the spans of its units | debug | | `number`, `lane`, `units` |
-//! | `transaction`: one try | debug | `epoch` | `attempt`, the id in `graphsink_attempts`; `attempts` so far, `units`, coalesced rows by table; `lock_wait_ms` at its end |
+//! | `transaction`: one attempt | debug | `epoch` | `attempt`, the id in `graphsink_attempts`; `attempts` so far, `units`, coalesced rows by table; `lock_wait_ms` at its end |
 //! | `merge`: a transaction of merges | debug | the caller's | `attempt`, `attempts`, `merges`; `lock_wait_ms` at its end |
 //! | `lane_wait`, `circuit_wait`: before a transaction | trace | `epoch` | |
-//! | `pool_wait`: until there is a connection | trace | `transaction` | |
+//! | `pool_wait`: waiting for a connection | trace | `transaction` | |
 //! | `statement`: from its sending to its last row | trace | `transaction` | `name` |
 //!
-//! So a slow acknowledgement leads from its unit's `epoch` and `attempt` to the epoch, its transaction and the
-//! statement. The example `traces` goes this way with OpenTelemetry.
+//! So a slow acknowledgement can be followed from its unit's `epoch` and `attempt` to the epoch, its transaction and
+//! the statement. The example `traces` does this with OpenTelemetry.
 
 use std::time::Duration;
 
@@ -94,9 +94,9 @@ pub(crate) const POOL_CONNECTIONS: &str = "graphsink_pool_connections";
 pub(crate) fn describe() {
     describe_counter!(UNITS, Unit::Count, "Units by outcome");
     describe_counter!(UNITS_INVALID, Unit::Count, "Units refused before they were accepted, by rule");
-    describe_counter!(ROWS, Unit::Count, "Rows of the database by table and what a commit did to them");
-    describe_counter!(ROWS_RECEIVED, Unit::Count, "Rows as submitted, of committed transactions");
-    describe_counter!(ROWS_COALESCED, Unit::Count, "Rows that coalescing saved");
+    describe_counter!(ROWS, Unit::Count, "Rows of the database by table and effect of the commit");
+    describe_counter!(ROWS_RECEIVED, Unit::Count, "Rows as submitted, in committed transactions");
+    describe_counter!(ROWS_COALESCED, Unit::Count, "Rows saved by coalescing");
     describe_histogram!(BATCH_ROWS, Unit::Count, "Coalesced rows of a committed batch");
     describe_histogram!(EPOCH_UNITS, Unit::Count, "Units of a committed transaction");
     describe_counter!(EPOCHS_SEALED, Unit::Count, "Epochs by the reason of their seal");
@@ -106,24 +106,24 @@ pub(crate) fn describe() {
     describe_histogram!(LANE_WAIT_SECONDS, Unit::Seconds, "A sealed epoch, until its lane was free");
     describe_histogram!(POOL_WAIT_SECONDS, Unit::Seconds, "A transaction, until it had a connection");
     describe_histogram!(LOCK_WAIT_SECONDS, Unit::Seconds, "A transaction, while it waited for locks that others held");
-    describe_gauge!(LAST_COMMIT_TIMESTAMP_SECONDS, Unit::Seconds, "When a transaction was committed last, since 1970");
-    describe_gauge!(EPOCHS_IN_FLIGHT, Unit::Count, "Sealed epochs by what they wait for or do");
-    describe_histogram!(ADMISSION_WAIT_SECONDS, Unit::Seconds, "Time that submit waited for room");
+    describe_gauge!(LAST_COMMIT_TIMESTAMP_SECONDS, Unit::Seconds, "Time of the last commit, since 1970");
+    describe_gauge!(EPOCHS_IN_FLIGHT, Unit::Count, "Sealed epochs by state");
+    describe_histogram!(ADMISSION_WAIT_SECONDS, Unit::Seconds, "Time that submit waited for admission");
     describe_gauge!(ROWS_IN_FLIGHT, Unit::Count, "Rows accepted and not yet answered");
     describe_gauge!(BYTES_IN_FLIGHT, Unit::Bytes, "Bytes accepted and not yet answered");
-    describe_gauge!(ROWS_IN_FLIGHT_MAX, Unit::Count, "As many rows may be in flight");
-    describe_gauge!(BYTES_IN_FLIGHT_MAX, Unit::Bytes, "As many bytes may be in flight");
-    describe_counter!(RETRIES, Unit::Count, "Failed tries by SQLSTATE and reaction");
-    describe_gauge!(CIRCUIT_OPEN, Unit::Count, "1 while the database as a whole cannot be used, else 0");
-    describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the database as a whole could not be used");
-    describe_counter!(DEAD_LETTERS, Unit::Count, "Rejected units that were kept");
+    describe_gauge!(ROWS_IN_FLIGHT_MAX, Unit::Count, "Maximum number of rows in flight");
+    describe_gauge!(BYTES_IN_FLIGHT_MAX, Unit::Bytes, "Maximum number of bytes in flight");
+    describe_counter!(RETRIES, Unit::Count, "Failed attempts by SQLSTATE and reaction");
+    describe_gauge!(CIRCUIT_OPEN, Unit::Count, "1 while the circuit breaker is open, else 0");
+    describe_counter!(CIRCUIT_OPENINGS, Unit::Count, "How often the circuit breaker opened");
+    describe_counter!(DEAD_LETTERS, Unit::Count, "Rejected units that were kept as dead letters");
     describe_counter!(KNOWN_NAMES, Unit::Count, "Names of entities by whether they were known");
-    describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were started again");
+    describe_counter!(ACTOR_RESTARTS, Unit::Count, "Actors that died and were restarted");
     describe_counter!(MERGES, Unit::Count, "Merges of entities by outcome");
     describe_histogram!(MERGE_SECONDS, Unit::Seconds, "A transaction of merges, from its connection to its commit");
     describe_gauge!(POOL_CONNECTIONS, Unit::Count, "Connections of the pool");
     gauge!(CIRCUIT_OPEN).set(0.0);
-    // A series that begins with its first event has no increase for it.
+    // A series that begins with its first event shows no increase for it.
     counter!(DEAD_LETTERS).increment(0);
     for actor in ActorKind::ALL {
         counter!(ACTOR_RESTARTS, "actor" => actor.as_str()).increment(0);
@@ -158,8 +158,8 @@ const RESOLVER_LOOKUP_SECONDS: &str = "graphsink_resolver_lookup_seconds";
 #[cfg(feature = "resolver")]
 pub(crate) fn describe_resolver() {
     describe_counter!(RESOLVER_NAMES, Unit::Count, "Names by the tier that found them");
-    describe_counter!(RESOLVER_DECISIONS, Unit::Count, "Names by what was decided");
-    describe_counter!(RESOLVER_CACHE, Unit::Count, "Names by whether the answer was remembered");
+    describe_counter!(RESOLVER_DECISIONS, Unit::Count, "Names by decision");
+    describe_counter!(RESOLVER_CACHE, Unit::Count, "Names by whether the answer was cached");
     describe_histogram!(RESOLVER_LOOKUP_SECONDS, Unit::Seconds, "A batch's lookup in the database");
 }
 
@@ -220,7 +220,7 @@ pub(crate) fn merges_committed(took: Duration) {
     histogram!(MERGE_SECONDS).record(took);
 }
 
-/// What an engine may use, for panels that show how much of it is in use.
+/// The limits of an engine, for panels that show how much of them is used.
 pub(crate) fn limits(rows: usize, bytes: usize) {
     gauge!(ROWS_IN_FLIGHT_MAX).set(rows as f64);
     gauge!(BYTES_IN_FLIGHT_MAX).set(bytes as f64);

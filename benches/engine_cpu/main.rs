@@ -25,6 +25,9 @@ mod database;
 #[path = "../throughput/machine.rs"]
 mod machine;
 #[allow(dead_code)]
+#[path = "../throughput/metrics.rs"]
+mod metrics;
+#[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
 #[allow(dead_code, reason = "what the throughput bench needs besides")]

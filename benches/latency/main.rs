@@ -30,6 +30,8 @@ mod database;
 mod lone;
 #[path = "../throughput/machine.rs"]
 mod machine;
+#[path = "../throughput/metrics.rs"]
+mod metrics;
 #[allow(dead_code)]
 #[path = "../throughput/per_unit.rs"]
 mod per_unit;

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ::graphsink::{ConnectionMetrics, EntityType, Timestamp};
+use ::graphsink::{EntityType, Timestamp};
 use uuid::Uuid;
 
+use crate::metrics::ConnectionMetrics;
 use crate::workload::Record;
 
 /// An entity's type and name.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::graphsink::{ConnectionMetrics, Timestamp};
+use ::graphsink::Timestamp;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_postgres::types::Type;
@@ -20,6 +20,7 @@ use crate::contestant::{Contestant, Figures, Measured, Result};
 use crate::copy::{Rows, copy};
 use crate::database::Database;
 use crate::merge;
+use crate::metrics::ConnectionMetrics;
 use crate::workload::{Record, Workload};
 
 /// Mentions in a batch.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::graphsink::loader::{Input, Units};
-use ::graphsink::{Mention, SourceType, Timestamp};
+use ::graphsink::{Mention, Timestamp};
 use serde::Deserialize;
 
 use crate::contestant::Result;
@@ -113,7 +113,7 @@ impl Named {
 
 impl Source {
     fn mention(self) -> Result<Mention> {
-        let source_type = SourceType::from_label(&self.of_type).ok_or("a source that is neither post nor comment")?;
+        let source_type = self.of_type.parse().map_err(|_| "a source that is neither post nor comment")?;
         let created_at = ::graphsink::truncate(self.created_at);
         let thread = self.thread_id.unwrap_or_else(|| Arc::clone(&self.id));
         let mut mention = Mention::new(source_type, self.id, self.url, self.subreddit, created_at)

@@ -29,6 +29,7 @@ mod graphsink_bulk;
 mod latency;
 mod machine;
 mod merge;
+mod metrics;
 #[cfg(feature = "bench-orms")]
 mod orms;
 mod per_unit;

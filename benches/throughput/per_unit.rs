@@ -23,9 +23,10 @@ use uuid::Uuid;
 
 use crate::contestant::{Contestant, Measured, Result};
 use crate::database::Database;
+use crate::metrics::ConnectionMetrics;
 use crate::rows::top_mentions;
 use crate::workload::{Record, Workload};
-use ::graphsink::{ConnectionMetrics, Timestamp};
+use ::graphsink::Timestamp;
 
 /// So many units are enough to know the speed; the rest would be waiting for the disk.
 const SAMPLE: usize = 2_000;

@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ::graphsink::{ConnectionMetrics, EntityType, Timestamp};
+use ::graphsink::{EntityType, Timestamp};
 use uuid::Uuid;
 
+use crate::metrics::ConnectionMetrics;
 use crate::workload::Record;
 
 /// An entity's key.

@@ -16,8 +16,8 @@ use crate::progress::Extent;
 
 /// Loads mentions of dishes at restaurants (JSON lines) into an evidence graph in PostgreSQL.
 ///
-/// Without options it loads the repository's sample, 2,000 lines, into a PostgreSQL server of its own. Running it
-/// again, with the same or other input, is always safe: what is known already stays as it is.
+/// Without options it loads the repository's sample, 2,000 lines, into its own PostgreSQL server. Running it again,
+/// with the same or other input, is always safe: known data stays unchanged.
 #[derive(Debug, Parser)]
 #[command(
     name = "ingest",
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     pub(crate) data_dir: Option<PathBuf>,
 
     /// The time that recent counts, scores and activity refer to [default: the start of the run; for a sample,
-    /// 2025-06-01, the time that it is made for].
+    /// 2025-06-01, its reference time].
     #[arg(long, value_name = "RFC3339", value_parser = parse_time)]
     pub(crate) as_of: Option<Timestamp>,
 
@@ -80,8 +80,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     pub(crate) in_flight_commits: Option<usize>,
 
-    /// Offers metrics to Prometheus at /metrics of this address, probes at /livez and /readyz, and what `top --attach`
-    /// reads at /stats; see examples/observability.
+    /// Publishes metrics for Prometheus at /metrics of this address, probes at /livez and /readyz, and the data for
+    /// `top --attach` at /stats; see examples/observability.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
 
@@ -90,21 +90,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
 
-    /// Decides first which entity each name of the input means, asking the tiers up to this one; the input is read
-    /// twice for it [default: names are taken as they are].
+    /// First resolves each name of the input to an entity, searching the tiers up to this one; the input is read twice
+    /// for it [default: names are used as they are].
     #[arg(long, value_name = "TIER")]
     pub(crate) resolve: Option<Tier>,
 
-    /// What becomes of a name that is like an entity, but not enough.
+    /// The policy for a name that is similar to an entity, but not enough.
     #[arg(long, value_name = "POLICY", default_value = "flag", requires = "resolve")]
     pub(crate) grey_zone: Policy,
 
-    /// Writes a JSON line for each flagged name: what was asked, the decision, its confidence, and what it may be.
+    /// Writes a JSON line for each flagged name: the query, the decision, its confidence, and the candidates.
     #[arg(long, value_name = "FILE", requires = "resolve")]
     pub(crate) review: Option<PathBuf>,
 
-    /// Writes a report as one HTML file: throughput, batch sizes, latencies and what became of the rows over time, the
-    /// outcome, and the settings; no password.
+    /// Writes a report as one HTML file: throughput, batch sizes, latencies and results of rows over time, the outcome,
+    /// and the settings; no password.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
@@ -112,7 +112,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Leaves out the indexes that only readers need; a later run without this option builds them.
+    /// Omits the indexes that only readers need; a later run without this option builds them.
     #[arg(long)]
     pub(crate) skip_read_indexes: bool,
 
@@ -121,48 +121,48 @@ pub(crate) struct Args {
     pub(crate) psql: bool,
 }
 
-/// What concerns a bulk load alone.
+/// Options of bulk loads only.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BulkArgs {
     /// Loads a history into empty tables in one transaction, with keys and indexes built at the end: several times as
-    /// fast. Others cannot write meanwhile, and what ends the run leaves the tables empty. Units count in the order of
-    /// the input.
+    /// fast. Others cannot write meanwhile, and a run that ends early leaves the tables empty. Units take effect in the
+    /// order of the input.
     #[arg(long, conflicts_with_all = ["producers", "max_batch_rows", "in_flight_commits", "metrics_address", "psql"])]
     pub(crate) bulk: bool,
 
-    /// With --bulk, the memory for what is sorted, in MiB; what outgrows it goes to files.
+    /// With --bulk, the memory for sorting, in MiB; data that exceeds it goes to files.
     #[arg(long, value_name = "MIB", default_value = "256", requires = "bulk")]
     pub(crate) memory: NonZeroUsize,
 
-    /// With --bulk, where these files go [default: the system's temporary directory]. They take 0.6 to 1.3
-    /// times the room of the input without compression, and are removed at the end; those of a killed run by the next.
+    /// With --bulk, the directory of these files [default: the system's temporary directory]. They take 0.6 to 1.3
+    /// times the size of the uncompressed input, and are removed at the end; those of a killed run by the next.
     #[arg(long, value_name = "DIR", requires = "bulk")]
     pub(crate) spill_dir: Option<PathBuf>,
 }
 
-/// The last tier that a name is looked for in.
+/// The last tier in which a name is searched.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Tier {
-    /// Entities by that name: changes nothing, but says how many are known.
+    /// Entities with that name: changes nothing, but counts the known ones.
     Exact,
-    /// Also those with the name or the original text among their aliases.
+    /// Also entities with the name or the original text among their aliases.
     Alias,
-    /// Also those with a similar name, or at the same address.
+    /// Also entities with a similar name, or at the same address.
     Fuzzy,
 }
 
-/// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
+/// The policy for a name whose best candidate is neither good enough to accept nor bad enough to reject.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Policy {
     /// A new entity is created, and the name is listed for review.
     Flag,
-    /// The best candidate is taken.
+    /// The best candidate is accepted.
     Accept,
     /// A new entity is created.
     Create,
 }
 
-/// What is loaded.
+/// The source of a load.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// Files, `-` for standard input.
@@ -177,7 +177,7 @@ impl Args {
         Sample::new(self.seed, self.sample_lines())
     }
 
-    /// What the options ask to load.
+    /// The source requested by the options.
     pub(crate) fn source(&self) -> Source {
         if self.input.is_empty() {
             Source::Sample { seed: self.seed, lines: self.sample_lines() }
@@ -192,7 +192,7 @@ impl Args {
         self.database_url.clone().or_else(from_environment).filter(|url| !url.is_empty())
     }
 
-    /// The options that matter to a report. The database's URL is none of them: it may hold a password.
+    /// The options shown in a report, without the database's URL: it may contain a password.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let input = match self.source() {
             Source::Sample { seed, lines } => format!("sample of {lines} lines, seed {seed}"),
@@ -222,7 +222,7 @@ impl Args {
         settings
     }
 
-    /// How a history is loaded in bulk.
+    /// The settings of a bulk load.
     pub(crate) fn bulk_settings(&self) -> BulkSettings {
         let memory = self.in_bulk.memory.get().saturating_mul(1 << 20);
         let settings = BulkSettings::default().memory(memory).spill_directory(self.spill_directory());
@@ -232,7 +232,7 @@ impl Args {
         }
     }
 
-    /// Where files go of what outgrows memory.
+    /// The directory of spilled files.
     pub(crate) fn spill_directory(&self) -> PathBuf {
         self.in_bulk.spill_dir.clone().unwrap_or_else(env::temp_dir)
     }
@@ -265,7 +265,7 @@ impl Source {
         Ok(())
     }
 
-    /// Bytes of text, where that is known: not of what is compressed.
+    /// Bytes of text, if known: not for compressed input.
     fn plain_bytes(&self) -> Option<u64> {
         let Self::Inputs(paths) = self else { return None };
         let is_plain = |path: &PathBuf| !path.extension().is_some_and(|end| end == "gz" || end == "zst");
@@ -275,7 +275,7 @@ impl Source {
         }
     }
 
-    /// How much there is to read, where that is known.
+    /// The size of the input, if known.
     pub(crate) fn extent(&self) -> Extent {
         match self {
             Self::Sample { lines, .. } => Extent::Lines(*lines),
@@ -288,7 +288,7 @@ impl Source {
     }
 }
 
-/// What a value is called on the command line.
+/// The name of a value on the command line.
 fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -13,11 +13,11 @@ use crate::origins::{KeptOrigins, Origins};
 use crate::stop::Stop;
 use crate::tally::{Rejects, Tally};
 
-/// What is needed to load units in bulk.
+/// The inputs of a bulk load.
 #[derive(Debug)]
 pub(crate) struct BulkFeed<'a> {
     pub(crate) load: BulkLoad,
-    /// What the input's names mean, if that was asked.
+    /// The resolved names of the input, if requested.
     pub(crate) names: Option<ResolvedNames>,
     pub(crate) rejects: Option<Rejects>,
     pub(crate) origins: Origins,
@@ -25,16 +25,16 @@ pub(crate) struct BulkFeed<'a> {
 }
 
 impl BulkFeed<'_> {
-    /// Loads all units. There is a report if they were committed.
+    /// Loads all units. Returns a report if they were committed.
     pub(crate) async fn run(mut self, units: Units) -> (Fed, Option<BulkReport>) {
         let mut tally = Tally::default();
         let loaded = self.load(units, &mut tally).await;
         tally.ended();
         let (end, report) = match loaded {
             Ok(report) => self.told(&mut tally, report),
-            // Before the process ends: the next load would have to remove its files.
+            // Before the process ends: otherwise the next load would have to remove its files.
             Err(end) => match self.load.clone().abort().await {
-                // It was stopped when the commit was sent.
+                // The stop came after the commit was sent.
                 BulkEnd::Committed(report) => self.told(&mut tally, *report),
                 BulkEnd::Failed(error) => (End::Failed(error.into()), None),
                 _ => (end, None),
@@ -43,7 +43,7 @@ impl BulkFeed<'_> {
         (Fed { tally, end }, report)
     }
 
-    /// What there is to say of a load that was committed.
+    /// Processes the report of a committed load.
     fn told(&mut self, tally: &mut Tally, report: BulkReport) -> (End, Option<BulkReport>) {
         let told = self.tell(tally, &report);
         (told.map_or_else(End::Failed, |()| End::Exhausted), Some(report))
@@ -53,9 +53,9 @@ impl BulkFeed<'_> {
         let (sender, mut receiver) = mpsc::channel(UNITS_READ_AHEAD);
         let (ended, end) = oneshot::channel();
         let stop = self.stop.clone();
-        // A thread of its own, like the reader of the feed.
+        // A separate thread, like the reader of the feed.
         let reader = thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            // It is not waited for when the run has failed already.
+            // The receiver may have been dropped if the run has already failed.
             let _ = ended.send(read(units, &sender, &stop));
         });
         reader.map_err(|error| End::Failed(error.into()))?;
@@ -102,7 +102,7 @@ impl BulkFeed<'_> {
             match self.load.submit(unit).await {
                 Ok(_) => self.origins.push(&origin)?,
                 Err(BulkError::Invalid(invalid)) => tally.refused_unit(&origin, &invalid, self.rejects.as_ref())?,
-                // What ended it is told at its end.
+                // `finish` returns the reason.
                 Err(BulkError::Ended) => {
                     return Err(self.load.clone().finish().await.err().unwrap_or(BulkError::Ended).into());
                 }
@@ -111,7 +111,7 @@ impl BulkFeed<'_> {
         }
     }
 
-    /// Counts the outcomes, and tells the rejected units.
+    /// Counts the outcomes, and reports the rejected units.
     fn tell(&mut self, tally: &mut Tally, report: &BulkReport) -> Result<(), AnyError> {
         tally.committed(report.committed);
         let mut origins: Option<KeptOrigins> = None;
@@ -130,7 +130,7 @@ impl BulkFeed<'_> {
     }
 }
 
-/// What a report says, as an engine would.
+/// The figures of a report in the form of an engine's.
 pub(crate) fn stats(report: Option<&BulkReport>) -> Stats {
     let mut stats = Stats::default();
     let Some(report) = report else { return stats };

@@ -1,5 +1,4 @@
-//! Where the graph is: a database that the user names, or one of an embedded server that keeps its
-//! data between runs.
+//! The database of the graph: one named by the user, or one of an embedded server that keeps its data between runs.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,25 +9,24 @@ use graphsink::Config;
 use graphsink::server::{EmbeddedServer, ServerError};
 use serde::Serialize;
 use tokio_postgres::config::Host;
-use tokio_postgres::error::SqlState;
 
 use crate::AnyError;
 use crate::args::Args;
 
 /// The embedded server's database.
 const DATABASE: &str = "graphsink";
-/// The schema that psql looks into by itself.
+/// The schema that psql uses by default.
 const PUBLIC: &str = "public";
-/// How long it is looked whether the graph is empty.
+/// Time limit for checking whether the graph is empty.
 const LOOK: Duration = Duration::from_secs(2);
-/// Connections that the summary shows.
+/// Number of connections in the summary.
 const STRONGEST: i64 = 10;
 
 /// A database that can be reached.
 #[derive(Debug)]
 pub(crate) struct Database {
     url: String,
-    /// The same, read and completed.
+    /// The same, parsed and completed.
     config: Config,
     schema: String,
     embedded: Option<EmbeddedServer>,
@@ -68,7 +66,8 @@ impl Database {
         eprintln!("database: PostgreSQL {} in {}", server.version(), server.directory().display());
         match server.create_database(DATABASE).await {
             Ok(()) => {}
-            Err(ServerError::Sql { source }) if source.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
+            // There is a database of that name.
+            Err(error) if error.sqlstate() == Some("42P04") => {}
             Err(error) => return Err(error.into()),
         }
         let url = server.url(DATABASE);
@@ -84,17 +83,17 @@ impl Database {
         Ok(())
     }
 
-    /// The connection string. It may hold a password.
+    /// The connection string. It may contain a password.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// What a person types to look at the graph, without a password.
+    /// A shell command for looking at the graph, without a password.
     pub(crate) fn psql_hint(&self) -> String {
         if self.embedded.is_none() {
             return format!("psql \"{}\"", self.place());
         }
-        // Cargo tells the programs that it runs that it does.
+        // Cargo sets this variable for programs that it runs.
         let program = if env::var_os("CARGO").is_some() {
             let release = if cfg!(debug_assertions) { "" } else { "--release " };
             format!("cargo run {release}--example ingest --")
@@ -104,7 +103,7 @@ impl Database {
         format!("{program} --psql{}", self.options)
     }
 
-    /// Runs psql in the foreground and gives its exit status.
+    /// Runs psql in the foreground and returns its exit status.
     pub(crate) fn run_psql(&self) -> Result<ExitCode, AnyError> {
         let mut psql = Command::new(self.psql_program());
         psql.arg(self.place());
@@ -147,8 +146,8 @@ impl Database {
         words.map(|(name, value)| format!("{name}={}", conninfo_value(value))).collect::<Vec<_>>().join(" ")
     }
 
-    /// Whether the graph has no row at all, if that can be told at once: a hint is not worth waiting for what holds the
-    /// tables, or for a server that is silent.
+    /// Whether the graph is known to have no row. The check has a short time limit: a hint does not justify waiting for
+    /// locks on the tables, or for a silent server.
     pub(crate) async fn is_known_to_be_empty(&self) -> bool {
         matches!(tokio::time::timeout(LOOK, self.is_empty()).await, Ok(Ok(true)))
     }
@@ -159,13 +158,13 @@ impl Database {
             .map(|table| format!(r#"exists (select from "{schema}".{table})"#))
             .join(" or ");
         let client = self.config.connect().await?;
-        // So that nothing of it goes on at the server.
+        // Limits the work on the server too.
         client.batch_execute("set lock_timeout = '1s'; set statement_timeout = '1s'").await?;
         Ok(!client.query_one(&format!("select {has_rows}"), &[]).await?.get::<_, bool>(0))
     }
 
-    /// The connections with the most upvotes. Votes do not depend on the time that they are looked
-    /// at, unlike scores, of which each was computed at the `as_of` of its last write.
+    /// The connections with the most upvotes. Unlike scores, each of which was computed at the `as_of` of its last
+    /// write, upvotes do not depend on the time.
     pub(crate) async fn strongest(&self, schema: &str) -> Result<Vec<Strong>, AnyError> {
         let schema = schema.replace('"', "\"\"");
         let client = self.config.connect().await?;
@@ -201,14 +200,14 @@ impl Database {
     }
 }
 
-/// Starts the server on the directory that the options name, or on the default one.
+/// Starts the server on the directory given by the options, or on the default one.
 async fn start(args: &Args) -> Result<(EmbeddedServer, String), AnyError> {
     if let Some(directory) = &args.data_dir {
         let server = EmbeddedServer::builder().data_dir(directory).start().await?;
         return Ok((server, format!(" --data-dir {}", shell_word(&directory.display().to_string()))));
     }
     match EmbeddedServer::builder().data_dir(default_directory()).start().await {
-        // PostgreSQL refuses to be root, and root's own directories are closed to others.
+        // PostgreSQL refuses to run as root, and root's own directories are closed to others.
         Err(ServerError::Unreachable { .. }) => {
             let server = EmbeddedServer::builder().data_dir("/var/tmp/graphsink-ingest").start().await?;
             Ok((server, String::new()))
@@ -217,7 +216,7 @@ async fn start(args: &Args) -> Result<(EmbeddedServer, String), AnyError> {
     }
 }
 
-/// Cargo's target directory, or the current one for a program that was moved elsewhere.
+/// Cargo's target directory, or the current one if the program was moved elsewhere.
 fn default_directory() -> PathBuf {
     let program = env::current_exe().unwrap_or_default();
     let examples = program.ancestors().find(|path| path.ends_with("examples"));

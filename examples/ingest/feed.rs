@@ -1,7 +1,7 @@
 //! From the reader to the engine: one thread reads and parses, tasks submit, outcomes are tallied.
 //!
-//! Nothing is kept of a unit once it has its outcome, so memory depends on what the engine lets in
-//! at the same time, not on the length of the input.
+//! Nothing of a unit is kept once it has its outcome, so memory depends on the number of units in flight, not on the
+//! length of the input.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::AnyError;
 use crate::stop::Stop;
 use crate::tally::{Rejects, Tally};
 
-/// Units that are read ahead. Enough to keep the producers busy while the reader waits for a disk,
-/// little enough that it does not matter to memory.
+/// Number of units read ahead: enough to keep the producers busy while the reader waits for a disk, and few enough not
+/// to matter for memory.
 pub(crate) const UNITS_READ_AHEAD: usize = 256;
 
-/// What is needed to load units.
+/// The inputs of a load.
 #[derive(Debug)]
 pub(crate) struct Feed<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) producers: usize,
-    /// What the input's names mean, if that was asked.
+    /// The resolved names of the input, if requested.
     pub(crate) names: Option<ResolvedNames>,
     pub(crate) rejects: Option<Rejects>,
     pub(crate) stop: &'a Stop,
 }
 
-/// What became of it.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Fed {
     pub(crate) tally: Tally,
@@ -47,13 +47,13 @@ pub(crate) enum End {
     Exhausted,
     /// The user stopped it.
     Stopped,
-    /// An input could not be read on.
+    /// An input could not be read further.
     Unreadable(ReadError),
-    /// The run broke down otherwise.
+    /// The run failed in another way.
     Failed(AnyError),
 }
 
-/// Units on their way from the reader to whichever producer is free.
+/// Units on their way from the reader to any free producer.
 type Source = Arc<Mutex<mpsc::Receiver<InputUnit>>>;
 
 impl Feed<'_> {
@@ -62,10 +62,10 @@ impl Feed<'_> {
         let source = Arc::new(Mutex::new(receiver));
         let (ended, mut end) = oneshot::channel();
         let stop = self.stop.clone();
-        // A thread of its own, not of the runtime: it may be waiting for standard input when the
-        // program ends, and must not hold that up.
+        // A separate thread, not of the runtime: it may be waiting for standard input when the program ends, and must
+        // not delay that.
         let reader = thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            // The answer is not waited for when the run has failed already.
+            // The receiver may have been dropped if the run has already failed.
             let _ = ended.send(read(units, &sender, &stop));
         });
         let rejects = self.rejects.map(Arc::new);
@@ -99,7 +99,7 @@ impl Feed<'_> {
         }
         let end = match failure {
             Some(failure) => End::Failed(failure),
-            // The reader may still wait for standard input: then it does not know that it ended.
+            // The reader may still wait for standard input, and then does not know of the end.
             None if self.stop.is_asked() => end.try_recv().unwrap_or(End::Stopped),
             None => end.await.unwrap_or(End::Stopped),
         };
@@ -143,7 +143,7 @@ impl Producer {
     async fn run(mut self) -> (Tally, Result<(), AnyError>) {
         let result = self.produce().await;
         if result.is_err() {
-            // The reader ends as well when its units are not taken.
+            // The reader also ends when its units are no longer taken.
             self.source.lock().await.close();
         }
         (self.tally, result)
@@ -178,7 +178,7 @@ impl Producer {
             self.tally.submitting();
             let submit = engine.submit(unit);
             let mut submit = pin!(submit);
-            // The engine may be full: outcomes must be taken in the meantime.
+            // The engine may be full: outcomes must be processed meanwhile.
             let submitted = loop {
                 tokio::select! {
                     biased;

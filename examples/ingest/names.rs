@@ -1,4 +1,4 @@
-//! Which entities the input's names mean, decided before anything is written: the input is read twice.
+//! Resolves the input's names before anything is written: the input is read twice.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -19,7 +19,7 @@ use crate::stop::Stop;
 use crate::summary::table;
 
 impl Args {
-    /// How names are to be resolved, if they are.
+    /// The settings for resolving names, if requested.
     pub(crate) fn resolver_settings(&self) -> Option<ResolverSettings> {
         let deepest = match self.resolve? {
             args::Tier::Exact => Tier::Exact,
@@ -31,12 +31,12 @@ impl Args {
             Policy::Accept => GreyZone::Accept,
             Policy::Create => GreyZone::Create,
         };
-        // No name is asked for twice.
+        // No name is queried twice.
         Some(ResolverSettings::default().deepest(deepest).grey_zone(policy).cache_entries(0))
     }
 }
 
-/// An input that can be read more than once. Of standard input a copy is kept in a temporary file.
+/// An input that can be read more than once. Standard input is copied to a temporary file.
 #[derive(Debug)]
 pub(crate) struct Replay {
     source: Source,
@@ -48,7 +48,7 @@ impl Replay {
         Self { source, copy: None }
     }
 
-    /// The inputs from their beginnings. What is read of standard input is copied as it is read.
+    /// The inputs from their beginnings. Standard input is copied as it is read.
     fn first(&mut self) -> io::Result<Vec<Input>> {
         if let Source::Inputs(paths) = &self.source
             && paths.iter().any(|path| path.as_os_str() == "-")
@@ -60,7 +60,7 @@ impl Replay {
         Ok(self.inputs(stdin))
     }
 
-    /// The same, for the last time. Without a [`first`](Self::first) time this is the only one.
+    /// The same, for the last time. Without a call of [`first`](Self::first) this is the only time.
     pub(crate) fn open(mut self) -> io::Result<Vec<Input>> {
         let stdin = match self.copy.take() {
             Some(mut copy) => {
@@ -89,7 +89,7 @@ impl Replay {
     }
 }
 
-/// Standard input, of which everything that is read is also written to a file.
+/// Standard input, with all read data also written to a file.
 struct Copying {
     copy: File,
 }
@@ -117,7 +117,7 @@ pub(crate) async fn resolve(
     let asked = stop.clone();
     // A thread of its own, like the reader of the feed.
     thread::Builder::new().name("names".to_owned()).spawn(move || {
-        // Whatever is wrong with the input is told when it is read to be written.
+        // Errors of the input are reported when it is read to be written.
         for unit in units.map_while(Result::ok) {
             if asked.is_asked() {
                 break;
@@ -126,7 +126,7 @@ pub(crate) async fn resolve(
                 names.add(&unit);
             }
         }
-        // It is not waited for when the run was stopped.
+        // The receiver may have been dropped if the run was stopped.
         let _ = sender.send(names);
     })?;
     let mut stop = stop.clone();
@@ -142,7 +142,7 @@ pub(crate) async fn resolve(
     Ok((names, counts))
 }
 
-/// What was decided, for the summary; each name counts once. With `--json` its fields are a contract.
+/// The decisions, for the summary; each name counts once. With `--json` its fields are a contract.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Resolved {
     names: u64,
@@ -150,12 +150,12 @@ pub(crate) struct Resolved {
     exact: u64,
     alias: u64,
     fuzzy: u64,
-    /// Taken for another new name of the input.
+    /// Resolved to another new name of the input.
     same_as_new: u64,
     new: u64,
-    /// New, but perhaps not.
+    /// Possibly not new.
     flagged: u64,
-    /// For reading the input, looking names up and deciding.
+    /// Time for reading the input, looking up names and deciding.
     pub(crate) seconds: f64,
 }
 
@@ -177,7 +177,7 @@ impl Resolved {
     }
 }
 
-/// The file of names to look at.
+/// The file of names to be reviewed.
 #[derive(Debug)]
 pub(crate) struct Review {
     path: String,
@@ -192,7 +192,7 @@ struct Reviewed<'a> {
     original_texts: &'a [std::sync::Arc<str>],
     addresses: &'a [std::sync::Arc<str>],
     decision: &'static str,
-    /// Of the likeliest candidate.
+    /// The confidence of the likeliest candidate.
     confidence: f64,
     candidates: Vec<MayBe<'a>>,
 }
@@ -200,7 +200,7 @@ struct Reviewed<'a> {
 #[derive(Serialize)]
 struct MayBe<'a> {
     name: &'a str,
-    /// Nothing for one that is new itself.
+    /// `None` if it is new itself.
     entity_id: Option<uuid::Uuid>,
     tier: &'static str,
     confidence: f64,

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Readable numbers.
 
-/// A number with its thousands set apart.
+/// A number with separated thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Where units came from, kept in a file until it is known which of them are rejected: a bulk load tells at its end.
+//! The origins of units, kept in a file until the rejected units are known: a bulk load reports them at its end.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
@@ -8,7 +8,7 @@ use graphsink::loader::Origin;
 
 use crate::AnyError;
 
-/// Takes origins down, in the order of the units' numbers. The file has no name: it goes with the process.
+/// Records origins, in the order of the units' numbers. The file has no name: it is removed with the process.
 #[derive(Debug)]
 pub(crate) struct Origins(BufWriter<File>);
 
@@ -24,7 +24,7 @@ impl Origins {
         Ok(self.0.write_all(b"\n")?)
     }
 
-    /// From the first on.
+    /// Reopens the file at its beginning.
     pub(crate) fn reopen(&mut self) -> io::Result<KeptOrigins> {
         self.0.rewind()?;
         let file = self.0.get_ref().try_clone()?;
@@ -32,17 +32,17 @@ impl Origins {
     }
 }
 
-/// Origins that were taken down.
+/// Recorded origins.
 #[derive(Debug)]
 pub(crate) struct KeptOrigins {
     lines: BufReader<File>,
-    /// The number of the unit whose origin is next.
+    /// The number of the unit whose origin comes next.
     next: u64,
     line: Vec<u8>,
 }
 
 impl KeptOrigins {
-    /// The origin of a unit. Units are asked for in the order of their numbers.
+    /// The origin of a unit. Units must be requested in the order of their numbers.
     pub(crate) fn of(&mut self, number: u64) -> Result<Origin, AnyError> {
         while self.next <= number {
             self.line.clear();

@@ -1,4 +1,4 @@
-//! How far the load has come: a bar on a terminal, a plain line every few seconds elsewhere.
+//! The progress of the load: a bar on a terminal, a plain line every few seconds elsewhere.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ const BAR_PERIOD: Duration = Duration::from_millis(200);
 /// Seldom enough not to fill the log of a long run.
 const LINE_PERIOD: Duration = Duration::from_secs(2);
 
-/// How much there is to read.
+/// The size of the input.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Extent {
-    /// As many bytes of files.
+    /// This many bytes of files.
     Bytes(u64),
-    /// As many lines.
+    /// This many lines.
     Lines(u64),
-    /// Until the end.
+    /// Unknown until the end.
     Unknown,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
     task: JoinHandle<()>,
 }
 
-/// What is watched.
+/// The observed load.
 #[derive(Debug)]
 pub(crate) enum Watched {
     Engine(Engine),
@@ -48,11 +48,11 @@ struct Scene {
     started: Instant,
 }
 
-/// How far it is, and what is said of that.
+/// A snapshot of the progress, with its text.
 struct Look {
     done: u64,
     total: Option<u64>,
-    /// Since when it has been done.
+    /// Time since its beginning.
     elapsed: Duration,
     message: String,
 }
@@ -78,7 +78,7 @@ impl Watch {
     }
 
     pub(crate) async fn end(self) {
-        // The task is gone only when it panicked: nothing is left to end.
+        // The task has ended only if it panicked: nothing is left to end.
         let _ = self.end.send(());
         let _ = self.task.await;
     }
@@ -101,7 +101,7 @@ impl Scene {
         }
     }
 
-    /// What is read and what there is, in the same measure.
+    /// The amount read and the total, in the same unit.
     fn reading(&self, parts: [String; 2], not: [(u64, &str); 2]) -> Look {
         let (done, total) = match self.extent {
             Extent::Bytes(bytes) => (self.progress.bytes(), Some(bytes)),
@@ -163,12 +163,12 @@ impl Scene {
 }
 
 impl Look {
-    /// Of the phase.
+    /// The completed share of the phase.
     fn share(&self) -> f64 {
         self.total.map_or(0.0, |total| (self.done as f64 / total as f64).min(1.0))
     }
 
-    /// Seconds that the rest of the phase takes at this pace.
+    /// Estimated seconds for the rest of the phase at this pace.
     fn left(&self) -> Option<f64> {
         let share = self.share();
         (share > 0.0).then(|| self.elapsed.as_secs_f64() * (1.0 - share) / share)

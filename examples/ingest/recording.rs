@@ -1,4 +1,4 @@
-//! What an engine did, moment by moment, for the report of a load.
+//! Records an engine's totals over time, for the report of a load.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use graphsink::{Disposition, Distribution, Engine, Latency, Stats};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Between two moments, at first: a short load has enough of them to be drawn.
+/// The initial time between two moments: a short load has enough of them to be drawn.
 const PERIOD: Duration = Duration::from_millis(50);
-/// When there are as many moments, every other one is forgotten, and the time between them doubles: memory does not depend
-/// on the length of the load.
+/// Maximum number of moments. When it is reached, every other moment is dropped, and the time between them doubles:
+/// memory does not depend on the length of the load.
 const MOMENTS_MAX: usize = 400;
 
 /// Totals at a moment.
@@ -20,12 +20,12 @@ pub(crate) struct Moment {
     pub(crate) mentions: u64,
     /// Rows as submitted, of all tables.
     pub(crate) received: u64,
-    /// Rows of all tables by what became of them: in the order of [`Disposition::ALL`], and those that coalescing saved.
+    /// Rows of all tables by disposition, in the order of [`Disposition::ALL`], and rows saved by coalescing.
     pub(crate) rows: [u64; 4],
     pub(crate) rows_in_flight: u64,
     pub(crate) epoch_rows: Distribution,
     pub(crate) acknowledgement: Latency,
-    /// Microseconds that transactions waited for locks, those that ended.
+    /// Microseconds that ended transactions waited for locks.
     pub(crate) lock_wait: u64,
 }
 
@@ -53,7 +53,7 @@ impl Moment {
     }
 }
 
-/// Looks at an engine again and again until it is ended.
+/// Samples an engine periodically until it is ended.
 #[derive(Debug)]
 pub(crate) struct Recording {
     end: oneshot::Sender<()>,
@@ -81,13 +81,13 @@ impl Recording {
 
     /// Everything from the start until now.
     pub(crate) async fn end(self) -> Vec<Moment> {
-        // The task is gone only when it panicked: then there is nothing to show.
+        // The task has ended only if it panicked: then there is nothing to show.
         let _ = self.end.send(());
         self.task.await.unwrap_or_default()
     }
 }
 
-/// Forgets every other moment, but not the first.
+/// Drops every other moment, but not the first.
 fn thin_out(moments: &mut Vec<Moment>) {
     let mut keep = [true, false].into_iter().cycle();
     moments.retain(|_| keep.next().unwrap_or(true));

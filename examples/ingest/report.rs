@@ -1,5 +1,5 @@
-//! A load as one HTML file: pictures over time, the outcome, the settings. It needs nothing from elsewhere, and holds its
-//! numbers once more as JSON.
+//! The report of a load as one HTML file: charts over time, the outcome, the settings. It needs no external resources,
+//! and also contains its numbers as JSON.
 
 #[path = "report/chart.rs"]
 mod chart;
@@ -12,11 +12,11 @@ use crate::number::grouped;
 use crate::recording::Moment;
 use chart::Chart;
 
-/// Spans of a chart, from fewest to most. Between them there are as many as have two transactions each: with more, a slow
-/// load looks like one that stands still again and again.
+/// Minimum and maximum number of spans of a chart. Within these limits each span has two transactions: with more spans,
+/// a slow load would look as if it stalled repeatedly.
 const SPANS: (u64, u64) = (12, 60);
 
-/// Light or dark, as the reader's machine is. The colours can be told apart also by those who do not see red and green
+/// Light or dark, following the reader's system. The colours can also be distinguished with red-green colour blindness
 /// (after Okabe and Ito).
 const STYLE: &str = "
 :root { color-scheme: light dark; --page: #fff; --text: #222; --soft: #595959; --edge: #ddd; --grid: #e6e6e6; --bad: #b00020;
@@ -42,10 +42,10 @@ i.s0 { background: var(--s0); } i.s1 { background: var(--s1); } i.s2 { backgroun
 th, td { padding: .22rem .5rem; border-bottom: 1px solid var(--edge); text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } code { font-size: .92em; }
 ";
-/// A browser that heeds it fetches nothing and runs nothing, whatever was put in.
+/// A browser that obeys it loads nothing and runs nothing, whatever the content.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// Everything a report is made of.
+/// The data of a report.
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
     /// The summary that `--json` prints.
@@ -93,12 +93,12 @@ impl Report<'_> {
         html
     }
 
-    /// Whether the load came so far that there is a summary of it.
+    /// Whether the load got far enough to have a summary.
     fn has_outcome(&self) -> bool {
         self.summary["units"].is_u64()
     }
 
-    /// What the load was, in a sentence, and what a person has to know before reading on.
+    /// A sentence about the load, and anything a reader must know first.
     fn lead(&self) -> String {
         let summary = self.summary;
         let text = |name: &str| summary[name].as_str().map(escaped);
@@ -127,7 +127,7 @@ impl Report<'_> {
         lead
     }
 
-    /// What people look for first.
+    /// The main figures.
     fn figures(&self) -> String {
         let summary = self.summary;
         let figures = [
@@ -139,14 +139,14 @@ impl Report<'_> {
             (milliseconds(&summary["acknowledgement_ms"]["p50"]), "until half were acknowledged"),
             (milliseconds(&summary["acknowledgement_ms"]["p99"]), "until 99 % were"),
         ];
-        // In bulk all are acknowledged at the end.
+        // In bulk all units are acknowledged at the end.
         let shown = if summary["mode"] == "bulk" { figures.len() - 2 } else { figures.len() };
         let figures = &figures[..shown];
         let figure = |(value, what): &(String, &str)| format!("<div><b>{value}</b>{what}</div>");
         format!("<div class=\"figures\">{}</div>\n", figures.iter().map(figure).collect::<String>())
     }
 
-    /// The summary's numbers, but those of tables.
+    /// The summary's numbers, except those of tables.
     fn outcome(&self) -> String {
         let summary = self.summary;
         let of = |name: &str, text: &str| [text.to_owned(), whole(&summary[name])];
@@ -189,7 +189,7 @@ impl Report<'_> {
         table(&["what", "how many or how long"], &[1], rows)
     }
 
-    /// How long transactions waited, and units until they were told.
+    /// The waiting times of transactions, and of units until their outcomes.
     fn waits(&self) -> Vec<[String; 2]> {
         let summary = self.summary;
         let mut rows = Vec::new();
@@ -220,7 +220,7 @@ impl Report<'_> {
         table(&["setting", "value"], &[], self.settings.iter().map(|(name, value)| [code(name), code(value)]))
     }
 
-    /// The numbers for machines. In a script's text `<` would end it, and `&` is for entities.
+    /// The numbers for programs. In a script's text `<` would end it, and `&` starts entities.
     fn data(&self, ends: &[f64], charts: &[Chart]) -> String {
         let charts: serde_json::Map<String, Value> = charts
             .iter()
@@ -238,8 +238,7 @@ impl Report<'_> {
     }
 }
 
-/// Times in seconds, and what happened until each since the one before, so that what is shown per second adds up to the
-/// totals.
+/// Times in seconds, and the changes since the previous time, so that the rates shown add up to the totals.
 fn charts(moments: &[Moment]) -> (Vec<f64>, Vec<Chart>) {
     let end = moments.last().map_or(0.0, |last| last.at);
     let transactions = moments.last().map_or(0, |last| last.epoch_rows.count());
@@ -250,7 +249,7 @@ fn charts(moments: &[Moment]) -> (Vec<f64>, Vec<Chart>) {
             looks.push(moment);
         }
     }
-    // The rest after the last of them belongs to it: totals must be whole.
+    // The remainder is added to the last span: totals must be complete.
     if let Some(last) = moments.last()
         && looks.last().is_some_and(|look| look.at < last.at)
     {
@@ -349,7 +348,7 @@ fn code(text: &str) -> String {
     format!("<code>{}</code>", escaped(text))
 }
 
-/// Text that may hold anything, for HTML. Characters that XML cannot hold are replaced.
+/// Escapes arbitrary text for HTML. Characters that XML cannot contain are replaced.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {

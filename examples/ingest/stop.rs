@@ -1,4 +1,4 @@
-//! Ctrl-C: once to stop in good order, twice to quit.
+//! Ctrl-C: once for an orderly stop, twice to quit.
 
 use std::io;
 use std::process;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether the user wants the run to end.
+/// The user's request to end the run.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
     asked: watch::Receiver<bool>,
@@ -33,7 +33,7 @@ impl Stop {
                 }
                 if sender.send_replace(true) {
                     eprintln!("quitting at once: units in flight are in the database whole or not at all");
-                    // An embedded server stops with its owner, also like this.
+                    // An embedded server stops with its owner, even then.
                     process::exit(1);
                 }
                 eprintln!("stopping: finishing what is in flight (Ctrl-C again quits at once)");
@@ -47,15 +47,15 @@ impl Stop {
         self.ignored.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the user asked.
+    /// Whether the user requested the end.
     pub(crate) fn is_asked(&self) -> bool {
         *self.asked.borrow()
     }
 
-    /// Waits until the user asks.
+    /// Waits until the user requests the end.
     pub(crate) async fn asked(&mut self) {
         if self.asked.wait_for(|asked| *asked).await.is_err() {
-            // The listener is gone with the runtime; no more can be asked.
+            // The listener ended with the runtime; no request can come any more.
             std::future::pending::<()>().await;
         }
     }

@@ -1,4 +1,4 @@
-//! What the run did, for a person or as JSON.
+//! The summary of a run, as text or as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use crate::tally::Reason;
 
 /// A line below the header and no other.
 const HEADER_LINE: &str = "     ──            ";
-/// Characters of a line where no terminal says how many it has.
+/// Width of a line if no terminal defines it.
 const WIDTH: u16 = 120;
 
 /// The summary. With `--json` its fields are a contract.
@@ -30,10 +30,10 @@ pub(crate) struct Summary {
     committed: u64,
     rejected: u64,
     unavailable: u64,
-    /// From the first submit to the last outcome, which in bulk comes behind the last index; with `--resolve` also what
-    /// that took before.
+    /// From the first submit to the last outcome, which in a bulk load comes after the last index; with `--resolve`
+    /// this includes the time for that.
     seconds: f64,
-    /// Mentions of committed units, the repeated ones too.
+    /// Mentions of committed units, including repeated ones.
     mentions_per_second: f64,
     rows_per_second: f64,
     /// Whether the input was read to its end.
@@ -49,10 +49,10 @@ pub(crate) struct Summary {
     transactions: u64,
     rows_per_transaction_mean: f64,
     rows_per_transaction_max: u64,
-    /// Transactions that failed and were tried again, split, or ended in a rejection.
+    /// Transactions that failed and were retried, split, or ended in a rejection.
     failed_attempts: u64,
     actor_restarts: u64,
-    /// Nothing in bulk, where everything is acknowledged at the end.
+    /// `None` in bulk, where everything is acknowledged at the end.
     acknowledgement_ms: Option<Latency>,
     lock_wait_ms: Option<LockWait>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ enum Mode {
     Bulk,
 }
 
-/// What only a bulk load has.
+/// Figures of bulk loads only.
 #[derive(Debug, Serialize)]
 struct Bulk {
     /// Seconds, by phase.
@@ -78,7 +78,7 @@ struct Bulk {
     spilled_bytes: u64,
 }
 
-/// What became of one table's rows.
+/// The results of one table's rows.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Rows {
     received: u64,
@@ -202,7 +202,7 @@ impl Summary {
         }
     }
 
-    /// Prints it for a person.
+    /// Prints it as text.
     pub(crate) fn print(&self, database: &Database) -> Result<(), AnyError> {
         let mut text = String::new();
         writeln!(

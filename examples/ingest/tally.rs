@@ -1,4 +1,4 @@
-//! What became of the units, counted, and the file of those that were rejected.
+//! Counts of the units' outcomes, and the file of the rejected units.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::AnyError;
 
-/// Errors of one unit's lines that its reason quotes.
+/// Maximum number of line errors that a unit's reason quotes.
 const QUOTED_ERRORS_MAX: usize = 5;
 
-/// Counts of one producer, or of all.
+/// Counts of one producer, or of all producers.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) lines: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Tally {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reason {
     pub(crate) units: u64,
-    /// Where the first one stands, and what was wrong with it.
+    /// The position of the first one, and its error.
     pub(crate) first: String,
 }
 
@@ -77,7 +77,7 @@ impl Tally {
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 
-    /// Everything has its outcome.
+    /// Notes that every unit has its outcome.
     pub(crate) fn ended(&mut self) {
         self.last_outcome = Some(Instant::now());
     }
@@ -135,7 +135,7 @@ impl Tally {
             .get_or_insert_with(|| format!("{}:{line}: {}", origin.input, crate::with_causes(unavailable)));
     }
 
-    /// The engine takes nothing any more.
+    /// Notes that the engine accepts no more units.
     pub(crate) fn not_accepted(&mut self) {
         self.unavailable += 1;
     }
@@ -185,7 +185,7 @@ impl Tally {
     }
 }
 
-/// The file of rejected units, one JSON line each, in the order in which they were found.
+/// The file of rejected units, one JSON line each, in the order of their rejection.
 #[derive(Debug)]
 pub(crate) struct Rejects {
     path: String,
@@ -234,7 +234,7 @@ impl Rejects {
         file.write_all(&text).map_err(|error| self.failed(&error))
     }
 
-    /// Writes what is still in memory.
+    /// Writes buffered data.
     pub(crate) fn finish(&self) -> Result<(), AnyError> {
         let mut file = self.file.lock().expect("nothing panics while it writes");
         file.flush().map_err(|error| self.failed(&error))
@@ -245,7 +245,7 @@ impl Rejects {
     }
 }
 
-/// The line as JSON, or as text where it is none.
+/// The line as JSON, or as text if it is not JSON.
 fn record(line: &SourceLine) -> Value {
     serde_json::from_slice(&line.record).unwrap_or_else(|_| String::from_utf8_lossy(&line.record).into())
 }

@@ -1,7 +1,7 @@
-//! What a program offers to those who watch it: `/metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator,
+//! The monitoring endpoint of a program: `/metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator,
 //! `/stats` for `top` and all other readers of JSON.
 //!
-//! Take it along: besides graphsink it needs axum and metrics-exporter-prometheus.
+//! Copy it into your program: besides graphsink it needs axum and metrics-exporter-prometheus.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Upper bounds of buckets, in seconds: from a lone unit to the deadline.
+/// Upper bounds of buckets, in seconds: from a single unit to the deadline.
 const SECONDS: [f64; 16] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Upper bounds of buckets, in rows or units of a transaction.
 const SIZES: [f64; 11] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0];
 
-/// How often what was recorded is brought into buckets, whether or not it is scraped: until then it takes up memory.
+/// How often recorded values are moved into buckets, whether or not they are scraped: until then they take memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// What `/stats` says.
+/// The content of `/stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) health: Health,
@@ -40,7 +40,8 @@ impl Report {
     }
 }
 
-/// Installs the recorder of this program. Before the engine starts: what that says of its metrics must be heard.
+/// Installs the recorder of this program. It must be installed before the engine starts, because the engine then
+/// describes its metrics.
 pub(crate) fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -49,7 +50,7 @@ pub(crate) fn install_recorder() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()
 }
 
-/// Answers at an address, until this is dropped.
+/// Serves an address until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: SocketAddr,
@@ -57,7 +58,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Begins to answer.
+    /// Begins to serve.
     pub(crate) async fn serve(address: SocketAddr, engine: Engine, metrics: PrometheusHandle) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -85,7 +86,7 @@ impl Endpoint {
         Ok(Self { address, tasks: [upkeep, serving] })
     }
 
-    /// Where it answers.
+    /// The address.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -97,7 +98,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// The status is for machines, the text for readers who wonder why.
+/// The status is for machines, the text for people.
 fn probe(health: Health, is_good: impl Fn(&Health) -> bool) -> Response {
     let status = if is_good(&health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()

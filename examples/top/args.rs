@@ -7,7 +7,7 @@ use clap::Parser;
 
 /// Shows on a terminal what a running engine does.
 ///
-/// Without an address it starts an engine of its own, with a load to look at.
+/// Without an address it starts its own engine with a demo load.
 #[derive(Debug, Parser)]
 #[command(
     name = "top",
@@ -15,12 +15,12 @@ use clap::Parser;
         An engine that ends or cannot be reached is asked again until it answers."
 )]
 pub(crate) struct Args {
-    /// Where the engine's program offers `/stats`, for example `http://127.0.0.1:9187`: what `ingest --metrics-address`
-    /// serves [default: an engine of its own, on the environment's `DATABASE_URL` or an embedded server].
+    /// Address of the program that serves `/stats`, for example `http://127.0.0.1:9187`: the one given to `ingest
+    /// --metrics-address` [default: its own engine, on the environment's `DATABASE_URL` or an embedded server].
     #[arg(long, value_name = "URL")]
     pub(crate) attach: Option<String>,
 
-    /// Milliseconds between two questions.
+    /// Milliseconds between two queries.
     #[arg(long, value_name = "MS", default_value = "500", value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     interval: u64,
 
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// How many answers to wait for before that.
+    /// Number of answers to wait for before printing.
     #[arg(long, value_name = "N", default_value = "2", requires = "once", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) frames: u32,
 
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Between two questions.
+    /// The time between two queries.
     pub(crate) const fn interval(&self) -> Duration {
         Duration::from_millis(self.interval)
     }

@@ -1,4 +1,4 @@
-//! An engine of one's own to look at, with a load that swells and ebbs, offered like any other.
+//! A demo engine with a load that rises and falls, served like any other.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::endpoint::{self, Endpoint};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// Units per second on average: little enough to leave the machine to others, and not to fill its disk.
+/// Average units per second: few enough not to occupy the machine or fill its disk.
 const UNITS_PER_SECOND: f64 = 1_500.0;
-/// By how much there are more or fewer of them.
+/// Amplitude of the load.
 const SWELL: f64 = 1_200.0;
 const SWELL_PERIOD: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
-/// Lines of one sample; after them comes the next one.
+/// Lines of one sample; then the next sample follows.
 const SAMPLE_LINES: u64 = 1_000_000;
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -36,7 +36,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// Starts it on `DATABASE_URL`, in a schema of its own, or on an embedded server.
+    /// Starts it on `DATABASE_URL`, in its own schema, or on an embedded server.
     pub(crate) async fn start() -> Result<Self, AnyError> {
         let (url, server) = match std::env::var("DATABASE_URL") {
             Ok(url) if !url.is_empty() => (url, None),
@@ -55,12 +55,12 @@ impl Demo {
         Ok(Self { engine, endpoint, load, url, schema, server })
     }
 
-    /// Where it answers.
+    /// The address of its endpoint.
     pub(crate) fn address(&self) -> String {
         self.endpoint.address().to_string()
     }
 
-    /// Ends it, and leaves nothing behind.
+    /// Ends it and removes its data.
     pub(crate) async fn end(self) -> Result<(), AnyError> {
         self.load.abort();
         self.engine.shutdown(SHUTDOWN).await;
@@ -85,7 +85,7 @@ async fn load(engine: Engine) {
     });
     let (started, mut submitted) = (Instant::now(), 0.0);
     let mut tick = tokio::time::interval(TICK);
-    // What a full engine kept waiting is not made up for.
+    // Ticks missed while the engine was full are skipped.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = 0.0;
     loop {
@@ -95,10 +95,10 @@ async fn load(engine: Engine) {
         while submitted < due {
             let Some(unit) = units.next() else { return };
             match engine.submit(unit).await {
-                // What becomes of it is for the picture to show.
+                // The picture shows its outcome.
                 Ok(receipt) => drop(receipt),
                 Err(SubmitError::Invalid(_)) => {}
-                // The engine ended; the picture says so.
+                // The engine ended, which the picture shows.
                 Err(_) => return,
             }
             submitted += 1.0;

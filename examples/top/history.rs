@@ -1,7 +1,7 @@
-//! From totals to what happened lately: rates, and what was added to distributions since some seconds ago.
+//! From totals to recent activity: rates, and the values added to distributions in the last seconds.
 //!
-//! Pure: the time is an argument, and nothing here asks an engine. What must hold: only answers of one and the same engine
-//! are compared. One whose totals fell is another one, and history begins with it.
+//! It is pure: the time is an argument, and nothing here queries an engine. Invariant: only answers of the same engine
+//! are compared. If totals fall, the engine is another one, and the history starts again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use graphsink::{Distribution, Latency, Stats};
 
 use crate::endpoint::Report;
 
-/// "Lately" are so many seconds, or a little more.
+/// The length of the window of recent activity, or a little more.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
-/// Rates that are kept: more than the widest terminal has columns.
+/// Number of rates kept: more than the columns of the widest terminal.
 const RATES_MAX: usize = 512;
 
-/// What an engine answered so far.
+/// The answers of an engine so far.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Oldest first; the first one is where the window begins.
+    /// Oldest first; the window begins with the first one.
     looks: VecDeque<Look>,
-    /// Newest first. None where there was no answer.
+    /// Newest first. `None` if there was no answer.
     rates: VecDeque<Option<Rate>>,
     peak: Rate,
     lost: Option<Lost>,
@@ -36,20 +36,20 @@ struct Look {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Rate {
     pub(crate) mentions: f64,
-    /// Of all tables.
+    /// Rows of all tables.
     pub(crate) rows: f64,
 }
 
-/// The engine cannot be asked.
+/// The engine does not answer.
 #[derive(Debug)]
 pub(crate) struct Lost {
     pub(crate) since: Duration,
-    /// Why, the last time that it was tried.
+    /// The error of the last attempt.
     pub(crate) error: String,
 }
 
 impl History {
-    /// Takes an answer, or what came in its place.
+    /// Adds an answer, or the error in its place.
     pub(crate) fn absorb(&mut self, at: Duration, answer: Result<Report, String>) {
         match answer {
             Ok(report) => {
@@ -75,7 +75,7 @@ impl History {
         }
         let begin = look.at.saturating_sub(WINDOW);
         self.looks.push_back(look);
-        // At least two, however seldom the engine is asked.
+        // At least two, however seldom the engine is queried.
         while self.looks.len() > 2 && self.looks[1].at <= begin {
             self.looks.pop_front();
         }
@@ -91,14 +91,14 @@ impl History {
         self.looks.back().map(|look| &look.report)
     }
 
-    /// What happened lately; None before the first answer.
+    /// The recent activity; `None` before the first answer.
     pub(crate) fn lately(&self) -> Option<Lately<'_>> {
         let (first, last) = self.looks.front().zip(self.looks.back())?;
         let window = last.at.saturating_sub(first.at);
         Some(Lately { window, before: &first.report.stats, now: &last.report.stats })
     }
 
-    /// Rates between answers, newest first; None where there was no answer.
+    /// Rates between answers, newest first; `None` if there was no answer.
     pub(crate) fn rates(&self) -> impl Iterator<Item = Option<Rate>> {
         self.rates.iter().copied()
     }
@@ -108,24 +108,24 @@ impl History {
         self.rates().flatten().next().unwrap_or_default()
     }
 
-    /// The highest rates since the first answer, or since they were forgotten.
+    /// The highest rates since the first answer or the last reset.
     pub(crate) const fn peak(&self) -> Rate {
         self.peak
     }
 
-    /// Forgets the highest rates.
+    /// Resets the highest rates.
     pub(crate) fn reset_peak(&mut self) {
         self.peak = self.rate();
     }
 
-    /// Whether the engine cannot be asked.
+    /// The failure, if the engine does not answer.
     pub(crate) const fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
     }
 }
 
 impl Rate {
-    /// None if no time passed.
+    /// `None` if no time passed.
     fn between(before: &Look, after: &Look) -> Option<Self> {
         let seconds = after.at.checked_sub(before.at)?.as_secs_f64();
         let (before, after) = (&before.report.stats, &after.report.stats);
@@ -153,17 +153,17 @@ impl Lately<'_> {
         self.window
     }
 
-    /// By how much a total grew.
+    /// The growth of a total per second.
     pub(crate) fn per_second(&self, total: impl Fn(&Stats) -> u64) -> f64 {
         per_second(total(self.before), total(self.now), self.window.as_secs_f64())
     }
 
-    /// What was added to a latency; all of it while there is one answer only.
+    /// The values added to a latency; all of them if there is only one answer.
     pub(crate) fn latency(&self, of: impl Fn(&Stats) -> &Latency) -> Latency {
         if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
     }
 
-    /// The same of sizes.
+    /// The same for sizes.
     pub(crate) fn sizes(&self, of: impl Fn(&Stats) -> &Distribution) -> Distribution {
         if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
     }
@@ -178,18 +178,18 @@ fn rows(stats: &Stats) -> u64 {
     stats.entities.received + stats.connections.received + stats.mentions.received
 }
 
-/// Some totals are computed from others, and may fall by a little where those were counted meanwhile.
+/// Some totals are computed from others, and may fall slightly if those were counted meanwhile.
 fn per_second(before: u64, after: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { after.saturating_sub(before) as f64 / seconds } else { 0.0 }
 }
 
-/// Whether the second answer is of another engine than the first: what only grows fell.
+/// Whether the second answer is of another engine than the first: a monotonic total fell.
 fn is_another(before: &Stats, after: &Stats) -> bool {
     let (before, after) = (totals(before), totals(after));
     before.iter().zip(&after).any(|(before, after)| after < before)
 }
 
-/// What only grows in the life of an engine.
+/// The totals that only grow in the life of an engine.
 fn totals(stats: &Stats) -> Vec<u64> {
     let mut totals = vec![
         stats.units_submitted,

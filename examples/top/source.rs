@@ -1,4 +1,4 @@
-//! Asks an engine's `/stats` again and again, in a thread of its own: a slow answer must not hold up the keys.
+//! Queries an engine's `/stats` periodically, in its own thread: a slow answer must not delay the keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +8,17 @@ use std::{io, thread};
 
 use crate::endpoint::Report;
 
-/// An engine that does not answer for so long is lost.
+/// An engine that does not answer for this long counts as lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where an engine can be asked.
+/// The endpoint of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     url: String,
     agent: ureq::Agent,
 }
 
-/// An answer, or why there was none, and when: after the start.
+/// An answer, or the reason for its absence, with the time since the start.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) at: Duration,
@@ -39,14 +39,14 @@ impl Source {
         &self.url
     }
 
-    /// Asks once.
+    /// Queries once.
     pub(crate) fn look(&self) -> Result<Report, String> {
         let response = self.agent.get(format!("{}/stats", self.url)).call();
         let report = response.and_then(|mut response| response.body_mut().read_json());
         report.map_err(|error| error.to_string())
     }
 
-    /// Asks in every interval from now on, as long as there is a listener; while paused, nothing is asked.
+    /// Queries in every interval from now on, as long as there is a listener; not while paused.
     pub(crate) fn watch(
         self,
         started: Instant,
@@ -63,7 +63,7 @@ impl Source {
                         return;
                     }
                 }
-                // Missed ones are not made up for.
+                // Missed intervals are skipped.
                 next = (next + interval).max(Instant::now());
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }

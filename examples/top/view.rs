@@ -1,7 +1,7 @@
-//! The picture: what a scene says, drawn into a frame of any size. Pure: it asks nothing, and reads no clock.
+//! The picture: a scene, drawn into a frame of any size. It is pure: it queries nothing and reads no clock.
 //!
-//! Made for 80 columns and 24 rows; taller ones also show the actors and the hottest connections one by one. What does not
-//! fit is cut off.
+//! Designed for 80 columns and 24 rows; taller frames also show the actors and the hottest connections one by one.
+//! Content that does not fit is cut off.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ const QUIET: Style = Style::new().fg(Color::DarkGray);
 const ROWS: u16 = 8;
 const MIDDLE: u16 = 11;
 const DETAILS: u16 = 12;
-/// Less of the details is not worth its title.
+/// Fewer rows of details are not worth their title.
 const DETAILS_MIN: u16 = 4;
 const THROUGHPUT_MIN: u16 = 3;
-/// Bars get that before there is any of the details.
+/// Rows for bars before there are any details.
 const BARS_SPARE: u16 = 2;
 /// Width of latencies and sizes.
 const TIMINGS: u16 = 41;
@@ -42,10 +42,10 @@ const TIMINGS: u16 = 41;
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
     pub(crate) history: &'a History,
-    /// Where the engine is asked.
+    /// The address of the engine.
     pub(crate) address: &'a str,
     pub(crate) paused: bool,
-    /// After the start, like the times in the history.
+    /// Time since the start, like the times in the history.
     pub(crate) now: Duration,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
     }
 }
 
-/// From top to bottom: throughput, rows, what is between them and the details, details. The last may be empty.
+/// From top to bottom: throughput, rows, the part between them and the details, details. The last may be empty.
 fn parts(body: Rect) -> (Rect, Rect, Rect, Rect) {
     let spare = body.height.saturating_sub(ROWS + MIDDLE + THROUGHPUT_MIN);
     let details = spare.saturating_sub(BARS_SPARE).min(DETAILS);
@@ -100,7 +100,7 @@ fn headline<'a>(scene: &Scene<'a>) -> Line<'a> {
     spans.into()
 }
 
-/// How the engine is, in a few words.
+/// The condition of the engine, in a few words.
 fn condition(health: &Health) -> (String, Color) {
     let status = match health.status {
         EngineStatus::Running => "running",

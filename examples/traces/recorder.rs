@@ -7,8 +7,8 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Where spans go: to memory, for who reads them in the same process, and if `print` says so to standard output as well.
-/// A service has an exporter of `opentelemetry-otlp` here, which sends them to a collector, in batches.
+/// The destination of spans: memory, for readers in the same process, and with `print` also standard output. A service
+/// has an exporter of `opentelemetry-otlp` here, which sends them to a collector, in batches.
 pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter) {
     let kept = InMemorySpanExporter::default();
     let mut provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone());
@@ -18,7 +18,7 @@ pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter)
     (provider.build(), kept)
 }
 
-/// Takes the engine's spans, and no others, to `provider`: those of statements are at level trace.
+/// Forwards only the engine's spans to `provider`: those of statements are at level trace.
 pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,

@@ -1,4 +1,4 @@
-//! From the slowest acknowledgement to the statement that it waited for, along the ids that spans carry.
+//! Follows the ids in spans from the slowest acknowledgement to the statement that it waited for.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry_sdk::trace::SpanData;
 
-/// What the slowest unit waited for.
+/// The waits of the slowest unit.
 #[derive(Debug)]
 pub(crate) struct Slowest<'a> {
     unit: &'a SpanData,
-    /// Those it waited for, and then its own, in the order of their beginnings.
+    /// The epochs it waited for, and then its own, in the order of their beginnings.
     epochs: Vec<Epoch<'a>>,
 }
 
@@ -22,7 +22,7 @@ struct Epoch<'a> {
     steps: Vec<Step<'a>>,
 }
 
-/// A wait or a statement, by the time that it took itself: of statements sent together each waits for those before it.
+/// A wait or a statement, with its own time: a statement that was sent with others waits for those before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Step<'a> {
     pub(crate) name: Cow<'a, str>,
@@ -30,14 +30,14 @@ pub(crate) struct Step<'a> {
 }
 
 impl<'a> Slowest<'a> {
-    /// Among all spans of a program; nothing if no unit has an outcome.
+    /// Finds the slowest unit among all spans of a program; `None` if no unit has an outcome.
     pub(crate) fn find(spans: &'a [SpanData]) -> Option<Self> {
         let units = named(spans, "unit").filter(|unit| settled(unit).is_some());
         let unit = units.max_by_key(|unit| acknowledged(unit))?;
-        // A unit and its epoch have no common parent, because an epoch serves many: they name each other.
+        // A unit and its epoch have no common parent, because an epoch serves many: they refer to each other.
         let number = text(unit, "epoch")?;
         let own = named(spans, "epoch").find(|epoch| text(epoch, "number").as_ref() == Some(&number))?;
-        // Before that had its turn, others had theirs: in its lane, or in any if the unit was held.
+        // Other epochs came first: in its lane, or in any lane if the unit was held.
         let held = unit.events.iter().any(|event| event.name.starts_with("unit held"));
         let lane = text(own, "lane");
         let mut epochs: Vec<_> = named(spans, "epoch")
@@ -77,7 +77,7 @@ impl<'a> Epoch<'a> {
     }
 }
 
-/// A unit, the epochs that ended its wait, their transactions, and what these consist of.
+/// A unit, the epochs that ended its wait, their transactions, and the steps of these.
 impl fmt::Display for Slowest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = |span, name| text(span, name).unwrap_or_default();
@@ -113,7 +113,7 @@ fn within<'a>(spans: &'a [SpanData], parent: &SpanData) -> impl Iterator<Item = 
     spans.iter().filter(move |span| span.parent_span_id == parent)
 }
 
-/// When a unit's outcome was told.
+/// The time of a unit's outcome.
 fn settled(unit: &SpanData) -> Option<SystemTime> {
     unit.events.iter().find(|event| event.name == "unit settled").map(|event| event.timestamp)
 }
@@ -126,7 +126,7 @@ fn between(start: SystemTime, end: SystemTime) -> Duration {
     end.duration_since(start).unwrap_or_default()
 }
 
-/// An attribute; the last one said, because a unit has the id of each try.
+/// An attribute; the last value, because a unit has the id of each attempt.
 fn text<'a>(span: &'a SpanData, attribute: &str) -> Option<Cow<'a, str>> {
     span.attributes.iter().rev().find(|known| known.key.as_str() == attribute).map(|known| known.value.as_str())
 }

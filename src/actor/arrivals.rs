@@ -1,25 +1,25 @@
-//! Units on their way to the supervisor: one message tells of all that came since the last.
+//! Units on their way to the supervisor: one message announces all that came since the last.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::flight::Submission;
 
-/// Accepted units that no supervisor took yet.
+/// Accepted units that no supervisor has taken yet.
 ///
-/// Nothing is lost with it: a supervisor that dies leaves its units in the registry, and the next one routes what no epoch
-/// has.
+/// A supervisor's death loses none of them: they are in the registry, and the next supervisor routes units without an
+/// epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals(Mutex<Vec<Arc<Submission>>>);
 
 impl Arrivals {
-    /// Adds a unit; true if the supervisor must be told, which it was if others are waiting.
+    /// Adds a unit; returns true if the supervisor must be notified, which already happened if other units are waiting.
     pub(crate) fn push(&self, submission: Arc<Submission>) -> bool {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(submission);
         waiting.len() == 1
     }
 
-    /// Takes all, in the order of their arrival.
+    /// Takes all units, in the order of their arrival.
     pub(super) fn take(&self) -> Vec<Arc<Submission>> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -16,10 +16,10 @@ pub(crate) type ConnectionBatcher = Batcher<ConnectionBatch>;
 /// Coalesces mentions.
 pub(crate) type MentionBatcher = Batcher<MentionBatch>;
 
-/// The shell around the batches of one table. All it knows is which epoch a row belongs to.
+/// The shell around the batches of one table. It only knows to which epoch a row belongs.
 pub(crate) struct Batcher<B> {
     batches: BTreeMap<EpochId, B>,
-    /// Names of the last batch: the next one gets room for as many.
+    /// Number of names in the last batch, which is the capacity of the next one.
     last: usize,
     watch: DeathWatch,
 }

@@ -1,4 +1,4 @@
-//! The task that commits one epoch. It belongs to no actor, so that none can take it along.
+//! The task that commits one epoch. It belongs to no actor, so that a dying actor cannot end it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -40,14 +40,15 @@ impl CommitTask {
         Self { epoch, lane, submissions, shared: Arc::clone(shared), supervisor }
     }
 
-    /// Runs on the runtime of the connections, whichever thread this is called on.
+    /// Runs on the runtime of the connections, whatever the calling thread.
     pub(super) fn spawn(self, epoch: Epoch) {
         let runtime = self.shared.runtime.clone();
         runtime.spawn(self.run(epoch));
     }
 
     async fn run(mut self, epoch: Epoch) {
-        // Here and not in the coordinator: what is claimed is in a task that tells its outcome.
+        // The claim is made here and not in the coordinator: a claimed unit is always in a task that delivers its
+        // outcome.
         if self.shared.in_flight.claim(self.epoch, &self.submissions) {
             self.commit(epoch).await;
         } else {
@@ -59,8 +60,8 @@ impl CommitTask {
     async fn commit(&mut self, epoch: Epoch) {
         let commit = AssertUnwindSafe(self.commit_in_turn(epoch)).catch_unwind().await;
         if commit.is_err() {
-            // A bug of ours. The connection was dropped with the transaction in it; only a commit
-            // that was on its way may have come through.
+            // A bug in graphsink. The connection was dropped with the transaction in it; only a commit that was already
+            // sent may have taken effect.
             tracing::error!(epoch = self.epoch, "the task that commits an epoch panicked");
             for submission in &self.submissions {
                 let commit_under_way = submission.is_commit_under_way();
@@ -90,8 +91,8 @@ impl CommitTask {
         shared.destination.commit(epoch, deadline, self).instrument(span).await;
     }
 
-    /// The epoch's span. It and those of its units name each other: a unit's by number, because one that serves many
-    /// cannot be the child of each.
+    /// The epoch's span. It and the spans of its units refer to each other: a unit's span by number, because a span
+    /// that serves many units cannot be the child of each.
     fn span(&self) -> tracing::Span {
         let span = tracing::debug_span!("epoch", number = self.epoch, lane = self.lane, units = self.submissions.len());
         if !span.is_disabled() {
@@ -103,8 +104,7 @@ impl CommitTask {
         span
     }
 
-    /// The deadline of the unit that waits longest. An epoch whose turn comes late is tried once
-    /// all the same.
+    /// The deadline of the unit that waits longest. An epoch whose turn comes late is still attempted once.
     fn deadline(&self) -> Instant {
         let oldest = self.submissions.iter().map(|submission| submission.accepted_at).min();
         oldest.unwrap_or_else(Instant::now) + self.shared.outcome_deadline
@@ -168,7 +168,7 @@ impl EpochObserver for CommitTask {
 
     fn settled(&mut self, unit: usize, mut outcome: Outcome) {
         if let Outcome::Unavailable(unavailable) = &mut outcome {
-            // Of all groups that the unit was in.
+            // Counted over all groups to which the unit belonged.
             unavailable.attempts = self.submissions[unit].attempts.load(Ordering::Relaxed);
             if unavailable.commit_under_way {
                 self.shared.listeners.unknown();

@@ -12,7 +12,7 @@ use crate::batch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 use crate::failpoint::failpoint;
 use crate::flight::{EpochId, Submission};
 
-/// What has arrived of an epoch. It is whole when nothing is missing.
+/// The parts of an epoch that have arrived. It is complete when none is missing.
 #[derive(Default)]
 struct Arriving {
     sealed: Option<(usize, Vec<Arc<Submission>>)>,
@@ -21,10 +21,10 @@ struct Arriving {
     mentions: Option<MentionBatch>,
 }
 
-/// The last actor of the tree. It owns no transaction: those run in tasks that outlive it.
+/// The last actor of the tree. It owns no transaction: transactions run in tasks that outlive it.
 pub(crate) struct TransactionCoordinator {
     arriving: BTreeMap<EpochId, Arriving>,
-    /// Epochs below this were discarded; what still comes of them is dropped.
+    /// Epochs below this were discarded; their late parts are dropped.
     discarded_below: EpochId,
     shared: Arc<Shared>,
     supervisor: Recipient<EpochReport>,
@@ -68,8 +68,8 @@ impl TransactionCoordinator {
             return;
         };
         let units = submissions.iter().map(|submission| Arc::clone(&submission.unit)).collect();
-        // A batcher that died and came back in the middle of an epoch cannot happen: its death
-        // discards every epoch that was open. This catches what would break that.
+        // A batcher cannot be restarted in the middle of an epoch: its death discards every open epoch. This check
+        // detects violations of that rule.
         let joined = Epoch::join(units, entities, connections, mentions);
         assert!(joined.is_some(), "epoch {epoch}: a batch lacks rows of a unit that was routed to it");
         let Some(joined) = joined else { return };

@@ -1,8 +1,9 @@
-//! Which lane and epoch each unit is in, and what is to be done next: what the supervisor knows, without any actor.
+//! The supervisor's state without any actor: the lane and epoch of each unit, and the next step.
 //!
-//! A unit that was accepted and that no transaction has claimed is in one of these places: on its way here, held, in an
-//! open epoch, or in a sealed one. The first two have no epoch ([`Submission::is_unrouted`]), which is how the sweep
-//! finds those that were lost on their way, and how a unit that is met a second time is known to be routed.
+//! A unit that was accepted and is not claimed by a transaction is in one of these places: on its way to the
+//! supervisor, held, in an open epoch, or in a sealed epoch. In the first two it has no epoch
+//! ([`Submission::is_unrouted`]). This is how the sweep finds units that were lost on their way, and how a unit that
+//! arrives a second time is recognized as routed.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,28 +16,28 @@ use crate::recent_writes::RecentWrites;
 use crate::telemetry;
 use crate::unit::Unit;
 
-/// A unit that was accepted so long ago is held no more. The epochs that it would meet end sooner, as a rule; a unit that is
-/// sent to one lane while another still has its keys keeps that lane waiting for the other's commit.
+/// A unit that was accepted this long ago is held no more. The conflicting epochs usually end sooner. If a unit is
+/// routed to one lane while another lane still has its keys, its lane waits for the other's commit.
 const HELD_MAX: Duration = Duration::from_secs(5);
 
-/// What is dispatched to: batchers and coordinator. What one of them is told arrives in order, or not at all.
+/// The receivers of dispatched work: batchers and coordinator. Messages to one of them arrive in order, or not at all.
 pub(super) trait Workers {
-    /// A unit belongs to an epoch.
+    /// Sends a unit of an epoch.
     fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>);
-    /// An epoch is complete and may be committed.
+    /// Seals an epoch, which is complete and may be committed.
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>);
-    /// Epochs below this one are no more.
+    /// Discards the epochs below this one.
     fn discard(&self, below: EpochId);
 }
 
 /// Why an epoch is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SealReason {
-    /// Its lane has nothing else to commit.
+    /// Its lane has no other epoch to commit.
     LaneFree,
-    /// It has as many rows as a batch may have.
+    /// It has the maximum number of rows.
     Full,
-    /// A flush asked for it.
+    /// A flush requested it.
     Flush,
 }
 
@@ -50,14 +51,14 @@ impl SealReason {
     }
 }
 
-/// A commit slot: at most one open epoch, any number of sealed ones that wait their turn.
+/// A commit slot: at most one open epoch, and any number of sealed epochs that wait for their turn.
 #[derive(Debug, Default)]
 struct Lane {
     open: Option<OpenEpoch>,
     sealed: usize,
-    /// Rows routed here and not finished, for choosing the emptiest lane.
+    /// Rows routed here and not finished, for choosing the lane with the fewest rows.
     rows: usize,
-    /// The epoch whose transaction failed and is tried again, which may go on until the deadline of its units.
+    /// The epoch whose transaction failed and is retried, possibly until the deadline of its units.
     failing: Option<EpochId>,
 }
 
@@ -65,12 +66,12 @@ struct Lane {
 struct OpenEpoch {
     epoch: EpochId,
     submissions: Vec<Arc<Submission>>,
-    /// Under way with its units.
+    /// Keys of its units that are under way.
     keys: Vec<u64>,
     rows: usize,
 }
 
-/// A sealed epoch, as far as it must be remembered.
+/// The remembered part of a sealed epoch.
 #[derive(Debug)]
 struct Sealed {
     lane: usize,
@@ -87,9 +88,9 @@ pub(super) struct Dispatch {
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
     routing: Routing,
-    /// Units whose keys are under way in several lanes, oldest first, and some that were routed since.
+    /// Units whose keys are under way in several lanes, oldest first; some may have been routed since.
     held: VecDeque<Arc<Submission>>,
-    /// Room for a unit's keys, kept from one unit to the next.
+    /// A buffer for a unit's keys, reused from unit to unit.
     keys: Vec<u64>,
 }
 
@@ -112,10 +113,10 @@ impl Dispatch {
         }
     }
 
-    /// Units arrived.
+    /// Routes or holds units that arrived.
     pub(super) fn submit(&mut self, arrived: impl IntoIterator<Item = Arc<Submission>>, workers: &impl Workers) {
         for submission in arrived {
-            // Routed already: by `start_over` or the sweep, which look for all that no epoch has.
+            // Otherwise `start_over` or the sweep already routed it: both look for all units without an epoch.
             if submission.is_unrouted() {
                 self.route_or_hold(submission, true, workers);
             }
@@ -123,7 +124,7 @@ impl Dispatch {
         self.seal_where_free(workers);
     }
 
-    /// Everything that is here goes on, whether or not a lane is free.
+    /// Routes every held unit and seals every open epoch, whether or not a lane is free.
     pub(super) fn flush(&mut self, workers: &impl Workers) {
         self.route_held(false, workers);
         for lane in 0..self.lanes.len() {
@@ -131,24 +132,24 @@ impl Dispatch {
         }
     }
 
-    /// An attempt of an epoch failed: as long as it is under way, its lane is the last choice.
+    /// Notes that an attempt of an epoch failed: until it ends, its lane is the last choice.
     pub(super) fn failing(&mut self, epoch: EpochId) {
         if let Some(Sealed { lane, .. }) = self.sealed.get(&epoch) {
             self.lanes[*lane].failing = Some(epoch);
         }
     }
 
-    /// All units of an epoch have their outcome, or went elsewhere.
+    /// Notes that all units of an epoch have their outcome, or were routed elsewhere.
     pub(super) fn finished(&mut self, epoch: EpochId, workers: &impl Workers) {
         self.take_off(epoch);
         self.route_held(true, workers);
         self.seal_where_free(workers);
     }
 
-    /// Routes every unit without an epoch: lost on its way to a supervisor that died, or held. One that has waited long
-    /// is held no more.
+    /// Routes every unit without an epoch: lost on its way to a dead supervisor, or held. A unit that has waited too
+    /// long is held no more.
     pub(super) fn sweep(&mut self, workers: &impl Workers) {
-        // They are among those without an epoch.
+        // Held units are among those without an epoch.
         self.held.clear();
         for submission in self.in_flight.unrouted() {
             let may_wait = submission.accepted_at.elapsed() < HELD_MAX;
@@ -157,14 +158,14 @@ impl Dispatch {
         self.seal_where_free(workers);
     }
 
-    /// After a death: everything that no transaction has claimed goes its way once more, under new
-    /// numbers. What the batchers and the coordinator still hold of it is discarded.
+    /// After a death: routes every unit that no transaction has claimed again, under new epoch numbers. The old epochs'
+    /// data in the batchers and the coordinator is discarded.
     pub(super) fn start_over(&mut self, workers: &impl Workers) {
         workers.discard(self.in_flight.new_epoch());
         failpoint("supervisor::route_again");
         let taken_back = self.in_flight.take_back();
         let epochs: HashSet<EpochId> = taken_back.iter().filter_map(|(epoch, _)| *epoch).collect();
-        // Epochs whose units were claimed are being committed; their tasks will report them.
+        // Epochs with claimed units are being committed; their tasks will report them.
         let unfinished: Vec<EpochId> = self.sealed.keys().copied().filter(|epoch| epochs.contains(epoch)).collect();
         for epoch in unfinished {
             self.take_off(epoch);
@@ -175,7 +176,7 @@ impl Dispatch {
                 self.routing.leave(&open.keys);
             }
         }
-        // They are among those taken back.
+        // Held units are among those taken back.
         self.held.clear();
         for (_, submission) in taken_back {
             self.route_or_hold(submission, true, workers);
@@ -183,7 +184,7 @@ impl Dispatch {
         self.seal_where_free(workers);
     }
 
-    /// Sends a unit on its way; or holds it, if it `may_wait`, where it would meet others in several lanes.
+    /// Routes a unit; or holds it, if it `may_wait` and has keys under way in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
         let mut keys = std::mem::take(&mut self.keys);
         keys.clear();
@@ -205,17 +206,18 @@ impl Dispatch {
         self.route(submission, lane, keys, workers);
     }
 
-    /// Sends on those that need not be held any more; all of them, unless they `may_wait`.
+    /// Routes the held units that need not wait any more; all of them, unless they `may_wait`.
     fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
         for submission in std::mem::take(&mut self.held) {
-            // Routed already: by the sweep. Once more, and its rows would be in an epoch twice, or in two.
+            // Otherwise the sweep already routed it. Routing it again would put its rows into one epoch twice, or into
+            // two epochs.
             if submission.is_unrouted() {
                 self.route_or_hold(submission, may_wait, workers);
             }
         }
     }
 
-    /// What a unit may meet others on.
+    /// Collects the keys by which a unit may conflict with others.
     fn collect_keys(&self, unit: &Unit, keys: &mut Vec<u64>) {
         if !self.routing.is_choice() {
             return;
@@ -225,8 +227,8 @@ impl Dispatch {
         keys.dedup();
     }
 
-    /// The lane with the fewest rows, of those without a failing epoch if there are any: a lane with one may have few
-    /// rows, and stand until the deadline of their units.
+    /// The lane with the fewest rows, preferably among lanes without a failing epoch: a lane with one may have few
+    /// rows, and be blocked until the deadline of their units.
     fn emptiest_lane(&self) -> usize {
         let preference = |lane: &Lane| (lane.failing.is_some(), lane.rows);
         (0..self.lanes.len()).min_by_key(|lane| preference(&self.lanes[*lane])).unwrap_or(0)
@@ -259,7 +261,7 @@ impl Dispatch {
         }
     }
 
-    /// Natural batching: while a lane commits, its next epoch grows; once it is free, that goes.
+    /// Natural batching: while a lane commits, its next epoch grows; once the lane is free, that epoch is sealed.
     fn seal_where_free(&mut self, workers: &impl Workers) {
         for lane in 0..self.lanes.len() {
             if self.lanes[lane].sealed == 0 {
@@ -277,7 +279,7 @@ impl Dispatch {
         workers.seal(epoch, lane, submissions);
     }
 
-    /// Takes an epoch off its lane.
+    /// Removes an epoch from its lane.
     fn take_off(&mut self, epoch: EpochId) {
         failpoint("supervisor::finish");
         let Some(Sealed { lane, rows, keys }) = self.sealed.remove(&epoch) else { return };

@@ -1,4 +1,5 @@
-//! Every message of the engine, with its sender and its receiver. It names no actor: what is to be answered says where to.
+//! Every message of the engine, with its sender and its receiver. It names no actor: a message that needs an answer
+//! carries the recipient.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::unit::Unit;
 #[rtype(result = "()")]
 pub(crate) struct Arrived;
 
-/// Handle -> Supervisor: seal what is open, whether or not a lane is free.
+/// Handle -> Supervisor: seal the open epochs, whether or not a lane is free.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Flush;
@@ -95,27 +96,27 @@ impl From<MentionBatch> for AnyBatch {
     }
 }
 
-/// Commit task -> Supervisor: what became of an attempt to commit an epoch, or of the epoch.
+/// Commit task -> Supervisor: the result of an attempt to commit an epoch, or of the epoch.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum EpochReport {
-    /// An attempt failed; more follow in the same lane.
+    /// An attempt failed; further attempts follow in the same lane.
     Failing(EpochId),
     /// Every unit has its outcome, the lane is free.
     Finished(EpochId),
 }
 
-/// A child's last breath -> Supervisor: it is gone.
+/// A dropped child -> Supervisor: it has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ChildStopped {
     pub(crate) child: ActorKind,
-    /// Which incarnation, so that the news of an old death does not kill its successor.
+    /// The incarnation, so that the report of an old death does not affect its successor.
     pub(crate) incarnation: u64,
 }
 
-/// Tells the supervisor when an actor is gone, for whatever reason: it is dropped with the actor,
-/// also when a panic unwinds it. (actix restarts an actor that stops, but not one that panics.)
+/// Tells the supervisor when an actor has ended, for whatever reason: it is dropped with the actor, also when a panic
+/// unwinds it. (actix restarts an actor that stops, but not one that panics.)
 pub(crate) struct DeathWatch {
     pub(crate) supervisor: Recipient<ChildStopped>,
     pub(crate) child: ActorKind,

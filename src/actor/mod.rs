@@ -1,4 +1,4 @@
-//! Who does what when: thin actors around the pure core.
+//! The actors: thin shells around the pure core, and their protocol.
 //!
 //! ```text
 //!   handle ─Arrived──▶ Supervisor ──Absorb──▶ EntityBatcher ─────┐
@@ -17,20 +17,20 @@
 //! 2. It sends the unit to the batcher of each table, which absorbs its rows into the epoch's batch.
 //! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
 //!    through the same mailboxes, so no row of the epoch can come after it.
-//! 4. Each batcher answers a seal by sending its batch to the coordinator, which joins the three
-//!    and starts a task that claims the units and commits them, one after the other in each lane.
-//! 5. The task gives every unit its outcome and tells the supervisor that the lane is free. After an attempt
-//!    that failed it says so: what may go to any lane goes past that one, so that a row which another program
-//!    holds delays the units that touch it and those that were behind them by then.
+//! 4. Each batcher answers a seal by sending its batch to the coordinator. The coordinator joins the three batches and
+//!    starts a task that claims the units and commits them, one epoch after the other in each lane.
+//! 5. The task gives every unit its outcome and tells the supervisor that the lane is free. It also reports a failed
+//!    attempt: units that may go to any lane then avoid that lane, so that a row held by another program delays only
+//!    the units that touch it and those that were already queued behind them.
 //!
 //! Properties:
-//! - Messages go down the tree; the only one that comes up, `EpochReport`, never waits. No actor
-//!   awaits another, so there is no cycle of waiting.
-//! - Mailboxes are unbounded (`do_send`), what is in them is bounded by admission: every message
-//!   belongs to a unit that holds room, or to an epoch of such units.
-//! - Actors own no promise: the units are in `InFlight`, the commits run in tasks of their own. An
-//!   actor that dies loses only work, and the supervisor routes the unclaimed units again, under
-//!   new epoch numbers; what is left of the old ones is discarded.
+//! - Messages go down the tree; the only message up, `EpochReport`, never waits. No actor awaits another, so there is
+//!   no cycle of waiting.
+//! - Mailboxes are unbounded (`do_send`), their content is bounded by admission: every message belongs to a unit that
+//!   holds capacity, or to an epoch of such units.
+//! - Actors own no promise: the units are in `InFlight`, and commits run in separate tasks. The death of an actor loses
+//!   only work. The supervisor routes the unclaimed units again, under new epoch numbers; the data of the old epochs is
+//!   discarded.
 
 mod arrivals;
 mod batcher;

@@ -1,12 +1,12 @@
-//! When each actor was last seen at work: what tells a living engine from one that hangs.
+//! The last sign of life of each actor, which distinguishes a working engine from one that hangs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::label::ActorKind;
 
-/// Kept by the actors themselves: the supervisor notes its own beat and asks its children for theirs, through the
-/// mailboxes that their work comes through. So an actor that hangs, and one whose thread hangs, is not seen.
+/// Updated by the actors themselves: the supervisor notes its own beat and requests its children's through the
+/// mailboxes of their work. So an actor that hangs, or whose thread hangs, gives no sign of life.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     started: Instant,
@@ -19,12 +19,12 @@ impl Pulse {
         Self { started: Instant::now(), seen: Default::default() }
     }
 
-    /// An actor is at work.
+    /// Notes a sign of life of an actor.
     pub(super) fn beat(&self, actor: ActorKind) {
         self.seen[actor as usize].store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// How long ago an actor was seen.
+    /// Time since an actor's last sign of life.
     pub(crate) fn age(&self, actor: ActorKind) -> Duration {
         let seen = Duration::from_millis(self.seen[actor as usize].load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(seen)

@@ -1,15 +1,15 @@
-//! Which lane a unit goes to, so that transactions under way seldom wait for each other.
+//! The choice of a lane for a unit, so that concurrent transactions seldom wait for each other.
 //!
-//! Two transactions meet where both write the same connection or entity: the second then waits for the commit of the
-//! first, with all that it has done. A unit's *keys* stand for what it may meet others on: its restaurant, and the
-//! entities of which it says what is not known to be written: that they are there, or that an alias is theirs. Units that
-//! share a key go to one lane as long as one of them is under way. Where its keys are under way in several lanes, a unit
-//! is held until they no longer are.
+//! Two transactions conflict if both write the same connection or entity: the second then waits for the commit of the
+//! first, with all its locks. A unit's *keys* stand for its possible conflicts: its restaurant, and the entities about
+//! which it states a fact (their existence, or an alias) that is not known to be written. Units that share a key go to
+//! one lane as long as one of them is under way. A unit whose keys are under way in several lanes is held until they no
+//! longer are.
 //!
 //! Properties:
-//! - Waiting is a matter of speed alone: any unit may go to any lane.
-//! - No unit is held for ever: an epoch that ends lets all of them try again, a flush sends all of them on, and the
-//!   supervisor's sweep sends on what has waited for some seconds.
+//! - Holding affects only speed: any unit may go to any lane.
+//! - No unit is held for ever: the end of an epoch lets all held units try again, a flush routes all of them, and the
+//!   supervisor's sweep routes units that have waited for some seconds.
 
 use crate::hash::HashMap;
 
@@ -26,14 +26,14 @@ struct UnderWay {
     units: usize,
 }
 
-/// Where a unit should go.
+/// The lane choice for a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LaneChoice {
-    /// Nobody under way shares a key with it.
+    /// No unit under way shares a key with it.
     Any,
-    /// Others with its keys are there.
+    /// Other units with its keys are in this lane.
     Lane(usize),
-    /// Others with its keys are in several lanes; this is that of the first key.
+    /// Other units with its keys are in several lanes; this is the lane of the first key.
     Several(usize),
 }
 
@@ -47,7 +47,7 @@ impl Routing {
         self.lanes > 1
     }
 
-    /// Where a unit with these keys should go; the first of them counts most.
+    /// The lane choice for a unit with these keys; the first key counts most.
     pub(super) fn lane_choice(&self, keys: &[u64]) -> LaneChoice {
         let mut lanes = keys.iter().filter_map(|key| self.under_way.get(key)).map(|under_way| under_way.lane);
         match lanes.next() {
@@ -63,14 +63,14 @@ impl Routing {
         self.under_way.is_empty()
     }
 
-    /// A unit with these keys goes to a lane. Keys that are under way in another stay there.
+    /// Notes that a unit with these keys goes to a lane. Keys that are under way in another lane stay there.
     pub(super) fn enter(&mut self, lane: usize, keys: &[u64]) {
         for key in keys {
             self.under_way.entry(*key).or_insert(UnderWay { lane, units: 0 }).units += 1;
         }
     }
 
-    /// Units with these keys are no longer under way.
+    /// Notes that units with these keys are no longer under way.
     pub(super) fn leave(&mut self, keys: &[u64]) {
         for key in keys {
             if let Some(under_way) = self.under_way.get_mut(key) {
@@ -97,7 +97,7 @@ mod tests {
         routing.enter(1, &[3]);
         assert_eq!(routing.lane_choice(&[2, 9]), LaneChoice::Lane(0));
         assert_eq!(routing.lane_choice(&[3, 1]), LaneChoice::Several(1));
-        // Somebody goes there all the same; key 1 stays where it is.
+        // A unit with another lane's key is routed there all the same; key 1 stays where it is.
         routing.enter(1, &[3, 1]);
         routing.leave(&[1, 2]);
         assert_eq!(routing.lane_choice(&[1]), LaneChoice::Lane(0), "another one is under way");

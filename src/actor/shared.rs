@@ -1,4 +1,4 @@
-//! What outlives every actor.
+//! State that outlives every actor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};
 
-/// More deaths than this within [`DEATHS_WINDOW`] are no accidents: the engine stops, instead of
-/// dying and rising for ever.
+/// More deaths than this within [`DEATHS_WINDOW`] are not accidents: the engine stops instead of restarting actors for
+/// ever.
 const DEATHS_MAX: usize = 20;
 /// See [`DEATHS_MAX`].
 const DEATHS_WINDOW: Duration = Duration::from_secs(10);
 
-/// What outlives every actor, and all of them share.
+/// State that outlives every actor and is shared by all.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) in_flight: Arc<InFlight>,
@@ -29,13 +29,13 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     /// Where epochs are written.
     pub(crate) destination: Destination,
-    /// Who hears of commits.
+    /// Listeners for commits.
     pub(crate) listeners: CommitListeners,
     /// Accepted units on their way to the supervisor.
     pub(crate) arrivals: Arrivals,
-    /// What committed units said of entities lately: no transaction is likely to write that.
+    /// Facts about entities in recently committed units: a transaction is unlikely to write them again.
     pub(crate) recent_writes: Arc<RecentWrites>,
-    /// Merges of entities take turns; true when there are to be no more.
+    /// Held by a merge of entities, so that merges take turns; true when no more are accepted.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.
     pub(crate) runtime: tokio::runtime::Handle,
@@ -43,14 +43,14 @@ pub(crate) struct Shared {
     pub(crate) lanes: Vec<Arc<Semaphore>>,
     pub(crate) max_batch_rows: usize,
     pub(crate) outcome_deadline: Duration,
-    /// When each actor was last seen.
+    /// Signs of life of each actor.
     pub(crate) pulse: Arc<Pulse>,
-    /// Deaths of actors, of the supervisor too, in the last while.
+    /// Recent deaths of actors, including the supervisor.
     pub(crate) deaths: std::sync::Mutex<VecDeque<Instant>>,
 }
 
 impl Shared {
-    /// Notes the death of an actor; false if there were too many.
+    /// Notes the death of an actor; returns false if there were too many.
     pub(crate) fn note_death(&self, actor: ActorKind) -> bool {
         tracing::error!(actor = actor.as_str(), "an actor died and is started again");
         self.counters.actor_restarted(actor);

@@ -1,4 +1,4 @@
-//! The root of the actors: tells its children what is dispatched to them, and keeps them alive.
+//! The root of the actors: forwards dispatched work to its children, and restarts them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,11 +22,11 @@ use crate::hash::HashMap;
 use crate::label::ActorKind;
 use crate::unit::Unit;
 
-/// How often to look for units that were on their way to a supervisor that died, and for signs of life.
+/// How often it looks for units that were on their way to a dead supervisor, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
 
 struct Children {
-    /// Units of each epoch of which the batchers were not told yet.
+    /// Units of each epoch that were not yet sent to the batchers.
     absorbed: RefCell<BTreeMap<EpochId, Vec<Arc<Unit>>>>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
@@ -35,7 +35,7 @@ struct Children {
 }
 
 impl Children {
-    /// Tells the batchers of the units that were routed.
+    /// Sends the routed units to the batchers.
     fn send_absorbed(&self) {
         for (epoch, units) in self.absorbed.take() {
             self.send_units(epoch, units);
@@ -93,12 +93,12 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     dispatch: Dispatch,
     children: Option<Children>,
-    /// Counts children, so that each has a number of its own.
+    /// Counts children, so that each has its own number.
     incarnations: u64,
     current: HashMap<ActorKind, u64>,
-    /// Resolves, by being dropped, when this supervisor is gone.
+    /// Dropped with this supervisor, which resolves the receiver.
     _alive: tokio::sync::oneshot::Sender<()>,
-    /// Told when there were too many deaths.
+    /// Notified when there were too many deaths.
     give_up: Arc<tokio::sync::Notify>,
 }
 
@@ -129,7 +129,7 @@ impl Supervisor {
         TransactionCoordinator::new(Arc::clone(&self.shared), next, context.address().recipient(), watch).start()
     }
 
-    /// Starts a child in place of one that died.
+    /// Restarts a child that died.
     fn restart(&mut self, child: ActorKind, context: &Context<Self>) {
         let Some(mut children) = self.children.take() else { return };
         match child {
@@ -143,7 +143,7 @@ impl Supervisor {
         self.children = Some(children);
     }
 
-    /// Has something dispatched to the children, who are there from the start on.
+    /// Runs a dispatch step with the children as workers. They exist from the start on.
     fn dispatch(&mut self, what: impl FnOnce(&mut Dispatch, &Children)) {
         if let Some(children) = &self.children {
             what(&mut self.dispatch, children);
@@ -169,14 +169,14 @@ impl Actor for Supervisor {
             mentions: self.start_batcher(ActorKind::MentionBatcher, context),
             coordinator: self.start_coordinator(context),
         });
-        // All of them are among those that no epoch has.
+        // All of them are among the units without an epoch.
         self.shared.arrivals.take();
-        // What a supervisor before this one left behind, and what was on its way to it.
+        // Routes the units that an earlier supervisor left, and those that were on their way to it.
         self.dispatch(Dispatch::start_over);
         self.beat();
         context.run_interval(SWEEP, |supervisor, _| {
             supervisor.beat();
-            // Whose message went to a supervisor that was gone: all of them are among those that no epoch has.
+            // Units whose message went to a dead supervisor are all among the units without an epoch.
             supervisor.shared.arrivals.take();
             supervisor.dispatch(Dispatch::sweep);
         });

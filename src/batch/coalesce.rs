@@ -1,4 +1,4 @@
-//! The rows of one table, by name: which rows of which units are one.
+//! Coalesces the rows of one table by name: the rows of all units that have the same name become one.
 //!
 //! Batches stay in the order of arrival. The order of locks is that of keys and ids, which are known only inside the
 //! transaction, so the plans sort.
@@ -10,22 +10,22 @@ use hashbrown::HashTable;
 use crate::record::Table;
 use crate::unit::{NameHash, Unit};
 
-/// A row of a unit, by the places of both: the unit's in its epoch, the row's among the unit's rows of the table.
+/// A row of a unit: the unit's position in its epoch, and the row's position among the unit's rows of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RowRef {
     pub(crate) unit: u32,
     pub(crate) row: u32,
 }
 
-/// Of which table a [`Batch`] is.
+/// The table of a [`Batch`].
 pub(crate) trait OfTable: Send + Unpin + 'static {
     const TABLE: Table;
 }
 
-/// Names of one table, in order of first arrival, and for every row that was absorbed the slot that its name has.
+/// Names of one table, in order of first arrival, and for every absorbed row the slot of its name.
 ///
-/// Invariant: a name has one slot, so one `insert .. on conflict` never meets a row twice as long
-/// as different names are different rows; where they are not, the plans merge once more.
+/// Invariant: a name has one slot, so one `insert .. on conflict` never meets a row twice if different names are
+/// different rows; if they are not, the plans merge again.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     /// Slots, by the hashes of their names.
@@ -45,12 +45,12 @@ impl<T: OfTable> Default for Batch<T> {
     }
 }
 
-/// What a batcher actor is generic over.
+/// The batch of a table, for the generic batcher actor.
 pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
-    /// Which table.
+    /// The table.
     const TABLE: Table;
 
-    /// An empty batch, with room for so many names.
+    /// An empty batch with capacity for `names` names.
     fn with_room(names: usize) -> Self;
 
     /// Adds the rows of the next unit.
@@ -86,7 +86,7 @@ impl<T: OfTable> TableBatch for Batch<T> {
 impl<T: OfTable> Batch<T> {
     fn absorb(&mut self, names: &[NameHash]) {
         for (row, name) in (0..).zip(names) {
-            // A name is a hash already.
+            // A name is already a hash.
             let known = self.slot_of_name.entry(
                 *name as u64,
                 |slot| self.names[*slot as usize] == *name,
@@ -103,7 +103,7 @@ impl<T: OfTable> Batch<T> {
         self.units += 1;
     }
 
-    /// How many units were absorbed.
+    /// Number of absorbed units.
     pub(super) fn units(&self) -> usize {
         self.units as usize
     }

@@ -14,11 +14,11 @@ use crate::label::Disposition;
 use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, SortedSet, SourceType, Table};
 use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
 
-/// Mentions up to which a history is short: it is read whole, which is as many pages at most, and its mentions do without
-/// entries in the indexes for long ones. A guess; 83 of 100 connections have one mention.
+/// Maximum number of mentions of a short history: it is read as a whole, which takes at most as many pages, and its
+/// mentions need no entries in the indexes for long histories. A guess; 83 of 100 connections have one mention.
 const SHORT_HISTORY_MAX: usize = 32;
 
-/// Whether a history of so many mentions is looked up in indexes.
+/// Whether a history of this many mentions is looked up in indexes.
 pub(crate) const fn is_long(mentions: usize) -> bool {
     mentions > SHORT_HISTORY_MAX
 }
@@ -27,17 +27,17 @@ pub(crate) const fn is_long(mentions: usize) -> bool {
 #[derive(Debug)]
 pub(super) struct ConnectionNode {
     pub(super) key: ConnectionKey<Uuid>,
-    /// Of a row that is not there, the one that it gets if it is inserted.
+    /// For a missing row, the id that it gets if it is inserted.
     pub(super) id: Uuid,
     pub(super) said: ConnectionFacts<Uuid>,
-    /// Where its mentions stand in the plan.
+    /// The positions of its mentions in the plan.
     pub(super) mentions: Range<u32>,
-    /// It was named by an id that the database knew, so it must not be inserted.
+    /// It was named by an id that the database has, so it must not be inserted.
     pub(super) must_exist: bool,
-    /// One of its entities was inserted by this very transaction, so it is not there.
+    /// One of its entities was inserted by this transaction, so it does not exist yet.
     pub(super) is_new: bool,
     pub(super) stored: Option<Box<StoredConnection>>,
-    /// As it must become, once that is decided.
+    /// The final flag, once decided.
     pub(super) history_indexed: bool,
     pub(super) disposition: Disposition,
 }
@@ -63,18 +63,18 @@ impl ConnectionNode {
 pub(super) struct MentionNode {
     pub(super) connection: u32,
     pub(super) id: Uuid,
-    /// The observation that wins among those of the epoch.
+    /// The winning observation of the epoch.
     row: RowRef,
     pub(super) stored: Option<Box<StoredMention>>,
     pub(super) disposition: Disposition,
 }
 
-/// The connections of an epoch in lock order, their mentions, and the way from names to them.
+/// The connections of an epoch in lock order, their mentions, and the map from names to them.
 #[derive(Debug, Default)]
 pub(super) struct Nodes<'e> {
     pub(super) units: &'e [Arc<Unit>],
     pub(super) connections: Vec<ConnectionNode>,
-    /// Together by connection, in the order of the connections.
+    /// Grouped by connection, in the order of the connections.
     pub(super) mentions: Vec<MentionNode>,
     pub(super) connection_of_slot: Vec<u32>,
     pub(super) mention_of_slot: Vec<u32>,
@@ -88,7 +88,7 @@ impl<'e> Nodes<'e> {
     ) -> Self {
         let slots = epoch.connections.len();
         let mut nodes = Self { units: epoch.units(), connections: Vec::with_capacity(slots), ..Self::default() };
-        // Names of connections are rows as long as names of entities are, and no connection is named by its id.
+        // Names of connections correspond to rows if names of entities do, and no connection is named by its id.
         let mut node_of_key: Option<HashMap<ConnectionKey<Uuid>, u32>> =
             (!entities.are_distinct() || !keys_by_id.is_empty()).then(HashMap::default);
         for RowRef { unit, row } in epoch.connections.firsts() {
@@ -150,10 +150,10 @@ impl<'e> Nodes<'e> {
 
     pub(super) fn resolve_mentions(&mut self, epoch: &'e Epoch) {
         let mention_at = |RowRef { unit, row }: RowRef| epoch.units()[unit as usize].block.mention(row as usize);
-        // Of each mention its connection, and the row of the observation that wins.
+        // For each mention its connection, and the row of the winning observation.
         let mut mentions: Vec<(u32, RowRef)> = Vec::with_capacity(epoch.mentions.len());
         let mut node_of_slot: Vec<u32> = Vec::with_capacity(epoch.mentions.len());
-        // Names are rows as long as no two names of connections turned out to be one.
+        // Names correspond to rows if no two names of connections turned out to be one.
         let aliased = self.connections.len() < self.connection_of_slot.len();
         let mut node_of_key: HashMap<(u32, SourceType, &str), u32> = HashMap::default();
         for (row, slot) in epoch.rows(Table::Mentions) {
@@ -182,7 +182,7 @@ impl<'e> Nodes<'e> {
         self.put_mentions_together(&mentions, node_of_slot);
     }
 
-    /// Mentions in the order of their connections, which is the order in which new ones are written, and ids in that order.
+    /// Puts mentions in the order of their connections, in which new ones are written and get their ids.
     pub(super) fn put_mentions_together(&mut self, mentions: &[(u32, RowRef)], mut node_of_slot: Vec<u32>) {
         for (connection, _) in mentions {
             self.connections[*connection as usize].mentions.end += 1;
@@ -192,7 +192,7 @@ impl<'e> Nodes<'e> {
             node.mentions = start..start + node.mentions.end;
             start = node.mentions.end;
         }
-        // In the order of arrival where they stand on one connection.
+        // Mentions of one connection stay in the order of arrival.
         let mut next: Vec<u32> = self.connections.iter().map(|node| node.mentions.start).collect();
         let (mut place_of, mut order) = (Vec::with_capacity(mentions.len()), vec![0; mentions.len()]);
         for (node, (connection, _)) in (0_u32..).zip(mentions) {
@@ -220,19 +220,19 @@ impl<'e> Nodes<'e> {
         is_long(before.unsigned_abs() as usize + new)
     }
 
-    /// The mentions of a connection, with their places.
+    /// The mentions of a connection, with their positions.
     pub(super) fn mentions_of(&self, node: &ConnectionNode) -> impl ExactSizeIterator<Item = (u32, &MentionNode)> {
         let mentions = &self.mentions[node.mentions.start as usize..node.mentions.end as usize];
         node.mentions.clone().zip(mentions)
     }
 
-    /// What the epoch says of a mention, with the block that has its texts.
+    /// The epoch's record of a mention, with the block that has its texts.
     pub(super) fn record(&self, node: &MentionNode) -> (&'e Block, &'e MentionRecord) {
         let block = &self.units[node.row.unit as usize].block;
         (block, &block.mentions[node.row.row as usize])
     }
 
-    /// What the epoch says of a mention.
+    /// The epoch's observation of a mention.
     pub(super) fn observation(&self, node: &MentionNode) -> MentionRef<'e> {
         let (block, record) = self.record(node);
         block.mention_of(record)

@@ -16,31 +16,31 @@ use crate::record::{
 };
 use crate::unit::{ConnectionRecordName, Unit};
 
-/// Connections by their keys. Which of them are there is not known yet.
+/// Connections by their keys. It is not known yet which of them exist.
 ///
-/// They stand in the order of their keys, which is the global lock order of the table; new ids are given in that order, so
-/// that neighbours in one index are neighbours in the other.
+/// They are in the order of their keys, which is the global lock order of the table; new ids are assigned in that
+/// order, so that neighbours in one index are neighbours in the other.
 #[derive(Debug)]
 pub(crate) struct UnlockedConnections<'e>(Nodes<'e>);
 
-/// Connections of which those that are there are locked and read. The others are to be inserted.
+/// Connections of which the existing ones are locked and read. The others are to be inserted.
 #[derive(Debug)]
 pub(crate) struct LockedConnections<'e>(Nodes<'e>);
 
-/// Connections of which it is decided what becomes of each mention: all ids are final.
+/// Connections with a decision for each mention: all ids are final.
 #[derive(Debug)]
 pub(crate) struct DecidedConnections<'e> {
     nodes: Nodes<'e>,
-    /// Of connections that were there: how many recent mentions they had, and those of the epoch's threads that they had.
+    /// For existing connections: the number of recent mentions, and the epoch's threads that they have.
     recent: HashMap<u32, i32>,
     threads: HashMap<u32, HashSet<&'e str>>,
 }
 
-/// Connections and mentions as they were written.
+/// Connections and mentions after writing.
 #[derive(Debug)]
 pub(crate) struct WrittenConnections<'e>(Nodes<'e>);
 
-/// The rejection of every unit that names a connection by an id that is not among `keys_by_id`.
+/// The rejection of every unit that names a connection by an id that is not in `keys_by_id`.
 pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>) -> Vec<(usize, Rejection)> {
     let missing = |unit: &Unit| {
         unit.block.connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
@@ -54,7 +54,7 @@ pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey
 }
 
 impl<'e> UnlockedConnections<'e> {
-    /// Connections that exist, in ascending order, of which nothing new is said: to bring their figures up to date.
+    /// Existing connections, in ascending order, about which nothing new is stated: for updating their figures.
     pub(crate) fn of_keys(keys: Vec<ConnectionKey<Uuid>>) -> Self {
         let existing = |key| ConnectionNode { must_exist: true, ..ConnectionNode::new(key) };
         Self(Nodes { connections: keys.into_iter().map(existing).collect(), ..Nodes::default() })
@@ -72,13 +72,13 @@ impl<'e> UnlockedConnections<'e> {
         Self(nodes)
     }
 
-    /// The keys to lock, in lock order, with their places: of all that may be there.
+    /// The keys to lock, in lock order, with their positions: all that may exist.
     pub(super) fn keys(&self) -> Vec<(u32, &ConnectionKey<Uuid>)> {
         let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| !node.is_new);
         nodes.map(|(place, node)| (place, &node.key)).collect()
     }
 
-    /// Takes in those that are there, as they stand under lock. An error if one that must be there is not.
+    /// Processes the existing connections, as read under lock. Fails if a connection named by id no longer exists.
     pub(super) fn locked(self, stored: Vec<(u32, StoredConnection)>) -> Result<LockedConnections<'e>, VanishedRow> {
         let Self(mut nodes) = self;
         for (connection, stored) in stored {
@@ -93,13 +93,13 @@ impl<'e> UnlockedConnections<'e> {
 }
 
 impl<'e> LockedConnections<'e> {
-    /// Whether none was looked for, as none can be there.
+    /// Whether no connection was looked up, because none can exist.
     pub(super) fn are_all_new(&self) -> bool {
         self.0.connections.iter().all(|node| node.is_new)
     }
 
-    /// Forgets what the database has: the locks were given up. All are looked for now: what made one that was taken for
-    /// impossible may have been a trigger of this very transaction.
+    /// Discards the data of the database, because the locks were released. All connections are looked up now: one that
+    /// was taken to be impossible may have been inserted by a trigger of this transaction.
     pub(super) fn unlocked(self) -> UnlockedConnections<'e> {
         let Self(mut nodes) = self;
         let mut new_ids = NewIds::new();
@@ -115,7 +115,7 @@ impl<'e> LockedConnections<'e> {
         UnlockedConnections(nodes)
     }
 
-    /// The rows of all connections that were not there, in lock order, with their final figures.
+    /// The rows of all missing connections, in lock order, with their final figures.
     pub(super) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
         let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
         let mut rows = Vec::with_capacity(new.clone().count());
@@ -135,7 +135,7 @@ impl<'e> LockedConnections<'e> {
         rows
     }
 
-    /// What must be known of connections that were there, besides their own rows.
+    /// The data needed about existing connections, besides their own rows.
     pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'e> {
         let since = days_before(as_of, RECENT_DAYS);
         let mut questions = HistoryQuestions { mentions: vec![], threads: vec![], recent: vec![], since, as_of };
@@ -168,7 +168,7 @@ impl<'e> LockedConnections<'e> {
         questions
     }
 
-    /// Takes in the answers: of a known mention the newer observation wins.
+    /// Processes the answers: for a known mention the newer observation wins.
     pub(super) fn decided(self, questions: &HistoryQuestions<'e>, answers: HistoryAnswers) -> DecidedConnections<'e> {
         let Self(mut nodes) = self;
         for (mention, stored) in answers.mentions {
@@ -197,7 +197,7 @@ impl<'e> DecidedConnections<'e> {
         self.mentions_to(Disposition::Inserted)
     }
 
-    /// Mentions that are there and get a newer observation, in the order of their connections.
+    /// Existing mentions that get a newer observation, in the order of their connections.
     pub(super) fn newer_mentions(&self) -> Vec<MentionRow<'_>> {
         self.mentions_to(Disposition::Updated)
     }
@@ -214,7 +214,7 @@ impl<'e> DecidedConnections<'e> {
         rows
     }
 
-    /// Connections that were there and whose histories are to be looked up in the indexes for long ones from now on.
+    /// Existing connections whose histories are looked up in the indexes for long histories from now on.
     pub(super) fn becoming_long(&self) -> Vec<Uuid> {
         let becoming = |node: &&ConnectionNode| {
             node.history_indexed && node.stored.as_ref().is_some_and(|stored| !stored.history_indexed)
@@ -222,8 +222,8 @@ impl<'e> DecidedConnections<'e> {
         self.nodes.connections.iter().filter(becoming).map(|node| node.id).collect()
     }
 
-    /// The rows of connections that were there as they must become, of those that say something else than what is stored
-    /// ([`Self::changes`]) or must be read again first.
+    /// The final rows of existing connections that differ from the stored ones ([`Self::changes`]) or need a reread
+    /// first.
     pub(super) fn changed_rows(&self, as_of: Timestamp, score_tolerance: f64) -> Vec<ConnectionWrite<'_>> {
         let none = HashSet::default();
         let existing = (0_u32..).zip(&self.nodes.connections);
@@ -279,9 +279,9 @@ impl<'e> DecidedConnections<'e> {
         }
     }
 
-    /// Whether a row says anything else than what is stored; for what was read again it is known only then. That a history
-    /// is not long after all, as those of earlier versions' connections, is worth no version of its own. Decides as well
-    /// whether the stored best mentions stay.
+    /// Whether a row differs from the stored one; for reread rows this is known only after the reread. A history that
+    /// is flagged as long but is not, as for connections of earlier versions, does not justify a new row version. This
+    /// also decides whether the stored best mentions stay.
     pub(super) fn changes(&self, write: &mut ConnectionWrite<'_>, score_tolerance: f64) -> bool {
         let Some(stored) = &self.nodes.connections[write.node as usize].stored else { return true };
         write.keeps_top_mentions = write.metrics.top_agrees_with(&stored.metrics, score_tolerance);
@@ -290,7 +290,7 @@ impl<'e> DecidedConnections<'e> {
             || !write.metrics.agrees_with(&stored.metrics, score_tolerance)
     }
 
-    /// Takes in which connections got new rows.
+    /// Notes which connections got new rows.
     pub(super) fn written(self, changed: &[u32]) -> WrittenConnections<'e> {
         let Self { mut nodes, .. } = self;
         for connection in changed {
@@ -301,7 +301,7 @@ impl<'e> DecidedConnections<'e> {
 }
 
 impl WrittenConnections<'_> {
-    /// What became of each slot of the connections, and of the mentions.
+    /// The result for each slot of the connections, and of the mentions.
     pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
         let Self(nodes) = self;
         let connections = nodes.connection_of_slot.iter().map(|node| {

@@ -25,16 +25,16 @@ use crate::outcome::{CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{EntityFacts, EntityKey, EntityType, Merge, Table};
 use crate::unit::{EntityRecord, Row, TypedUse};
 
-/// One entity of the epoch. Several names may lead to it: its key, and its id.
+/// One entity of the epoch. Several names may lead to it: its key and its id.
 #[derive(Debug)]
 struct Node<'e> {
     entity_type: EntityType,
     name: Cow<'e, str>,
     id: Uuid,
-    /// What the database says; nothing for a row that is not there, or is merely referenced.
+    /// The stored facts; `None` for a row that does not exist, or is merely referenced.
     stored: Option<EntityFacts<Uuid>>,
     exists: bool,
-    /// Where the rows that say something of it stand in the plan.
+    /// The positions, in the plan, of the rows with facts about it.
     said: Range<u32>,
     disposition: Disposition,
 }
@@ -54,28 +54,28 @@ impl Node<'_> {
     }
 }
 
-/// The entities of an epoch, row by row, and the way from names to them.
+/// The entities of an epoch, row by row, and the map from names to them.
 #[derive(Debug)]
 struct Plan<'e> {
     epoch: &'e Epoch,
     nodes: Vec<Node<'e>>,
     new_ids: NewIds,
     node_of_slot: Vec<u32>,
-    /// Rows that say something, together by node.
+    /// Rows with facts, grouped by node.
     said: Vec<RowRef>,
 }
 
-/// Entities as they were looked up, before any lock: another writer may still insert or change them.
+/// Entities as found by the lookup, before any lock: another writer may still insert or change them.
 #[derive(Debug)]
 pub(crate) struct FoundEntities<'e>(Plan<'e>);
 
-/// Entities of which those that change are inserted or locked, but not yet read under their locks.
+/// Entities after those that change were inserted or locked, but not yet read under their locks.
 #[derive(Debug)]
 pub(crate) struct InsertedEntities<'e> {
     plan: Plan<'e>,
-    /// What was to be inserted or locked.
+    /// The rows to insert or lock.
     writes: Vec<EntityWrite>,
-    /// Keys that were not there at the lookup and are now: another writer was faster.
+    /// Keys that were missing at the lookup and exist now: another writer inserted them first.
     raced: Vec<EntityKey>,
 }
 
@@ -84,8 +84,8 @@ pub(crate) struct InsertedEntities<'e> {
 pub(crate) struct LockedEntities<'e>(Plan<'e>);
 
 impl<'e> FoundEntities<'e> {
-    /// Resolves the names of an epoch. A name that was not found gets a new id if it is a key. Otherwise the answer is the
-    /// rejection of every unit that names an id that is not there, or uses one as what it is not.
+    /// Resolves the names of an epoch. A key that was not found gets a new id. Otherwise the result is the rejection of
+    /// every unit that names a missing id, or uses an entity as another type.
     pub(super) fn resolve(
         epoch: &'e Epoch,
         lookup: &Lookup<'e>,
@@ -110,7 +110,7 @@ impl<'e> FoundEntities<'e> {
         writes
     }
 
-    /// Takes in which of `writes` were inserted; all others are locked. An error if a row that was there is gone.
+    /// Processes which of `writes` were inserted; all others are locked. Fails if a row that existed was deleted.
     pub(super) fn inserted(
         self,
         writes: Vec<EntityWrite>,
@@ -130,18 +130,18 @@ impl<'e> FoundEntities<'e> {
     }
 }
 
-/// The keys of rows that were there when they were looked up.
+/// The keys of rows that existed at the lookup.
 pub(super) fn keys_found(writes: &[EntityWrite]) -> Vec<EntityKey> {
     writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect()
 }
 
 impl<'e> InsertedEntities<'e> {
-    /// Locked rows of which nothing was read yet.
+    /// Locked rows that were not read yet.
     pub(super) fn raced(&self) -> &[EntityKey] {
         &self.raced
     }
 
-    /// Takes in all locked rows as they stand under lock. The answer has what must still change; an error if a row is gone.
+    /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted.
     pub(super) fn locked(self, rows: Vec<StoredEntity>) -> Result<(LockedEntities<'e>, EntityUpdates), VanishedRow> {
         let Self { mut plan, writes, raced } = self;
         let locked = writes.iter().filter(|write| write.exists).count() + raced.len();
@@ -152,7 +152,7 @@ impl<'e> InsertedEntities<'e> {
         let raced = !raced.is_empty();
         let changing: Vec<&EntityWrite> = writes
             .iter()
-            // What was inserted is as it should be, unless it refers to an id that a race made obsolete.
+            // An inserted row is final, unless it refers to an id that a race made obsolete.
             .filter(|write| raced || write.exists || write.google_place_id().is_some())
             .collect();
         let updates = plan.remaining_updates(&changing);
@@ -166,12 +166,12 @@ impl LockedEntities<'_> {
         self.0.id_of(unit, entity)
     }
 
-    /// Whether no two names of the epoch are one entity.
+    /// Whether all names of the epoch are different entities.
     pub(super) fn are_distinct(&self) -> bool {
         self.0.nodes.len() == self.0.node_of_slot.len()
     }
 
-    /// Whether an entity of a unit was inserted by this very transaction: no row of another can refer to it.
+    /// Whether an entity of a unit was inserted by this transaction: no row of another transaction can refer to it.
     pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
         !self.0.node(unit, entity).exists
     }
@@ -182,7 +182,7 @@ impl LockedEntities<'_> {
         (node.key() == (name.entity_type, name.name)).then_some(node.id)
     }
 
-    /// Whether the name of an entity of a unit is its row's own, and no redirect led to it.
+    /// Whether the name of an entity of a unit is its row's own, not one that a redirect leads from.
     pub(super) fn is_own_name(&self, unit: u32, entity: usize) -> bool {
         let node = self.0.node(unit, entity);
         let block = &self.0.epoch.units()[unit as usize].block;
@@ -192,7 +192,7 @@ impl LockedEntities<'_> {
         }
     }
 
-    /// What became of each slot.
+    /// The result for each slot.
     pub(super) fn committed(&self) -> Vec<CommittedRow> {
         let rows = self.0.node_of_slot.iter().map(|node| {
             let node = &self.0.nodes[*node as usize];
@@ -224,7 +224,7 @@ impl<'e> Plan<'e> {
         };
         let aliased = !by_id.is_empty() || by_key.values().any(|found| found.merged_into.is_some());
         let mut node_of_key: HashMap<(EntityType, Cow<'e, str>), u32> = HashMap::default();
-        // Keys first, so that ids that turn out to be one of them find their node.
+        // Keys first, so that ids that belong to one of them find their node.
         for asked in &lookup.entities_by_key {
             let found = by_key.remove(&asked.slot);
             let (entity_type, name) = match found.as_ref().and_then(|found| found.merged_into.as_ref()) {
@@ -237,7 +237,7 @@ impl<'e> Plan<'e> {
         for (slot, id) in &lookup.entities_by_id {
             let StoredEntity { id, key, facts } =
                 by_id.remove(id).expect("units that name ids that are not there were rejected");
-            // By key: the row may have come about between the two lookups.
+            // By key: the row may have been inserted between the two lookups.
             let name = Cow::Owned(key.name.to_string());
             plan.name(*slot, key.entity_type, name, Some((id, facts)), Some(&mut node_of_key));
         }
@@ -245,7 +245,7 @@ impl<'e> Plan<'e> {
         plan
     }
 
-    /// Leads a slot to the node of its entity, which may be another slot's too where `node_of_key` is kept.
+    /// Maps a slot to the node of its entity, which may also be another slot's if `node_of_key` is kept.
     fn name(
         &mut self,
         slot: u32,
@@ -275,7 +275,7 @@ impl<'e> Plan<'e> {
         self.nodes.push(Node { entity_type, name, id, stored, exists, said: 0..0, disposition });
     }
 
-    /// `said`: slots and rows that say something of them.
+    /// `said`: slots, and the rows with facts about them.
     fn take_in_what_is_said(&mut self, said: &[(u32, RowRef)]) {
         let mut by_node: Vec<(u32, RowRef)> =
             said.iter().map(|(slot, row)| (self.node_of_slot[*slot as usize], *row)).collect();
@@ -295,9 +295,9 @@ impl<'e> Plan<'e> {
         self.node(unit, entity).id
     }
 
-    /// The row as it must become: what is stored joined with what is said.
+    /// The final row: stored facts joined with stated facts.
     fn wanted(&self, node: &Node<'_>) -> EntityFacts<Uuid> {
-        // What this transaction inserted itself may hold an id that a race made obsolete: start anew.
+        // A row inserted by this transaction may contain an id that a race made obsolete: it is computed again.
         let stored = node.stored.as_ref().filter(|_| node.exists);
         let mut wanted = stored.cloned().unwrap_or_default();
         for row in &self.said[node.said.start as usize..node.said.end as usize] {
@@ -309,12 +309,12 @@ impl<'e> Plan<'e> {
             wanted.restaurant_attributes.merge(attributes.collect());
             wanted.merge(EntityFacts { place: unit.place_of(entity).cloned(), ..EntityFacts::default() });
         }
-        // An entity named by its id did not know its name when its aliases were given.
+        // The name of an entity named by its id was unknown when its aliases were added.
         wanted.aliases.remove::<str>(&node.name);
         wanted
     }
 
-    /// Takes in rows as they stand under lock: all of them are among `writes`.
+    /// Processes rows as read under lock: all of them are among `writes`.
     fn read_under_lock(&mut self, rows: Vec<StoredEntity>, writes: &[EntityWrite]) {
         let node_of_key: HashMap<&EntityKey, u32> = writes.iter().map(|write| (&write.key, write.node)).collect();
         for row in rows {
@@ -326,11 +326,11 @@ impl<'e> Plan<'e> {
         }
     }
 
-    /// Rows under lock (or inserted by this very transaction) that must still change.
+    /// Rows under lock (or inserted by this transaction) that must still change.
     ///
-    /// They stand in the order of the Google ids that they set: those are locks too (a writer waits
-    /// for another one's uncommitted id), taken after all row locks, so they need an order of
-    /// their own. For the same reason rows are inserted without their Google id.
+    /// They are in the order of the Google ids that they set: those are locks too (a writer waits for another one's
+    /// uncommitted id), taken after all row locks, so they need their own order. For the same reason rows are inserted
+    /// without their Google id.
     fn remaining_updates(&mut self, writes: &[&EntityWrite]) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
@@ -365,11 +365,11 @@ impl<'e> Plan<'e> {
     }
 }
 
-/// What the entities of an epoch still need, once their rows are locked.
+/// The remaining changes to the entities of an epoch, once their rows are locked.
 #[derive(Debug, Default)]
 pub(crate) struct EntityUpdates {
     pub(crate) place_ids: PlaceIds,
-    /// Rows whose Google id another row of the epoch takes: they give it up first.
+    /// Rows whose Google id another row of the epoch takes: their ids are removed first.
     pub(crate) give_up: Vec<Uuid>,
     /// Rows to update.
     pub(crate) writes: Vec<EntityWrite>,
@@ -383,7 +383,7 @@ fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {
     facts
 }
 
-/// The rejection of every unit that names an id that is not there, or uses one as what it is not.
+/// The rejection of every unit that names a missing id, or uses an entity as another type.
 fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize, Rejection)> {
     let mut rejected = Vec::new();
     for (index, unit) in epoch.units().iter().enumerate() {

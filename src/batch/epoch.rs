@@ -9,13 +9,13 @@ use crate::outcome::{Committed, CommittedRow};
 use crate::record::Table;
 use crate::unit::Unit;
 
-/// Of a batch of entities.
+/// The table of a batch of entities.
 #[derive(Debug)]
 pub(crate) enum Entities {}
-/// Of a batch of connections.
+/// The table of a batch of connections.
 #[derive(Debug)]
 pub(crate) enum Connections {}
-/// Of a batch of mentions.
+/// The table of a batch of mentions.
 #[derive(Debug)]
 pub(crate) enum Mentions {}
 
@@ -46,13 +46,12 @@ pub(crate) struct Epoch {
     pub(super) entities: EntityBatch,
     pub(super) connections: ConnectionBatch,
     pub(super) mentions: MentionBatch,
-    /// For each unit where its entities and its connections begin among the slots.
+    /// For each unit the first slot positions of its entities and of its connections.
     starts: Vec<(u32, u32)>,
 }
 
 impl Epoch {
-    /// Coalesces units from scratch, as batchers do bit by bit; for the parts of an epoch that has
-    /// to be split.
+    /// Coalesces units at once, as batchers do incrementally; for the parts of an epoch that has to be split.
     pub(crate) fn from_units(units: Vec<Arc<Unit>>) -> Self {
         let (mut entities, mut connections, mut mentions) =
             (EntityBatch::default(), ConnectionBatch::default(), MentionBatch::default());
@@ -64,8 +63,8 @@ impl Epoch {
         Self::new(units, entities, connections, mentions)
     }
 
-    /// Joins what three batchers made of the same units. Nothing if a batch lacks rows, which
-    /// would mean that a batcher lost some.
+    /// Joins the batches that three batchers made of the same units. `None` if a batch lacks rows, which would mean
+    /// that a batcher lost some.
     pub(crate) fn join(
         units: Vec<Arc<Unit>>,
         entities: EntityBatch,
@@ -119,7 +118,7 @@ impl Epoch {
         self.connections.slots()[self.starts[unit as usize].1 as usize + connection] as usize
     }
 
-    /// Distinct names of one table.
+    /// Number of distinct names of one table.
     pub(crate) fn coalesced(&self, table: Table) -> usize {
         match table {
             Table::Entities => self.entities.len(),
@@ -128,15 +127,15 @@ impl Epoch {
         }
     }
 
-    /// Rows as received, of one table.
+    /// Number of received rows of one table.
     pub(crate) fn received(&self, table: Table) -> usize {
         self.slots(table).len()
     }
 
-    /// Hashes of what the units say of entities ([`Unit::fact_hashes`]): of each entity once that it is there, then what
-    /// belongs to them.
+    /// Hashes of the units' facts about entities ([`Unit::fact_hashes`]): the existence of each entity once, then the
+    /// facts that belong to them.
     pub(crate) fn facts(&self) -> impl Iterator<Item = u64> {
-        // Those that are named by their ids are among them. That does no harm: whether these are there is never asked.
+        // Entities named by their ids are included. This is harmless: the existence of these is never queried.
         let are_there = self.entities.names().iter().map(|name| *name as u64);
         are_there.chain(self.units.iter().flat_map(|unit| unit.belongings()))
     }
@@ -147,7 +146,7 @@ impl Epoch {
         self.ranges(table).map(move |range| &slots[range])
     }
 
-    /// What became of each unit, from what became of each slot.
+    /// The result for each unit, from the results for each slot.
     pub(crate) fn committed(
         &self,
         entities: &[CommittedRow],

@@ -1,7 +1,7 @@
-//! From merges of entities to rows: which entity is folded into which, what that makes of connections.
+//! Folds, from merges of entities to rows: the target of each folded entity, and the resulting connections.
 //!
-//! Merge rules are those of `record`. A folded entity is no row any more; each connection that named it names the other
-//! from then on, and connections that thereby get one key are one connection.
+//! The merge rules are those of `record`. The row of a folded entity is deleted; each connection that named it names
+//! the other entity from then on, and connections that thereby get the same key become one connection.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +12,26 @@ use crate::hash::HashMap;
 use crate::merge::{EntityMerge, MergeRejection};
 use crate::record::{ConnectionFacts, ConnectionKey, EntityFacts, EntityName, EntityType, Merge, SortedSet};
 
-/// What is to be done about one merge.
+/// The plan for one merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Planned {
     /// This entity is folded into another: see [`Folds::target`].
     Fold(Uuid),
-    /// The two are this one already.
+    /// Both names already mean this entity.
     Done(Uuid),
     Rejected(MergeRejection),
 }
 
-/// Which entities are folded into which.
+/// The folded entities and their targets.
 ///
-/// Invariant: what an entity is folded into is not folded itself. So there are no chains and no circles.
+/// Invariant: the target of a fold is not folded itself. So there are no chains and no cycles.
 #[derive(Debug, Default)]
 pub(crate) struct Folds {
     into: HashMap<Uuid, Uuid>,
     types: HashMap<Uuid, EntityType>,
 }
 
-/// A connection as far as a fold looks at it.
+/// The part of a connection that a fold needs.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyedConnection {
     pub(crate) id: Uuid,
@@ -42,21 +42,21 @@ pub(crate) struct KeyedConnection {
     pub(crate) history_indexed: bool,
 }
 
-/// A connection as it must become.
+/// The final state of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FoldedConnection {
     pub(crate) id: Uuid,
     pub(crate) key: ConnectionKey<Uuid>,
     pub(crate) facts: ConnectionFacts<Uuid>,
-    /// As it is so far.
+    /// The current flag.
     pub(crate) history_indexed: bool,
     /// Connections that become part of it.
     pub(crate) others: Vec<Uuid>,
 }
 
 impl Folds {
-    /// Takes merges in as if one were carried out after the other. `stored` gives the entity behind a name: one of
-    /// another name if the one of that name was folded earlier.
+    /// Plans merges as if they were carried out one after the other. `stored` returns the entity of a name: an entity
+    /// with another name if the named one was folded earlier.
     pub(crate) fn plan<'a>(
         merges: &[EntityMerge],
         stored: impl Fn(&EntityName) -> Option<&'a StoredEntity>,
@@ -92,12 +92,12 @@ impl Folds {
         Planned::Fold(from)
     }
 
-    /// What an entity becomes: itself, unless it is folded.
+    /// The target of an entity: itself, unless it is folded.
     pub(crate) fn target(&self, id: Uuid) -> Uuid {
         self.into.get(&id).copied().unwrap_or(id)
     }
 
-    /// Each folded entity, and what it becomes, in order.
+    /// Each folded entity with its target, in order.
     pub(crate) fn pairs(&self) -> Vec<(Uuid, Uuid)> {
         let mut pairs: Vec<_> = self.into.iter().map(|(from, into)| (*from, *into)).collect();
         pairs.sort_unstable();
@@ -116,7 +116,7 @@ impl Folds {
         ids.iter().map(|id| self.target(*id)).collect()
     }
 
-    /// What a connection's key becomes.
+    /// The new key of a connection.
     pub(crate) fn key(&self, key: &ConnectionKey<Uuid>) -> ConnectionKey<Uuid> {
         ConnectionKey {
             restaurant: self.target(key.restaurant),
@@ -125,8 +125,7 @@ impl Folds {
         }
     }
 
-    /// The rows that change among these entities: those that others are folded into, and those with attributes that are
-    /// folded.
+    /// The rows that change among these entities: targets of folds, and entities with folded attributes.
     pub(crate) fn entities(&self, stored: Vec<StoredEntity>) -> Vec<EntityWrite> {
         let mut wanted: HashMap<Uuid, EntityFacts<Uuid>> = HashMap::default();
         for entity in &stored {
@@ -149,8 +148,8 @@ impl Folds {
         changed.collect()
     }
 
-    /// What these connections become, in the order of their new keys. Of those that become one, the one with the most
-    /// mentions stays, so that the fewest move.
+    /// The final connections, in the order of their new keys. Of connections that become one, the one with the most
+    /// mentions stays, so that the fewest mentions move.
     pub(crate) fn connections(&self, stored: Vec<KeyedConnection>) -> Vec<FoldedConnection> {
         let mut by_key: BTreeMap<ConnectionKey<Uuid>, Vec<KeyedConnection>> = BTreeMap::new();
         for connection in stored {

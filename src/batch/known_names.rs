@@ -1,51 +1,52 @@
-//! Ids of entities by their names, and what is stored of them, remembered from one epoch to the next: what is known
-//! is not looked up again.
+//! Ids of entities by their names, and their stored facts, remembered from one epoch to the next: known names are not
+//! looked up again.
 //!
-//! An entity is known if its id is, and every alias and attribute that the epoch states of it. Facts only grow, so
-//! what was there is there. Where an epoch says where a restaurant is the row is read as always: of places the newest
-//! wins. What is remembered holds as long as the tables' [`Generation`] stays the same, which changes with every
-//! transaction that deletes an entity, gives one another name, type or id, or takes an alias or an attribute away
-//! (migration `tables/V5`):
+//! An entity is known if its id is known, and every alias and attribute that the epoch states about it. Facts only
+//! grow, so a fact that was stored stays stored. If an epoch states the place of a restaurant, the row is always read,
+//! because the newest place wins. Remembered data is valid as long as the tables' [`Generation`] stays the same. Every
+//! transaction changes it that deletes an entity, changes the name, type or id of one, or removes an alias or an
+//! attribute (migration `tables/V5`):
 //!
-//! 1. An epoch leaves the entities that are known out of its lookup.
-//! 2. Its transaction takes its share of the merges' lock, then reads the generation, then looks the other names up,
-//!    each in a statement of its own: what comes later sees no less.
-//! 3. Is the generation that of what is remembered, and still the same behind the lookups, they count as found.
-//!    Otherwise all names are looked up by one statement, with one more round trip.
-//! 4. When the commit is confirmed, what was looked up or written is remembered, under the generation that was read
+//! 1. An epoch omits known entities from its lookup.
+//! 2. Its transaction takes its share of the merges' lock, then reads the generation, then looks up the other names,
+//!    each in a separate statement: later statements see at least as much.
+//! 3. If the generation is that of the remembered data, and still the same after the lookups, the known entities count
+//!    as found. Otherwise all names are looked up by one statement, with one more round trip.
+//! 4. When the commit is confirmed, the data looked up or written is remembered, under the generation that was read
 //!    before.
 //!
 //! Properties:
-//! - What is used was so at the moment when the generation was read, which is one of the transaction's first
-//!   statements. It is as good as a lookup by that statement.
-//! - What is known and what is looked up hold at one moment, as if one statement had looked all of it up: otherwise two
-//!   names could be one entity, which got the other name in between.
-//! - What was read before a deletion is never remembered under the generation after it, as it has that of before;
-//!   what was read after it may be forgotten too early.
-//! - A slow transaction that read an older generation takes what is remembered under the newer one with it when it is
-//!   committed. That costs lookups, and nothing else.
+//! - Remembered data that is used was true at the moment of reading the generation, which is one of the transaction's
+//!   first statements. It is as good as a lookup by that statement.
+//! - Known and looked-up data is true at one moment, as if one statement had looked up everything: otherwise two names
+//!   could mean one entity that was renamed in between.
+//! - Data read before a deletion is never remembered under the generation after it, because it has the earlier
+//!   generation; data read after it may be discarded too early.
+//! - When a slow transaction that read an older generation is committed, it discards the data remembered under the
+//!   newer one. That costs lookups, and nothing else.
 //!
-//! What may come between two epochs, and what becomes of it:
-//! - **Deletions, renames, facts that are taken back, truncation**, by hand, by another program, by an engine of the
-//!   version before: the generation is a row that changes in the same transaction, so it is visible exactly when they
-//!   are. If they are rolled back, so is it. The triggers fire always, with `session_replication_role = replica` and
-//!   for logical replication too.
-//! - **Merges** delete rows, and so change it; this engine's lock keeps them out from before the generation is read
-//!   until the commit. A name that redirects lead elsewhere is not remembered, nor what is said with it:
-//!   a row that gets this name counts more, and no new row changes the generation.
-//! - **Between the reading of the generation and the commit** a deletion is what it is after a lookup: the foreign
-//!   keys make it wait for us, or us fail with 23503. Then everything is forgotten, and looked up by the next attempt
-//!   (`store/retry.rs`). Ids in arrays have no foreign keys, whether they were looked up or not.
-//! - **Triggers that were dropped, disabled or changed, tables that were written anew or made again** (a restored
-//!   dump): the generation tells which triggers and which file the table has. Without all three triggers, firing
-//!   always, it says nothing, and nothing is remembered. The same where another program's trigger may change rows
+//! Events between two epochs, and their effect:
+//! - **Deletions, renames, removed facts, truncation**, by hand, by another program, by an engine of an earlier
+//!   version: the generation is a row that changes in the same transaction, so it is visible exactly when they are. If
+//!   they are rolled back, so is it. The triggers always fire, also with `session_replication_role = replica` and for
+//!   logical replication.
+//! - **Merges** delete rows, and so change the generation; this engine's lock excludes them from before the generation
+//!   is read until the commit. A name that redirects lead elsewhere is not remembered, nor are facts stated with it: a
+//!   new row with this name takes precedence, and a new row does not change the generation.
+//! - **Between reading the generation and the commit** a deletion has the same effect as after a lookup: the foreign
+//!   keys make it wait for this transaction, or this transaction fail with 23503. Then everything is discarded, and the
+//!   next attempt looks up all names (`store/retry.rs`). Ids in arrays have no foreign keys, whether they were looked
+//!   up or not.
+//! - **Dropped, disabled or changed triggers, rewritten or recreated tables** (a restored dump): the generation
+//!   includes the identity of the triggers and of the table's file. Unless all three triggers exist and always fire,
+//!   there is no generation, and nothing is remembered. The same applies if another program's trigger may change rows
 //!   before they are written.
-//! - **A server that lost what it had confirmed**, as a standby that lagged behind: it is another server, which the
-//!   generation tells, or it ended all sessions, and what came before the newest session is forgotten.
-//! - **Other engines** insert rows and add to them, which makes nothing wrong.
+//! - **A server that lost confirmed data**, such as a standby that lagged behind: either it is another server, which
+//!   the generation shows, or it ended all sessions, and data from before the newest session is discarded.
+//! - **Other engines** insert rows and add facts, which invalidates nothing.
 //!
-//! Deadlocks: a transaction that deletes entities locks the generation's row until its end. Epochs only read it,
-//! without a lock, so they never wait for it.
+//! Deadlocks: a transaction that deletes entities locks the generation's row until its end. Epochs read it without a
+//! lock, so they never wait for it.
 //!
 //! Why a row and not a sequence: a sequence would have to be advanced behind a lock that epochs share, or an epoch
 //! would read the new number and still the old row. A row becomes visible together with the change, and epochs need not
@@ -60,7 +61,8 @@ use uuid::Uuid;
 
 use crate::unit::{AsItIs, NameHash};
 
-/// What the tables were like when something was read: equal where nothing that is remembered became wrong in between.
+/// The state of the tables when data was read: equal generations mean that no remembered data became invalid in
+/// between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Generation(Box<str>);
 
@@ -70,47 +72,47 @@ impl Generation {
     }
 }
 
-/// What is known of names, of as many as may be. Shared by all lanes of an engine.
+/// The remembered names, up to a maximum. Shared by all lanes of an engine.
 #[derive(Debug)]
 pub(crate) struct KnownNames {
-    /// Of each of the two maps.
+    /// Capacity of each of the two maps.
     half: usize,
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of all that is known; nothing as long as nothing is.
+    /// The generation of all remembered data; `None` if there is none.
     generation: Option<Generation>,
-    /// The number of the newest session that anything was asked for.
+    /// The number of the newest session for which names were requested.
     session: u64,
-    /// What was used lately, and what was used before that: ids of names, and facts, which have none. A full map
-    /// takes the place of the other one.
+    /// Recently used data; the other map has data used before that: ids of names, and facts, which have no id. A full
+    /// map replaces the other one.
     young: HashMap<NameHash, Uuid, AsItIs>,
     old: HashMap<NameHash, Uuid, AsItIs>,
 }
 
-/// What an epoch may use.
+/// The remembered data that an epoch may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names<'a> {
     /// Without it all names are looked up.
     pub(crate) known: Option<&'a KnownNames>,
-    /// The number of the session on which it is written. Later sessions have greater ones.
+    /// The number of the session on which it is written. Later sessions have greater numbers.
     pub(crate) session: u64,
 }
 
-/// What is remembered of an epoch's names.
+/// The remembered data about an epoch's names.
 #[derive(Debug)]
 pub(super) struct Assumed<T> {
-    /// Under which that holds; nothing if nothing is remembered.
+    /// The generation for which it is valid; `None` if nothing is remembered.
     pub(super) generation: Option<Generation>,
     /// The newest session.
     pub(super) session: u64,
-    /// The names that are known, and their ids.
+    /// The known names with their ids.
     pub(super) names: Vec<(T, Uuid)>,
 }
 
-/// What an epoch looked up or wrote, to be remembered once it is committed.
+/// The data that an epoch looked up or wrote, to be remembered once it is committed.
 #[derive(Debug, Default)]
 pub(crate) struct LearnedNames {
     pub(super) generation: Option<Generation>,
@@ -118,13 +120,13 @@ pub(crate) struct LearnedNames {
     pub(super) session: u64,
     pub(super) ids: Vec<(NameHash, Uuid)>,
     pub(super) facts: Vec<NameHash>,
-    /// How many names were known, and how many were not.
+    /// Numbers of known and of unknown names.
     pub(crate) hits: usize,
     pub(crate) misses: usize,
 }
 
 impl KnownNames {
-    /// Remembers so many names and facts.
+    /// Remembers up to `max` names and facts.
     pub(crate) fn new(max: usize) -> Self {
         Self { half: max.div_ceil(2), known: Mutex::default() }
     }
@@ -134,8 +136,8 @@ impl KnownNames {
         self.half > 0
     }
 
-    /// Takes out of `names` those that are known. `hashes` gives a name's own and those of what is stated of it;
-    /// false if it is to be looked up anyway.
+    /// Removes the known names from `names`. `hashes` gives the hash of a name and passes on those of its facts; it
+    /// returns false if the name must be looked up anyway.
     pub(super) fn take_known<T>(
         &self,
         session: u64,
@@ -164,7 +166,7 @@ impl KnownNames {
         Assumed { generation: known.generation.clone(), session: known.session, names }
     }
 
-    /// Remembers what a committed epoch learned.
+    /// Remembers the data that a committed epoch learned.
     pub(crate) fn remember(&self, learned: &LearnedNames) {
         let Some(generation) = &learned.generation else { return };
         let mut known = self.lock();
@@ -181,7 +183,7 @@ impl KnownNames {
         }
     }
 
-    /// Forgets everything: an id may have led nowhere.
+    /// Discards everything: a remembered id may have been invalid.
     pub(crate) fn forget(&self) {
         let mut known = self.lock();
         *known = Known { session: known.session, ..Known::default() };
@@ -197,7 +199,7 @@ impl Known {
         self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
     }
 
-    /// Notes that something known was used.
+    /// Marks remembered data as recently used.
     fn keep(&mut self, hash: NameHash, half: usize) {
         if let Some(id) = self.old.remove(&hash) {
             self.insert(hash, id, half);

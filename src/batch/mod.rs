@@ -1,19 +1,19 @@
-//! How pending rows combine: pure decisions, without IO, clock or actors.
+//! The combination of pending rows: pure decisions, without IO, clock or actors.
 //!
 //! A row's way through this layer:
 //!
-//! 1. [`Batch`] coalesces the rows of one table by the *name* under which units know them. Each
-//!    row of each unit gets a slot, by which its outcome is found again.
+//! 1. [`Batch`] coalesces the rows of one table by the *name* that units use for them. Each row of each unit gets a
+//!    slot, which leads back to its outcome.
 //! 2. [`Epoch`] joins the three batches of the units that one transaction commits.
-//! 3. [`write_epoch`] writes it: names become ids with what the [`GraphTables`] say, rows that turn out to be one are merged,
-//!    and locks are taken in one global order.
+//! 3. [`write_epoch`] writes it: names become ids with data of the [`GraphTables`], rows that turn out to be one are
+//!    merged, and locks are taken in one global order.
 //!
-//! [`KnownNames`] remembers from one epoch to the next which ids names have.
+//! [`KnownNames`] remembers the ids of names from one epoch to the next.
 //!
-//! [`Folds`] does the like for entities that are folded into others, as a caller's merges say.
+//! [`Folds`] does the same for the folds of entities that a caller's merges request.
 //!
-//! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored row
-//! gives the same as merging each row by itself, in any order and however often.
+//! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored
+//! row has the same result as merging each row separately, in any order and any number of times.
 
 mod coalesce;
 mod connection_nodes;

@@ -2,22 +2,23 @@
 
 use uuid::{Builder, Uuid};
 
-/// UUIDs of version 7, each greater than the one before: neighbours in the order of the rows are neighbours in indexes.
+/// UUIDs of version 7, each greater than the previous one: neighbours in the order of the rows are neighbours in
+/// indexes.
 ///
-/// The first is drawn like any other. Each later one is a step further, of a length that is drawn once (RFC 9562,
-/// section 6.2, method 2): an epoch has thousands of new rows, and to draw each id for itself asks the clock, a lock and
-/// a generator every time. So two ids of an epoch tell the others: an id names a row, and is no secret.
+/// The first is generated normally. Each later one is greater by a step that is drawn once (RFC 9562, section 6.2,
+/// method 2): an epoch has thousands of new rows, and generating each id separately would need the clock, a lock and a
+/// generator every time. So two ids of an epoch reveal the others: an id names a row, and is not a secret.
 #[derive(Debug)]
 pub(super) struct NewIds {
-    /// Milliseconds and the random bits behind them, as one number.
+    /// Milliseconds and the random bits after them, as one number.
     next: u128,
     step: u128,
 }
 
 impl NewIds {
-    /// Bits behind the milliseconds, without those of version and variant.
+    /// Bits after the milliseconds, without those of version and variant.
     const RANDOM: u32 = 74;
-    /// Of these the bits behind the variant.
+    /// The number of these bits after the variant.
     const BEHIND_VARIANT: u32 = 62;
 
     pub(super) fn new() -> Self {
@@ -29,7 +30,7 @@ impl NewIds {
 
     pub(super) fn draw(&mut self) -> Uuid {
         let millis = (self.next >> Self::RANDOM) as u64;
-        // Version and variant are set on top of the bits that are left free for them.
+        // Version and variant are set in the bits that are left free for them.
         let before = self.next >> Self::BEHIND_VARIANT & 0xfff;
         let random = before << 64 | self.next & Self::mask(Self::BEHIND_VARIANT);
         let mut bytes = [0; 10];

@@ -1,4 +1,4 @@
-//! Rows as the tables have them, and as they are to be written.
+//! Rows as stored in the tables, and rows to be written.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::record::{
 };
 use crate::unit::{Block, MentionRecord};
 
-/// An entity as the database has it.
+/// A stored entity.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredEntity {
     pub(crate) id: Uuid,
@@ -19,11 +19,11 @@ pub(crate) struct StoredEntity {
     pub(crate) facts: Option<EntityFacts<Uuid>>,
 }
 
-/// An entity as it was found under a key of the epoch.
+/// An entity found under a key of the epoch.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundByKey {
     pub(crate) id: Uuid,
-    /// Its own key, if a merge took the entity of the key that was asked for.
+    /// Its own key, if a merge removed the entity of the requested key.
     pub(crate) merged_into: Option<EntityKey>,
     /// Not read for an entity that is merely referenced.
     pub(crate) facts: Option<EntityFacts<Uuid>>,
@@ -36,24 +36,24 @@ impl FoundByKey {
     }
 }
 
-/// A connection as the database has it.
+/// A stored connection.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredConnection {
     pub(crate) id: Uuid,
     pub(crate) facts: ConnectionFacts<Uuid>,
     pub(crate) metrics: StoredMetrics,
-    /// Whether its history is looked up in the indexes for long ones. If so, all of its mentions are there.
+    /// Whether its history is looked up in the indexes for long histories. If so, these contain all of its mentions.
     pub(crate) history_indexed: bool,
 }
 
-/// A mention as the database has it.
+/// A stored mention.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredMention {
     pub(crate) id: Uuid,
     pub(crate) mention: Mention,
 }
 
-/// A row that was there when it was looked up is gone: another program deleted it. Look again.
+/// A row that was found by a lookup no longer exists: another program deleted it. The lookup must be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VanishedRow;
 
@@ -65,12 +65,12 @@ pub(crate) struct EntityWrite {
     pub(crate) id: Uuid,
     pub(crate) key: EntityKey,
     pub(crate) facts: EntityFacts<Uuid>,
-    /// Whether the row was there when it was looked up.
+    /// Whether the row existed at the lookup.
     pub(crate) exists: bool,
 }
 
 impl EntityWrite {
-    /// An entity that belongs to no epoch.
+    /// An entity outside of an epoch.
     pub(crate) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
         Self { node: 0, id, key, facts, exists: true }
     }
@@ -88,20 +88,20 @@ pub(super) fn google_place_id<R>(facts: &EntityFacts<R>) -> Option<&str> {
     facts.place.as_ref()?.google_place_id.as_deref()
 }
 
-/// What an epoch does to Google ids.
+/// The effect of an epoch on Google ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum PlaceIds {
     /// Nothing.
     #[default]
     Untouched,
-    /// Restaurants without one get one: in the order of the ids, so such epochs get along.
+    /// Restaurants without an id get one: in the order of the ids, so that such epochs do not deadlock.
     Taken,
-    /// Restaurants lose one, perhaps for another. That is a lock too, out of order; such an epoch
-    /// must be alone.
+    /// Restaurants lose an id, perhaps for another one. That is a lock too, out of order, so such an epoch must be
+    /// alone.
     GivenUp,
 }
 
-/// A connection's row as it must become.
+/// The final row of a connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionWrite<'a> {
     pub(super) node: u32,
@@ -110,13 +110,13 @@ pub(crate) struct ConnectionWrite<'a> {
     pub(crate) facts: Cow<'a, ConnectionFacts<Uuid>>,
     pub(crate) metrics: ConnectionMetrics<'a>,
     pub(crate) history_indexed: bool,
-    /// Whether an update leaves the stored best mentions as they are, which say the same.
+    /// Whether an update keeps the stored best mentions, which are equal.
     pub(crate) keeps_top_mentions: bool,
     pub(super) reread: RereadNeeded,
 }
 
 impl<'a> ConnectionWrite<'a> {
-    /// A row of no epoch, all of which is known.
+    /// A row outside of an epoch, with all data known.
     pub(crate) fn of_merged(
         id: Uuid,
         key: &'a ConnectionKey<Uuid>,
@@ -136,7 +136,7 @@ impl<'a> ConnectionWrite<'a> {
         }
     }
 
-    /// The row's place among the connections of its epoch.
+    /// The row's position among the connections of its epoch.
     pub(super) fn place(&self) -> u32 {
         self.node
     }
@@ -147,14 +147,14 @@ impl<'a> ConnectionWrite<'a> {
 pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
-    /// Has the texts of the record.
+    /// The block with the texts of the record.
     pub(crate) block: &'a Block,
     pub(crate) record: &'a MentionRecord,
-    /// True where its connection's is.
+    /// The flag of its connection.
     pub(crate) history_indexed: bool,
 }
 
-/// Best mentions as read again from the rows, with their source ids.
+/// A best mention as reread from the rows, with its source id.
 pub(crate) fn top_mention(id: Uuid, mention: Mention) -> TopMention<'static> {
     TopMention {
         mention_id: id,

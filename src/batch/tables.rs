@@ -1,4 +1,4 @@
-//! What the algorithm of an epoch asks of the tables.
+//! The table operations that the algorithm of an epoch needs.
 
 use uuid::Uuid;
 
@@ -15,37 +15,37 @@ use crate::unit::{ConnectionRecordName, EntityRecord, NameHash};
 
 /// The three tables, within one transaction: in PostgreSQL, in memory, or none at all.
 ///
-/// Each call is one statement, or a few that are sent at once. Calls that are joined take effect in the order in which
-/// they are named.
+/// Each call is one statement, or a few that are sent at once. Joined calls take effect in the order in which they are
+/// listed.
 pub(crate) trait GraphTables {
-    /// What can go wrong.
+    /// The error of an operation.
     type Error: From<VanishedRow>;
 
-    /// Whether another writer inserted a row of the same key meanwhile.
+    /// Whether another writer inserted a row with the same key meanwhile.
     fn is_race(error: &Self::Error) -> bool;
 
-    /// Begins, reads the generation if that is asked for, and then looks names up. Reads it again where these go with names
-    /// that are known.
+    /// Begins, reads the generation if requested, and then looks up names. Reads the generation again if the lookup
+    /// goes with known names.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, Self::Error>;
 
-    /// Looks up more names of entities: what they have is found by slot.
+    /// Looks up more names of entities; results are by slot.
     async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, Self::Error>;
 
-    /// Inserts entities that are not there and locks those that are; gives the ids that were inserted.
+    /// Inserts missing entities and locks existing ones; returns the inserted ids.
     async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, Self::Error>;
 
-    /// Reads entities, with their facts, by their own keys: redirects do not count.
+    /// Reads entities, with their facts, by their own keys, without redirects.
     async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, Self::Error>;
 
     /// Google ids are locks beyond all row locks: see [`PlaceIds`].
     async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), Self::Error>;
 
-    /// Takes the Google ids away from these entities.
+    /// Removes the Google ids of these entities.
     async fn give_up_place_ids(&self, entities: &[Uuid]) -> Result<(), Self::Error>;
 
     async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), Self::Error>;
 
-    /// Locks and reads those of these connections that are there, by the places that are given with their keys.
+    /// Locks and reads the existing ones of these connections, by the positions given with their keys.
     async fn lock_connections(
         &self,
         keys: &[(u32, &ConnectionKey<Uuid>)],
@@ -54,17 +54,17 @@ pub(crate) trait GraphTables {
 
     async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), Self::Error>;
 
-    /// What locked connections have besides their own rows.
+    /// Reads the data of locked connections besides their own rows.
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, Self::Error>;
 
     async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
 
-    /// Gives all mentions of these connections their entries in the indexes for long histories.
+    /// Adds all mentions of these connections to the indexes for long histories.
     async fn index_histories(&self, connections: &[Uuid]) -> Result<(), Self::Error>;
 
-    /// Reads what the changes of the epoch could not tell, after its mentions were written.
+    /// Rereads figures that cannot be computed from the epoch's changes, after its mentions were written.
     async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, Self::Error>;
 
     async fn update_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), Self::Error>;
@@ -73,9 +73,9 @@ pub(crate) trait GraphTables {
 /// When in the transaction connections are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockRound {
-    /// For the first time. The transaction can come back to here.
+    /// For the first time. The transaction can return to this point.
     First,
-    /// Once more, back where they were locked first: all locks and rows since then are given up.
+    /// Again, after returning to the point of the first locking: all later locks and rows are released.
     Again,
 }
 
@@ -86,12 +86,12 @@ pub(crate) struct Lookup<'a> {
     /// With their slots in the epoch.
     pub(crate) entities_by_id: Vec<(u32, Uuid)>,
     pub(crate) connections_by_id: Vec<Uuid>,
-    /// Whether ids are remembered, so that the generation must be known.
+    /// Whether ids are remembered, so that the generation is needed.
     pub(crate) reads_generation: bool,
-    /// Whether names are left out because they are thought to be known, so that those that are looked up must be read at
-    /// the same generation.
+    /// Whether names are omitted because they are assumed to be known, so that those looked up must be read at the same
+    /// generation.
     pub(crate) goes_with_known: bool,
-    /// Slots of entities, and rows that say something of them.
+    /// Slots of entities, and the rows with facts about them.
     pub(super) said: Vec<(u32, RowRef)>,
 }
 
@@ -102,12 +102,12 @@ pub(crate) struct KeyLookup<'a> {
     pub(crate) slot: u32,
     pub(crate) entity_type: EntityType,
     pub(crate) name: &'a str,
-    /// Whether the facts are wanted, or the id alone.
+    /// Whether the facts are needed, or only the id.
     pub(crate) with_facts: bool,
 }
 
 impl<'a> KeyLookup<'a> {
-    /// Of a key that is no epoch's.
+    /// For a key that does not belong to an epoch.
     pub(crate) fn new(place: u32, key: &'a EntityKey, with_facts: bool) -> Self {
         Self { slot: place, entity_type: key.entity_type, name: &key.name, with_facts }
     }
@@ -126,7 +126,7 @@ impl<'a> Lookup<'a> {
         for ((slot, row), with_facts) in (0_u32..).zip(epoch.entities.firsts()).zip(with_facts) {
             let block = &epoch.unit_of(*row).block;
             match block.entities[row.row as usize] {
-                // Facts are read only where the epoch states some.
+                // Facts are read only if the epoch states some.
                 EntityRecord::Key(entity_type, name) => {
                     lookup.entities_by_key.push(KeyLookup { slot, entity_type, name: block.text(name), with_facts });
                 }
@@ -149,19 +149,19 @@ pub(super) fn name_of(epoch: &Epoch, slot: u32) -> NameHash {
 }
 
 impl Lookup<'_> {
-    /// Puts what is said in the order of the slots.
+    /// Sorts the rows with facts by slot.
     pub(super) fn sort_said(&mut self) {
         self.said.sort_unstable();
     }
 
-    /// Rows that say something of a slot's entity, once they are in order.
+    /// The rows with facts about a slot's entity, once sorted.
     pub(super) fn said_of(&self, slot: u32) -> impl Iterator<Item = &RowRef> {
         let start = self.said.partition_point(|(other, _)| *other < slot);
         self.said[start..].iter().take_while(move |(other, _)| *other == slot).map(|(_, row)| row)
     }
 
-    /// Hashes that stand for what the epoch states of a slot's entity, once it is in order; false if it says more
-    /// than they stand for.
+    /// Passes hashes of the epoch's facts about a slot's entity to `tell`, once sorted; returns false if there are
+    /// facts without a hash.
     pub(super) fn stated_of(&self, epoch: &Epoch, slot: u32, tell: &mut impl FnMut(NameHash)) -> bool {
         let mut all = true;
         for row in self.said_of(slot) {
@@ -171,33 +171,32 @@ impl Lookup<'_> {
     }
 }
 
-/// What the tables have of a [`Lookup`]. Behind a name may be a row of another key or id, if a merge took the one of
-/// that name.
+/// The rows found by a [`Lookup`]. A name may lead to a row with another key or id, if a merge removed the named one.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// By slot.
     pub(crate) entities_by_key: HashMap<u32, FoundByKey>,
     pub(crate) entities_by_id: HashMap<Uuid, StoredEntity>,
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
-    /// That of before the lookups; nothing where it was not asked for, or ids may become wrong without a word.
+    /// The generation before the lookups; `None` if it was not requested, or is unreliable.
     pub(crate) generation: Option<Generation>,
-    /// That of after the lookups, where they go with names that are known.
+    /// The generation after the lookups, if they go with known names.
     pub(crate) generation_after: Option<Generation>,
 }
 
-/// Questions about locked connections. Connections and mentions are named by their place in the plan.
+/// Questions about locked connections. Connections and mentions are named by their position in the plan.
 #[derive(Debug)]
 pub(crate) struct HistoryQuestions<'a> {
     pub(crate) mentions: Vec<MentionQuestion<'a>>,
     pub(crate) threads: Vec<ThreadQuestion<'a>>,
     pub(crate) recent: Vec<RecentQuestion>,
-    /// Mentions are recent from then on
+    /// Mentions are recent from this time
     pub(crate) since: Timestamp,
-    /// until then.
+    /// to this time.
     pub(crate) as_of: Timestamp,
 }
 
-/// Is this mention there?
+/// Whether this mention exists.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MentionQuestion<'a> {
     pub(crate) mention: u32,
@@ -206,7 +205,7 @@ pub(crate) struct MentionQuestion<'a> {
     pub(crate) source_id: &'a str,
 }
 
-/// Has this connection a mention of this thread?
+/// Whether this connection has a mention of this thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThreadQuestion<'a> {
     pub(crate) place: u32,
@@ -216,7 +215,7 @@ pub(crate) struct ThreadQuestion<'a> {
     pub(crate) thread_id: &'a str,
 }
 
-/// How many recent mentions has this connection, which may have some?
+/// The number of recent mentions of this connection, which may have some.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecentQuestion {
     pub(crate) place: u32,
@@ -225,34 +224,34 @@ pub(crate) struct RecentQuestion {
     pub(crate) history_indexed: bool,
 }
 
-/// What locked connections have besides their own rows.
+/// The data of locked connections besides their own rows.
 #[derive(Debug, Default)]
 pub(crate) struct HistoryAnswers {
-    /// Mentions that are there.
+    /// Existing mentions.
     pub(crate) mentions: Vec<(u32, StoredMention)>,
-    /// Places among the questions of threads that are there.
+    /// Positions, among the questions, of existing threads.
     pub(crate) threads: Vec<u32>,
-    /// Recent mentions of the connections that were asked for.
+    /// Numbers of recent mentions of the requested connections.
     pub(crate) recent: Vec<(u32, i32)>,
 }
 
-/// The connections of which something must be read again.
+/// The connections with figures to be reread.
 #[derive(Debug, Default)]
 pub(crate) struct RereadQuestions {
     pub(crate) threads: Vec<Uuid>,
     pub(crate) newest: Vec<Uuid>,
-    /// The own flags of those connections.
+    /// Those connections' own flags.
     pub(crate) newest_indexed: Vec<bool>,
     pub(crate) top: Vec<Uuid>,
 }
 
-/// Answers by place among the questions of their kind.
+/// Answers by position among the questions of their kind.
 #[derive(Debug, Default)]
 pub(crate) struct RereadAnswers {
-    /// How many threads there are.
+    /// Numbers of threads.
     pub(crate) threads: Vec<(u32, i32)>,
     pub(crate) newest: Vec<(u32, Option<Timestamp>)>,
-    /// Some mentions more than are kept, not yet ranked.
+    /// Slightly more mentions than are kept, not yet ranked.
     pub(crate) top: Vec<(u32, TopMention<'static>)>,
 }
 
@@ -261,7 +260,7 @@ impl RereadQuestions {
         self.threads.is_empty() && self.newest.is_empty() && self.top.is_empty()
     }
 
-    /// What these rows do not know, and for each question the place of its row.
+    /// The figures missing from these rows, and for each question the position of its row.
     pub(super) fn new(writes: &[ConnectionWrite<'_>]) -> (Self, [Vec<u32>; 3]) {
         let (mut questions, mut rows) = (Self::default(), <[Vec<u32>; 3]>::default());
         for (row, write) in (0_u32..).zip(writes) {
@@ -285,7 +284,7 @@ impl RereadQuestions {
 }
 
 impl RereadAnswers {
-    /// Puts what was read into the rows that asked.
+    /// Fills the answers into the rows.
     pub(super) fn fill(self, writes: &mut [ConnectionWrite<'_>], rows: &[Vec<u32>; 3], as_of: Timestamp) {
         let [threads, newest, top] = rows;
         for (place, count) in self.threads {

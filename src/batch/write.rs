@@ -1,27 +1,29 @@
-//! How an epoch is written, whatever the tables are.
+//! The algorithm that writes an epoch, for any implementation of the tables.
 //!
-//! 1. The generation, then lookups of entities whose ids are not known from epochs before, and of connections named by
-//!    id; the generation again where both are. If it is not that of the known ids, lookups of all names.
-//! 2. Entities: insert or lock those that are new or will change, read the locked ones again.
-//! 3. Changed entities; connections that are there: lock and read.
-//! 4. New connections, with their final figures; of those that were there the known mentions, known threads and recent
-//!    counts.
-//! 5. New and changed mentions, changed connections; where a history becomes long, its mentions get their entries in the
-//!    indexes for those.
+//! 1. Reads the generation, then looks up entities whose ids are not known from earlier epochs, and connections named
+//!    by id; reads the generation again if there are both known and looked-up names. If it is not that of the known
+//!    ids, looks up all names.
+//! 2. Inserts or locks entities that are new or will change, and reads the locked ones again.
+//! 3. Updates changed entities; locks and reads existing connections.
+//! 4. Inserts new connections, with their final figures; for existing ones reads known mentions, known threads and
+//!    recent counts.
+//! 5. Writes new and changed mentions, and changed connections; if a history becomes long, adds its mentions to the
+//!    indexes for long histories.
 //!
-//! Step 2 is left out when nothing is said of entities that is not known. Within a step everything is asked before the
+//! Step 2 is skipped if all stated facts about entities are known. Within a step every statement is sent before the
 //! first answer is awaited.
 //!
 //! Properties:
-//! - Locks are taken in one global order: entities by key, Google ids, connections that are there by key, new connections
-//!   by key. Mentions are written only under their connection's lock.
-//! - Where another writer inserted a connection between steps 3 and 4, the transaction goes back to before step 3, which
-//!   now finds it. To lock it there and then would break the order: it would wait for a lock while others wait for
-//!   what it inserted. And no connection is inserted or locked after one was changed: others' insertions wait for changes.
-//! - Every decision on a row that exists is made on what was read *after* its lock was taken.
+//! - Locks are taken in one global order: entities by key, Google ids, existing connections by key, new connections by
+//!   key. Mentions are written only under their connection's lock.
+//! - If another writer inserted a connection between steps 3 and 4, the transaction returns to before step 3, which now
+//!   finds it. Locking it immediately would break the order: it would wait for a lock while others wait for its
+//!   insertions. And no connection is inserted or locked after one was changed, because the insertions of others wait
+//!   for changes.
+//! - Every decision about an existing row is based on data read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two), the loser of a race
 //!   for an attribute's id, and a changed mention of a history that becomes long with it.
-//! - The steps are types, each made of the one before: an id can be asked for only where it is final.
+//! - The steps are types, each made from the previous one: an id is available only where it is final.
 //!
 //! Why two statements lock connections and still cannot deadlock: a transaction that inserts waits for the insertions
 //! of others in the order of the keys, so there is no circle of insertions. It may also wait for one that has changed
@@ -40,14 +42,14 @@ use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name
 use crate::outcome::{Committed, Disposition, Rejection};
 use crate::record::{Table, Timestamp};
 
-/// How often a transaction comes back to where it locks connections, because others inserted some, before it is tried
-/// again as a whole. Each time all that was there is found, so it takes as many others to fail once more.
+/// How often a transaction returns to the locking of connections, because others inserted some, before it is retried as
+/// a whole. Each time it finds all existing connections, so it takes as many new insertions to fail again.
 pub(super) const RACES_MAX: u32 = 10;
 
-/// What an epoch's transaction did, true once it is committed.
+/// The result of an epoch's transaction, valid once it is committed.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// For each unit of the epoch its rows.
+    /// The rows of each unit of the epoch.
     pub(crate) units: Vec<Committed>,
     /// Rows of the database by table and disposition.
     pub(crate) dispositions: Vec<(Table, Disposition)>,
@@ -58,7 +60,7 @@ pub(crate) struct Written {
 /// Why an epoch was not written.
 #[derive(Debug)]
 pub(crate) enum WriteError<E> {
-    /// These units (by index in the epoch) are refused; nothing was written.
+    /// These units (by index in the epoch) are rejected; nothing was written.
     Rejected(Vec<(usize, Rejection)>),
     /// The tables failed.
     Tables(E),
@@ -70,7 +72,7 @@ impl<E> From<E> for WriteError<E> {
     }
 }
 
-/// What the figures of connections refer to.
+/// The reference of the figures of connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     pub(crate) as_of: Timestamp,
@@ -78,7 +80,7 @@ pub(crate) struct Clock {
     pub(crate) score_tolerance: f64,
 }
 
-/// Writes an epoch, up to but without the commit.
+/// Writes an epoch, up to but excluding the commit.
 pub(crate) async fn write_epoch<T: GraphTables>(
     tables: &T,
     epoch: &Epoch,
@@ -110,8 +112,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     Ok(outcome(epoch, &entities, &connections, learned))
 }
 
-/// Step 1. Gives what is looked up, with names that are known behind all others; what was found; and how many were
-/// known.
+/// Step 1. Returns the lookup, with known names after all others; the rows found; and the number of known names.
 async fn look_up<'e, T: GraphTables>(
     tables: &T,
     epoch: &'e Epoch,
@@ -122,7 +123,7 @@ async fn look_up<'e, T: GraphTables>(
         let found = tables.look_up(&lookup).await?;
         return Ok((lookup, found, LearnedNames::default()));
     };
-    // Without names there is nothing to know, and nothing to learn.
+    // Without names there is nothing to remember.
     lookup.reads_generation = !lookup.entities_by_key.is_empty();
     lookup.sort_said();
     let mut asked = std::mem::take(&mut lookup.entities_by_key);
@@ -140,12 +141,13 @@ async fn look_up<'e, T: GraphTables>(
     if found.generation.is_some() && found.generation == generation && is_one_moment {
         let ids = assumed.iter().map(|(name, id)| (name.slot, FoundByKey::known(*id)));
         found.entities_by_key.extend(ids);
-        // What is stated of them is there, so nothing is said.
+        // Their stated facts are stored already, so they count as referenced only.
         let mut known: Vec<u32> = assumed.iter().map(|(name, _)| name.slot).collect();
         known.sort_unstable();
         lookup.said.retain(|(slot, _)| known.binary_search(slot).is_err());
     } else if !assumed.is_empty() {
-        // All of them by one statement: a name that one entity has now, another may have had at the first lookup.
+        // All of them by one statement: a name that one entity has now may have belonged to another at the first
+        // lookup.
         let assumed = assumed.iter().map(|(name, _)| *name);
         let names: Vec<_> = lookup.entities_by_key.iter().copied().chain(assumed).collect();
         found.entities_by_key = tables.look_up_names(&names).await?;
@@ -156,7 +158,7 @@ async fn look_up<'e, T: GraphTables>(
     Ok((lookup, found, learned))
 }
 
-/// Takes in the ids of names that were not known, and what was stated of them.
+/// Adds the ids of names that were unknown, and the stated facts.
 fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities: &LockedEntities<'_>) -> LearnedNames {
     if learned.generation.is_none() {
         return learned;
@@ -164,7 +166,8 @@ fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities
     for name in &lookup.entities_by_key[..learned.misses] {
         if let Some(id) = entities.id_of_name(name) {
             learned.ids.push((name_of(epoch, name.slot), id));
-            // A row of a redirected name may come about without a new generation, and be another attribute then.
+            // A row with a redirected name may be inserted without a new generation, and would then be a different
+            // attribute.
             let are_own = |row: &RowRef| {
                 let mut attributes = epoch.unit_of(*row).block.attributes_of(row.row as usize);
                 attributes.all(|attribute| entities.is_own_name(row.unit, attribute))
@@ -177,7 +180,7 @@ fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities
     learned
 }
 
-/// Brings the figures of connections up to date, of which nothing else is said.
+/// Updates the figures of connections about which nothing else is stated.
 pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     tables: &T,
     connections: UnlockedConnections<'e>,
@@ -187,7 +190,7 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     Box::pin(write_connections(tables, connections, clock)).await
 }
 
-/// Step 2. The answer is what step 3 must still update.
+/// Step 2. Returns the updates that remain for step 3.
 async fn insert_or_lock_entities<'e, T: GraphTables>(
     tables: &T,
     found: FoundEntities<'e>,
@@ -201,7 +204,7 @@ async fn insert_or_lock_entities<'e, T: GraphTables>(
     Ok(entities.locked(stored)?)
 }
 
-/// Step 3, the connections' part: those that are there.
+/// Step 3, the part of the connections: locks the existing ones.
 async fn lock_connections<'e, T: GraphTables>(
     tables: &T,
     connections: UnlockedConnections<'e>,
@@ -211,7 +214,7 @@ async fn lock_connections<'e, T: GraphTables>(
     Ok(connections.locked(stored)?)
 }
 
-/// Steps 4 and 5. Callers box it: it is by far the largest part of their futures.
+/// Steps 4 and 5. Callers box this future, because it is by far the largest part of theirs.
 async fn write_connections<'e, T: GraphTables>(
     tables: &T,
     mut connections: LockedConnections<'e>,
@@ -223,9 +226,9 @@ async fn write_connections<'e, T: GraphTables>(
         let questions = connections.questions(clock.as_of);
         let (created, history) = futures::join!(tables.insert_connections(&new), tables.read_history(&questions));
         match created {
-            // In the order in which they were sent: what follows an error fails for that alone.
+            // In the order of sending: statements after an error fail only because of it.
             Ok(()) => break (questions, history?),
-            // Where none was looked for there is no place to come back to.
+            // If no connection was looked up, there is no savepoint to return to.
             Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.are_all_new() => {
                 races += 1;
                 tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
@@ -236,7 +239,7 @@ async fn write_connections<'e, T: GraphTables>(
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
     let connections = connections.decided(&questions, history);
-    // Mentions are sent first, which keeps the server at work while figures are worked out here.
+    // Mentions are sent first, which keeps the server busy while figures are computed here.
     let (new, newer) = (connections.new_mentions(), connections.newer_mentions());
     let long = connections.becoming_long();
     let mentions = async {
@@ -251,7 +254,7 @@ async fn write_connections<'e, T: GraphTables>(
         let mut changed = connections.changed_rows(clock.as_of, clock.score_tolerance);
         let (questions, rows) = RereadQuestions::new(&changed);
         if !questions.is_empty() {
-            // The server reads after it wrote the mentions: they were sent before.
+            // The server reads after it wrote the mentions, because they were sent earlier.
             tables.reread(&questions).await?.fill(&mut changed, &rows, clock.as_of);
             changed.retain_mut(|write| connections.changes(write, clock.score_tolerance));
         }

@@ -1,15 +1,16 @@
-//! Google's ids, which one restaurant has at a time: which units are refused for what they claim.
+//! Google ids, each of which only one restaurant may hold: finds the units to be rejected for their claims.
 //!
-//! The answer is that of the engine, were each unit committed by itself, in the order of their numbers: a unit after
-//! which two restaurants would have one id is refused as a whole, and a newer place without the id gives it up. Only
-//! what is said of restaurants that claim an id that others claim too can make a difference. So
+//! The result is that of the engine if each unit were committed separately, in the order of their numbers: a unit after
+//! which two restaurants would have one id is rejected as a whole, and a newer place without the id gives it up. Only
+//! facts about restaurants that claim an id claimed by others too can matter. So
 //!
-//! 1. all claims, sorted by id, tell the restaurants that are *contested*: most often there are none, and that is all;
-//! 2. of what is said of entities, sorted already, the places of contested restaurants are ranked, by which wins;
-//! 3. those, sorted by unit, are gone through one unit after the other.
+//! 1. all claims, sorted by id, yield the *contested* restaurants: usually there are none, and the work ends here;
+//! 2. from the sorted facts about entities, the places of contested restaurants are ranked by precedence;
+//! 3. these, sorted by unit, are processed unit by unit.
 //!
-//! All of it is sorted outside of memory but who has which id: of contested restaurants alone, and no more of them than
-//! the load's memory has room for. More are an error of their own: which id is whose depends on all units before.
+//! All data is sorted outside of memory, except for the current holder of each id: this map contains contested
+//! restaurants only, and no more of them than the load's memory can hold. More are a separate error, because the holder
+//! of an id depends on all earlier units.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -22,9 +23,9 @@ use crate::hash::HashMap;
 use crate::record::{Place, Table};
 use crate::unit::{NameHash, Unit, name_of_text};
 
-/// Tells which units may be refused, of units in their order: those that claim an id which another restaurant claimed
-/// before, in an earlier unit or in the same one. Without such a claim no restaurant of the unit can get an id that
-/// another has. Ids that find no room here count as claimed.
+/// Determines which units may be rejected, given units in their order: those that claim an id which another restaurant
+/// claimed before, in an earlier unit or in the same one. Without such a claim no restaurant of the unit can get an id
+/// that another has. Ids that do not fit count as claimed.
 #[derive(Debug)]
 pub(super) struct Claimants {
     /// The restaurant that claims an id, or [`SEVERAL`](Self::SEVERAL).
@@ -33,12 +34,12 @@ pub(super) struct Claimants {
 }
 
 impl Claimants {
-    /// In place of a restaurant.
+    /// Stands for several restaurants.
     const SEVERAL: NameHash = 0;
 
-    /// Keeps as many ids as so many bytes have room for.
+    /// Keeps as many ids as fit into `memory` bytes.
     pub(super) fn new(memory: usize) -> Self {
-        // A table has a power of two of places, of which an eighth stays free, and one more byte for each.
+        // A hash table has a power of two of buckets, of which an eighth stays free, and one more byte for each.
         let places = memory / (2 * size_of::<NameHash>() + 1);
         let ids_max = places.checked_ilog2().map_or(0, |power| (1 << power) / 8 * 7);
         let mut of_id = HashMap::default();
@@ -46,7 +47,7 @@ impl Claimants {
         Self { of_id, ids_max }
     }
 
-    /// Whether the unit may be refused for what it claims. It is the next one.
+    /// Whether the unit, which is the next one, may be rejected for its claims.
     pub(super) fn may_refuse(&mut self, unit: &Unit) -> bool {
         let mut may_refuse = false;
         for (entity, restaurant) in unit.names(Table::Entities).iter().enumerate() {
@@ -80,7 +81,7 @@ pub(super) fn claimed_by(unit: &Unit, entity: usize) -> Option<&str> {
     unit.place_of(entity).and_then(|place| place.google_place_id.as_deref())
 }
 
-/// Takes down what units claim.
+/// Records the claims of units.
 #[derive(Debug)]
 pub(super) struct Claims {
     /// Ids, each with a restaurant that claims it.
@@ -93,7 +94,7 @@ impl Claims {
         Self { claims: Sorter::new(directory, memory, 2 * size_of::<NameHash>()), record: Vec::new() }
     }
 
-    /// Takes down what a unit says of one of its entities.
+    /// Records the claim of a unit for one of its entities.
     pub(super) fn absorb(&mut self, unit: &Unit, entity: usize, name: NameHash) -> Result<(), SpillError> {
         let Some(claimed) = claimed_by(unit, entity) else { return Ok(()) };
         self.record.clear();
@@ -107,7 +108,8 @@ impl Claims {
     }
 }
 
-/// Finds out which units are refused. `entities`: all that is said of entities. `refuse` hears of each unit, in order.
+/// Finds the units to be rejected. `entities`: all facts about entities. `refuse` is called for each rejected unit, in
+/// order.
 pub(super) fn settle(
     claims: Sorted,
     entities: &mut Sorted,
@@ -141,7 +143,7 @@ pub(super) fn settle(
     Ok(refused)
 }
 
-/// The restaurants that claim an id that others claim too.
+/// The restaurants that claim an id claimed by others too.
 fn contested(mut claims: Merged, directory: &Arc<SpillDirectory>, memory: usize) -> Result<Sorted, SpillError> {
     let mut contested = Sorter::new(directory, memory, size_of::<NameHash>());
     let mut before: Option<(NameHash, NameHash)> = None;
@@ -157,8 +159,7 @@ fn contested(mut claims: Merged, directory: &Arc<SpillDirectory>, memory: usize)
     contested.finish()
 }
 
-/// What is said of where contested restaurants are, by restaurant and by what wins. Both come in the order of the
-/// names.
+/// The places of contested restaurants, by restaurant and by precedence. Both inputs are in the order of the names.
 fn places_of(
     mut contested: Merged,
     mut entities: Merged,
@@ -197,16 +198,16 @@ fn next_name(names: &mut Merged) -> Result<Option<NameHash>, SpillError> {
 fn put_precedence(record: &mut Vec<u8>, place: &Place) {
     record.put(&(place.observed_at.timestamp_micros().cast_unsigned() ^ 1 << 63).to_be_bytes());
     record.put(place.serialized().as_bytes());
-    // JSON has none of these, so that a text that others begin with comes before them.
+    // JSON contains no zero byte, so that a text sorts before its extensions.
     record.put_byte(0);
 }
 
-/// What a unit says of a contested restaurant.
+/// A unit's place for a contested restaurant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     row: u64,
     restaurant: NameHash,
-    /// Of all that is said of the restaurant, the greater wins. From 1.
+    /// The rank among all places of the restaurant; the greater wins. From 1.
     rank: u64,
     /// The id; empty for none.
     claimed: String,
@@ -221,7 +222,7 @@ fn ranked(mut places: Merged, directory: &Arc<SpillDirectory>, memory: usize) ->
         let end = place.iter().skip(16 + 8).position(|byte| *byte == 0).ok_or(Malformed)? + 16 + 8 + 1;
         let (precedence, rest) = place.split_at(end);
         if before != precedence {
-            // Ranks of different restaurants need not be told apart.
+            // Ranks of different restaurants need not be distinguished.
             rank += 1;
             before.clear();
             before.extend_from_slice(precedence);
@@ -237,7 +238,7 @@ fn ranked(mut places: Merged, directory: &Arc<SpillDirectory>, memory: usize) ->
     ranked.finish()
 }
 
-/// Reads what is said, unit by unit.
+/// Reads the places unit by unit.
 struct Units {
     steps: Merged,
     ahead: Option<(u64, Step)>,
@@ -273,20 +274,20 @@ impl Units {
     }
 }
 
-/// Who has which id, as far as it is contested.
+/// The current holders of contested ids.
 #[derive(Debug)]
 struct Holders {
-    /// What was said last of each restaurant: its rank, and the id.
+    /// The winning place of each restaurant so far: its rank, and the id.
     restaurants: HashMap<NameHash, (u64, Option<NameHash>)>,
     holder: HashMap<NameHash, NameHash>,
     restaurants_max: usize,
 }
 
 impl Holders {
-    /// Bytes of both maps for a restaurant, at the worst: just grown they are less than half full, and while one grows
-    /// there are an old and a new one.
+    /// Maximum bytes of both maps for a restaurant: just after growing they are less than half full, and during growth
+    /// there are an old and a new map.
     const BYTES: usize = 300;
-    /// So many are never too many.
+    /// This number is always allowed.
     const RESTAURANTS_MIN: usize = 1024;
 
     fn new(memory: usize) -> Self {
@@ -294,7 +295,7 @@ impl Holders {
         Self { restaurants: HashMap::default(), holder: HashMap::default(), restaurants_max }
     }
 
-    /// An error once they take more memory than they may.
+    /// Fails once they exceed their memory.
     fn expect_room(&self) -> Result<(), BulkError> {
         if self.restaurants.len() <= self.restaurants_max {
             return Ok(());
@@ -302,8 +303,8 @@ impl Holders {
         Err(BulkError::Contested { restaurants_max: self.restaurants_max })
     }
 
-    /// What a unit says, unless two restaurants would have one id then: the error is the first such id, in the order in
-    /// which the engine writes them.
+    /// Applies a unit's places, unless two restaurants would then have one id: the error is the first such id, in the
+    /// order in which the engine writes them.
     fn apply(&mut self, steps: &[Step]) -> Result<(), String> {
         let changes = self.changes(steps);
         let mut taken: HashMap<&str, NameHash> = HashMap::default();
@@ -312,7 +313,7 @@ impl Holders {
             let of_other_row = *taken.entry(&step.claimed).or_insert(*restaurant) != *restaurant;
             let holder = self.holder.get(&name_of_text(&step.claimed));
             let of_other = holder.is_some_and(|holder| holder != restaurant && !changes.contains_key(holder));
-            // A holder that says something else now has given it up; one that says the same is among those that take
+            // A holder with another id in this unit has given it up; a holder with the same id is among those that take
             // it.
             if of_other_row || of_other {
                 refused = Some(refused.map_or(&*step.claimed, |before| before.min(&step.claimed)));
@@ -334,7 +335,7 @@ impl Holders {
         Ok(())
     }
 
-    /// Restaurants of which the unit says something that wins against what was said before.
+    /// Restaurants for which the unit's place wins against the earlier ones.
     fn changes<'s>(&self, steps: &'s [Step]) -> HashMap<NameHash, &'s Step> {
         let mut changes: HashMap<NameHash, &Step> = HashMap::default();
         for step in steps {

@@ -1,4 +1,4 @@
-//! Why a bulk load refused a unit, or ended.
+//! Errors of a bulk load.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use super::spill::SpillError;
 use crate::error::BulkStoreError;
 use crate::unit::InvalidUnit;
 
-/// Why a bulk load did not take a unit, or ended. Unless it is [`Invalid`](Self::Invalid), which is that unit's affair,
-/// the load is over; and unless it is [`BulkStoreError::CommitUnknown`], the tables are as they were before it began.
+/// Why a bulk load refused a unit, or ended. [`Invalid`](Self::Invalid) concerns only that unit; after any other error
+/// the load has ended. The tables are then as they were before it began, except for [`BulkStoreError::CommitUnknown`].
 ///
 /// ```no_run
 /// use graphsink::{BulkError, BulkLoad, UnitOfWork};
@@ -24,36 +24,36 @@ use crate::unit::InvalidUnit;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BulkError {
-    /// The unit breaks a rule. The load goes on without it.
+    /// The unit breaks a rule. The load continues without it.
     #[error(transparent)]
     Invalid(#[from] InvalidUnit),
-    /// The database cannot be loaded, or failed.
+    /// The database cannot be loaded, or it failed.
     #[error(transparent)]
     Store(#[from] BulkStoreError),
-    /// What outgrew memory could not be kept.
+    /// Data that exceeds memory could not be written to or read from files.
     #[error(transparent)]
     Spill(#[from] SpillError),
-    /// The load takes no more units: it has ended, or is being finished. What ended it is told by
-    /// [`BulkLoad::finish`](crate::BulkLoad::finish).
-    #[error("the bulk load takes no more units: `finish` says why")]
+    /// The load accepts no more units: it has ended, or is being finished.
+    /// [`BulkLoad::finish`](crate::BulkLoad::finish) returns the reason.
+    #[error("the bulk load accepts no more units: `finish` returns the reason")]
     Ended,
     /// The load was aborted, or dropped.
     #[error("the bulk load was aborted, and nothing was loaded")]
     Aborted,
-    /// The load's own code panicked. Nothing was loaded, unless it was
-    /// [`Committing`](crate::BulkPhase::Committing): the log tells the phase.
+    /// The load's own code panicked. Nothing was loaded, unless it was [`Committing`](crate::BulkPhase::Committing);
+    /// the log has the phase.
     #[error(
         "the bulk load panicked: report it with the panic's message; nothing was loaded, unless it was committing, \
          which its log says"
     )]
     Panicked,
-    /// So many restaurants claim a `google_place_id` that others claim too that memory does not hold who has which.
+    /// Too many restaurants claim a `google_place_id` that others claim too: memory cannot hold the holder of each id.
     #[error(
         "more than {restaurants_max} restaurants claim a google_place_id that others claim too, and nothing was loaded: \
          look whether the input tells restaurants apart by it, or give the load more `BulkSettings::memory`"
     )]
     Contested {
-        /// As many can be told apart.
+        /// Maximum number of such restaurants.
         restaurants_max: usize,
     },
     /// The load's threads could not be started.
@@ -62,6 +62,19 @@ pub enum BulkError {
 }
 
 impl BulkError {
+    /// The SQLSTATE, where PostgreSQL itself spoke.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::BulkError::Aborted.sqlstate(), None);
+    /// ```
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Store(error) => error.sqlstate(),
+            _ => None,
+        }
+    }
+
     /// Whether the same load may succeed later although nothing is mended.
     ///
     /// ```

@@ -1,19 +1,19 @@
-//! Ids that are a function of the name.
+//! Ids computed from names.
 
 use uuid::Uuid;
 
 use crate::record::Timestamp;
 use crate::unit::NameHash;
 
-/// Makes ids of hashes of names, so that each row finds the ids of others without a join: version 7, with the time at
-/// which the load began, and 74 bits of the hash in place of the random ones. Ids are in the order of the hashes.
+/// Computes ids from hashes of names, so that each row knows the ids of others without a join: version 7, with the time
+/// at which the load began, and 74 bits of the hash in place of the random ones. Ids are in the order of the hashes.
 ///
-/// The hashes have a key that is drawn for each process, so names cannot be chosen to collide. Of a hundred million
-/// rows two have the same 74 bits with a probability of 3 in ten million. Then the primary key cannot be built, and the
-/// load fails whole.
+/// The hashes have a random key for each process, so names cannot be chosen to collide. Among a hundred million rows
+/// two have the same 74 bits with a probability of 3 in ten million. Then the primary key cannot be built, and the
+/// whole load fails.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ids {
-    /// Of the Unix epoch; 48 bits.
+    /// Milliseconds since the Unix epoch; 48 bits.
     millis: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A load as its callers hold it.
+//! The load's handle.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::unit::UnitOfWork;
 
 /// Loads a history into empty tables, in one transaction, faster than rows can be copied into tables with keys: see
-/// [`guide::bulk_loading`](crate::guide::bulk_loading). The database is what an [`Engine`](crate::Engine) would leave,
-/// had one producer submitted the same units in this order. Cheap to clone, usable from any thread and any runtime.
+/// [`guide::bulk_loading`](crate::guide::bulk_loading). The resulting database is that of an [`Engine`](crate::Engine)
+/// if one producer had submitted the same units in this order. Cheap to clone, usable from any thread and any runtime.
 ///
 /// ```no_run
 /// use graphsink::{BulkLoad, BulkSettings, Config, Migrations, UnitOfWork};
@@ -36,11 +36,12 @@ use crate::unit::UnitOfWork;
 /// # }
 /// ```
 ///
-/// Nothing is visible before [`finish`](Self::finish) has committed. Dropped before, with its last clone, the load ends
-/// and leaves the tables as they were; so do [`abort`](Self::abort), and dropping the future of `begin` or `finish`, up
-/// to the moment at which the commit is sent: from then on another clone can still ask what became of it. To drop the
-/// future of [`submit`](Self::submit) takes back that unit alone.
+/// Nothing is visible before [`finish`](Self::finish) has committed. The load ends and leaves the tables as they were
+/// if its last clone is dropped before that; so do [`abort`](Self::abort), and dropping the future of `begin` or
+/// `finish`, until the commit is sent. From then on another clone can still ask for the result. Dropping the future of
+/// [`submit`](Self::submit) withdraws only that unit.
 #[derive(Clone)]
+#[must_use = "a load that is dropped is aborted"]
 pub struct BulkLoad {
     inner: Arc<Inner>,
 }
@@ -49,10 +50,10 @@ struct Inner {
     config: Config,
     shared: Arc<Shared>,
     supervisor: Addr<Supervisor>,
-    /// What comes of the load, until it is told. Locked by the clone that is being finished: a future of `finish` that
-    /// is dropped leaves it to the next that asks.
+    /// The result of the load, until it is returned. Locked by the clone that is being finished: if its future is
+    /// dropped, the next clone that asks gets the result.
     ended: Mutex<Option<oneshot::Receiver<Ended>>>,
-    /// Closed when nothing is left of it.
+    /// Closed when the load has released everything.
     over: watch::Receiver<()>,
     /// Ends the load with the last clone.
     _held: FailOnDrop,
@@ -65,14 +66,14 @@ impl fmt::Debug for BulkLoad {
 }
 
 impl BulkLoad {
-    /// Checks that the tables are empty and belong to the role, and takes them: from now on others may read them, but
-    /// writers wait until the load has ended, units of engines no longer than their `outcome_deadline`. Of the engine's
-    /// settings those for the connection, `schema`, `max_unit_rows`, `lock_timeout`, `statement_timeout`,
-    /// `outcome_deadline` and `as_of` count; rejected units are reported, not kept as dead letters.
+    /// Checks that the tables are empty and belong to the role, and locks them: from now on others may read them, but
+    /// writers wait until the load has ended (units of engines no longer than their `outcome_deadline`). Of the
+    /// engine's settings only those for the connection, `schema`, `max_unit_rows`, `lock_timeout`, `statement_timeout`,
+    /// `outcome_deadline` and `as_of` apply; rejected units are reported, not kept as dead letters.
     ///
     /// # Errors
-    /// [`BulkError::Store`] where the tables cannot be loaded, with what is in the way; [`BulkError::Spill`] where
-    /// nothing can be written to the spill directory.
+    /// [`BulkError::Store`] if the tables cannot be loaded, with the obstacles; [`BulkError::Spill`] if the spill
+    /// directory cannot be used.
     ///
     /// ```no_run
     /// use graphsink::{BulkError, BulkLoad, BulkSettings, BulkStoreError, Config};
@@ -87,19 +88,18 @@ impl BulkLoad {
     /// ```
     pub async fn begin(config: Config, settings: BulkSettings) -> Result<Self, BulkError> {
         let Waits { begun, ended, over } = thread::spawn(config.clone(), settings)?;
-        // The thread ends without an answer only by a panic while it begins.
+        // The thread ends without an answer only if it panics while it begins.
         let Begun { shared, supervisor, held } = begun.await.unwrap_or(Err(BulkError::Panicked))?;
         let ended = Mutex::new(Some(ended));
         Ok(Self { inner: Arc::new(Inner { config, shared, supervisor, ended, over, _held: held }) })
     }
 
-    /// Checks a unit and takes it in; its number is told, from 0 in the order in which units are taken in. Waits while
-    /// as many bytes are on their way to the sorters as may be. Dropping the future before it is ready takes the unit
-    /// back.
+    /// Checks and accepts a unit. Returns its number, from 0 in the order of acceptance. Waits while the limit of bytes
+    /// on their way to the sorters is reached. Dropping the future before it is ready withdraws the unit.
     ///
     /// # Errors
-    /// [`BulkError::Invalid`] for a unit that breaks a rule: the load goes on. [`BulkError::Ended`] when the load was
-    /// finished or has ended, which is told by [`finish`](Self::finish).
+    /// [`BulkError::Invalid`] if the unit breaks a rule: the load continues. [`BulkError::Ended`] if the load was
+    /// finished or has ended; [`finish`](Self::finish) returns the reason.
     ///
     /// ```no_run
     /// # async fn run(load: graphsink::BulkLoad) -> Result<(), graphsink::BulkError> {
@@ -120,7 +120,7 @@ impl BulkLoad {
         Ok(number)
     }
 
-    /// How far the load has come. Takes some microseconds and waits for nothing.
+    /// The progress of the load. Takes a few microseconds and never waits.
     ///
     /// ```no_run
     /// # fn show(load: &graphsink::BulkLoad) {
@@ -133,14 +133,14 @@ impl BulkLoad {
         self.inner.shared.counters.progress()
     }
 
-    /// Takes no more units, also not of clones, writes all that were taken in, builds keys and indexes, and commits.
-    /// When this returns a report, all of it is durable and visible; after an error, [`BulkStoreError::CommitUnknown`]
-    /// aside, nothing is. Dropping the future aborts the load until its commit is sent; what becomes of it then is told
-    /// to the next clone that is finished or aborted.
+    /// Accepts no more units (neither do clones), writes all accepted units, builds keys and indexes, and commits. When
+    /// this returns a report, everything is durable and visible; after an error other than
+    /// [`BulkStoreError::CommitUnknown`], nothing is. Dropping the future aborts the load until its commit is sent;
+    /// afterwards the next clone that is finished or aborted gets the result.
     ///
     /// # Errors
-    /// What ended the load, [`BulkError::Aborted`] where it was aborted. [`BulkError::Ended`] if a clone is being
-    /// finished, or what became of the load was told before.
+    /// The error that ended the load; [`BulkError::Aborted`] if it was aborted. [`BulkError::Ended`] if a clone is
+    /// being finished, or the result was returned before.
     ///
     /// [`BulkStoreError::CommitUnknown`]: crate::BulkStoreError::CommitUnknown
     ///
@@ -163,14 +163,14 @@ impl BulkLoad {
             shared.counters.enter(super::progress::BulkPhase::Sorting);
             self.inner.supervisor.do_send(Finish);
         }
-        // The thread ends without an answer only by a panic.
+        // The thread ends without an answer only if it panics.
         let end = ended.await.unwrap_or(Err(BulkError::Panicked));
         *untold = None;
         end
     }
 
-    /// Ends the load, waits until its files are removed and its session has ended, and tells what became of it. A
-    /// commit that was sent takes its course: then all was loaded, and there is a report.
+    /// Ends the load, waits until its files are removed and its session has ended, and returns its result. A commit
+    /// that was already sent is not stopped: then everything was loaded, and there is a report.
     ///
     /// ```no_run
     /// # async fn run(load: graphsink::BulkLoad) {
@@ -183,15 +183,15 @@ impl BulkLoad {
     pub async fn abort(self) -> BulkEnd {
         self.inner.shared.fail(BulkError::Aborted);
         let mut over = self.inner.over.clone();
-        // Nothing is ever sent: it ends with the thread.
+        // Nothing is ever sent: the channel closes with the thread.
         while over.changed().await.is_ok() {}
-        // Not waited for: a future of `finish` may be held without being polled.
+        // This does not wait: a future of `finish` may be held without being polled.
         let Ok(mut untold) = self.inner.ended.try_lock() else { return BulkEnd::Told };
         let Some(mut ended) = untold.take() else { return BulkEnd::Told };
         match ended.try_recv() {
             Ok(Ok(report)) => BulkEnd::Committed(Box::new(report)),
             Ok(Err(BulkError::Aborted)) => {
-                // Clones that ask later are told the same.
+                // Clones that ask later get the same result.
                 let (again, untold_again) = oneshot::channel();
                 let _ = again.send(Err(BulkError::Aborted));
                 *untold = Some(untold_again);

@@ -1,23 +1,21 @@
 //! Loads a history into empty tables: units are sorted outside of the database, and every row is written once.
 //!
-//! 1. [`BulkLoad::begin`](load): a place for files, and the tables, which the load has for itself from then on
-//!    (`store/bulk/`).
+//! 1. [`BulkLoad::begin`](load) creates a directory for files, and locks the tables for the load (`store/bulk/`).
 //! 2. [`BulkLoad::submit`](load) checks and hashes a unit in the caller's task, and numbers it. [`actor`]s turn its
-//!    rows into records ([`rows`]), one sorter a table ([`runs`]); what outgrows memory goes to sorted files
+//!    rows into records ([`rows`]), with one sorter per table ([`runs`]); data that exceeds memory goes to sorted files
 //!    ([`spill`]).
-//! 3. [`BulkLoad::finish`](load): the task that [`write`]s finds out which units are refused for what they claim of
-//!    Google's ids ([`claims`]), then merges the records of each table and copies the rows: entities; mentions, from
-//!    which the figures of their connections follow; connections. Then keys and indexes are built, and all is
-//!    committed.
+//! 3. [`BulkLoad::finish`](load): the task that [`write`]s finds the units to be rejected for their claims of Google
+//!    ids ([`claims`]), then merges the records of each table and copies the rows: entities; mentions, from which the
+//!    figures of their connections are computed; connections. Then it builds keys and indexes, and commits.
 //!
 //! Properties:
 //! - **No joins.** An id is a function of the name's hash ([`ids`]), and records are sorted by these hashes: each row
-//!   finds the ids of others by itself, and rows come in the order of their ids.
+//!   computes the ids of others by itself, and rows are in the order of their ids.
 //! - **Merge rules are those of [`record`](crate::record)**, figures those of `ConnectionMetrics`; `model.rs` compares
 //!   with the engine's algorithm, unit by unit.
 //! - **Memory is bounded** by parts of one budget ([`settings`]), whatever the length of the input.
-//! - **All or nothing.** There is one transaction. Whatever ends the load before its commit is sent rolls back and
-//!   removes the files; of a process that was killed the server does the one, and the next load the other.
+//! - **All or nothing.** There is one transaction. Every end of the load before its commit is sent rolls back and
+//!   removes the files. After the process was killed, the server rolls back, and the next load removes the files.
 
 mod actor;
 mod claims;

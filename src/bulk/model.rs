@@ -1,5 +1,5 @@
-//! The law of a bulk load: its rows are those that the product's algorithm leaves in tables in memory, when each unit
-//! is written by itself, in the order of the units, and what would give two restaurants one Google id is refused.
+//! The law of a bulk load: its rows equal those that the product's algorithm leaves in tables in memory when each unit
+//! is written separately, in order; and a unit that would give two restaurants one Google id is rejected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::record::{EntityKey, EntityType, Mention, Place, Table};
 use crate::store::{Connections, Entities, Mentions, StoredTable};
 use crate::unit::{PlaceObservation, Unit};
 
-/// What a unit says besides, of where restaurants are: ids that others claim too.
+/// Places of restaurants in a unit: with ids that other units claim too.
 #[derive(Debug, Clone)]
 struct Claim {
     restaurant: u8,
@@ -40,7 +40,7 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
     for claim in claims {
         let mut place = PlaceObservation::new(at(claim.day));
         if let Some(google) = claim.google {
-            // Some are the beginning of others.
+            // Some are prefixes of others.
             place = place.google_place_id("g".repeat(google as usize + 1));
         }
         if let Some(address) = claim.address {
@@ -55,7 +55,7 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
     Arc::new(unit.prepare())
 }
 
-/// Why a unit cannot be written behind those before it, as the contract has it: nothing is hashed or ranked here.
+/// Why a unit cannot be written after those before it, by the contract: without hashes or ranks.
 fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
     let mut places: BTreeMap<String, Arc<Place>> = BTreeMap::new();
     for (key, (_, facts)) in &tables.entities {
@@ -89,7 +89,7 @@ fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
     Some(Refusal::PlaceTaken { row, google_place_id: google.clone() })
 }
 
-/// Final rows of a load as the tables that they make.
+/// The tables made of a load's final rows.
 #[derive(Default)]
 struct Loaded(Tables);
 
@@ -130,7 +130,7 @@ impl RowSink<Connections> for Loaded {
     }
 }
 
-/// How much memory each part of a load has.
+/// The memory of each part of a load.
 #[derive(Debug, Clone, Copy)]
 struct Memory {
     sorting: usize,
@@ -151,7 +151,7 @@ fn memory() -> impl Strategy<Value = Memory> {
         .prop_map(|(sorting, merging, block, claimants, part)| Memory { sorting, merging, block, claimants, part })
 }
 
-/// What a load leaves, which units it refuses, and its ids.
+/// The result of a load: its tables, the rejected units, and its ids.
 fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Ids) {
     let parent = tempfile::tempdir().unwrap();
     let directory = SpillDirectory::create(parent.path(), memory.block).unwrap();
@@ -211,7 +211,7 @@ fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
     prop_assert_eq!(is_long(&loaded), is_long(&expected));
     let mentions = loaded.mentions.iter().filter(|(_, row)| loaded.indexed.contains(&row.0));
     prop_assert!(mentions.into_iter().all(|(key, _)| loaded.indexed.contains(&key.0)), "of short histories none is");
-    // What a unit is told of its ids needs no look at the tables.
+    // A unit's ids are known without reading the tables.
     for (number, unit) in (0..).zip(&units) {
         if refusals.iter().any(|(refused, _)| *refused == number) {
             continue;
@@ -249,7 +249,7 @@ proptest! {
         check(&all, memory)?;
     }
 
-    /// Nothing but claims, so that ids go from one restaurant to the other and back.
+    /// Only claims, so that ids move from one restaurant to another and back.
     #[test]
     fn google_ids_change_hands_as_they_do_one_unit_after_the_other(
         units in vec(vec(claim(), 1..4), 1..24),
@@ -282,8 +282,8 @@ fn a_newer_place_gives_an_id_up_for_others() {
     assert!(!loaded.entities.contains_key(&EntityKey::new(EntityType::Restaurant, "r2")), "refused whole");
 }
 
-/// Large mentions are held in memory one at a time, also where they are so few that it matters how their rows are
-/// written.
+/// Large mentions are held in memory one at a time, also if they are few, where their number determines how their rows
+/// are written.
 #[test]
 fn a_short_history_of_large_mentions_is_not_held_in_memory() {
     struct Rows(Vec<(usize, usize, bool)>);

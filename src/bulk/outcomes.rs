@@ -1,4 +1,4 @@
-//! What became of each unit, kept on the disk until it is asked for.
+//! The outcome of each unit, kept on disk until it is read.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::outcome::{Committed, CommittedRow, Disposition, Outcome, Rejection};
 use crate::record::Table;
 use crate::unit::{Labels, Row, Unit};
 
-/// Takes down what units will be told, should they be committed. In the order of their numbers.
+/// Logs the outcomes of units in the case of a commit, in the order of their numbers.
 #[derive(Debug)]
 pub(super) struct OutcomeLog {
     writer: SpoolWriter,
@@ -69,7 +69,7 @@ fn read(record: &[u8]) -> Result<(u64, Committed), Malformed> {
     Ok((number, Committed { entities, connections, mentions, temp_ids, nonce }))
 }
 
-/// Rejected units with their numbers, in the order of these: see
+/// Rejected units with their numbers, in ascending order: see
 /// [`BulkReport::rejections`](crate::BulkReport::rejections). Read from a file, block by block.
 ///
 /// ```no_run
@@ -96,7 +96,7 @@ impl Iterator for BulkRejections {
     }
 }
 
-/// What became of each unit, in the order of submission: see [`BulkReport::outcomes`](crate::BulkReport::outcomes).
+/// The outcome of each unit, in the order of submission: see [`BulkReport::outcomes`](crate::BulkReport::outcomes).
 /// Read from files, block by block.
 ///
 /// ```no_run
@@ -123,7 +123,7 @@ impl BulkOutcomes {
         Ok(Self { log, record: Vec::new(), refusals, refused, is_over: false })
     }
 
-    /// Units that were refused at once are not in the log; those that were refused in the end are in both.
+    /// Units that were rejected at once are not in the log; units that were rejected at the end are in both.
     fn advance(&mut self) -> Result<Option<(u64, Outcome)>, SpillError> {
         if self.record.is_empty() && !self.log.next(&mut self.record)? {
             self.record.clear();

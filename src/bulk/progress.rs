@@ -1,4 +1,4 @@
-//! How far a load has come.
+//! The progress of a load.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::spill::SpillState;
 use crate::record::Table;
 
-/// What a load is doing.
+/// The phase of a load.
 ///
 /// ```
 /// use graphsink::BulkPhase;
@@ -19,11 +19,11 @@ use crate::record::Table;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BulkPhase {
-    /// Takes units, sorts and spills them.
+    /// Accepts units, sorts and spills them.
     Reading,
-    /// Sorts the rest, and finds out which units are refused for what they claim of Google's ids.
+    /// Sorts the remaining data, and finds the units to be rejected for their claims of Google ids.
     Sorting,
-    /// Waits until readers are done with the tables, and takes keys and indexes off.
+    /// Waits for readers of the tables, and drops keys and indexes.
     Preparing,
     /// Writes rows.
     Writing,
@@ -31,7 +31,7 @@ pub enum BulkPhase {
     Building,
     /// Commits.
     Committing,
-    /// Is over.
+    /// Has ended.
     Ended,
 }
 
@@ -55,7 +55,7 @@ impl BulkPhase {
     }
 }
 
-/// How far a [`BulkLoad`](crate::BulkLoad) has come. Numbers are counted one by one, not under a lock.
+/// The progress of a [`BulkLoad`](crate::BulkLoad). The numbers are read one by one, not under a lock.
 ///
 /// ```no_run
 /// # fn show(load: &graphsink::BulkLoad) {
@@ -67,15 +67,15 @@ impl BulkPhase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BulkProgress {
-    /// What it is doing.
+    /// The current phase.
     pub phase: BulkPhase,
-    /// Since when.
+    /// Time since the phase began.
     pub elapsed: Duration,
-    /// What of it: the table that is written, the index that is built, the sessions that are waited for. May be empty.
+    /// The current step: the table being written, the index being built, the sessions being waited for. May be empty.
     pub step: String,
-    /// How much of the phase is done: records while rows are written, steps while keys are built, otherwise 0.
+    /// Completed part of the phase: records while rows are written, steps while keys are built, otherwise 0.
     pub done: u64,
-    /// How much there is to do in the phase; 0 if that is not known.
+    /// Total work of the phase; 0 if unknown.
     pub total: u64,
     /// Units accepted.
     pub units: u64,
@@ -85,12 +85,12 @@ pub struct BulkProgress {
     pub rows_received: u64,
     /// Rows of all tables that were sent to the server.
     pub rows_written: u64,
-    /// Bytes that were spilled so far.
+    /// Bytes spilled so far.
     pub spilled_bytes: u64,
 }
 
 impl BulkProgress {
-    /// How long the rest of the phase takes at the pace that it had so far, where that can be told.
+    /// Estimated time for the rest of the phase at its pace so far, if known.
     ///
     /// ```no_run
     /// # fn show(load: &graphsink::BulkLoad) {
@@ -106,7 +106,7 @@ impl BulkProgress {
     }
 }
 
-/// What is counted of a load.
+/// The counters of a load.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) units: AtomicU64,
@@ -122,7 +122,7 @@ pub(super) struct Counters {
     phases: Mutex<Phases>,
 }
 
-/// Phases with their times.
+/// Phases with their start times.
 #[derive(Debug)]
 struct Phases {
     now: BulkPhase,
@@ -159,7 +159,7 @@ impl Counters {
         self.phases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next phase begins.
+    /// Begins the next phase.
     pub(super) fn enter(&self, phase: BulkPhase) {
         let mut phases = self.phases();
         let (before, took) = (phases.now, phases.since.elapsed());
@@ -173,13 +173,13 @@ impl Counters {
         (phases.steps_done, phases.steps) = (0, 0);
     }
 
-    /// What of the phase begins.
+    /// Begins a step of the phase.
     pub(super) fn step(&self, step: String, done: usize, of: usize) {
         let mut phases = self.phases();
         (phases.step, phases.steps_done, phases.steps) = (step, done as u64, of as u64);
     }
 
-    /// How long each phase took, but the one that it is in.
+    /// The time of each past phase, without the current one.
     pub(super) fn past(&self) -> Vec<(BulkPhase, Duration)> {
         self.phases().past.clone()
     }

@@ -1,4 +1,4 @@
-//! Units that are refused, and why: kept on the disk as well, as there may be any number of them.
+//! Rejected units with their reasons, kept on disk as well, because there may be any number of them.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::outcome::{RejectReason, Rejection};
 use crate::record::Table;
 use crate::unit::{ConnectionRecordName, EntityRecord, Row, Unit};
 
-/// Why a unit is refused: all that can be wrong with a valid unit in empty tables.
+/// Why a unit is rejected: all possible errors of a valid unit in empty tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It names a row by an id, and there is none.
+    /// It names a row by an id, and the tables are empty.
     Missing { table: Table, row: usize, id: Uuid },
-    /// Another restaurant has the Google id that one of it, at this row, would get.
+    /// Another restaurant has the Google id that this unit's row would get.
     PlaceTaken { row: usize, google_place_id: String },
 }
 
 impl Refusal {
-    /// What the engine finds first in empty tables: it looks for connections before entities.
+    /// The error that the engine finds first in empty tables: it looks up connections before entities.
     pub(super) fn of_missing(unit: &Unit) -> Option<Self> {
         let connection =
             unit.block.connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
@@ -35,7 +35,7 @@ impl Refusal {
         })
     }
 
-    /// What the engine would tell.
+    /// The rejection that the engine would give.
     pub(super) fn into_rejection(self) -> Rejection {
         match self {
             Self::Missing { table, row, id } => Rejection::missing(table, row, id),
@@ -79,7 +79,7 @@ impl Refusal {
 
 const PLACE_KEY: &str = "entities_google_place_id_key";
 
-/// Takes refused units down, in any order.
+/// Logs rejected units, in any order.
 #[derive(Debug)]
 pub(super) struct RefusalLog {
     refusals: Sorter,
@@ -92,7 +92,7 @@ impl RefusalLog {
         Self { refusals: Sorter::new(directory, memory, 40), count: 0, record: Vec::new() }
     }
 
-    /// Each unit is refused once.
+    /// Logs a rejected unit. Each unit is rejected once.
     pub(super) fn push(&mut self, unit: u64, refusal: &Refusal) -> Result<(), SpillError> {
         self.record.clear();
         self.record.put(&unit.to_be_bytes());
@@ -106,7 +106,7 @@ impl RefusalLog {
     }
 }
 
-/// Refused units, in the order of their numbers.
+/// Rejected units, in the order of their numbers.
 #[derive(Debug, Clone)]
 pub(super) struct Refusals {
     sorted: Sorted,
@@ -114,13 +114,13 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Reads them; any number of times, as long as there is a copy.
+    /// Reads them; any number of times, as long as a copy exists.
     pub(super) fn into_reader(self, memory: usize) -> Result<RefusalReader, SpillError> {
         Ok(RefusalReader(self.sorted.into_merged(memory)?))
     }
 }
 
-/// Reads refused units in the order of their numbers.
+/// Reads rejected units in the order of their numbers.
 #[derive(Debug)]
 pub(super) struct RefusalReader(Merged);
 

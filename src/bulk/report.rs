@@ -1,4 +1,4 @@
-//! What a load has done.
+//! The result of a load.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::progress::BulkPhase;
 use super::refusals::Refusals;
 use super::spill::{SpillError, Spool};
 
-/// What a [`BulkLoad`](crate::BulkLoad) has done, all of which is durable. Files of rejections and outcomes are there
-/// as long as it is.
+/// The result of a [`BulkLoad`](crate::BulkLoad), all of which is durable. The files of rejections and outcomes exist
+/// as long as this value.
 ///
 /// ```no_run
 /// # async fn run(load: graphsink::BulkLoad) -> Result<(), graphsink::BulkError> {
@@ -20,6 +20,7 @@ use super::spill::{SpillError, Spool};
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "it says how many units were rejected"]
 pub struct BulkReport {
     /// Units that were accepted.
     pub units: u64,
@@ -33,17 +34,17 @@ pub struct BulkReport {
     pub connections: BulkRows,
     /// Rows of `mentions`.
     pub mentions: BulkRows,
-    /// Bytes that were written to the spill directory, merges of many files included.
+    /// Bytes written to the spill directory, including merges of many files.
     pub spilled_bytes: u64,
-    /// How long each phase took, in their order.
+    /// The time of each phase, in order.
     pub phases: Vec<(BulkPhase, Duration)>,
     pub(super) refusals: Refusals,
     pub(super) outcomes: Option<Spool>,
-    /// Bytes for what is read of files at once.
+    /// Bytes for reading files.
     pub(super) memory: usize,
 }
 
-/// What became of a load that was [aborted](crate::BulkLoad::abort), which may have come too late.
+/// The result of a load that was [aborted](crate::BulkLoad::abort), possibly too late.
 ///
 /// ```no_run
 /// use graphsink::BulkEnd;
@@ -63,12 +64,12 @@ pub struct BulkReport {
 pub enum BulkEnd {
     /// Nothing was loaded, and the tables are as they were.
     Aborted,
-    /// The commit had been sent: all was loaded.
+    /// The commit had already been sent: everything was loaded.
     Committed(Box<BulkReport>),
-    /// It had failed for another reason: the tables are as they were, unless that is
+    /// It had failed for another reason: the tables are as they were, unless the error is
     /// [`BulkStoreError::CommitUnknown`](crate::BulkStoreError::CommitUnknown).
     Failed(BulkError),
-    /// A clone is being finished, or was: what became of the load is told there.
+    /// A clone is being or was finished, and its caller gets the result.
     Told,
 }
 
@@ -80,14 +81,14 @@ pub enum BulkEnd {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BulkRows {
-    /// As submitted, in units that were committed.
+    /// Rows as submitted, in committed units.
     pub received: u64,
-    /// As written: one for all that was said of a row.
+    /// Rows as written: each database row once.
     pub written: u64,
 }
 
 impl BulkRows {
-    /// Those that were received together with another version of the same row, and written once.
+    /// Number of submitted rows that were coalesced with another version of the same row.
     ///
     /// ```
     /// assert_eq!(graphsink::BulkRows { received: 5, written: 5 }.coalesced(), 0);
@@ -99,7 +100,7 @@ impl BulkRows {
 }
 
 impl BulkReport {
-    /// The rejected units with their numbers and reasons, in the order of submission. May be asked for any number of
+    /// The rejected units with their numbers and reasons, in the order of submission. May be called any number of
     /// times.
     ///
     /// # Errors
@@ -118,10 +119,9 @@ impl BulkReport {
         Ok(BulkRejections(Some(self.refusals.clone().into_reader(self.memory)?)))
     }
 
-    /// What became of every unit, with its number, in the order of submission. Every row of a committed unit is told as
-    /// inserted, as all of them were by one transaction. Nothing unless
-    /// [`BulkSettings::keep_outcomes`](crate::BulkSettings::keep_outcomes) was asked for. May be asked for any number
-    /// of times.
+    /// The outcome of every unit, with its number, in the order of submission. Every row of a committed unit is
+    /// reported as inserted, because one transaction inserted all of them. `None` unless
+    /// [`BulkSettings::keep_outcomes`](crate::BulkSettings::keep_outcomes) was set. May be called any number of times.
     ///
     /// # Errors
     /// If the files cannot be read.

@@ -1,4 +1,4 @@
-//! What units say of the rows of one table, sorted.
+//! The sorted records of the rows of one table.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use super::spill::{Sorted, Sorter, SpillDirectory, SpillError, Spool, SpoolWrite
 use crate::record::Table;
 use crate::unit::{NameHash, name_of_bytes};
 
-/// Sorts the rows of one table: what a sorting actor is generic over.
+/// Sorts the rows of one table. The sorting actor is generic over it.
 pub(super) trait TableRuns: Sized + Send + Unpin + 'static {
     const TABLE: Table;
-    /// What becomes of all rows.
+    /// The sorted form of all rows.
     type Sorted: Send + 'static;
 
-    /// `memory`: bytes for all that is kept.
+    /// `memory`: bytes for all kept data.
     fn new(directory: &Arc<SpillDirectory>, memory: usize) -> Self;
 
-    /// Takes the rows of a unit.
+    /// Adds the rows of a unit.
     fn absorb(&mut self, unit: Numbered<'_>) -> Result<(), SpillError>;
 
     fn finish(self) -> Result<Self::Sorted, SpillError>;
 }
 
-/// What is said of entities, and what of it are claims of Google ids.
+/// Records of entities, and the claims of Google ids among them.
 #[derive(Debug)]
 pub(super) struct EntityRuns {
     entities: Sorter,
     claims: Claims,
     stated: Stated,
-    /// Of units that may still be refused.
+    /// Row counts of units that may still be rejected.
     sizes: Option<SpoolWriter>,
     directory: Arc<SpillDirectory>,
     record: Vec<u8>,
@@ -40,7 +40,7 @@ pub(super) struct EntityRuns {
 pub(super) struct SortedEntities {
     pub(super) entities: Sorted,
     pub(super) claims: Sorted,
-    /// How many rows of each table the units have that may be refused, in their order.
+    /// The number of rows of each table for units that may be rejected, in their order.
     pub(super) sizes: Option<Spool>,
 }
 
@@ -72,7 +72,7 @@ impl TableRuns for EntityRuns {
         }
         for (entity, name) in unit.names(Table::Entities).iter().enumerate() {
             let is_known = self.stated.are_known(numbered, entity, *name);
-            // What a unit is refused for is told by the first of its rows that claims the id, whoever said it before.
+            // The reason names the first row of the unit that claims the id, even if an earlier unit stated the same.
             let may_be_told = numbered.is_contingent && claimed_by(unit, entity).is_some();
             if is_known && !may_be_told {
                 continue;
@@ -91,7 +91,7 @@ impl TableRuns for EntityRuns {
     }
 }
 
-/// How many rows of each table a unit has.
+/// Writes the number of rows of each table of a unit.
 fn put_size(record: &mut Vec<u8>, Numbered { number, unit, .. }: Numbered<'_>) {
     record.put_number(number);
     for table in Table::ALL {
@@ -99,7 +99,7 @@ fn put_size(record: &mut Vec<u8>, Numbered { number, unit, .. }: Numbered<'_>) {
     }
 }
 
-/// How many rows of each table the units of a set have.
+/// The number of rows of each table of the units in a set.
 pub(super) fn rows_of(units: &UnitSet, sizes: Option<Spool>) -> Result<[u64; 3], SpillError> {
     let mut rows = [0; 3];
     let Some(sizes) = sizes.filter(|_| !units.is_empty()) else { return Ok(rows) };
@@ -115,7 +115,7 @@ pub(super) fn rows_of(units: &UnitSet, sizes: Option<Spool>) -> Result<[u64; 3],
     Ok(rows)
 }
 
-/// What is said of connections.
+/// Records of connections.
 #[derive(Debug)]
 pub(super) struct ConnectionRuns(Sorter, Vec<u8>);
 
@@ -145,7 +145,7 @@ impl TableRuns for ConnectionRuns {
     }
 }
 
-/// What is said of mentions.
+/// Records of mentions.
 #[derive(Debug)]
 pub(super) struct MentionRuns(Sorter, Vec<u8>);
 
@@ -175,10 +175,10 @@ impl TableRuns for MentionRuns {
     }
 }
 
-/// What was stated of entities lately: popular dishes are named by every other unit, and to say so once is enough.
+/// Recently stated facts about entities: popular dishes are named by every other unit, and one record is enough.
 ///
-/// As many hashes as there are places, each in one of them; a newer one takes the place of an older. What a unit states
-/// that may still be refused is not remembered, as it may come to nothing.
+/// A direct-mapped table of hashes; a newer hash replaces an older one in the same slot. Facts of a unit that may still
+/// be rejected are not remembered, because they may become void.
 #[derive(Debug)]
 struct Stated {
     places: Vec<NameHash>,
@@ -188,11 +188,11 @@ struct Stated {
 impl Stated {
     fn new(memory: usize) -> Self {
         let places = (memory / size_of::<NameHash>()).clamp(1, 1 << 17);
-        // A power of two, so that a place is some bits of the hash.
+        // A power of two, so that a slot is some bits of the hash.
         Self { places: vec![0; 1 << places.ilog2()], record: Vec::new() }
     }
 
-    /// Whether all that a unit says of an entity was stated before. What was not is remembered.
+    /// Whether all facts of a unit about an entity were stated before. New facts are remembered.
     fn are_known(&mut self, numbered: Numbered<'_>, entity: usize, name: NameHash) -> bool {
         let Numbered { unit, is_contingent, .. } = numbered;
         let mut known = self.take(name, is_contingent);

@@ -1,11 +1,11 @@
-//! Settings of a bulk load, and how its memory is divided.
+//! Settings of a bulk load, and the division of its memory.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::store::TransactionSettings;
 
-/// Settings of a [`BulkLoad`](crate::BulkLoad), besides those of the [`Config`](crate::Config).
+/// Settings of a [`BulkLoad`](crate::BulkLoad), in addition to those of the [`Config`](crate::Config).
 ///
 /// ```
 /// use graphsink::BulkSettings;
@@ -21,7 +21,7 @@ pub struct BulkSettings {
     pub(super) keep_outcomes: bool,
     pub(super) expected_input_bytes: Option<u64>,
     pub(super) readers_wait: Duration,
-    /// Tests have no five minutes.
+    /// Shorter in tests, which cannot wait five minutes.
     #[cfg(test)]
     pub(super) fate_wait_min: Option<Duration>,
 }
@@ -41,11 +41,11 @@ impl Default for BulkSettings {
 }
 
 impl BulkSettings {
-    /// Bytes that the load may keep in memory, whatever the length of the input: units on their way, what is sorted,
-    /// and what is read of sorted files at once. Default: 256 MiB. More: fewer files, and all in memory where the input
-    /// fits. Less: more files, which are merged in passes where there are very many. A unit that is larger by itself is
-    /// let in when nothing else is on its way. A table's records take 4 GiB of it at most: of 8 GiB all is used, of
-    /// more a part.
+    /// Maximum memory of the load in bytes, whatever the length of the input: units on their way to the sorters,
+    /// sorters, and buffers for reading sorted files. Default: 256 MiB. More: fewer files, or none if the input fits.
+    /// Less: more files, which are merged in passes if there are very many. A unit that is larger than its part is
+    /// admitted when no other is on its way. A table's records use 4 GiB of it at most: 8 GiB are used completely, more
+    /// only in part.
     ///
     /// ```
     /// let settings = graphsink::BulkSettings::default().memory(64 << 20);
@@ -55,14 +55,14 @@ impl BulkSettings {
         self
     }
 
-    /// The directory for files of what outgrows memory. It must exist; in it the load makes a directory of its own,
-    /// which goes with the load, and removes those that killed loads left. Default: the system's temporary directory,
-    /// which on some systems is memory: name one on a disk there.
+    /// The directory for spilled files. It must exist. The load creates its own directory in it, which is removed with
+    /// the load, and removes directories that killed loads left. Default: the system's temporary directory. On some
+    /// systems that is memory: choose a directory on a disk there.
     ///
-    /// At most it took 0.6 bytes for each byte of JSON lines with short texts (of 98 MB), and 1.3 with texts of 2,000
-    /// bytes: the texts of a connection's best mentions are there twice while mentions are written. A table's files are
-    /// read together, and go at their ends. Where memory is so small that files are merged in passes first, those of
-    /// one table may be there twice.
+    /// Measured maximum: 0.6 bytes for each byte of JSON lines with short texts (98 MB), and 1.3 with texts of 2,000
+    /// bytes, because the texts of a connection's best mentions are stored twice while mentions are written. A table's
+    /// files are read together, and removed at their ends. If memory is so small that files are first merged in passes,
+    /// the files of one table may be stored twice.
     ///
     /// ```
     /// let settings = graphsink::BulkSettings::default().spill_directory("/var/tmp");
@@ -72,9 +72,9 @@ impl BulkSettings {
         self
     }
 
-    /// Whether the load keeps what became of each unit, with the ids of its rows and its temp ids, to be read from
-    /// [`BulkReport::outcomes`](crate::BulkReport::outcomes). Default: no. It takes 16 bytes a row in the spill
-    /// directory, and the labels. Rejected units are always reported.
+    /// Whether the load keeps the outcome of each unit, with the ids of its rows and its temp ids, to be read from
+    /// [`BulkReport::outcomes`](crate::BulkReport::outcomes). Default: no. This takes 16 bytes a row in the spill
+    /// directory, plus the labels. Rejected units are always reported.
     ///
     /// ```
     /// let settings = graphsink::BulkSettings::default().keep_outcomes(true);
@@ -84,10 +84,10 @@ impl BulkSettings {
         self
     }
 
-    /// Bytes of the input's text, where that is known: [`BulkLoad::begin`](crate::BulkLoad::begin) refuses a spill
-    /// directory that has not 1.5 times as much room, rather than find out hours later. Default: not known; then the
-    /// directory must have as much room as the load has memory, which is what is spilled at first. Unix alone can tell
-    /// how much room there is.
+    /// Bytes of the input's text, if known: [`BulkLoad::begin`](crate::BulkLoad::begin) then refuses a spill directory
+    /// with less than 1.5 times as much free space, instead of failing hours later. Default: unknown; then the
+    /// directory must have as much space as the load has memory, which is what is spilled first. The free space is only
+    /// known on Unix.
     ///
     /// ```
     /// let settings = graphsink::BulkSettings::default().expected_input_bytes(40 << 30);
@@ -97,17 +97,17 @@ impl BulkSettings {
         self
     }
 
-    /// Bytes that the spill directory must have room for.
+    /// Bytes that must be free in the spill directory.
     pub(super) const fn room_needed(&self) -> u64 {
         let Some(bytes) = self.expected_input_bytes else { return self.memory as u64 };
         bytes.saturating_mul(ROOM_TENTHS) / 10
     }
 
-    /// How long the load waits for readers of the tables when all is sorted and rows are to be written. Default: one
-    /// hour. It is tried for a moment, again and again, with pauses in which other readers come and go;
-    /// [`BulkProgress::step`](crate::BulkProgress::step) tells which sessions are in the way. When the time is over the
-    /// load fails ([`BulkStoreError::Locked`](crate::BulkStoreError::Locked)), and what it sorted is lost. Longer than
-    /// the longest backup or report is right.
+    /// How long the load waits for readers of the tables when all data is sorted and rows are to be written. Default:
+    /// one hour. The load tries to lock the tables for a moment, again and again, with pauses in which other readers
+    /// proceed; [`BulkProgress::step`](crate::BulkProgress::step) names the blocking sessions. When the time is over
+    /// the load fails ([`BulkStoreError::Locked`](crate::BulkStoreError::Locked)), and the sorted data is lost. Choose
+    /// a time longer than the longest backup or report.
     ///
     /// ```
     /// let settings = graphsink::BulkSettings::default().readers_wait(std::time::Duration::from_secs(6 * 3600));
@@ -117,7 +117,7 @@ impl BulkSettings {
         self
     }
 
-    /// What of it is for the server's side.
+    /// The settings for the transaction.
     pub(super) fn of_transaction(&self) -> TransactionSettings {
         let settings = TransactionSettings { readers_wait: self.readers_wait, ..TransactionSettings::default() };
         #[cfg(test)]
@@ -148,34 +148,34 @@ impl BulkSettings {
     }
 }
 
-/// Tenths of the input's bytes that its files are taken to need: somewhat more than was measured with long texts, see
+/// Space assumed for the files, in tenths of the input's bytes: slightly more than was measured with long texts, see
 /// [`BulkSettings::spill_directory`].
 const ROOM_TENTHS: u64 = 15;
 
-/// Smaller blocks are mostly head.
+/// Smaller blocks consist mostly of their header.
 const BLOCK_MIN: usize = 512;
-/// Larger ones are read no faster.
+/// Larger blocks are not read faster.
 const BLOCK_MAX: usize = 256 << 10;
 
-/// Parts of the memory of a load, in bytes.
+/// The division of a load's memory, in bytes.
 ///
-/// Three quarters are for sorting. A usual unit has five entities, most of which were stated by others before, one
-/// connection, and one mention, whose record is two to three times as long as the connection's: with these parts their
-/// sorters are full at about the same time. When units are on their way no more and the sorters are done, a quarter is
-/// there for what is read of their files.
+/// Three quarters are for sorting. A usual unit has five entities, most of which earlier units stated, one connection,
+/// and one mention, whose record is two to three times as long as the connection's: with these parts their sorters are
+/// full at about the same time. When no units are on their way any more and the sorters have finished, a quarter is
+/// used for reading their files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Division {
     pub(super) entities: usize,
     pub(super) connections: usize,
     pub(super) mentions: usize,
-    /// For units that were accepted and are not sorted in yet.
+    /// For units that were accepted and are not yet sorted.
     pub(super) in_flight: usize,
-    /// For refusals.
+    /// For the log of rejected units.
     pub(super) log: usize,
-    /// For ids of Google's and the restaurants that claim them, until there are no more units.
+    /// For Google ids and the restaurants that claim them, until the last unit.
     pub(super) claimants: usize,
     pub(super) merging: usize,
-    /// What is written, read and checked at once.
+    /// The size of a block, which is written, read and checked at once.
     pub(super) block: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What all parts of a load share: what is on its way, how far it is, and whether it goes on.
+//! State shared by all parts of a load: units on their way, progress, and whether it continues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,29 +15,29 @@ use crate::unit::Unit;
 pub(super) struct Accepted {
     pub(super) number: u64,
     pub(super) unit: Unit,
-    /// Whether it may still be refused, which the supervisor finds out.
+    /// Whether it may still be rejected, which the supervisor determines.
     pub(super) is_contingent: bool,
-    /// Given back when it is sorted in.
+    /// Released when it is sorted.
     pub(super) _room: OwnedSemaphorePermit,
 }
 
 /// Accepted units on their way to the supervisor.
 #[derive(Debug, Default)]
 struct Arrivals {
-    /// The number of the next unit. Under the same lock as the units, so that these are in the order of their numbers.
+    /// The number of the next unit. Under the same lock as the units, so that they are in the order of their numbers.
     next: u64,
     is_closed: bool,
     waiting: Vec<Accepted>,
 }
 
-/// Whether a load goes on.
+/// Whether a load continues.
 #[derive(Debug)]
 enum Course {
     /// It may fail, or be aborted.
     Open,
-    /// It failed; why, until that is told.
+    /// It failed; the reason, until it is returned.
     Failed(Option<BulkError>),
-    /// The commit is sent: what comes of it is what comes of the load.
+    /// The commit is sent: its result is the result of the load.
     Committing,
 }
 
@@ -46,7 +46,7 @@ enum Course {
 pub(super) struct Shared {
     pub(super) unit_rows_max: usize,
     pub(super) counters: Counters,
-    /// Bytes of units that may be on their way.
+    /// Capacity in bytes for units on their way.
     room: Arc<Semaphore>,
     room_max: u32,
     spilled: Arc<SpillState>,
@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    /// A panic under one of these locks leaves what is behind it whole.
+    /// A panic under one of these locks leaves the data consistent.
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,14 +80,15 @@ impl Shared {
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room; nothing if the load takes no more. What is larger than all room waits for all of it.
+    /// Waits for capacity; `None` if the load accepts no more. A unit larger than the whole capacity waits for all of
+    /// it.
     pub(super) async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room_max);
         Arc::clone(&self.room).acquire_many_owned(permits).await.ok()
     }
 
-    /// Takes a unit in. Its number, and whether the supervisor must be told, which it was if others are waiting;
-    /// nothing if the load takes no more.
+    /// Accepts a unit. Returns its number, and whether the supervisor must be notified, which already happened if other
+    /// units are waiting; `None` if the load accepts no more.
     pub(super) fn accept(&self, unit: Unit, room: OwnedSemaphorePermit) -> Option<(u64, bool)> {
         let mut arrivals = self.arrivals();
         if arrivals.is_closed {
@@ -105,19 +106,19 @@ impl Shared {
         counter.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// Takes all that wait, in the order of their numbers.
+    /// Takes all waiting units, in the order of their numbers.
     pub(super) fn take_arrivals(&self) -> Vec<Accepted> {
         std::mem::take(&mut self.arrivals().waiting)
     }
 
-    /// No more units are taken in; false if that was so before.
+    /// Accepts no more units; returns false if that was so before.
     pub(super) fn close(&self) -> bool {
         let was_closed = std::mem::replace(&mut self.arrivals().is_closed, true);
         self.room.close();
         !was_closed
     }
 
-    /// Ends the load, unless its commit was sent or it failed before: the first reason is the one that is told.
+    /// Ends the load, unless its commit was sent or it failed before: the first reason is the one that is returned.
     pub(super) fn fail(&self, error: BulkError) {
         let mut course = self.course();
         if !matches!(*course, Course::Open) {
@@ -127,7 +128,7 @@ impl Shared {
         *course = Course::Failed(Some(error));
         drop(course);
         self.close();
-        // Before the files are closed: what reads them ends then, which is no reason of its own.
+        // Set before the files are closed: their readers then end, which is not a reason of its own.
         self.failed.send_replace(true);
         self.spilled.close();
     }
@@ -139,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Why it failed: once, then that it has ended.
+    /// Why it failed; after the first call, that it has ended.
     pub(super) fn failure(&self) -> BulkError {
         match &mut *self.course() {
             Course::Failed(error) => error.take().unwrap_or(BulkError::Ended),
@@ -147,8 +148,8 @@ impl Shared {
         }
     }
 
-    /// Ends the load for this reason, unless it has failed before: then what was seen may be a consequence of that. The
-    /// first reason, as by [`failure`](Self::failure).
+    /// Ends the load for this reason, unless it has failed before: `seen` may then be a consequence of that failure.
+    /// Returns the first reason, as [`failure`](Self::failure) does.
     pub(super) fn end(&self, seen: Option<BulkError>) -> BulkError {
         if let Some(error) = seen {
             self.fail(error);
@@ -156,7 +157,7 @@ impl Shared {
         self.failure()
     }
 
-    /// From here on nothing ends the load but the answer to its commit; false if something has.
+    /// From now on only the answer to its commit ends the load; returns false if it has already ended.
     pub(super) fn begin_commit(&self) -> bool {
         let mut course = self.course();
         let is_open = matches!(*course, Course::Open);
@@ -167,7 +168,8 @@ impl Shared {
     }
 }
 
-/// Ends the load when it is dropped: for what nothing can go on without, and for futures that stand for the load.
+/// Ends the load when it is dropped: for parts that the load cannot do without, and for futures that represent the
+/// load.
 #[derive(Debug)]
 pub(super) struct FailOnDrop {
     shared: Arc<Shared>,
@@ -175,7 +177,7 @@ pub(super) struct FailOnDrop {
 }
 
 impl FailOnDrop {
-    /// For an actor, which is dropped by a panic, or when all is over.
+    /// For an actor, which is dropped by a panic, or at the end.
     pub(super) const fn died(shared: Arc<Shared>) -> Self {
         Self { shared, why: || BulkError::Panicked }
     }

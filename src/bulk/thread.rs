@@ -1,4 +1,4 @@
-//! A load's own thread: where its actors live, and what ends with it.
+//! A load's own thread, which runs its actors and owns everything that ends with the load.
 
 use std::io;
 use std::sync::Arc;
@@ -25,30 +25,30 @@ use super::write::Writing;
 use crate::config::{AsOf, Config};
 use crate::store::BulkTransaction;
 
-/// How long a beginning that was given up is lingered for: the server is asked to stop what it does for it.
+/// How long the thread waits for an abandoned beginning: the server is asked to stop its work for it.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What a load that has begun consists of.
+/// The parts of a load that has begun.
 #[derive(Debug)]
 pub(super) struct Begun {
     pub(super) shared: Arc<Shared>,
     pub(super) supervisor: Addr<Supervisor>,
-    /// The load goes on as long as its callers have this, also where they have it but in a channel.
+    /// The load continues as long as its callers hold this, even if it is still in a channel.
     pub(super) held: FailOnDrop,
 }
 
-/// What a load's callers wait for.
+/// The events that a load's callers wait for.
 #[derive(Debug)]
 pub(super) struct Waits {
-    /// How the beginning went.
+    /// The result of the beginning.
     pub(super) begun: oneshot::Receiver<Result<Begun, BulkError>>,
-    /// What came of the load.
+    /// The result of the load.
     pub(super) ended: oneshot::Receiver<Ended>,
-    /// Closed when nothing is left of it.
+    /// Closed when the load has released everything.
     pub(super) over: watch::Receiver<()>,
 }
 
-/// What comes of a load.
+/// The result of a load.
 pub(super) type Ended = Result<BulkReport, BulkError>;
 
 /// Starts the thread.
@@ -58,10 +58,10 @@ pub(super) fn spawn(config: Config, settings: BulkSettings) -> Result<Waits, Bul
     let (lives, over) = watch::channel(());
     let thread = std::thread::Builder::new().name("graphsink-bulk".to_owned());
     let spawned = thread.spawn(move || {
-        // Until the end, whatever that is.
+        // Held until the load has ended for any reason.
         let _lives = lives;
         if let Some(end) = run(&config, &settings, begun) {
-            // It may be asked by none.
+            // The receiver may have been dropped.
             let _ = ended.send(end);
         }
     });
@@ -69,10 +69,10 @@ pub(super) fn spawn(config: Config, settings: BulkSettings) -> Result<Waits, Bul
     Ok(Waits { begun: on_begin, ended: on_end, over })
 }
 
-/// The whole life of a load; nothing if it did not begin.
+/// Runs a load from beginning to end; `None` if it did not begin.
 fn run(config: &Config, settings: &BulkSettings, begun: oneshot::Sender<Result<Begun, BulkError>>) -> Option<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One drives the connection, the other goes on from what it brings.
+        // One drives the connection, the other processes its results.
         .worker_threads(2)
         .thread_name("graphsink-bulk-sql")
         .enable_all()
@@ -80,19 +80,19 @@ fn run(config: &Config, settings: &BulkSettings, begun: oneshot::Sender<Result<B
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            // The caller may have lost interest.
+            // The caller may have stopped waiting.
             let _ = begun.send(Err(BulkError::Thread(error)));
             return None;
         }
     };
     let (begun, load) = begin(config, settings, &runtime, begun)?;
     let ended = live(load, &runtime, begun);
-    // What merges has lost whom it would tell.
+    // Merges still running have lost their receiver.
     runtime.shutdown_timeout(LINGER);
     Some(ended)
 }
 
-/// A load that may take units.
+/// A load that may accept units.
 struct Load {
     shared: Arc<Shared>,
     directory: Arc<SpillDirectory>,
@@ -105,7 +105,7 @@ struct Load {
 
 type Told = oneshot::Sender<Result<Begun, BulkError>>;
 
-/// Makes a place for files, and takes the tables. Nothing if it failed, which was told, or was given up.
+/// Creates the directory for files, and locks the tables. `None` if this failed, which was reported, or was abandoned.
 fn begin(config: &Config, settings: &BulkSettings, runtime: &Runtime, mut told: Told) -> Option<(Told, Load)> {
     let division = settings.division();
     let result = runtime.block_on(async {
@@ -129,7 +129,7 @@ fn begin(config: &Config, settings: &BulkSettings, runtime: &Runtime, mut told: 
 }
 
 async fn begin_on(config: &Config, settings: &BulkSettings, division: Division) -> Result<Load, BulkError> {
-    // First, as it is wrong more often, and takes no time.
+    // First, because it fails more often and takes no time.
     let directory = SpillDirectory::create(&settings.spill_directory, division.block)?;
     directory.expect_room(settings.room_needed())?;
     let transaction = Box::pin(BulkTransaction::begin(config, settings.of_transaction())).await?;
@@ -151,7 +151,7 @@ fn live(load: Load, runtime: &Runtime, begun: Told) -> Ended {
         let mut threads = SorterThreads::default();
         let ended = match start(load, runtime, &mut threads) {
             Ok((started, writing)) => {
-                // If the caller has lost interest it is dropped, and the load with it.
+                // If the caller has stopped waiting, this is dropped, and the load with it.
                 let _ = begun.send(Ok(started));
                 writing.await.unwrap_or_else(|_| Err(BulkError::Panicked))
             }
@@ -165,7 +165,7 @@ fn live(load: Load, runtime: &Runtime, begun: Told) -> Ended {
     ended
 }
 
-/// Tells those that look at the progress that the load is over, whatever came of it.
+/// Sets the progress to "ended" when dropped, whatever the result of the load.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
@@ -174,12 +174,12 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Threads of sorters. Dropped, it ends them and waits for it: with the actors go their files.
+/// Threads of sorters. Dropping it ends them and waits for that: the actors' files are removed with the actors.
 #[derive(Default)]
 struct SorterThreads(Vec<Arbiter>);
 
 impl SorterThreads {
-    /// Starts one more.
+    /// Starts another thread.
     fn start(&mut self, make: impl FnOnce() -> io::Result<Arbiter>) -> Result<ArbiterHandle, BulkError> {
         let arbiter = make().map_err(BulkError::Thread)?;
         let handle = arbiter.handle();
@@ -192,7 +192,7 @@ impl Drop for SorterThreads {
     fn drop(&mut self) {
         for arbiter in self.0.drain(..) {
             arbiter.stop();
-            // One that panicked has ended too.
+            // A thread that panicked has ended too.
             let _ = arbiter.join();
         }
     }
@@ -221,7 +221,7 @@ fn start(load: Load, runtime: &Runtime, threads: &mut SorterThreads) -> Result<(
     Ok((Begun { shared, supervisor, held }, writing))
 }
 
-/// Starts a sorter on a thread of its own.
+/// Starts a sorter on its own thread.
 fn sort<R: TableRuns>(
     directory: &Arc<SpillDirectory>,
     memory: usize,

@@ -1,5 +1,5 @@
-//! A commit of which no server can be asked what became of it, through the handle. Here because a load asks for five
-//! minutes, which these tests do not have.
+//! Tests through the handle a commit whose outcome no server can be asked for. They are here because a load asks for
+//! five minutes, which is too long for these tests.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ async fn a_commit_that_cannot_be_found_out_is_told_with_the_query_that_tells_it_
     let mut settings = BulkSettings::default().memory(8 << 10).spill_directory(directory.path());
     settings.fate_wait_min = Some(Duration::from_millis(700));
     let load = BulkLoad::begin(config, settings).await.unwrap();
-    // Of units without mentions that table tells nothing.
+    // For units without mentions that table shows nothing.
     let mut unit = UnitOfWork::new();
     unit.dish("brisket").handle();
     load.submit(unit).await.unwrap();

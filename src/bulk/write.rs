@@ -1,7 +1,7 @@
 //! The task that writes: from sorted records to the commit.
 //!
-//! It has the transaction from the beginning on, and waits with it for the sorted input. What merges works on threads
-//! for blocking work, and hands encoded pieces to the copy, some of them ahead.
+//! It holds the transaction from the beginning, and waits with it for the sorted input. Merges run on threads for
+//! blocking work, and hand encoded pieces to the copy, some of them ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,31 +29,31 @@ use crate::store::{
     BuildStep, BuildWhat, BulkTransaction, CopyError, CopyPieces, Entities, Mentions, StoredTable, encoder,
 };
 
-/// How often a session that waits for its rows is looked at.
+/// How often a session that waits for its rows is checked.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
-/// Pieces that a merge is ahead of the copy.
+/// Number of pieces that a merge may be ahead of the copy.
 const PIECES_AHEAD: usize = 8;
 
-/// What the task needs to know.
+/// The inputs of the task.
 #[derive(Debug)]
 pub(super) struct Writing {
     pub(super) shared: Arc<Shared>,
     pub(super) directory: Arc<SpillDirectory>,
     pub(super) ids: Ids,
     pub(super) as_of: AsOf,
-    /// Bytes for what is merged.
+    /// Bytes for merging.
     pub(super) memory: usize,
 }
 
-/// What is known when all rows are written.
+/// The result of writing all rows.
 struct Written {
     refusals: Refusals,
     outcomes: Option<Spool>,
-    /// Rows, by table, of units that were refused in the end.
+    /// Rows, by table, of units that were rejected at the end.
     refused_rows: [u64; 3],
 }
 
-/// What is to be merged, and which units do not count.
+/// The data to be merged, and the units to be left out.
 struct Settled {
     entities: Sorted,
     connections: Sorted,
@@ -63,7 +63,7 @@ struct Settled {
 }
 
 impl Writing {
-    /// Waits for the input, writes it and commits. Whatever ends the load rolls back, until the commit is sent.
+    /// Waits for the input, writes it and commits. Until the commit is sent, every error rolls back.
     pub(super) async fn run(
         self,
         mut transaction: BulkTransaction,
@@ -80,7 +80,7 @@ impl Writing {
         let written = match filled {
             Some(Ok(written)) if self.shared.begin_commit() => written,
             ended => {
-                // Ends also what is under way in other threads.
+                // Also ends the work in other threads.
                 let error = self.shared.end(ended.and_then(Result::err));
                 Box::pin(transaction.roll_back()).await;
                 return Err(error);
@@ -115,7 +115,7 @@ impl Writing {
         Ok(written)
     }
 
-    /// Finds out which units are refused in the end.
+    /// Finds the units to be rejected at the end.
     async fn settle(&self, input: SortedInput) -> Result<Settled, BulkError> {
         let (directory, memory, shared) = (Arc::clone(&self.directory), self.memory, Arc::clone(&self.shared));
         in_background(move || {
@@ -125,11 +125,11 @@ impl Writing {
         .await
     }
 
-    /// Merges and copies table after table. Mentions come before connections, whose figures follow from them.
+    /// Merges and copies table after table. Mentions come before connections, whose figures are computed from them.
     async fn copy_all(&self, transaction: &mut BulkTransaction, settled: Settled) -> Result<Written, BulkError> {
         let Settled { entities, connections, mentions, refused, written } = settled;
         let (merged, reading) = (&self.counters().merged, reading(self.memory));
-        // One time for all figures.
+        // All figures refer to one time.
         let as_of = self.as_of.now();
 
         let (merging, records, count) = (self.merging(&refused, as_of), entities, Arc::clone(merged));
@@ -160,7 +160,7 @@ impl Writing {
         OwnMerging { ids: self.ids, refused: Arc::clone(refused), as_of }
     }
 
-    /// Copies the rows that a merge pushes. What it gives is given when all of them are written.
+    /// Copies the rows that a merge pushes. Returns the merge's result when all rows are written.
     async fn copy<T: StoredTable, R: Send + 'static>(
         &self,
         transaction: &mut BulkTransaction,
@@ -176,13 +176,13 @@ impl Writing {
             let merged = merge(&mut sink);
             sink.end(merged)
         });
-        // Until there is one the session has nothing to do, and would not be heard of. Afterwards they come without a
+        // Until the first piece the session is idle, and its loss would go unnoticed. Afterwards pieces come without a
         // pause.
         let first = while_alive(transaction, async { Ok(pieces.recv().await) }).await?;
         let others = futures::stream::poll_fn(move |context| pieces.poll_recv(context));
         let pieces = futures::stream::iter(first).chain(others);
         let copied = Box::pin(transaction.copy(table, pieces)).await;
-        // It ends soon, whatever came of the copy: the pieces are taken, or dropped.
+        // It ends soon, whatever the result of the copy: the pieces are taken, or dropped.
         let merged = merging.await.map_err(|_| BulkError::Panicked)?;
         match (copied, merged) {
             (Err(CopyError::Store(error)), _) => Err(error.into()),
@@ -215,7 +215,7 @@ impl Writing {
     }
 }
 
-/// Waits for what the session is not needed for. One that is lost meanwhile ends the load early.
+/// Waits for work that does not use the session. A session that is lost meanwhile ends the load early.
 async fn while_alive<T>(
     transaction: &BulkTransaction,
     work: impl Future<Output = Result<T, BulkError>>,
@@ -230,13 +230,13 @@ async fn while_alive<T>(
     }
 }
 
-/// Bytes, of those for what is merged, for what is read of a table's files.
+/// The part of the merge memory, in bytes, for reading a table's files.
 const fn reading(memory: usize) -> usize {
     memory / 2
 }
 
-/// Finds out which units are refused, and merges what are too many files to be read at once: while rows are copied the
-/// tables are closed to readers, and the session waits.
+/// Finds the units to be rejected, and reduces the number of files where there are too many to be read at once. This is
+/// done before rows are copied, because during the copy the tables are closed to readers, and the session waits.
 fn settle_input(
     input: SortedInput,
     directory: &Arc<SpillDirectory>,
@@ -245,7 +245,7 @@ fn settle_input(
 ) -> Result<Settled, BulkError> {
     let SortedInput { entities, connections, mentions, mut logs } = input;
     let (SortedConnections(mut connections), SortedMentions(mut mentions)) = (connections, mentions);
-    // Claims and sizes are gone with this, in memory and on the disk.
+    // Claims and sizes are dropped here, in memory and on disk.
     let SortedEntities { mut entities, claims, sizes } = entities;
     let refused = settle(claims, &mut entities, directory, memory, |unit, refusal| {
         Shared::count(&shared.counters.rejected, 1);
@@ -271,14 +271,14 @@ fn describe(step: BuildStep<'_>) -> String {
     }
 }
 
-/// Runs what reads, writes and computes on a thread for such.
+/// Runs work that reads, writes and computes on a thread for blocking work.
 async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BulkError> + Send + 'static,
 ) -> Result<T, BulkError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(BulkError::Panicked))
 }
 
-/// What merges need to know, for a thread of its own.
+/// The inputs of merges, owned by their thread.
 struct OwnMerging {
     ids: Ids,
     refused: Arc<UnitSet>,
@@ -295,7 +295,7 @@ impl OwnMerging {
 #[derive(Debug)]
 enum MergeError {
     Spill(SpillError),
-    /// The copy takes no more, which has a reason of its own.
+    /// The copy takes no more pieces, for a reason of its own.
     NotTaken,
 }
 
@@ -305,14 +305,14 @@ impl From<SpillError> for MergeError {
     }
 }
 
-/// In place of a piece: the rows are not whole.
+/// Sent in place of a piece: the rows are incomplete.
 #[derive(Debug)]
 struct MergeFailed;
 
 /// Encodes rows, and hands full pieces to the copy.
 struct PieceSink<T: StoredTable> {
     encoder: CopyPieces<T>,
-    /// Rows that are not counted yet.
+    /// Rows not yet counted.
     rows: u64,
     written: Arc<AtomicU64>,
     pieces: mpsc::Sender<Result<Bytes, MergeFailed>>,
@@ -324,7 +324,7 @@ impl<T: StoredTable> PieceSink<T> {
         self.pieces.blocking_send(Ok(piece)).map_err(|_| MergeError::NotTaken)
     }
 
-    /// Sends the end of the rows, if they are whole.
+    /// Sends the end of the rows, if they are complete.
     fn end<R>(mut self, merged: Result<R, MergeError>) -> Result<R, MergeError> {
         match merged {
             Ok(given) => {

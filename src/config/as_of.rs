@@ -2,7 +2,7 @@
 
 use crate::record::{Timestamp, truncate};
 
-/// The engine's idea of "now" for everything that depends on time (recent counts, scores, levels).
+/// The engine's idea of "now" for all figures that depend on time (recent counts, scores, levels).
 ///
 /// ```
 /// use graphsink::{AsOf, Config};
@@ -13,15 +13,15 @@ use crate::record::{Timestamp, truncate};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AsOf {
-    /// The clock at the start of each transaction.
+    /// The clock, read at the start of each transaction.
     #[default]
     Clock,
-    /// A time that the caller fixes, for replays that must come out the same.
+    /// A time fixed by the caller, for reproducible replays.
     Fixed(Timestamp),
 }
 
 impl AsOf {
-    /// The time that this means now.
+    /// The time that this setting gives at this moment.
     ///
     /// ```
     /// use graphsink::AsOf;
@@ -39,7 +39,7 @@ impl AsOf {
     }
 }
 
-/// Whether a time can be the engine's "now": it and the 30 days before it can be stored.
+/// Whether a time can be the engine's "now": the time and the 30 days before it must be storable.
 pub(crate) fn is_possible_as_of(as_of: Timestamp) -> bool {
     /// 4713-01-01 BC, comfortably after PostgreSQL's earliest time.
     const EARLIEST_SECONDS: i64 = -210_831_897_600;

@@ -1,4 +1,4 @@
-//! Settings on their way, and what is checked when they are complete.
+//! The builder of the settings, and the checks of the complete settings.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,15 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::as_of::{AsOf, is_possible_as_of};
-use super::limits::{BYTES_IN_FLIGHT_MAX, KNOWN_NAMES_MAX, ROWS_IN_FLIGHT_MAX, at_least, notice_dead_peers, seconds};
+use super::limits::{
+    BYTES_IN_FLIGHT_MAX, KNOWN_NAMES_MAX, ROWS_IN_FLIGHT_MAX, UNIT_ROWS_DEFAULT, at_least, notice_dead_peers, seconds,
+};
 use super::settings::Config;
 use crate::error::ConfigError;
 use crate::record::{Timestamp, truncate};
 use crate::tls;
 
 impl Config {
-    /// Starts from the defaults. `database_url` is a libpq connection string or URL, whose `sslmode` says whether
-    /// connections are encrypted. With the feature `tls` these are its values:
+    /// Starts from the defaults. `database_url` is a libpq connection string or URL. Its `sslmode` determines whether
+    /// connections are encrypted. With the feature `tls` the values are:
     ///
     /// | `sslmode` | encrypted | the server's certificate |
     /// |---|---|---|
@@ -25,21 +27,23 @@ impl Config {
     /// | `verify-ca` | yes | chain checked |
     /// | `verify-full` | yes | chain and host name checked |
     ///
-    /// `sslrootcert` is the file with the authority's certificate (default: `~/.postgresql/root.crt`), or `system` for the
-    /// authorities that the machine trusts, which needs `verify-full`. `sslcert` and `sslkey` are files with the client's
-    /// own certificate and key. All are in PEM form and read when the settings are built. `channel_binding` and
-    /// `sslnegotiation` mean what they mean to libpq.
+    /// `sslrootcert` is the file with the authority's certificate (default: `~/.postgresql/root.crt`), or `system` for
+    /// the authorities that the machine trusts, which needs `verify-full`. `sslcert` and `sslkey` are files with the
+    /// client's own certificate and key. All are in PEM form and read when the settings are built. `channel_binding`
+    /// and `sslnegotiation` have the same meaning as in libpq.
     ///
-    /// What the connection string leaves out is what the environment says, as for psql: `PGHOST`, `PGHOSTADDR`, `PGPORT`, `PGUSER`,
-    /// `PGDATABASE`, `PGPASSWORD`, `PGAPPNAME`, `PGOPTIONS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT` and `PGSSLKEY`. A password that is
-    /// in neither is looked for in the password file: `passfile`, `PGPASSFILE`, or `~/.pgpass`, which others may not be able to
-    /// read. The host's default is libpq's: the Unix socket, or this machine where there is none. Service files are not
-    /// read. Parameters of libpq that ask for nothing here (`gssencmode=disable`, `krbsrvname`, ..) are ignored; one that is
-    /// not known is an error that names it.
+    /// Values missing from the connection string are taken from the environment, as by psql: `PGHOST`, `PGHOSTADDR`,
+    /// `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD`, `PGAPPNAME`, `PGOPTIONS`, `PGSSLMODE`, `PGSSLROOTCERT`,
+    /// `PGSSLCERT` and `PGSSLKEY`. A password that is in neither is looked up in the password file: `passfile`,
+    /// `PGPASSFILE`, or `~/.pgpass`. Other users must not be able to read that file. The default host is libpq's: the
+    /// Unix socket, or the local host if there is no socket. Service files are not read. libpq parameters without
+    /// effect here (`gssencmode=disable`, `krbsrvname`, ..) are ignored; an unknown parameter is an error that names
+    /// it.
     ///
-    /// Unlike libpq, `prefer` does not go on in plain text when a handshake fails, a certificate has to
-    /// have the host among its alternative names, and one that is an authority's is not accepted as a server's. Unix
-    /// sockets are never encrypted. Without the feature, `prefer` connects in plain text, and what asks for more is an error.
+    /// Unlike libpq, `prefer` does not fall back to plain text when a handshake fails, a certificate must list the host
+    /// among its alternative names, and a certificate authority's certificate is not accepted as a server's. Unix
+    /// sockets are never encrypted. Without the feature, `prefer` connects in plain text, and a mode that requires
+    /// encryption is an error.
     ///
     /// ```no_run
     /// # fn run() -> Result<(), graphsink::ConfigError> {
@@ -53,8 +57,8 @@ impl Config {
     }
 }
 
-/// Settings on their way to a [`Config`]. With serde every field is optional, an unknown one is an
-/// error, durations are seconds, and `as_of` is an RFC 3339 time (absent: the clock).
+/// Builder of a [`Config`]. With serde every field is optional, an unknown field is an error, durations are seconds,
+/// and `as_of` is an RFC 3339 time (absent: the clock).
 ///
 /// ```
 /// use std::time::Duration;
@@ -136,10 +140,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows (as received, of all tables) at which an epoch is sealed even though no lane of commits is
-    /// free. Default: 24,000, with which a program that loads history takes less than 100 MiB. Smaller: more transactions,
-    /// less memory. Larger: faster when history is loaded, at the price of memory, and each retry repeats
-    /// more. An epoch exceeds it by at most one unit.
+    /// Number of rows (as received, of all tables) at which an epoch is sealed even though no commit lane is free.
+    /// Default: 24,000, with which a program that loads history takes less than 100 MiB. Smaller: more transactions,
+    /// less memory. Larger: faster loading of history, but more memory, and each retry repeats more work. An epoch
+    /// exceeds this number by at most one unit.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_batch_rows(10_000).build()?;
@@ -150,7 +154,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows of the largest unit that is accepted. Default: 10,000.
+    /// Maximum number of rows of a unit. Default: 10,000.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
@@ -162,9 +166,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Rows accepted and not yet answered at which `submit` waits. Default: one batch more than are committed at
-    /// once, which is 72,000 with the other defaults, so that the next one is ready when a commit ends; and at least
-    /// `max_unit_rows`. Memory follows this setting, with one to two kilobytes for a row of usual size.
+    /// Number of rows, accepted and not yet answered, at which `submit` waits. Default: one batch more than are
+    /// committed at once, so that the next one is ready when a commit ends (72,000 with the other defaults), and at
+    /// least `max_unit_rows`. Memory is proportional to this setting: one to two kilobytes for a row of usual size.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_rows_in_flight(100_000).build()?;
@@ -175,8 +179,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes accepted and not yet answered at which `submit` waits. Default: 64 MiB. A unit that is
-    /// larger by itself is let in when nothing else is in flight.
+    /// Number of bytes, accepted and not yet answered, at which `submit` waits. Default: 64 MiB. A unit that is larger
+    /// than this is admitted when nothing else is in flight.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_bytes_in_flight(512 << 20).build()?;
@@ -187,8 +191,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Transactions at the same time, each on a connection of its own. Default: 2. More help a
-    /// server with many cores and hurt where epochs share hot rows.
+    /// Maximum number of concurrent transactions, each on its own connection. Default: 2. More help on a server with
+    /// many cores and hurt if epochs share hot rows.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").in_flight_commits(4).build()?;
@@ -199,8 +203,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// How long a unit's outcome is sought, retries included, before it is `Unavailable`.
-    /// Default: 60 s.
+    /// How long the engine tries to establish a unit's outcome, retries included, before it is `Unavailable`. Default:
+    /// 60 s.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence")
@@ -226,8 +230,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// `lock_timeout` of the engine's transactions. Default: 10 s; above PostgreSQL's
-    /// `deadlock_timeout` (1 s), so that a deadlock is told from a long wait.
+    /// `lock_timeout` of the engine's transactions. Default: 10 s, which is above PostgreSQL's `deadlock_timeout` (1
+    /// s), so that deadlocks and long waits can be distinguished.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence")
@@ -240,7 +244,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// How long a connection may take to come about. Default: 5 s.
+    /// Time limit for opening a connection. Default: 5 s.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence")
@@ -253,9 +257,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// A transaction of units, or of merges, that takes longer, from its wait for a connection to the answer to its
-    /// commit, is logged at level warn when it ends, however it does: with its number of units and rows and what each of
-    /// its statements took, and without any value. Default: 2 s. A day, the longest, logs none.
+    /// Transactions of units or of merges that take longer than this are logged at level warn when they end, whatever
+    /// their result. The time runs from the wait for a connection to the answer to the commit. The line has the number
+    /// of units and rows and the time of each statement, and no values. Default: 2 s. A day, the maximum, logs none.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence")
@@ -284,10 +288,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether a unit that the database rejects is kept, with the reason, in the table
-    /// `graphsink_dead_letters`, before its outcome is told:
-    /// [`Engine::resubmit_dead_letters`](crate::Engine::resubmit_dead_letters) submits what is there
-    /// again. Costs one more transaction for each rejection. Default: false.
+    /// Whether a unit that the database rejects is kept, with the reason, in the table `graphsink_dead_letters` before
+    /// its outcome is delivered. [`Engine::resubmit_dead_letters`](crate::Engine::resubmit_dead_letters) submits these
+    /// units again. Costs one more transaction for each rejection. Default: false.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").dead_letters(true).build()?;
@@ -298,11 +301,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether sessions of the server keep prepared statements from one transaction to the next. Set it to false behind a
-    /// pooler that gives each transaction another session and does not keep them itself (`PgBouncer` in transaction mode,
-    /// before 1.21 or with `max_prepared_statements = 0`): statements are then sent with their texts. The engine does so by
-    /// itself after the first error that says so, but the pooler may before have given it another program's statement of
-    /// the same name. Default: true.
+    /// Whether sessions of the server keep prepared statements from one transaction to the next. Set it to false behind
+    /// a pooler that gives each transaction another session and does not itself keep prepared statements (`PgBouncer`
+    /// in transaction mode, before 1.21 or with `max_prepared_statements = 0`): statements are then sent as text. The
+    /// engine switches to this mode by itself after the first error that shows such a pooler, but until then the pooler
+    /// may have run another program's statement of the same name. Default: true.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").prepared_statements(false).build()?;
@@ -313,11 +316,11 @@ impl ConfigBuilder {
         self
     }
 
-    /// Names of entities, and aliases and attributes of them, that are remembered from one transaction to the next:
-    /// entities of which a unit says nothing else are not looked up again. They are forgotten when an entity is
-    /// deleted or renamed or loses a fact, by whichever program. Default: 100,000, which is about 4 MiB; 2^24 at
-    /// most. Smaller than what comes again and again: that is looked up, at 7 µs of the server's time each. 0
-    /// remembers nothing.
+    /// Maximum number of names of entities, and of their aliases and attributes, that are remembered from one
+    /// transaction to the next. An entity about which a unit states nothing else is then not looked up again.
+    /// Remembered names are discarded when any program deletes or renames an entity or removes a fact. Default:
+    /// 100,000, which is about 4 MiB; maximum: 2^24. If it is smaller than the set of recurring names, these are looked
+    /// up, at 7 µs of the server's time each. 0 remembers nothing.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").known_names_max(0).build()?;
@@ -328,7 +331,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Checks every value and how they fit together.
+    /// Checks every value and their relations.
     ///
     /// ```
     /// // Told before anything is connected to.
@@ -346,7 +349,7 @@ impl ConfigBuilder {
             return Err(error("schema", "must be a name of 1 to 63 bytes"));
         }
         let max_batch_rows = at_least("max_batch_rows", self.max_batch_rows.unwrap_or(24_000), 1)?;
-        let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(10_000), 1)?;
+        let max_unit_rows = at_least("max_unit_rows", self.max_unit_rows.unwrap_or(UNIT_ROWS_DEFAULT), 1)?;
         let in_flight_commits = at_least("in_flight_commits", self.in_flight_commits.unwrap_or(2), 1)?;
         if in_flight_commits > 64 {
             return Err(error("in_flight_commits", "must be at most 64"));
@@ -365,7 +368,7 @@ impl ConfigBuilder {
         if self.as_of.is_some_and(|as_of| !is_possible_as_of(as_of)) {
             return Err(error("as_of", "lies before what PostgreSQL's timestamptz can hold: fix a time after 4713 BC"));
         }
-        let connect_timeout = seconds("connect_timeout", self.connect_timeout_seconds, 5.0)?;
+        let connect_timeout = seconds("connect_timeout_seconds", self.connect_timeout_seconds, 5.0)?;
         postgres.connect_timeout(connect_timeout);
         notice_dead_peers(&mut postgres);
         if postgres.get_application_name().is_none() {
@@ -380,11 +383,11 @@ impl ConfigBuilder {
             max_rows_in_flight,
             max_bytes_in_flight,
             in_flight_commits,
-            outcome_deadline: seconds("outcome_deadline", self.outcome_deadline_seconds, 60.0)?,
-            statement_timeout: seconds("statement_timeout", self.statement_timeout_seconds, 30.0)?,
-            lock_timeout: seconds("lock_timeout", self.lock_timeout_seconds, 10.0)?,
+            outcome_deadline: seconds("outcome_deadline_seconds", self.outcome_deadline_seconds, 60.0)?,
+            statement_timeout: seconds("statement_timeout_seconds", self.statement_timeout_seconds, 30.0)?,
+            lock_timeout: seconds("lock_timeout_seconds", self.lock_timeout_seconds, 10.0)?,
             connect_timeout,
-            slow_transaction: seconds("slow_transaction", self.slow_transaction_seconds, 2.0)?,
+            slow_transaction: seconds("slow_transaction_seconds", self.slow_transaction_seconds, 2.0)?,
             as_of: self.as_of.map_or(AsOf::Clock, |time| AsOf::Fixed(truncate(time))),
             dead_letters: self.dead_letters.unwrap_or(false),
             prepared_statements: self.prepared_statements.unwrap_or(true),
@@ -415,7 +418,7 @@ mod tests {
         assert_eq!(setting(build().max_batch_rows(0)), "max_batch_rows");
         assert_eq!(setting(build().max_unit_rows(10).max_rows_in_flight(9)), "max_rows_in_flight");
         assert_eq!(setting(build().schema("")), "schema");
-        assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline");
+        assert_eq!(setting(build().outcome_deadline(Duration::ZERO)), "outcome_deadline_seconds");
         assert_eq!(setting(build().in_flight_commits(65)), "in_flight_commits");
         assert_eq!(setting(build().known_names_max(KNOWN_NAMES_MAX + 1)), "known_names_max");
         assert!(build().known_names_max(0).build().is_ok());

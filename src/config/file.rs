@@ -3,8 +3,7 @@
 use super::builder::ConfigBuilder;
 use crate::error::ConfigError;
 
-/// The fields of [`ConfigBuilder`], as they are named in a file and, after `GRAPHSINK_`, in the
-/// environment.
+/// The fields of [`ConfigBuilder`]: their names in a file and, after `GRAPHSINK_`, in the environment.
 const SETTINGS: [&str; 16] = [
     "database_url",
     "schema",
@@ -25,8 +24,8 @@ const SETTINGS: [&str; 16] = [
 ];
 
 impl ConfigBuilder {
-    /// Reads settings from a TOML file (where one is named) and then from the environment:
-    /// `GRAPHSINK_MAX_BATCH_ROWS` and so on, and `DATABASE_URL`. The environment wins.
+    /// Reads settings from a TOML file (if one is named) and then from the environment: `GRAPHSINK_MAX_BATCH_ROWS` and
+    /// so on, and `DATABASE_URL`. The environment wins.
     ///
     /// ```no_run
     /// use graphsink::ConfigBuilder;
@@ -45,10 +44,10 @@ impl ConfigBuilder {
         if let Ok(url) = std::env::var("DATABASE_URL") {
             figment = figment.merge(Serialized::default("database_url", url));
         }
-        // Only what is a setting: programs and tests have variables of their own with this prefix.
+        // Only known settings: programs and tests have their own variables with this prefix.
         figment.merge(Env::prefixed("GRAPHSINK_").only(&SETTINGS)).extract().map_err(|error| ConfigError {
             setting: "file or environment",
-            // Only the place and the kind: the value may be a connection string.
+            // Only the place and the kind are reported: the value may be a connection string.
             reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
         })
     }

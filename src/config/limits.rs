@@ -1,19 +1,22 @@
-//! What settings may be.
+//! Limits of the settings.
 
 use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// Far more than any epoch should have.
+/// Far more rows than any epoch should have.
 pub(super) const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
-/// All that is in flight may end up in one message to the server, which holds 1 GiB at most.
+/// Everything in flight may be sent in one message to the server, which holds 1 GiB at most.
 pub(super) const BYTES_IN_FLIGHT_MAX: usize = 512 << 20;
 
-/// Some hundred megabytes.
+/// Default maximum of a unit's rows, in the engine and in the loader.
+pub(crate) const UNIT_ROWS_DEFAULT: usize = 10_000;
+
+/// Several hundred megabytes.
 pub(super) const KNOWN_NAMES_MAX: usize = 1 << 24;
 
-/// A server that is gone without a word is noticed in half a minute instead of two hours, unless
-/// the connection string says otherwise.
+/// Sets keepalives so that a server that vanished is detected in half a minute instead of two hours, unless the
+/// connection string says otherwise.
 pub(super) fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {
     const TWO_HOURS: Duration = Duration::from_hours(2);
     if postgres.get_keepalives_idle() == TWO_HOURS {
@@ -35,7 +38,7 @@ pub(super) fn at_least(setting: &'static str, value: usize, least: usize) -> Res
 
 pub(super) fn seconds(setting: &'static str, value: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
     let value = value.unwrap_or(default);
-    // A day bounds what fits PostgreSQL's milliseconds, and any sensible value.
+    // A day fits PostgreSQL's milliseconds and exceeds any sensible value.
     if !(0.001..=86_400.0).contains(&value) {
         return Err(ConfigError { setting, reason: "must be from 1 ms to one day".to_owned() });
     }

@@ -1,4 +1,4 @@
-//! Settings that were checked.
+//! Validated settings.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::as_of::AsOf;
 use crate::tls::Tls;
 
-/// Settings of an engine, checked. Made by [`Config::builder`], or read with serde into a
+/// Validated settings of an engine. Made by [`Config::builder`], or read with serde into a
 /// [`ConfigBuilder`](crate::ConfigBuilder) (feature `config-file`: `ConfigBuilder::load`).
 ///
 /// ```
@@ -63,7 +63,8 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Where the database is, for the driver: the connection string, completed by the environment. It holds the password.
+    /// The driver's connection parameters: the connection string, completed by the environment. They contain the
+    /// password.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app@localhost/evidence").build()?;
@@ -87,7 +88,7 @@ impl Config {
         &self.schema
     }
 
-    /// The largest number of rows of a unit.
+    /// Maximum number of rows of a unit.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql:///evidence").max_unit_rows(500).build()?;
@@ -99,8 +100,8 @@ impl Config {
         self.max_unit_rows
     }
 
-    /// Every setting but the connection string, by the names and in the units that a file has, for reports and logs;
-    /// `as_of` is "the clock" where none is set.
+    /// Every setting except the connection string, with the names and units of the configuration file, for reports and
+    /// logs; `as_of` is "the clock" if none is set.
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;

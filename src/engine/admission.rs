@@ -1,7 +1,7 @@
-//! Back-pressure: how much may be in flight, in rows and in bytes.
+//! Back-pressure: limits on rows and bytes in flight.
 //!
-//! Actor mailboxes bound nothing (actix lets every sender in once more), so the bound is here, in
-//! front of them. Both semaphores are fair: a large unit waits its turn and is not overtaken.
+//! Actor mailboxes impose no limit (actix accepts one more message from every sender), so the limit is here, in front
+//! of them. Both semaphores are fair: a large unit waits its turn and is not overtaken.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ impl Admission {
         }
     }
 
-    /// A unit that is larger than everything that may be in flight comes in alone.
+    /// Permits for so many bytes, at most all: a unit larger than the limit is admitted alone.
     fn byte_permits(&self, bytes: usize) -> u32 {
         bytes.min(self.bytes_max) as u32
     }
 
-    /// Waits for room; nothing if the engine is closed meanwhile. Dropping the future gives back
-    /// what it got so far.
+    /// Waits for capacity; `None` if the engine is closed meanwhile. Dropping the future returns the permits acquired
+    /// so far.
     pub(crate) async fn acquire(&self, rows: usize, bytes: usize) -> Option<Room> {
         // Always in this order: two units never hold what the other waits for.
         let rows = Arc::clone(&self.rows).acquire_many_owned(rows as u32).await.ok()?;
@@ -40,14 +40,14 @@ impl Admission {
         Some(Room { rows, bytes })
     }
 
-    /// Room if there is some right now.
+    /// Takes capacity if it is available right now.
     pub(crate) fn try_acquire(&self, rows: usize, bytes: usize) -> Result<Room, TryAcquireError> {
         let rows = Arc::clone(&self.rows).try_acquire_many_owned(rows as u32)?;
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.byte_permits(bytes))?;
         Ok(Room { rows, bytes })
     }
 
-    /// Lets no unit in any more, nor those that wait.
+    /// Admits no more units, including those that wait.
     pub(crate) fn close(&self) {
         self.rows.close();
         self.bytes.close();

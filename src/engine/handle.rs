@@ -1,4 +1,4 @@
-//! An engine as its callers hold it.
+//! The engine's handle.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) supervisor: SupervisorAddress,
     pub(super) stop: Mutex<Option<oneshot::Sender<Stop>>>,
-    /// Resolves when the engine's thread is done.
+    /// Resolves when the engine's thread has ended.
     pub(super) done: futures::future::Shared<futures::future::BoxFuture<'static, ()>>,
 }
 
@@ -71,8 +71,8 @@ impl Engine {
     /// Connects, checks that the database is fit for use, and starts the actors.
     ///
     /// # Errors
-    /// When the database cannot be reached within the connect timeout, its encoding is not UTF-8,
-    /// or its tables are missing.
+    /// Fails when the database cannot be reached within the connect timeout, its encoding is not UTF-8, or its tables
+    /// are missing.
     ///
     /// ```no_run
     /// use graphsink::{Config, Engine};
@@ -87,15 +87,15 @@ impl Engine {
         Self::start_for(config, thread::Target::Database).await
     }
 
-    /// Starts an engine that writes nowhere: units are checked, coalesced, planned and encoded as for empty tables
-    /// (where [`known_names_max`](crate::ConfigBuilder::known_names_max) is not 0, tables that have the names that
-    /// are remembered), and then told that they are committed. To measure or to test what feeds an engine, without a
-    /// server.
+    /// Starts an engine that writes nowhere. Units are checked, coalesced, planned and encoded as for empty tables (if
+    /// [`known_names_max`](crate::ConfigBuilder::known_names_max) is not 0, as for tables with the remembered names),
+    /// and then reported as committed. Use it to measure or test the code that feeds an engine, without a server.
     ///
-    /// Nothing is connected for units. What asks the database besides (health, merges, a refresh) does so as always.
+    /// No connection is opened for units. Operations that query the database for other reasons (health, merges, a
+    /// refresh) work as always.
     ///
     /// # Errors
-    /// When the thread or the runtime cannot be started.
+    /// Fails when the thread or the runtime cannot be started.
     ///
     /// ```
     /// use graphsink::{Config, Engine, UnitOfWork};
@@ -119,10 +119,10 @@ impl Engine {
         let (started, done) = thread::spawn(config.clone(), target)?;
         let thread::Started { shared, supervisor, stop } = started
             .await
-            // The thread ends without an answer only by a panic while it starts.
+            // The thread ends without an answer only if it panics while it starts.
             .unwrap_or_else(|_| Err(std::io::Error::other("the engine's thread died while it started").into()))?;
         let done = futures::FutureExt::shared(futures::FutureExt::boxed(async move {
-            // An error says that the thread is gone, which is what is waited for.
+            // An error means that the thread has ended, which is the awaited event.
             let _ = done.await;
         }));
         let admission = Admission::new(&config);
@@ -130,14 +130,14 @@ impl Engine {
         Ok(Self { inner: Arc::new(Inner { config, admission, shared, supervisor, stop, done }) })
     }
 
-    /// Checks a unit and hands it over; waits while as many rows or bytes are in flight as may be.
+    /// Checks a unit and submits it; waits while the limit of rows or bytes in flight is reached.
     ///
-    /// When this returns a receipt, the unit was accepted: it will get exactly one outcome, whether
-    /// or not its receipt is awaited. Dropping the future before that takes the unit back whole.
+    /// When this returns a receipt, the unit was accepted: it will get exactly one outcome, whether or not its receipt
+    /// is awaited. Dropping the future earlier withdraws the whole unit.
     ///
     /// # Errors
-    /// [`SubmitError::Invalid`] for a unit that breaks a rule, [`SubmitError::Closed`] (with the
-    /// unit) after [`drain`](Self::drain) or [`shutdown`](Self::shutdown).
+    /// [`SubmitError::Invalid`] if the unit breaks a rule; [`SubmitError::Closed`] (with the unit) after
+    /// [`drain`](Self::drain) or [`shutdown`](Self::shutdown).
     ///
     /// ```
     /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -161,7 +161,7 @@ impl Engine {
     /// Like [`submit`](Self::submit), but does not wait.
     ///
     /// # Errors
-    /// Also [`SubmitError::Full`], with the unit, when there is no room.
+    /// Also [`SubmitError::Full`], with the unit, when the engine is full.
     ///
     /// ```
     /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -195,15 +195,14 @@ impl Engine {
         let (submission, outcome) = accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
         let receipt = Receipt::new(submission.number, outcome);
         if self.inner.shared.arrivals.push(submission) {
-            // To a supervisor that just died the message is lost, not the units: its successor looks
-            // for those that no epoch has.
+            // If the supervisor just died, the message is lost, but not the units: its successor looks for units
+            // without an epoch.
             self.inner.supervisor().do_send(Arrived);
         }
         Ok(receipt)
     }
 
-    /// Resolves when every unit that was accepted before has its outcome. Open epochs are sealed
-    /// at once.
+    /// Resolves when every unit accepted before this call has its outcome. Open epochs are sealed at once.
     ///
     /// ```
     /// # async fn example(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -214,11 +213,11 @@ impl Engine {
     pub async fn flush(&self) {
         let settled = self.inner.shared.in_flight.settled_so_far();
         self.inner.supervisor().do_send(Flush);
-        // An error says that the engine is gone, and with it every unit it had.
+        // An error means that the engine has ended, and every unit with it.
         let _ = settled.await;
     }
 
-    /// Runs something on the runtime of the connections: the caller's may be of any kind.
+    /// Runs a future on the runtime of the connections: the caller's runtime may be of any kind.
     pub(super) async fn with_store<T, F>(&self, work: impl FnOnce(Store) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -231,8 +230,8 @@ impl Engine {
         }
     }
 
-    /// Totals since the start, how latencies and sizes are spread, and what is under way now. Takes some microseconds and
-    /// waits for nothing, so it may be asked often.
+    /// Totals since the start, how latencies and sizes are spread, and what is under way now. Takes a few microseconds
+    /// and never waits, so it may be called often.
     ///
     /// ```no_run
     /// # fn show(engine: &graphsink::Engine) {
@@ -247,8 +246,8 @@ impl Engine {
         stats
     }
 
-    /// Whether the engine is alive and ready for units, for the endpoints that an orchestrator asks. Takes some
-    /// microseconds and waits for nothing.
+    /// Whether the engine is alive and ready for units, for an orchestrator's probes. Takes a few microseconds and
+    /// never waits.
     ///
     /// ```no_run
     /// # fn answer(engine: &graphsink::Engine) -> u16 {
@@ -261,7 +260,7 @@ impl Engine {
         Health::of(&self.inner.shared, &self.inner.config)
     }
 
-    /// Tells a listener of commits from now on.
+    /// Registers a listener for commits.
     #[cfg(feature = "resolver")]
     pub(crate) fn listen(&self, listener: std::sync::Weak<dyn crate::commits::CommitListener>) {
         self.inner.shared.listeners.add(listener);
@@ -286,7 +285,7 @@ impl Engine {
         &self.inner.config
     }
 
-    /// Makes an actor panic, to test that nothing is lost by it.
+    /// Makes an actor panic, to test that nothing is lost.
     #[doc(hidden)]
     pub fn kill_actor(&self, actor: ActorKind) {
         self.inner.supervisor().do_send(Panic(actor));
@@ -306,7 +305,7 @@ impl Inner {
     pub(super) fn stop(&self, how: Stop) {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stop) = stop {
-            // An error says that the thread ended already.
+            // An error means that the thread has already ended.
             let _ = stop.send(how);
         }
     }

@@ -1,4 +1,4 @@
-//! Whether an engine is alive and ready, for the endpoints that an orchestrator asks.
+//! Liveness and readiness of an engine, for an orchestrator's probes.
 
 use std::time::Duration;
 
@@ -10,19 +10,20 @@ use crate::flight::Lifecycle;
 use crate::label::ActorKind;
 use crate::record::Timestamp;
 
-/// An actor gives a sign of life every half second, between other work. One that is silent for that long hangs.
+/// An actor gives a sign of life every half second, between other work. An actor that is silent for this long hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// Every unit has its outcome at its deadline, or a few transactions later. One that is so late is stuck.
+/// Every unit has its outcome at its deadline, or a few transactions later. A unit that is this late is stuck.
 const LATE_MAX: Duration = Duration::from_mins(1);
 
-/// An engine's health: see [`Engine::health`](crate::Engine::health). Reads and writes itself with serde; durations are
-/// seconds.
+/// An engine's health: see [`Engine::health`](crate::Engine::health). Implements serde's traits; durations are seconds.
 ///
-/// `live` is for liveness probes: if it is false, nothing but a restart of the process helps. An outage of the database
-/// does not make it so. `ready` is for readiness probes: whether units are accepted and can be expected to be committed
-/// soon. It says nothing of how full the engine is, because under load it is meant to be; that is in `backlog`.
+/// `live` is for liveness probes: if it is false, only a restart of the process helps. An outage of the database does
+/// not make it false. `ready` is for readiness probes: whether units are accepted and can be expected to be committed
+/// soon. It does not depend on how full the engine is, because an engine under load is full by design; `backlog` has
+/// that.
 ///
-/// The engine learns of the database by its own work: while no unit is submitted, an outage goes unnoticed.
+/// The engine learns the state of the database from its own work: while no unit is submitted, an outage is not
+/// detected.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -34,19 +35,19 @@ const LATE_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Actors are alive (or the engine ended as it was told to), and no unit is stuck.
+    /// Actors are alive (or the engine was shut down), and no unit is stuck.
     pub live: bool,
-    /// It is running, alive, and the database can be used as far as is known.
+    /// The engine is running and live, and the database can be used as far as is known.
     pub ready: bool,
-    /// Why it is not live or not ready, for a person. Holds no values of rows and no passwords.
+    /// Why it is not live or not ready, as text for people. Contains no values of rows and no passwords.
     pub reasons: Vec<String>,
-    /// What stage of its life the engine is in.
+    /// The engine's stage of life.
     pub status: EngineStatus,
     /// Its actors.
     pub actors: Vec<ActorHealth>,
     /// The database.
     pub database: DatabaseHealth,
-    /// What was accepted and not yet answered.
+    /// Units accepted and not yet answered.
     pub backlog: Backlog,
 }
 
@@ -67,15 +68,15 @@ pub struct Health {
 pub enum EngineStatus {
     /// It accepts units.
     Running,
-    /// It accepts no more and commits what it has.
+    /// It accepts no more units and commits those that it has.
     Draining,
     /// It was shut down.
     Stopped,
-    /// Its actors died too often: it ended itself.
+    /// Its actors died too often, and it ended itself.
     Failed,
 }
 
-/// An actor.
+/// The health of an actor.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -90,16 +91,16 @@ pub struct ActorHealth {
     /// Its name, as in metrics: `supervisor`, `entity_batcher`, `connection_batcher`, `mention_batcher`,
     /// `transaction_coordinator`.
     pub name: String,
-    /// Whether it was seen at work lately.
+    /// Whether it gave a sign of life recently.
     pub alive: bool,
-    /// How often it died and was started again.
+    /// How often it died and was restarted.
     pub restarts: u64,
-    /// How long ago it was seen at work. Below a second, unless it hangs.
+    /// Time since its last sign of life. Below a second, unless it hangs.
     #[serde(with = "seconds")]
     pub seen_ago: Duration,
 }
 
-/// The database as the engine knows it from its work.
+/// The state of the database, known from the engine's own work.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -111,16 +112,16 @@ pub struct ActorHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DatabaseHealth {
-    /// Whether it can be used, as far as is known: false while the circuit is open.
+    /// Whether it can be used, as far as is known: false while the circuit breaker is open.
     pub usable: bool,
     /// How long it has not been usable.
     #[serde(with = "optional_seconds")]
     pub unusable_for: Option<Duration>,
-    /// When a transaction was committed last.
+    /// Time of the last commit.
     pub last_commit_at: Option<Timestamp>,
 }
 
-/// What was accepted and not yet answered, and how much of that there may be.
+/// Units accepted and not yet answered, and the limits.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -135,11 +136,11 @@ pub struct Backlog {
     pub units: u64,
     /// Rows.
     pub rows: u64,
-    /// As many rows may be in flight.
+    /// Maximum number of rows in flight.
     pub rows_max: u64,
     /// Bytes.
     pub bytes: u64,
-    /// As many bytes may be in flight.
+    /// Maximum number of bytes in flight.
     pub bytes_max: u64,
     /// How long the oldest unit has been waiting for its outcome; zero when there is none.
     #[serde(with = "seconds")]
@@ -181,7 +182,7 @@ impl Health {
         health
     }
 
-    /// Draws the conclusions.
+    /// Derives `live`, `ready` and `reasons`.
     fn judge(&mut self, outcome_deadline: Duration, outage: Option<String>) {
         match self.status {
             EngineStatus::Running => {}
@@ -241,13 +242,13 @@ mod seconds {
     }
 }
 
-/// The same where there may be none.
+/// Optional durations as seconds.
 mod optional_seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    // The form that serde asks for.
+    // The signature that serde requires.
     #[allow(clippy::ref_option)]
     pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         duration.map(|duration| duration.as_secs_f64()).serialize(to)

@@ -1,4 +1,4 @@
-//! What an engine does to rows that are there, when it is asked to.
+//! Maintenance of existing rows, on request.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::record::{Timestamp, truncate};
 use crate::store::{DeadLetter, RefreshReport};
 
-/// What became of the dead letters that were submitted again.
+/// The result of submitting dead letters again.
 ///
 /// ```no_run
 /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
@@ -18,21 +18,21 @@ use crate::store::{DeadLetter, RefreshReport};
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[must_use = "it says how many units were rejected again"]
 pub struct ResubmitReport {
-    /// Committed, and dead letters no more.
+    /// Committed, and deleted from the dead letters.
     pub committed: u64,
-    /// Rejected once more; the table has the new reason.
+    /// Rejected again; the table has the new reason.
     pub rejected: u64,
-    /// Left alone: what the table holds breaks a rule, or is no unit.
+    /// Not submitted: the table's content breaks a rule or is not a unit.
     pub invalid: u64,
-    /// Left for another time: no outcome until the deadline, or the engine closed.
+    /// Kept for a later call: no outcome until the deadline, or the engine closed.
     pub unavailable: u64,
 }
 
 impl Engine {
-    /// Brings recent counts, scores and activity levels of all connections to `as_of`, in steps of
-    /// 1,000 connections, each a transaction of its own. Epochs keep the connections that they
-    /// touch up to date by themselves.
+    /// Updates recent counts, scores and activity levels of all connections to `as_of`, in steps of 1,000 connections,
+    /// each in its own transaction. Epochs update the connections that they touch by themselves.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
@@ -43,18 +43,17 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// When the database cannot be used; what was brought up to date until then stays so.
+    /// Fails when the database cannot be used; the steps completed until then remain.
     pub async fn refresh_activity(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
         self.with_store(move |store| async move { store.refresh(truncate(as_of)).await }).await
     }
 
-    /// Submits the units in `graphsink_dead_letters` again, those that are there now, oldest first,
-    /// and deletes each that is committed. Call it when the cause of the rejections was mended. It
-    /// may be called at any time and by several processes at once: submitting a unit twice does what
-    /// submitting it once does.
+    /// Submits the units that are now in `graphsink_dead_letters` again, oldest first, and deletes each that is
+    /// committed. Call it when the cause of the rejections was corrected. It may be called at any time and by several
+    /// processes at once: submitting a unit twice has the same effect as submitting it once.
     ///
-    /// The engine needs not be one that keeps dead letters itself; if it is, a unit that is rejected
-    /// again has its new reason in the table.
+    /// The engine need not keep dead letters itself. If it does, a unit that is rejected again has its new reason in
+    /// the table.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
@@ -65,7 +64,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// When the table cannot be read or written; what was committed until then stays so.
+    /// Fails when the table cannot be read or written; units committed until then remain committed.
     pub async fn resubmit_dead_letters(&self) -> Result<ResubmitReport, StoreError> {
         let mut report = ResubmitReport::default();
         let until = self.with_store(|store| async move { store.server_time().await }).await?;
@@ -79,7 +78,7 @@ impl Engine {
         }
     }
 
-    /// Submits one page of dead letters; gives those that are dead letters no more.
+    /// Submits one page of dead letters; returns those that can be deleted.
     async fn resubmit(&self, page: Vec<DeadLetter>, report: &mut ResubmitReport) -> Vec<Uuid> {
         let mut waiting = Vec::new();
         for DeadLetter { id, unit, .. } in page {
@@ -102,7 +101,7 @@ impl Engine {
                 }
                 Outcome::Rejected(rejection) => {
                     report.rejected += 1;
-                    // The document was changed by hand: its new content is a dead letter of its own.
+                    // The document was edited by hand: its new content is a separate dead letter.
                     if rejection.dead_letter.is_some_and(|kept| kept != id) {
                         done.push(id);
                     }

@@ -1,4 +1,4 @@
-//! Merges of entities, as an engine's caller asks for them.
+//! Merges of entities: the engine's public operation.
 
 use std::sync::Arc;
 
@@ -9,18 +9,19 @@ use crate::merge::{EntityMerge, MergeOutcome};
 use crate::outcome::{Unavailable, UnavailableCause};
 
 impl Engine {
-    /// Makes one entity of two, for each of `merges`, in their order: what is known of `from` becomes known of `into` by
-    /// the merge rules, its name becomes an alias, everything that named it names `into`, and connections that thereby
-    /// are one become one, with one set of mentions and the figures of that. `from` is no row any more; units that name
-    /// it by its id or by its key, then or later, say what they say of `into`, and so do ids of connections that are no
-    /// more. Merging two again does nothing.
+    /// Makes one entity of two, for each of `merges`, in their order. All facts about `from` are added to `into` by the
+    /// merge rules, and its name becomes an alias. Rows that named `from` name `into`. Connections that thereby get the
+    /// same key become one, with one set of mentions and the figures of that set.
     ///
-    /// A merge is whole or not at all, and each has an outcome of its own, in the order of `merges`; a hundred at most
-    /// share a transaction. While one is under way all engines on these tables wait, so merge a few large entities at a
-    /// time. It takes the read indexes ([`Migrations::all`](crate::Migrations::all)) to find connections fast, and the
-    /// rights of `migrations/merge_rights.sql`. Ids in columns that the engine does not know are not followed.
+    /// The row of `from` is deleted. Units that name it by its id or by its key, then or later, are applied to `into`;
+    /// likewise, ids of removed connections resolve to the surviving ones. Merging the same two again does nothing.
     ///
-    /// Once begun, the merges are carried out also when the future is dropped; [`shutdown`](Self::shutdown) waits for
+    /// Each merge is atomic and has its own outcome, in the order of `merges`; up to a hundred share a transaction.
+    /// During a merge all engines on these tables wait, so merge a few large entities at a time. It requires the read
+    /// indexes ([`Migrations::all`](crate::Migrations::all)) to find connections fast, and the rights of
+    /// `migrations/merge_rights.sql`. Ids in columns unknown to the engine are not updated.
+    ///
+    /// Once begun, the merges are carried out even if the future is dropped; [`shutdown`](Self::shutdown) waits for
     /// them until its deadline.
     ///
     /// ```no_run
@@ -55,7 +56,7 @@ impl Engine {
         match self.inner.shared.runtime.spawn(work.in_current_span()).await {
             Ok(outcomes) => outcomes,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The engine ended in the midst of it.
+            // The engine ended during the merge.
             Err(_) => shut_down(count, true),
         }
     }

@@ -1,7 +1,7 @@
-//! The handle: what a caller holds.
+//! The engine's handle and its thread.
 //!
-//! An engine runs on a thread of its own: an actix `System` for the actors, and a small runtime
-//! for the connections. So it works the same from every kind of runtime, and shows no actix type.
+//! An engine runs on a thread of its own: an actix `System` for the actors, and a small runtime for the connections. So
+//! it works with every kind of runtime, and its interface has no actix type.
 
 mod admission;
 mod handle;

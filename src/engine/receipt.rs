@@ -8,8 +8,8 @@ use futures::channel::oneshot;
 
 use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 
-/// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any
-/// runtime, or dropped: the unit takes its course all the same.
+/// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any runtime, or dropped: the
+/// unit is written all the same.
 ///
 /// ```no_run
 /// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), graphsink::SubmitError> {
@@ -55,7 +55,7 @@ impl Future for Receipt {
     }
 }
 
-/// The engine settles every unit before it ends; this is for the day when it does not.
+/// A fallback: the engine settles every unit before it ends.
 fn never_told() -> Outcome {
     let cause = UnavailableCause::EngineFailed;
     Outcome::Unavailable(Unavailable { commit_under_way: true, attempts: 0, cause })

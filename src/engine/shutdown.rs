@@ -19,15 +19,15 @@ use crate::stats::Stats;
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// The numbers ([`Receipt::number`](crate::Receipt::number)) of accepted units that had no outcome at the deadline,
-    /// ascending. Each of them was told [`Outcome::Unavailable`](crate::Outcome::Unavailable).
+    /// ascending. Each of them has the outcome [`Outcome::Unavailable`](crate::Outcome::Unavailable).
     pub abandoned: Vec<u64>,
     /// The engine's totals.
     pub stats: Stats,
 }
 
 impl Engine {
-    /// Accepts no more units, nor those that wait in [`submit`](Self::submit), and resolves when
-    /// every accepted unit has its outcome. The engine stays up for [`stats`](Self::stats) and
+    /// Accepts no more units, including those that wait in [`submit`](Self::submit), and resolves when every accepted
+    /// unit has its outcome. The engine still answers [`stats`](Self::stats) and
     /// [`refresh_activity`](Self::refresh_activity).
     ///
     /// ```
@@ -41,10 +41,9 @@ impl Engine {
         self.flush().await;
     }
 
-    /// Drains until the deadline, waits as long for merges that were asked for, and ends the engine. Units without an
-    /// outcome by then are told
-    /// `Unavailable` and named in the report. Calling it again waits for the same end and gives
-    /// the same report.
+    /// Drains until the deadline, waits until the deadline for requested merges, and ends the engine. Units without an
+    /// outcome by then get `Unavailable` and are listed in the report. Calling it again waits for the same end and
+    /// gives the same report.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine) {
@@ -59,14 +58,13 @@ impl Engine {
             self.flush().await;
             *self.inner.shared.merging.lock().await = true;
         };
-        // Whichever comes first. The clock is made and runs on the engine's runtime: the caller's may
-        // have none.
+        // Whichever comes first. The timer runs on the engine's runtime, because the caller's may have none.
         let clock = self.inner.shared.runtime.spawn(async move { tokio::time::sleep(deadline).await });
         let _ = futures::future::select(std::pin::pin!(drained), clock).await;
         in_flight.abandon(&UnavailableCause::ShutDown);
         self.inner.stop(Stop::Now);
         self.inner.done.clone().await;
-        // Of all shutdowns together: each reports the same.
+        // Shared by all shutdowns: each gives the same report.
         ShutdownReport { abandoned: in_flight.abandoned(), stats: self.stats() }
     }
 }

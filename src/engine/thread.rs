@@ -1,4 +1,4 @@
-//! The engine's own thread: where the actors live, and what watches over their root.
+//! The engine's own thread, which runs the actors and supervises their root.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -35,10 +35,10 @@ pub(super) enum Target {
     Blackhole,
 }
 
-/// The address of the current supervisor; another one after a death.
+/// The address of the current supervisor, which changes after a death.
 pub(super) type SupervisorAddress = Arc<RwLock<Addr<Supervisor>>>;
 
-/// What a started engine consists of.
+/// The parts of a started engine.
 pub(super) struct Started {
     pub(super) shared: Arc<Shared>,
     pub(super) supervisor: SupervisorAddress,
@@ -47,7 +47,7 @@ pub(super) struct Started {
 
 type StartResult = Result<Started, StartError>;
 
-/// Starts the thread. The first receiver tells how the start went, the second when the thread ended.
+/// Starts the thread. The first receiver gets the result of the start, the second resolves when the thread has ended.
 pub(super) fn spawn(
     config: Config,
     target: Target,
@@ -65,7 +65,7 @@ pub(super) fn spawn(
 fn run(config: &Config, target: Target, started: oneshot::Sender<StartResult>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One more than commits: what is worked out for one statement must not keep the next from being sent.
+        // One more than concurrent commits: computing one statement must not delay sending the next.
         .worker_threads((config.in_flight_commits + 1).min(cores))
         .thread_name("graphsink-sql")
         .enable_all()
@@ -73,7 +73,7 @@ fn run(config: &Config, target: Target, started: oneshot::Sender<StartResult>) {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            // The caller may have lost interest in the start.
+            // The caller may have stopped waiting for the start.
             let _ = started.send(Err(error.into()));
             return;
         }
@@ -92,11 +92,11 @@ fn run(config: &Config, target: Target, started: oneshot::Sender<StartResult>) {
     }
     let _settle_on_drop = SettleOnDrop(Arc::clone(&shared));
     actix::System::new().block_on(supervise(&shared, started));
-    // Commits that are still under way were given up; their connections close with the runtime.
+    // Commits that are still under way were abandoned; their connections close with the runtime.
     runtime.shutdown_timeout(Duration::from_millis(500));
 }
 
-/// However the thread ends, no receipt waits for ever.
+/// Settles every unit when dropped: however the thread ends, no receipt waits for ever.
 struct SettleOnDrop(Arc<Shared>);
 
 impl Drop for SettleOnDrop {
@@ -147,7 +147,7 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
     let address: SupervisorAddress = Arc::new(RwLock::new(address));
     let (stop, mut stopped) = oneshot::channel();
     let handles = Started { shared: Arc::clone(shared), supervisor: Arc::clone(&address), stop };
-    // If the caller lost interest the handles are dropped here, and with them `stop`.
+    // If the caller stopped waiting, the handles are dropped here, and with them `stop`.
     let _ = started.send(Ok(handles));
     let mut draining = false;
     let mut drained = futures::future::Fuse::terminated();
@@ -165,7 +165,7 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
             () = give_up.notified() => break fail(shared),
             how = &mut stopped, if !draining => match how {
                 Ok(Stop::Now) => break,
-                // Without a sender no unit can be submitted any more either.
+                // Without a sender no unit can be submitted either.
                 Ok(Stop::WhenDrained) | Err(_) => {
                     draining = true;
                     drained = futures::FutureExt::fuse(shared.in_flight.settled_so_far());
@@ -176,14 +176,14 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
     }
 }
 
-/// Waits until a supervisor has started, or died of it. One that is dropped before would start all the same, in its
-/// destructor (actix polls it once more there), and panic for want of a runtime.
+/// Waits until a supervisor has started, or died while starting. A supervisor that is dropped earlier would still
+/// start, in its destructor (actix polls it once more there), and panic because there is no runtime.
 async fn has_started(supervisor: &Addr<Supervisor>) {
-    // An answer or an error, either will do.
+    // Either an answer or an error suffices.
     let _ = supervisor.send(Flush).await;
 }
 
-/// Restarts without end are of no use: every unit is told, and no more are accepted.
+/// Endless restarts do not help: every unit gets its outcome, and no more units are accepted.
 fn fail(shared: &Shared) {
     tracing::error!("actors died too often, the engine stops");
     shared.in_flight.close();

@@ -102,6 +102,20 @@ pub enum BulkStoreError {
 }
 
 impl BulkStoreError {
+    /// The SQLSTATE, where PostgreSQL itself spoke.
+    ///
+    /// ```
+    /// assert_eq!(graphsink::BulkStoreError::Standby.sqlstate(), None);
+    /// ```
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Start(error) => error.sqlstate(),
+            Self::Store(source) | Self::Step { source, .. } | Self::CommitUnknown { source, .. } => source.sqlstate(),
+            _ => None,
+        }
+    }
+
     /// Whether the same load may succeed later although nothing is mended.
     ///
     /// ```
@@ -110,9 +124,8 @@ impl BulkStoreError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Start(StartError::Store(error)) | Self::Store(error) | Self::Step { source: error, .. } => {
-                error.is_retryable()
-            }
+            Self::Start(error) => error.is_retryable(),
+            Self::Store(error) | Self::Step { source: error, .. } => error.is_retryable(),
             Self::Locked { .. } => true,
             _ => false,
         }
@@ -258,7 +271,9 @@ mod tests {
             let source = || said(code);
             assert_eq!(BulkStoreError::from(StoreError::from(source().await)).is_retryable(), retryable, "{code}");
             let step = BulkStoreError::Step { step: "copying".into(), source: source().await.into() };
-            assert_eq!(step.is_retryable(), retryable, "{code}");
+            assert_eq!((step.sqlstate(), step.is_retryable()), (Some(code), retryable));
+            let start = BulkStoreError::from(StartError::from(StoreError::from(source().await)));
+            assert_eq!((start.sqlstate(), start.is_retryable()), (Some(code), retryable));
         }
         let holders = String::new();
         assert!(BulkStoreError::Locked { what: "x", waited: Duration::ZERO, holders }.is_retryable());

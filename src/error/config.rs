@@ -8,6 +8,7 @@
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting {setting}: {reason}")]
+#[non_exhaustive]
 pub struct ConfigError {
     /// The setting's name.
     pub setting: &'static str,

@@ -36,6 +36,25 @@ pub enum SubmitError {
     Closed(Box<UnitOfWork>),
 }
 
+impl SubmitError {
+    /// The unit, where it is given back: unless it is invalid itself.
+    ///
+    /// ```no_run
+    /// # fn run(engine: &graphsink::Engine, unit: graphsink::UnitOfWork, later: &mut Vec<graphsink::UnitOfWork>) {
+    /// if let Err(refused) = engine.try_submit(unit) {
+    ///     later.extend(refused.into_unit());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn into_unit(self) -> Option<UnitOfWork> {
+        match self {
+            Self::Full(unit) | Self::Closed(unit) => Some(*unit),
+            Self::Invalid(_) => None,
+        }
+    }
+}
+
 /// Without the unit: row contents do not belong in logs.
 impl fmt::Debug for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,4 +121,57 @@ pub enum StartError {
     /// The engine's thread could not be started.
     #[error("the engine's thread cannot be started: look at the process's limits of threads and memory")]
     Thread(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// The SQLSTATE, where PostgreSQL itself refused.
+    ///
+    /// ```
+    /// use graphsink::{StartError, StoreError};
+    ///
+    /// assert_eq!(StartError::Store(StoreError::ShutDown).sqlstate(), None, "PostgreSQL did not say that");
+    /// ```
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Store(error) => error.sqlstate(),
+            _ => None,
+        }
+    }
+
+    /// Whether a later start may succeed although nothing is mended.
+    ///
+    /// ```
+    /// use graphsink::StartError;
+    ///
+    /// assert!(!StartError::ServerTooOld { version: 13 }.is_retryable());
+    /// ```
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_retryable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::said;
+
+    #[test]
+    fn a_unit_that_is_not_to_blame_is_given_back() {
+        let unit = || Box::new(UnitOfWork::new());
+        assert!(SubmitError::Full(unit()).into_unit().is_some());
+        assert!(SubmitError::Closed(unit()).into_unit().is_some());
+        assert!(SubmitError::Invalid(UnitOfWork::new().validate(1).unwrap_err()).into_unit().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_start_is_worth_trying_again_if_the_server_may_come_up_by_itself() {
+        let starting_up = StartError::from(StoreError::connect(said("57P03").await));
+        assert_eq!((starting_up.sqlstate(), starting_up.is_retryable()), (Some("57P03"), true));
+        let wrong_password = StartError::from(StoreError::connect(said("28P01").await));
+        assert_eq!((wrong_password.sqlstate(), wrong_password.is_retryable()), (Some("28P01"), false));
+        let old = StartError::ServerTooOld { version: 13 };
+        assert_eq!((old.sqlstate(), old.is_retryable()), (None, false));
+    }
 }

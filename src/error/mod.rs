@@ -6,6 +6,7 @@
 mod bulk_store;
 mod class;
 mod config;
+mod driver;
 mod engine;
 mod own;
 mod store;

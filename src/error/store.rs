@@ -1,13 +1,14 @@
 //! What can go wrong with the database, and what follows from it.
 
 use std::fmt;
-use std::sync::Arc;
 
 use tokio_postgres::error::DbError;
 
 use super::class::{ErrorClass, classify};
+use super::driver::DriverError;
 use super::own::is_of_others;
 use super::unfit::UnfitTable;
+use crate::record::UnknownLabel;
 
 /// An error of the database or of the way to it. Its text, also in `Debug`, carries no value of a
 /// row and no password; for that reason the driver's error is not given as its source.
@@ -20,20 +21,20 @@ use super::unfit::UnfitTable;
 #[non_exhaustive]
 pub enum StoreError {
     /// PostgreSQL, or the connection to it, failed.
-    #[error("{}", describe(.0))]
-    Postgres(tokio_postgres::Error),
+    #[error("{}", describe(.0.get()))]
+    Postgres(DriverError),
     /// A new connection could not be made.
-    #[error("cannot connect: {}", describe_attempt(.0))]
-    Connect(Arc<tokio_postgres::Error>),
+    #[error("cannot connect: {}", describe_attempt(.0.get()))]
+    Connect(DriverError),
     /// A session could not be made fit for a transaction: its statements could not be prepared, or
     /// no transaction could be begun. That is never the fault of a unit.
-    #[error("a session cannot begin a transaction: {}", describe_session(.0))]
-    Begin(tokio_postgres::Error),
+    #[error("a session cannot begin a transaction: {}", describe_session(.0.get()))]
+    Begin(DriverError),
     /// A value could not be sent, or one in the database could not be read.
     #[error(
         "a value could not be sent to PostgreSQL or read from it: compare the columns' types with those of the migrations"
     )]
-    Value(tokio_postgres::Error),
+    Value(DriverError),
     /// A label of an enum that this version does not know.
     #[error("{0} has a label that this version does not know: upgrade graphsink")]
     UnknownLabel(&'static str),
@@ -75,7 +76,7 @@ pub enum StoreError {
     ShutDown,
     /// A migration did not run.
     #[error("a migration failed and left nothing: mend the cause and run the migrations again")]
-    Migration(#[source] Box<refinery::Error>),
+    Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Debug for StoreError {
@@ -136,13 +137,29 @@ fn describe_attempt(error: &tokio_postgres::Error) -> String {
     text
 }
 
+/// For the crate's own `?`. No promise: it goes with the version of the driver.
+#[doc(hidden)]
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error)
+        Self::Postgres(error.into())
+    }
+}
+
+impl From<UnknownLabel> for StoreError {
+    fn from(unknown: UnknownLabel) -> Self {
+        Self::UnknownLabel(unknown.of)
     }
 }
 
 impl StoreError {
+    pub(crate) fn connect(error: tokio_postgres::Error) -> Self {
+        Self::Connect(error.into())
+    }
+
+    pub(crate) fn begin(error: tokio_postgres::Error) -> Self {
+        Self::Begin(error.into())
+    }
+
     /// The SQLSTATE, where PostgreSQL itself spoke.
     ///
     /// ```
@@ -168,8 +185,7 @@ impl StoreError {
 
     pub(crate) fn db(&self) -> Option<&DbError> {
         match self {
-            Self::Postgres(error) | Self::Begin(error) => error.as_db_error(),
-            Self::Connect(error) => error.as_db_error(),
+            Self::Postgres(error) | Self::Begin(error) | Self::Connect(error) => error.get().as_db_error(),
             Self::Repeated(error) => error.db(),
             _ => None,
         }
@@ -270,8 +286,8 @@ pub(super) mod tests {
         assert_eq!(format!("{error:?}"), "StoreError(PostgreSQL: the message (SQLSTATE 42501))");
         // Messages of these may quote a row.
         assert_eq!(StoreError::from(said("23514").await).to_string(), "PostgreSQL refused a row (SQLSTATE 23514)");
-        assert_eq!(StoreError::Begin(said("0A000").await).sqlstate(), Some("0A000"));
-        assert_eq!(StoreError::Connect(Arc::new(said("28P01").await)).sqlstate(), Some("28P01"));
+        assert_eq!(StoreError::begin(said("0A000").await).sqlstate(), Some("0A000"));
+        assert_eq!(StoreError::connect(said("28P01").await).sqlstate(), Some("28P01"));
         let lost = StoreError::from(silence().await);
         assert_eq!((lost.sqlstate(), &*lost.to_string()), (None, "the connection to PostgreSQL failed"));
         assert_eq!(StoreError::VanishedRow.sqlstate(), None);
@@ -289,11 +305,11 @@ pub(super) mod tests {
             ("57P01", ErrorClass::Reconnect, ErrorClass::Reconnect),
         ] {
             assert_eq!(StoreError::from(said(code).await).class(), in_a_transaction, "{code}");
-            assert_eq!(StoreError::Begin(said(code).await).class(), at_its_begin, "{code}");
-            assert_eq!(StoreError::Connect(Arc::new(said(code).await)).class(), at_its_begin, "{code}");
+            assert_eq!(StoreError::begin(said(code).await).class(), at_its_begin, "{code}");
+            assert_eq!(StoreError::connect(said(code).await).class(), at_its_begin, "{code}");
         }
         assert_eq!(StoreError::from(silence().await).class(), ErrorClass::Reconnect);
-        assert_eq!(StoreError::Value(silence().await).class(), ErrorClass::Unknown);
+        assert_eq!(StoreError::Value(silence().await.into()).class(), ErrorClass::Unknown);
         assert_eq!(StoreError::UnknownLabel("type").class(), ErrorClass::Poison);
         assert_eq!(StoreError::Panicked.class(), ErrorClass::Unknown);
         assert_eq!(StoreError::VanishedRow.class(), ErrorClass::Transient);
@@ -329,10 +345,10 @@ pub(super) mod tests {
             assert_eq!(StoreError::from(said(code).await).is_systemic(), systemic, "{code}");
         }
         assert!(!StoreError::from(silence().await).is_systemic(), "one connection was lost");
-        assert!(StoreError::Connect(Arc::new(silence().await)).is_systemic(), "no connection can be made");
-        assert!(StoreError::Begin(said("0A000").await).is_systemic(), "no transaction can begin");
-        assert!(!StoreError::Begin(said("40001").await).is_systemic());
-        assert!(!StoreError::Begin(said("57P01").await).is_systemic(), "one session was ended while it was idle");
-        assert!(!StoreError::Begin(silence().await).is_systemic(), "one connection was lost while it was idle");
+        assert!(StoreError::connect(silence().await).is_systemic(), "no connection can be made");
+        assert!(StoreError::begin(said("0A000").await).is_systemic(), "no transaction can begin");
+        assert!(!StoreError::begin(said("40001").await).is_systemic());
+        assert!(!StoreError::begin(said("57P01").await).is_systemic(), "one session was ended while it was idle");
+        assert!(!StoreError::begin(silence().await).is_systemic(), "one connection was lost while it was idle");
     }
 }

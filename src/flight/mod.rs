@@ -1,17 +1,18 @@
-//! Units that were accepted and have no outcome yet: the engine's memory of its promises.
+//! The registry of units that were accepted and have no outcome yet.
 //!
-//! It stands outside all actors, so that none of them can take a unit with it when it dies. A unit's way through it, which
-//! [`Submission`] keeps: accepted, routed to an epoch (perhaps taken back when an actor died, and routed to another),
-//! claimed by the transaction that commits that epoch, settled.
+//! It is outside all actors, so that a dying actor cannot lose a unit. [`Submission`] keeps each unit's stage:
+//! accepted, routed to an epoch (perhaps taken back when an actor died, and routed to another), claimed by the
+//! transaction that commits that epoch, settled.
 //!
 //! Invariants:
-//! - A unit is settled exactly once: its answer is in its state until it is, and taken out under the state's lock.
-//! - A unit is claimed by one epoch only, the one that it is in: routing, taking back and claiming are changes of one state.
-//!   An epoch is claimed whole or not at all: claiming and taking back, which look at many units, exclude each other by
-//!   the registry's lock.
-//! - Room is given back when a unit is settled, never earlier.
+//! - A unit is settled exactly once: the sender of its outcome is part of its state, and is taken out under the state's
+//!   lock.
+//! - A unit is claimed only by the epoch that it is in: routing, taking back and claiming are changes of one state. An
+//!   epoch is claimed as a whole or not at all: claiming and taking back, which examine many units, exclude each other
+//!   by the registry's lock.
+//! - Capacity is released when a unit is settled, never earlier.
 //!
-//! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. None but the first is held while
+//! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. Only the first is held while
 //! the program's code runs: recorders of metrics, subscribers to spans, wakers.
 
 mod submission;
@@ -33,18 +34,19 @@ use crate::unit::UnitOfWork;
 use submission::Answer;
 pub(crate) use submission::{EpochId, Room, Submission};
 
-/// Units that are settled with one look at what they share: few enough that the first is not kept waiting by the last.
+/// Number of units that are settled together, with one access to shared state: few enough that the first is not delayed
+/// by the last.
 const SETTLED_AT_ONCE: usize = 256;
 
 /// Whether units are accepted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifecycle {
     Open,
-    /// No more are accepted; those that were take their course.
+    /// No more are accepted; accepted units are still written.
     Closed,
-    /// The rest was given up because the engine was shut down.
+    /// The remaining units were abandoned because the engine was shut down.
     ShutDown,
-    /// The same because it failed.
+    /// The remaining units were abandoned because the engine failed.
     Failed,
 }
 
@@ -54,14 +56,14 @@ pub(crate) struct InFlight {
     registry: Mutex<Registry>,
     /// The next unit's number. A unit that is being accepted has its number before it is in the registry.
     next_unit: AtomicU64,
-    /// Held for reading while a unit is taken in, so that closing waits for those that are halfway.
+    /// Held for reading while a unit is accepted, so that closing waits for units that are being accepted.
     closed: RwLock<bool>,
-    /// The next epoch's number; numbers are never used again, also not by the next supervisor.
+    /// The next epoch's number. Numbers are never reused, not even by the next supervisor.
     next_epoch: AtomicU64,
-    /// Why units were given up, when the engine does.
+    /// Why the engine abandoned its units, if it did.
     given_up: OnceLock<UnavailableCause>,
-    /// The numbers of those that were given up from the deadline of a shutdown on; nothing before one. Taken under a
-    /// unit's lock, and no other under it.
+    /// The numbers of units abandoned since the deadline of a shutdown; `None` before one. Locked while a unit's lock
+    /// is held; no other lock is taken under it.
     abandoned: Mutex<Option<Vec<u64>>>,
     counters: Arc<Counters>,
 }
@@ -73,7 +75,7 @@ struct Registry {
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
-/// Units whose answers were taken out, until they are told.
+/// Units whose senders were taken out, until their outcomes are sent.
 #[derive(Default)]
 struct Settled<'a> {
     units: Vec<(&'a Submission, OutcomeKind, Duration)>,
@@ -89,7 +91,7 @@ impl<'a> Settled<'a> {
     }
 }
 
-/// Runs what may be the program's code: a panic of it is its own affair.
+/// Runs code that may be the program's: its panic is contained.
 fn guarded(program: impl FnOnce()) {
     let _ = std::panic::catch_unwind(AssertUnwindSafe(program));
 }
@@ -107,13 +109,13 @@ impl InFlight {
         }
     }
 
-    /// A poisoned lock means that a thread panicked while it held it; every change below leaves
-    /// the registry whole at every step, so it is good.
+    /// A poisoned lock means that a thread panicked while holding it. Every change below leaves the registry consistent
+    /// at every step, so it can be used.
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a valid unit in; gives it back if no more are accepted.
+    /// Accepts a valid unit; returns it if no more are accepted.
     #[allow(clippy::result_large_err)]
     pub(crate) fn accept(
         &self,
@@ -155,7 +157,7 @@ impl InFlight {
         oldest.unwrap_or_default()
     }
 
-    /// A number that no epoch had.
+    /// A new epoch number.
     pub(crate) fn new_epoch(&self) -> EpochId {
         self.next_epoch.fetch_add(1, Ordering::Relaxed)
     }
@@ -165,10 +167,10 @@ impl InFlight {
         self.next_epoch.load(Ordering::Relaxed)
     }
 
-    /// Claims all units of an epoch for its transaction; false, and nothing claimed, if one of
-    /// them was routed elsewhere or is settled.
+    /// Claims all units of an epoch for its transaction; returns false, and claims nothing, if one of them was routed
+    /// elsewhere or is settled.
     pub(crate) fn claim(&self, epoch: EpochId, submissions: &[Arc<Submission>]) -> bool {
-        // Units that are given back below must not be passed over by `take_back` meanwhile.
+        // `take_back` must not miss units that are unclaimed below.
         let _registry = self.registry();
         let claimed = submissions.iter().take_while(|submission| submission.claim(epoch)).count();
         let all = claimed == submissions.len();
@@ -178,8 +180,8 @@ impl InFlight {
         all
     }
 
-    /// Takes the units that no transaction has claimed out of their epochs, which then cannot claim them any more: what has
-    /// to be routed again when an actor died. Oldest first, each with the epoch that it was in.
+    /// Takes the units that no transaction has claimed out of their epochs, which then cannot claim them any more:
+    /// these units must be routed again when an actor died. Returns them oldest first, each with its former epoch.
     pub(crate) fn take_back(&self) -> Vec<(Option<EpochId>, Arc<Submission>)> {
         let registry = self.registry();
         registry.units.values().filter_map(|unit| Some((unit.take_back()?.epoch(), Arc::clone(unit)))).collect()
@@ -190,13 +192,13 @@ impl InFlight {
         self.registry().units.values().cloned().collect()
     }
 
-    /// Units that no epoch has: they are held, or their way to the supervisor was cut short by its death.
+    /// Units without an epoch: held, or lost on their way to a supervisor that died.
     pub(crate) fn unrouted(&self) -> Vec<Arc<Submission>> {
         self.registry().units.values().filter(|unit| unit.is_unrouted()).cloned().collect()
     }
 
-    /// Notes that a commit of these units, which are claimed, is about to be sent; false, and nothing noted, if one of
-    /// them has its outcome already: it was given up, and is not committed after that was told.
+    /// Notes that a commit of these claimed units is about to be sent. Returns false, and notes nothing, if one of them
+    /// already has its outcome: that unit was abandoned and must not be committed afterwards.
     pub(crate) fn begin_commit<'a>(mut submissions: impl Iterator<Item = &'a Arc<Submission>> + Clone) -> bool {
         let all = submissions.clone();
         let begun = submissions.all(|submission| submission.begin_commit());
@@ -206,17 +208,17 @@ impl InFlight {
         begun
     }
 
-    /// Gives a unit its outcome, unless it has one; says whether it did.
+    /// Gives a unit its outcome, unless it has one; returns whether it did.
     pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) -> bool {
         self.settle_all([(submission, |_| outcome)]) == 1
     }
 
-    /// Tells units that they are committed, unless they have an outcome.
+    /// Gives units the outcome "committed", unless they have an outcome.
     pub(crate) fn settle_committed<'a>(&self, units: impl Iterator<Item = (&'a Submission, Committed)>) {
         self.settle_all(units.map(|(submission, committed)| (submission, |_| Outcome::Committed(committed))));
     }
 
-    /// Gives units their outcomes, each unless it has one; says how many got theirs. See [`Submission::settle`].
+    /// Gives units their outcomes, unless they have one; returns how many got theirs. See [`Submission::settle`].
     fn settle_all<'a, F: FnOnce(bool) -> Outcome>(
         &self,
         units: impl IntoIterator<Item = (&'a Submission, F)>,
@@ -236,8 +238,8 @@ impl InFlight {
         count
     }
 
-    /// Tells units whose answers were taken out. Wakers, recorders and subscribers are the program's code, and may panic:
-    /// what others wait for is done all the same.
+    /// Sends the outcomes of units whose senders were taken out. Wakers, recorders and subscribers are the program's
+    /// code and may panic: the steps that others wait for are done all the same.
     fn tell(&self, settled: &mut Settled<'_>) -> usize {
         let units = std::mem::take(&mut settled.units);
         if units.is_empty() {
@@ -246,18 +248,18 @@ impl InFlight {
         let ends = || units.iter().map(|(_, kind, took)| (*kind, *took));
         let taken = settled.rooms.iter().map(Room::taken);
         self.counters.settled(ends(), taken.fold((0, 0), |all, unit| (all.0 + unit.0, all.1 + unit.1)));
-        // In this order: a program that hears an outcome finds room, and one that waits for all outcomes finds them told.
-        // Room of each unit by itself: a semaphore that wakes many at once wakes none behind a waker that panics, and
-        // keeps the rest.
+        // In this order: a program that receives an outcome finds capacity, and one that waits for all outcomes finds
+        // them sent. Capacity is released for each unit separately: a semaphore that wakes many waiters at once wakes
+        // none behind a waker that panics, and keeps the rest.
         for room in settled.rooms.drain(..) {
             guarded(|| drop(room));
         }
         for (sender, told) in settled.answers.drain(..) {
-            // The receipt may have been dropped: then the outcome is of no interest.
+            // The receipt may have been dropped; the outcome is then not needed.
             guarded(|| drop(sender.send(told)));
         }
         for waiter in self.remove(units.iter().map(|(submission, ..)| submission.number)) {
-            // A waiter that no longer waits need not be told.
+            // The waiter may have been dropped.
             let _ = waiter.send(());
         }
         guarded(|| self.counters.report_settled(&ends()));
@@ -267,13 +269,13 @@ impl InFlight {
             }
         });
         let count = units.len();
-        // To be filled again.
+        // Reuses the allocation.
         settled.units = units;
         settled.units.clear();
         count
     }
 
-    /// Forgets units; gives the waiters for which they were the last.
+    /// Removes units; returns the waiters for which they were the last.
     fn remove(&self, numbers: impl Iterator<Item = u64>) -> Vec<oneshot::Sender<()>> {
         let mut registry = self.registry();
         for number in numbers {
@@ -289,12 +291,12 @@ impl InFlight {
         done.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
-    /// Resolves when every unit that was accepted before this call is settled.
+    /// Resolves when every unit accepted before this call is settled.
     pub(crate) fn settled_so_far(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         let mut registry = self.registry();
         if registry.units.is_empty() {
-            // The receiver is right here, so this cannot fail.
+            // The receiver is alive in this function, so this cannot fail.
             let _ = sender.send(());
         } else {
             registry.waiting.retain(|(_, waiter)| !waiter.is_canceled());
@@ -308,7 +310,7 @@ impl InFlight {
         if matches!(cause, UnavailableCause::ShutDown) {
             self.abandoned_list().get_or_insert_default();
         }
-        // The first cause stays: a unit that is given up twice was given up for that.
+        // The first cause is kept, also for a unit that is abandoned twice.
         let cause = self.given_up.get_or_init(|| cause.clone());
         let left: Vec<Arc<Submission>> = self.registry().units.values().cloned().collect();
         for submission in &left {
@@ -316,8 +318,9 @@ impl InFlight {
         }
     }
 
-    /// The numbers of all units that had no outcome at a shutdown's deadline and were given up, ascending. After
-    /// [`abandon`](Self::abandon) it is complete: a unit's lock is held from telling it until it is on the list.
+    /// The numbers of all units that had no outcome at a shutdown's deadline and were abandoned, ascending. It is
+    /// complete after [`abandon`](Self::abandon): a unit's lock is held from sending its outcome until the unit is on
+    /// the list.
     pub(crate) fn abandoned(&self) -> Vec<u64> {
         let mut abandoned = self.abandoned_list().clone().unwrap_or_default();
         abandoned.sort_unstable();
@@ -328,8 +331,8 @@ impl InFlight {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same for one unit whose transaction heard that some of its units were given up: the rest of them is about to
-    /// be, for the same cause.
+    /// Abandons one unit whose transaction learned that some of its units were abandoned: the others are about to be,
+    /// for the same cause.
     pub(crate) fn abandon_too(&self, submission: &Submission) {
         self.settle_abandoned(submission, self.given_up.get().unwrap_or(&UnavailableCause::EngineFailed));
     }

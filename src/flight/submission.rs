@@ -1,4 +1,4 @@
-//! One accepted unit, and how far it is.
+//! One accepted unit and its stage.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +13,15 @@ use crate::unit::Unit;
 /// The number of an epoch.
 pub(crate) type EpochId = u64;
 
-/// A unit that was accepted.
+/// An accepted unit.
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) number: u64,
     pub(crate) unit: Arc<Unit>,
     pub(crate) accepted_at: Instant,
-    /// With `epoch` and `attempt` from when they are known.
+    /// It has `epoch` and `attempt` once they are known.
     pub(crate) span: tracing::Span,
-    /// Transactions that tried to commit it.
+    /// Number of transactions that attempted to commit it.
     pub(crate) attempts: AtomicU32,
     state: Mutex<State>,
 }
@@ -32,13 +32,13 @@ enum State {
         stage: Stage,
         answer: Answer,
     },
-    /// It has its outcome. A commit that was under way then may still be answered.
+    /// It has its outcome. A commit that was under way then may still get an answer.
     Settled {
         commit_under_way: bool,
     },
 }
 
-/// How far a unit without an outcome is.
+/// The stage of a unit without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Held, or on its way to the supervisor.
@@ -49,14 +49,14 @@ pub(super) enum Stage {
     Claimed { epoch: EpochId, commit_under_way: bool },
 }
 
-/// Where the outcome goes, and what it gives back.
+/// The receiver of the outcome, and the capacity that it releases.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) sender: oneshot::Sender<Told>,
     pub(super) room: Room,
 }
 
-/// Room that a unit takes up until it is settled.
+/// Capacity that a unit occupies until it is settled.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) rows: OwnedSemaphorePermit,
@@ -76,7 +76,7 @@ impl Submission {
         Self { number, unit, accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
     }
 
-    /// Every change below leaves the state whole at every step, so a poisoned lock protects a good one.
+    /// Every change below leaves the state consistent at every step, so a poisoned lock can be used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +86,7 @@ impl Submission {
         matches!(&*self.state(), State::Pending { stage: Stage::Unrouted, .. })
     }
 
-    /// Whether a commit of it was sent that is not known to have failed.
+    /// Whether a commit of it was sent and is not known to have failed.
     pub(crate) fn is_commit_under_way(&self) -> bool {
         self.state().is_commit_under_way()
     }
@@ -105,7 +105,7 @@ impl Submission {
         self.change(Stage::Unrouted, Stage::Routed(epoch))
     }
 
-    /// Takes it out of its epoch, if it is in one, and gives the stage that it was at; nothing if it is claimed or settled.
+    /// Takes it out of its epoch, if it is in one, and returns its former stage; `None` if it is claimed or settled.
     pub(super) fn take_back(&self) -> Option<Stage> {
         match &mut *self.state() {
             State::Pending { stage: stage @ (Stage::Unrouted | Stage::Routed(_)), .. } => {
@@ -125,7 +125,7 @@ impl Submission {
         self.change(Stage::Claimed { epoch, commit_under_way: false }, Stage::Routed(epoch));
     }
 
-    /// Goes from one stage to another; false if it is not at the first.
+    /// Changes the stage; returns false if it is not at `from`.
     fn change(&self, from: Stage, to: Stage) -> bool {
         match &mut *self.state() {
             State::Pending { stage, .. } if *stage == from => {
@@ -136,7 +136,8 @@ impl Submission {
         }
     }
 
-    /// Notes that a commit of it is about to be sent; false if it is settled, and must not be committed any more.
+    /// Notes that a commit of it is about to be sent; returns false if it is settled and must not be committed any
+    /// more.
     pub(super) fn begin_commit(&self) -> bool {
         match &mut *self.state() {
             State::Pending { stage: Stage::Claimed { commit_under_way, .. }, .. } => {
@@ -156,8 +157,8 @@ impl Submission {
         }
     }
 
-    /// Takes the answer out; nothing if that was done before. `outcome` is made under the lock, from whether a commit is
-    /// under way.
+    /// Takes the sender out; `None` if that was done before. `outcome` is computed under the lock, from whether a
+    /// commit is under way.
     pub(super) fn settle(&self, outcome: impl FnOnce(bool) -> Outcome) -> Option<(Answer, Outcome)> {
         let mut state = self.state();
         let commit_under_way = state.is_commit_under_way();

@@ -1,21 +1,21 @@
-//! A second look at a line that the typed parser refused: which field is wrong, and how.
+//! A second inspection of a line that the typed parser refused: which field is wrong, and how.
 
 use serde_json::Value;
 
 use super::raw::int32;
 use super::reason::LineReason;
 
-/// Deepest nesting that is read. Metadata may be nested 64 deep, so no line that can be valid is
-/// refused; deeper ones are no matter of a parser that recurses.
+/// Maximum nesting that is parsed. Metadata may be nested 64 deep, so no line that can be valid is refused; deeper ones
+/// must not be given to a recursive parser.
 const DEPTH_MAX: usize = 127;
 
-/// The unit that a bad line names, where it is good enough to tell.
+/// The unit named by a bad line, if it can be determined.
 pub(super) fn unit_of_bad_line(bytes: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
     value.get("unit")?.as_str().map(str::to_owned)
 }
 
-/// What a field of the format holds, `null` apart.
+/// The kind of value of a field, apart from `null`.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     Text,
@@ -27,7 +27,7 @@ enum Shape {
     Objects,
 }
 
-/// Every field of the format, parents before children, for telling which one is wrong.
+/// Every field of the format, parents before children, for finding the wrong one.
 const FIELDS: [(&str, Shape); 34] = [
     ("temp_id", Shape::Text),
     ("unit", Shape::Text),
@@ -78,7 +78,7 @@ impl Shape {
         }
     }
 
-    /// The part of `value` that does not fit.
+    /// The part of `value` that does not conform.
     fn misfit(self, value: &Value) -> Option<&Value> {
         let fits = match (self, value) {
             (_, Value::Null)
@@ -95,7 +95,7 @@ impl Shape {
     }
 }
 
-/// Says why the typed parser refused a line.
+/// Determines why the typed parser refused a line.
 pub(super) fn diagnose(text: &str, error: &serde_json::Error) -> LineReason {
     if depth(text) > DEPTH_MAX {
         return LineReason::TooDeep { limit: DEPTH_MAX };
@@ -110,7 +110,7 @@ pub(super) fn diagnose(text: &str, error: &serde_json::Error) -> LineReason {
     for (field, shape) in FIELDS {
         let mut values = vec![&value];
         for name in field.split('.') {
-            // A list of objects is looked through member by member.
+            // A list of objects is examined member by member.
             values = values
                 .into_iter()
                 .flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice))
@@ -142,7 +142,7 @@ const fn noun(value: &Value) -> &'static str {
     }
 }
 
-/// How deeply brackets outside of strings are nested.
+/// The depth of brackets outside of strings.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -251,8 +251,8 @@ mod tests {
         check(br#"{"unit": "a", "unit": "b"}"#, "malformed");
         let deep = format!(r#"{{"restaurant":{{"place":{{"metadata":{}{}}}}}}}"#, "[".repeat(200), "]".repeat(200));
         check(deep.as_bytes(), "too_deep");
-        assert_eq!(reason(b"{\"a\": \xff").to_string(), "is no valid UTF-8 from byte 7 on");
-        assert_eq!(reason(b"{} x").to_string(), "is no JSON: trailing characters at column 4");
+        assert_eq!(reason(b"{\"a\": \xff").to_string(), "is not valid UTF-8 from byte 7 on");
+        assert_eq!(reason(b"{} x").to_string(), "is not valid JSON: trailing characters at column 4");
     }
 
     #[test]

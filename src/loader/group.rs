@@ -1,4 +1,4 @@
-//! Lines of one unit, put together as they come.
+//! Collects the lines of one unit as they come.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::unit::UnitOfWork;
 
 /// Bytes of lines of one unit. Beyond it the unit is rejected, so that an input which names one unit
 /// throughout does not have to fit into memory.
-pub const UNIT_BYTES_MAX: usize = 64 << 20;
+pub const UNIT_LINES_BYTES_MAX: usize = 64 << 20;
 
-/// A line as it stood in its input.
+/// A line of the input, unchanged.
 ///
 /// ```
 /// use graphsink::loader::{Input, Units};
@@ -20,17 +20,18 @@ pub const UNIT_BYTES_MAX: usize = 64 << 20;
 /// assert_eq!((unit.origin.lines[0].number, &*unit.origin.lines[0].record), (1, &b"{}"[..]));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct SourceLine {
     /// Its number, from 1.
     pub number: u64,
-    /// Its bytes without the line feed. Empty where it was too long, or records are not kept. With serde it is text.
+    /// Its bytes without the line feed. Empty if it was too long, or records are not kept. With serde it is text.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "as_text")]
     pub record: Vec<u8>,
-    /// The unit's rows up to this line, to tell which line a row came from.
+    /// The unit's rows up to this line, to determine from which line a row came.
     pub(super) rows: Added,
 }
 
-/// Bytes as text, which a line is unless it is bad.
+/// Bytes as text, because every valid line is text.
 mod as_text {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -47,23 +48,23 @@ mod as_text {
 pub(super) struct UnreadLine {
     pub(super) number: u64,
     pub(super) record: Vec<u8>,
-    /// Length of the line, also where the record is not kept.
+    /// Length of the line, even if the record is not kept.
     pub(super) bytes: usize,
     pub(super) line: Result<Line, LineReason>,
 }
 
-/// Lines of one unit that follow each other.
+/// Consecutive lines of one unit.
 pub(super) struct Group {
     pub(super) id: Arc<str>,
     pub(super) unit: UnitOfWork,
     pub(super) lines: Vec<SourceLine>,
     pub(super) errors: Vec<LineError>,
-    /// Lines too broken to tell their unit, since the group's last line.
+    /// Lines since the group's last line that are too malformed to name their unit.
     pub(super) strays: Vec<UnreadLine>,
     pub(super) rows: Added,
     pub(super) bytes: usize,
     pub(super) rows_max: usize,
-    /// Whether the group was too large, so that the lines before were let go.
+    /// Whether the group was too large, so that its earlier lines were released.
     pub(super) shed: bool,
 }
 
@@ -89,7 +90,7 @@ impl Group {
         }
     }
 
-    /// Adds a line of this unit, and the strays that lie between it and the line before.
+    /// Adds a line of this unit, and the strays between it and the previous line.
     pub(super) fn absorb(&mut self, unread: UnreadLine) {
         for stray in std::mem::take(&mut self.strays) {
             self.add(stray);
@@ -113,16 +114,16 @@ impl Group {
 
     pub(super) fn is_too_large(&self) -> bool {
         // A single line is judged by the engine alone, by its own limit.
-        (self.shed || self.lines.len() > 1) && (self.unit.rows() > self.rows_max || self.bytes > UNIT_BYTES_MAX)
+        (self.shed || self.lines.len() > 1) && (self.unit.rows() > self.rows_max || self.bytes > UNIT_LINES_BYTES_MAX)
             || self.shed && !self.lines.is_empty()
     }
 
     pub(super) fn stray_bytes(&self) -> usize {
-        // A line has a size even where its bytes were skipped.
+        // A line has a size even if its bytes were skipped.
         self.strays.iter().map(|stray| stray.bytes + size_of::<UnreadLine>()).sum()
     }
 
-    /// Rejects what the group holds, keeping what tells that further lines belong to it.
+    /// Rejects the group's lines, but keeps the information that further lines belong to it.
     pub(super) fn shed(&mut self) -> GroupContent {
         let rest = Self {
             shed: true,
@@ -130,7 +131,7 @@ impl Group {
             ..Self::new(Arc::clone(&self.id), self.rows_max)
         };
         let mut group = std::mem::replace(self, rest);
-        let reason = LineReason::UnitTooLarge { rows: group.rows_max, bytes: UNIT_BYTES_MAX };
+        let reason = LineReason::UnitTooLarge { rows: group.rows_max, bytes: UNIT_LINES_BYTES_MAX };
         let last = group.lines.last().map_or(0, |line| line.number);
         if group.errors.is_empty() {
             group.errors.push(LineError { line: last, reason });

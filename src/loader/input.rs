@@ -1,7 +1,7 @@
-//! Inputs: where bytes come from, what unpacks them, and how they are cut into lines.
+//! Inputs: sources of bytes, decompression, and splitting into lines.
 //!
-//! An input is a file, standard input or any reader; gzip (also of several members) and zstd are told
-//! by their first bytes, whatever the name.
+//! An input is a file, standard input or any reader; gzip (also with several members) and zstd are recognized by their
+//! first bytes, whatever the name.
 
 use std::fmt;
 use std::fs::File;
@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of the longest line that is read. A longer one is skipped without being held.
+/// Maximum length of a line in bytes. A longer line is skipped without being held in memory.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes that one call of the operating system reads.
+/// Bytes read by one system call.
 const READ_BYTES: usize = 256 << 10;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -22,7 +22,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// Where lines come from.
+/// A source of lines.
 ///
 /// ```
 /// use graphsink::loader::Input;
@@ -35,7 +35,7 @@ pub enum Input {
     File(PathBuf),
     /// Standard input.
     Stdin,
-    /// Anything else, under a name for messages.
+    /// Any other reader, with a name for messages.
     Reader {
         /// The name.
         name: String,
@@ -45,7 +45,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// A path as a command line gives it: `-` is standard input.
+    /// Parses a command-line path: `-` is standard input.
     ///
     /// ```
     /// use graphsink::loader::Input;
@@ -107,7 +107,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// How far the reading has come, for a watcher on another thread.
+/// The progress of reading, for an observer on another thread.
 ///
 /// ```
 /// use graphsink::loader::{Input, Units};
@@ -123,7 +123,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes read of all inputs as they are stored, that is before decompression.
+    /// Bytes read from all inputs as stored, that is before decompression.
     ///
     /// ```
     /// assert_eq!(graphsink::loader::Progress::default().bytes(), 0);
@@ -132,7 +132,7 @@ impl Progress {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Lines read that are not blank.
+    /// Number of non-blank lines read.
     ///
     /// ```
     /// assert_eq!(graphsink::loader::Progress::default().lines(), 0);
@@ -152,18 +152,19 @@ impl Progress {
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{input} cannot be read beyond line {line}")]
+#[non_exhaustive]
 pub struct ReadError {
     /// The input's name.
     pub input: Arc<str>,
-    /// The last line that was read whole; 0 when the input could not be opened.
+    /// The last line that was read completely; 0 if the input could not be opened.
     pub line: u64,
-    /// What the system, or the decompressor, said.
+    /// The error of the system or of the decompressor.
     #[source]
     pub source: io::Error,
 }
 
-/// Reads one line without its line feed (and without a carriage return before it). Nothing at the
-/// end; false where the line was longer than [`LINE_BYTES_MAX`], which is then skipped.
+/// Reads one line without its line feed (and without a carriage return before it). `None` at the end; false if the line
+/// was longer than [`LINE_BYTES_MAX`], which is then skipped.
 pub(super) fn read_line(lines: &mut dyn BufRead, record: &mut Vec<u8>) -> io::Result<Option<bool>> {
     let read = (&mut *lines).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', record)?;
     if read == 0 {
@@ -182,7 +183,7 @@ pub(super) fn read_line(lines: &mut dyn BufRead, record: &mut Vec<u8>) -> io::Re
     Ok(Some(true))
 }
 
-/// Counts the bytes that come from outside.
+/// Counts the bytes read from a source.
 struct Counted {
     raw: Box<dyn Read + Send>,
     progress: Arc<Progress>,
@@ -196,14 +197,14 @@ impl Read for Counted {
     }
 }
 
-/// A reader whose first bytes can be looked at.
+/// A reader whose first bytes can be peeked at.
 struct Peeked {
     head: Vec<u8>,
     raw: Counted,
 }
 
 impl Peeked {
-    /// The first bytes, fewer only where the input is shorter.
+    /// The first bytes, fewer only if the input is shorter.
     fn peek(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
         self.raw.by_ref().take(bytes).read_to_end(&mut self.head)?;
         Ok(self.head.clone())

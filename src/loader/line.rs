@@ -1,10 +1,10 @@
-//! One line of the loader's format: parsed, with its defaults, or the reason why not.
+//! One line of the loader's format: parsed, with its defaults, or the reason for its refusal.
 //!
-//! Not here: which lines belong together ([`Units`](super::Units)), and the rules that every unit
-//! obeys ([`UnitOfWork::validate`]). A line that parses may still make an invalid unit.
+//! Not handled here: grouping of lines ([`Units`](super::Units)), and the rules of all units
+//! ([`UnitOfWork::validate`]). A line that parses may still make an invalid unit.
 //!
-//! The typed parser (`raw`) is the fast way and the only one for good lines. Its errors do not name
-//! fields, so a line that it refuses is looked at a second time (`diagnosis`).
+//! The typed parser (`raw`) is fast, and the only one for good lines. Its errors do not name fields, so a line that it
+//! refuses is inspected again (`diagnosis`).
 
 use super::diagnosis::diagnose;
 use super::raw::{Object, RawLine, RawRestaurant, required};
@@ -40,7 +40,7 @@ pub struct Line {
     mention: Mention,
 }
 
-/// A restaurant or a dish as a line names it.
+/// A restaurant or a dish as named by a line.
 #[derive(Debug, Clone)]
 struct Named {
     name: String,
@@ -61,8 +61,9 @@ struct Named {
 /// # Ok::<(), graphsink::loader::LineReason>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Added {
-    /// Entities, the repeated ones too.
+    /// Number of entities, including repeated ones.
     pub entities: usize,
     /// 1, or 0 when the line has no dish.
     pub connections: usize,
@@ -71,7 +72,7 @@ pub struct Added {
 }
 
 impl Line {
-    /// Parses one line, without its line feed. A blank line is nothing.
+    /// Parses one line, without its line feed. `None` for a blank line.
     ///
     /// ```
     /// use graphsink::loader::{Line, LineReason};
@@ -91,7 +92,7 @@ impl Line {
         }
     }
 
-    /// The unit that the line names.
+    /// The unit named by the line.
     ///
     /// ```
     /// use graphsink::loader::{Line, Sample};
@@ -105,7 +106,7 @@ impl Line {
         self.unit.as_deref()
     }
 
-    /// Adds what the line says to a unit, entities first.
+    /// Adds the line's rows to a unit, entities first.
     ///
     /// ```
     /// use graphsink::UnitOfWork;

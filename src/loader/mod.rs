@@ -1,8 +1,8 @@
 //! The loader's input: JSON lines in, units of work out.
 //!
-//! [`Line`] is one line of the format, [`Units`] reads any number of inputs and puts the lines that
-//! share a unit together, [`Sample`] writes such lines. Everything here is plain and synchronous: a
-//! program hands the units to an engine in its own way, as `examples/ingest.rs` does.
+//! [`Line`] is one line of the format, [`Units`] reads any number of inputs and combines the lines that share a unit,
+//! [`Sample`] generates such lines. Everything here is plain and synchronous: a program hands the units to an engine in
+//! its own way, as `examples/ingest.rs` does.
 //!
 //! ```no_run
 //! use graphsink::loader::{Input, Units};
@@ -22,7 +22,7 @@
 //!
 //! # The format
 //!
-//! One JSON object a line, UTF-8:
+//! One JSON object per line, UTF-8:
 //!
 //! ```json
 //! {"temp_id": "m1", "unit": "t3_xyz",
@@ -44,28 +44,27 @@
 //!   list: `["patio", null]` is `["patio"]`.
 //! - Unknown fields and blank lines are ignored. A known field of the wrong type, or one that occurs
 //!   twice in an object, makes the line a bad line. So does invalid UTF-8.
-//! - Times are RFC 3339 with an offset. Beyond microseconds they are cut; second 60 is the next
-//!   second, as in PostgreSQL.
-//! - `upvotes` is a 32-bit integer, written as one: `1.0` and `1e2` are none.
+//! - Times are RFC 3339 with an offset. They are truncated to microseconds; second 60 is the next second, as in
+//!   PostgreSQL.
+//! - `upvotes` is a 32-bit integer, written as an integer: `1.0` and `1e2` are not accepted.
 //! - Defaults: no `original_text`, no alias; `thread_id` is the source's own id; `excerpt` is empty;
 //!   `upvotes` 0; `observed_at` is `created_at`; the place's `observed_at` is the source's;
 //!   `is_menu_item` true.
 //!
 //! # What a line becomes
 //!
-//! The restaurant (its `original_text` an alias), its attributes, the dish (alias likewise), the dish
-//! attributes, the categories (entities of the type `dish_or_category`), the connection and the
-//! mention. A line without a dish (or whose dish has no `normalized_name`) writes its entities only.
-//! Three labels appear in [`Committed::temp_ids`](crate::Committed::temp_ids): the restaurant's, the
-//! dish's, and the line's own for the mention. Of two rows of a unit with one label the later counts.
+//! The restaurant (its `original_text` an alias), its attributes, the dish (alias likewise), the dish attributes, the
+//! categories (entities of the type `dish_or_category`), the connection and the mention. A line without a dish (or
+//! whose dish has no `normalized_name`) writes its entities only. Three labels appear in
+//! [`Committed::temp_ids`](crate::Committed::temp_ids): the restaurant's, the dish's, and the line's own for the
+//! mention. If two rows of a unit have one label, the later one counts.
 //!
 //! # What becomes a unit
 //!
-//! Each line is a unit, unless lines carry the same `"unit"` and follow each other in one input:
-//! then they are one, written whole or not at all. Blank lines do not come between. **A bad line makes
-//! its unit bad as a whole**: part of it cannot be what the author of the input meant to be atomic.
-//! A line too broken to tell its unit belongs to the unit of the lines around it, when those on both
-//! sides are of the same one; otherwise it stands alone.
+//! Each line is a unit, unless consecutive lines of one input have the same `"unit"`: then they are one unit, written
+//! whole or not at all. Blank lines do not interrupt a unit. **A bad line makes its whole unit bad**: a part of a unit
+//! is not what the author of the input meant to be atomic. A line too malformed to name its unit belongs to the unit of
+//! the lines around it, if those on both sides have the same unit; otherwise it stands alone.
 
 mod diagnosis;
 mod group;
@@ -76,7 +75,7 @@ mod reason;
 mod sample;
 mod units;
 
-pub use group::{SourceLine, UNIT_BYTES_MAX};
+pub use group::{SourceLine, UNIT_LINES_BYTES_MAX};
 pub use input::{Input, LINE_BYTES_MAX, Progress, ReadError};
 pub use line::{Added, Line};
 pub use reason::{LineError, LineReason};

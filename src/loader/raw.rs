@@ -1,4 +1,4 @@
-//! A line as the typed parser takes it: every field optional, none checked beyond its type.
+//! A line as parsed by the typed parser: every field optional, none checked beyond its type.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::reason::LineReason;
-use crate::record::{Mention, SourceType, Timestamp};
+use crate::record::{Mention, Timestamp};
 use crate::unit::PlaceObservation;
 
 /// Characters of a wrong value that an error quotes.
@@ -99,7 +99,7 @@ impl RawPlace {
 impl RawSource {
     pub(super) fn checked(self) -> Result<Mention, LineReason> {
         let kind = required(self.kind, "source.type")?;
-        let source_type = SourceType::from_label(&kind).ok_or_else(|| LineReason::WrongType {
+        let source_type = kind.parse().map_err(|_| LineReason::WrongType {
             field: "source.type",
             expected: "\"post\" or \"comment\"",
             found: quoted(&kind),
@@ -129,8 +129,8 @@ pub(super) fn required(value: Option<String>, field: &'static str) -> Result<Str
 fn time(text: &str, field: &'static str) -> Result<Timestamp, LineReason> {
     DateTime::parse_from_rfc3339(text)
         .ok()
-        // By way of microseconds, so that second 60 becomes the next second. chrono would keep it as
-        // a time that compares differently from what PostgreSQL stores.
+        // Converted to microseconds, so that second 60 becomes the next second. chrono would keep it as a time that
+        // compares differently from the stored one.
         .and_then(|time| DateTime::from_timestamp_micros(time.timestamp_micros()))
         .ok_or_else(|| LineReason::WrongType {
             field,
@@ -145,8 +145,8 @@ fn quoted(text: &str) -> String {
     format!("{short:?}{more}")
 }
 
-/// A value that must be written as a JSON object. A derived `Deserialize` alone would take an array
-/// for the fields in their order.
+/// A value that must be a JSON object. A derived `Deserialize` alone would accept an array as the fields in their
+/// order.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 

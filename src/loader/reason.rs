@@ -1,6 +1,6 @@
 //! Why a line cannot be written.
 
-/// A line that is not of the format.
+/// A line that does not conform to the format.
 ///
 /// ```
 /// use graphsink::loader::{LineError, LineReason};
@@ -13,7 +13,7 @@
 pub struct LineError {
     /// The line's number in its input, from 1.
     pub line: u64,
-    /// Why.
+    /// The reason.
     pub reason: LineReason,
 }
 
@@ -27,16 +27,16 @@ pub struct LineError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineReason {
-    /// The bytes are no UTF-8.
-    #[error("is no valid UTF-8 from byte {column} on")]
+    /// The bytes are not valid UTF-8.
+    #[error("is not valid UTF-8 from byte {column} on")]
     NotUtf8 {
         /// The first bad byte, from 1.
         column: usize,
     },
-    /// The text is no JSON.
-    #[error("is no JSON: {message} at column {column}")]
+    /// The text is not valid JSON.
+    #[error("is not valid JSON: {message} at column {column}")]
     NotJson {
-        /// Where the parser gave up, from 1.
+        /// Where the parser stopped, from 1.
         column: usize,
         /// What it said.
         message: String,
@@ -47,10 +47,10 @@ pub enum LineReason {
         /// The deepest nesting that is read.
         limit: usize,
     },
-    /// The JSON is something else than an object.
+    /// The JSON is not an object.
     #[error("is {found}, not an object")]
     NotObject {
-        /// What it is.
+        /// The kind of value found.
         found: &'static str,
     },
     /// A required field is absent or null.
@@ -59,40 +59,40 @@ pub enum LineReason {
         /// The field, dotted.
         field: &'static str,
     },
-    /// A field holds something else than the format says.
+    /// The value of a field does not conform to the format.
     #[error("{field} must be {expected}, this is {found}")]
     WrongType {
         /// The field, dotted.
         field: &'static str,
-        /// What belongs there.
+        /// The expected kind of value.
         expected: &'static str,
-        /// What is there.
+        /// The value found.
         found: String,
     },
-    /// An object of the format is not well-formed in some other way: a field occurs twice.
+    /// An object is malformed in another way: a field occurs twice.
     #[error("cannot be read: {message} at column {column}")]
     Malformed {
-        /// Where the parser gave up, from 1.
+        /// Where the parser stopped, from 1.
         column: usize,
         /// What it said.
         message: String,
     },
-    /// The line is longer than any that is read. It was not held in memory.
+    /// The line exceeds the maximum length. It was not held in memory.
     #[error("is longer than {limit} bytes: spread it over several lines of one unit")]
     LineTooLong {
-        /// The longest that is read.
+        /// The maximum length.
         limit: usize,
     },
-    /// The unit that the line belongs to has too many rows or bytes to be written as one.
+    /// The line's unit has too many rows or bytes to be written as one.
     #[error("belongs to a unit of more than {rows} rows or {bytes} bytes of input: split it")]
     UnitTooLarge {
-        /// The largest number of rows.
+        /// Maximum number of rows.
         rows: usize,
-        /// The largest number of bytes of its lines.
+        /// Maximum number of bytes of its lines.
         bytes: usize,
     },
-    /// The input could not be read on after this line, so that its unit may lack lines.
-    #[error("belongs to a unit within which the input broke off: load it again when the input is whole")]
+    /// The input could not be read further after this line, so its unit may lack lines.
+    #[error("belongs to a unit in which the input was cut off: load it again when the input is complete")]
     UnitCutOff,
 }
 

@@ -1,15 +1,15 @@
-//! The sample: made-up lines of the loader's format with the skew of real discussion threads.
+//! The sample: generated lines of the loader's format with the skew of real discussion threads.
 //!
-//! A few restaurants and dishes get most of the mentions (Zipf, exponent 1), most connections occur
-//! once. Lines come thread by thread; some threads are one unit. About every seventh thread is an
-//! earlier one that is observed again, with changed upvotes. There are places, attributes,
-//! categories, lines without a dish, comments that speak of two dishes, negative upvotes, and
-//! threads young enough that some connections are trending or active at the time that figures refer to.
+//! A few restaurants and dishes get most of the mentions (Zipf, exponent 1), most connections occur once. Lines come
+//! thread by thread; some threads are one unit. About every seventh thread is a repeated observation of an earlier one,
+//! with changed upvotes. There are places, attributes, categories, lines without a dish, comments about two dishes,
+//! negative upvotes, and threads young enough that some connections are trending or active at the time to which figures
+//! refer.
 //!
-//! The same seed and length give the same bytes on every platform and with every version of every
-//! dependency: the random numbers are `SplitMix64`, written out below, and nothing is computed with
-//! floating-point functions. A thread follows from the seed and its number alone, so that it can be
-//! observed again without having been kept: memory does not grow with the length.
+//! The same seed and length give the same bytes on every platform and with every version of every dependency: the
+//! random numbers are `SplitMix64`, implemented below, and no floating-point functions are used. A thread is determined
+//! by the seed and its number, so that it can be observed again without being stored: memory does not grow with the
+//! length.
 
 mod words;
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::record::{Timestamp, canonical};
 use words::{AUTHORS, CITIES, DISH_ATTRIBUTES, DISHES, FIRSTS, KINDS, REMARKS, RESTAURANT_ATTRIBUTES, STREETS, WAYS};
 
-/// Iterates over the lines of a sample, without line feeds. [`Sample::into_reader`] gives bytes.
+/// Iterates over the lines of a sample, without line feeds. [`Sample::into_reader`] returns bytes.
 ///
 /// ```
 /// use graphsink::loader::{Line, Sample};
@@ -35,24 +35,24 @@ use words::{AUTHORS, CITIES, DISH_ATTRIBUTES, DISHES, FIRSTS, KINDS, REMARKS, RE
 pub struct Sample {
     seed: u64,
     lines_max: u64,
-    /// Lines given out so far.
+    /// Number of lines returned so far.
     lines: u64,
     world: World,
     random: SplitMix64,
-    /// Threads that were begun; each number is a thread.
+    /// Number of threads begun; each number is a thread.
     threads: u64,
     thread: Option<Thread>,
 }
 
 impl Sample {
-    /// Lines of the repository's sample.
+    /// Number of lines of the repository's sample.
     pub const LINES: u64 = 2_000;
     /// Seed of the repository's sample.
     pub const SEED: u64 = 1;
     /// 2025-06-01T00:00:00Z in seconds of the Unix epoch.
     const AS_OF_SECONDS: i64 = 1_748_736_000;
 
-    /// Lines of a sample; the number of restaurants and dishes grows with it.
+    /// A sample with this number of lines; the number of restaurants and dishes grows with it.
     ///
     /// ```
     /// use std::io::Read;
@@ -77,8 +77,8 @@ impl Sample {
         }
     }
 
-    /// The time to which the sample is made: nothing in it is younger, and its threads are trending
-    /// or active as seen from here.
+    /// The reference time of the sample: nothing in it is younger, and its threads are trending or active relative to
+    /// this time.
     ///
     /// # Panics
     /// Never: it is a constant.
@@ -107,7 +107,7 @@ impl Sample {
         SampleReader { sample: self, line: Vec::new(), given: 0 }
     }
 
-    /// A new thread, or (in about one of seven cases) one of the last thousand observed again.
+    /// A new thread, or (in about one of seven cases) one of the last thousand, observed again.
     fn next_thread(&mut self) -> Thread {
         if self.threads > 3 && self.random.one_in(7) {
             let number = self.threads - 1 - self.random.below(self.threads.min(1_000));
@@ -129,7 +129,7 @@ impl Iterator for Sample {
         self.lines += 1;
         loop {
             if let Some(mut line) = self.thread.as_mut().and_then(|thread| thread.next_line(self.lines, &self.world)) {
-                // The same order of fields also where another crate turns on serde_json's `preserve_order`.
+                // The same order of fields even if another crate enables serde_json's `preserve_order`.
                 canonical(&mut line);
                 return Some(line.to_string());
             }
@@ -157,7 +157,7 @@ impl Read for SampleReader {
     }
 }
 
-/// What exists to be spoken of.
+/// The restaurants and dishes of the sample.
 #[derive(Debug, Clone)]
 struct World {
     restaurants: Zipf,
@@ -179,9 +179,9 @@ impl World {
 struct Thread {
     number: u64,
     observation: u64,
-    /// Draws what the thread says; the same in each observation.
+    /// Draws the thread's content; the same in each observation.
     random: SplitMix64,
-    /// Draws how the upvotes changed.
+    /// Draws the changes of upvotes.
     change: SplitMix64,
     city: usize,
     created_at: i64,
@@ -191,7 +191,7 @@ struct Thread {
     sources: u64,
 }
 
-/// A post or comment, which speaks of one dish or of two.
+/// A post or comment, which is about one or two dishes.
 #[derive(Debug, Clone)]
 struct Source {
     value: Value,
@@ -260,7 +260,7 @@ impl Thread {
         let post = number == 0;
         let id =
             if post { thread_id.clone() } else { format!("t1_{}", base36(10_000_000 + self.number * 200 + number)) };
-        // Comments come within three days, and leave room for being observed.
+        // Comments come within three days, and leave time for being observed.
         let age = Sample::AS_OF_SECONDS - self.created_at;
         let delay = if post { 0 } else { random.below_i64((age / 2).min(3 * DAY)) };
         let created_at = self.created_at + delay;
@@ -314,7 +314,7 @@ impl Thread {
         if self.unit {
             value["unit"] = json!(format!("thread {} seen {}", base36(1_000_000 + self.number * 7), self.observation));
         }
-        // Most people say what they ate; the others praise the place.
+        // Most texts name a dish; the others praise the place.
         let dish = (!random.one_in(6)).then(|| world.dishes.draw(random));
         let said = match dish {
             Some(dish) => {
@@ -348,12 +348,11 @@ fn rfc3339(seconds: i64) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// A restaurant's place as one observation sees it. Where it is never changes.
+/// A restaurant's place in one observation. Its location never changes.
 fn place(restaurant: u64, city: &str, observation: u64) -> Value {
     let mut random = SplitMix64::new(restaurant ^ 0x706c_6163_6500);
     let (.., latitude, longitude) = CITIES[(restaurant % CITIES.len() as u64) as usize];
-    // Thousandths of a degree around the middle of the city; the division is exact to the last bit
-    // on every platform.
+    // Thousandths of a degree around the centre of the city; the division is exact to the last bit on every platform.
     let mut around = |middle: i64| (middle * 1_000 + random.below_i64(160_000) - 80_000) as f64 / 1e6;
     let (latitude, longitude) = (around(latitude), around(longitude));
     let street = pick(&STREETS, random.next());
@@ -370,7 +369,7 @@ fn place(restaurant: u64, city: &str, observation: u64) -> Value {
     })
 }
 
-/// The name of a restaurant; another for each number below 600,000.
+/// The name of a restaurant; distinct for each number below 600,000.
 fn restaurant_name(restaurant: u64) -> String {
     let firsts = FIRSTS.len() as u64;
     let kinds = KINDS.len() as u64;
@@ -397,12 +396,12 @@ const fn dish_names() -> u64 {
     (DISHES.len() * (WAYS.len() + 1)) as u64
 }
 
-/// A name as people write it.
+/// A name as authors write it.
 fn spelling(name: &str, manner: u64) -> String {
     match manner {
         0 => name.split(' ').map(|word| word[..1].to_uppercase() + &word[1..]).collect::<Vec<_>>().join(" "),
         1 => name.to_uppercase(),
-        // Dropped as an alias: it is the name.
+        // Dropped as an alias, because it is the name.
         _ => name.to_owned(),
     }
 }
@@ -424,7 +423,7 @@ fn base36(mut number: u64) -> String {
     String::from_utf8(digits).expect("ascii")
 }
 
-/// Ranks with a probability in proportion to 1 / (rank + 2), by whole numbers alone.
+/// Ranks with a probability proportional to 1 / (rank + 2), computed with integers only.
 #[derive(Debug, Clone)]
 struct Zipf {
     /// Sum of the weights up to and including each rank.
@@ -447,8 +446,8 @@ impl Zipf {
     }
 }
 
-/// `SplitMix64` (Steele, Lea and Flood 2014): eight lines, one fixed algorithm. A generator of the
-/// `rand` crate would draw other numbers in another version.
+/// `SplitMix64` (Steele, Lea and Flood 2014): eight lines, one fixed algorithm. A generator of the `rand` crate may
+/// give other numbers in another version.
 #[derive(Debug, Clone)]
 struct SplitMix64(u64);
 
@@ -478,7 +477,7 @@ impl SplitMix64 {
         self.below(cases) == 0
     }
 
-    /// A position in a list, the front ones more often.
+    /// A position in a list, more often near the front.
     fn skewed(&mut self, length: usize) -> usize {
         let bound = 1 + self.below(length as u64);
         self.below(bound) as usize

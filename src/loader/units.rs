@@ -1,10 +1,10 @@
 //! Units of work from any number of inputs, one after another, in bounded memory.
 //!
 //! Held in memory are one line of at most [`LINE_BYTES_MAX`] and the lines of the unit that is being
-//! put together, at most [`UNIT_ROWS_MAX`] rows and [`UNIT_BYTES_MAX`] bytes of them.
+//! put together, at most [`UNIT_ROWS_MAX`] rows and [`UNIT_LINES_BYTES_MAX`] bytes of them.
 //!
-//! A bad line is an item, not the end. What cannot be read on (a gzip file that ends too early) is
-//! the last item, after everything before it.
+//! A bad line is an item, not the end. A read error (such as a truncated gzip file) is the last item, after everything
+//! before it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,15 +15,16 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::unit_of_bad_line;
-use super::group::{Group, GroupContent, SourceLine, UNIT_BYTES_MAX, UnreadLine};
+use super::group::{Group, GroupContent, SourceLine, UNIT_LINES_BYTES_MAX, UnreadLine};
 use super::input::{Input, LINE_BYTES_MAX, Progress, ReadError, read_line};
 use super::line::{Added, Line};
 use super::reason::{LineError, LineReason};
+use crate::config::UNIT_ROWS_DEFAULT;
 use crate::record::Table;
 use crate::unit::{Row, UnitOfWork};
 
 /// Rows of one unit unless [`Units::unit_rows_max`] says otherwise: the engine's own default.
-pub const UNIT_ROWS_MAX: usize = 10_000;
+pub const UNIT_ROWS_MAX: usize = UNIT_ROWS_DEFAULT;
 
 /// One unit of the input.
 ///
@@ -40,13 +41,13 @@ pub const UNIT_ROWS_MAX: usize = 10_000;
 /// ```
 #[derive(Debug)]
 pub struct InputUnit {
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
-    /// The unit, or every line that keeps it from being one.
+    /// The unit, or every line that prevents it.
     pub content: Result<UnitOfWork, Vec<LineError>>,
 }
 
-/// The lines that a unit came from.
+/// The lines of a unit.
 ///
 /// ```
 /// use graphsink::loader::{Input, Sample, Units};
@@ -56,23 +57,24 @@ pub struct InputUnit {
 /// assert_eq!((&*unit.origin.input, unit.origin.lines[0].number), ("sample", 1));
 /// ```
 ///
-/// With serde it can be put away until the unit's outcome is known, which in a bulk load is at the end.
+/// With serde it can be stored until the unit's outcome is known, which in a bulk load is at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Origin {
     /// The input's name.
     pub input: Arc<str>,
-    /// What the lines call the unit; nothing where a line is a unit on its own.
+    /// The unit's name in the lines; `None` if the line is a unit by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Arc<str>>,
     /// The lines, at least one.
     pub lines: Vec<SourceLine>,
-    /// Whether this is the rest of a unit that was too large: not to be counted again.
+    /// Whether this is the rest of a unit that was too large: it must not be counted again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continues: bool,
 }
 
 impl Origin {
-    /// The line that a row of the unit came from.
+    /// The line from which a row of the unit came.
     ///
     /// ```
     /// use graphsink::loader::{Input, Sample, Units};
@@ -106,26 +108,26 @@ impl Origin {
 pub struct Units {
     inputs: VecDeque<Input>,
     open: Option<OpenInput>,
-    /// Lines of one unit that followed each other so far.
+    /// Consecutive lines of one unit so far.
     group: Option<Group>,
     ready: VecDeque<InputUnit>,
     failed: Option<ReadError>,
     progress: Arc<Progress>,
     keep_records: bool,
     unit_rows_max: usize,
-    /// The line that was read last.
+    /// The last line read.
     record: Vec<u8>,
 }
 
 struct OpenInput {
     name: Arc<str>,
     lines: Box<dyn BufRead + Send>,
-    /// Lines read so far, blank ones too.
+    /// Number of lines read so far, including blank ones.
     number: u64,
 }
 
 impl Units {
-    /// Reads these inputs one after the other. Nothing is opened before the first unit is asked for.
+    /// Reads these inputs one after the other. Nothing is opened before the first unit is requested.
     ///
     /// ```
     /// use graphsink::loader::{Input, Sample, Units};
@@ -163,7 +165,7 @@ impl Units {
         self
     }
 
-    /// Rows beyond which a unit is rejected without being put together. Default: [`UNIT_ROWS_MAX`].
+    /// Number of rows beyond which a unit is rejected without being collected. Default: [`UNIT_ROWS_MAX`].
     ///
     /// ```
     /// use graphsink::loader::{Input, Sample, Units};
@@ -178,7 +180,7 @@ impl Units {
         self
     }
 
-    /// How far the reading has come.
+    /// The progress of reading.
     ///
     /// ```
     /// use graphsink::loader::{Input, Sample, Units};
@@ -194,7 +196,7 @@ impl Units {
         Arc::clone(&self.progress)
     }
 
-    /// Reads one line, or opens the next input. Nothing more to read: false.
+    /// Reads one line, or opens the next input. Returns false if there is nothing more to read.
     fn advance(&mut self) -> bool {
         if self.failed.is_some() {
             return false;
@@ -241,7 +243,7 @@ impl Units {
         }
     }
 
-    /// Takes one line into the group that it belongs to, or ends the group.
+    /// Adds one line to its group, or ends the group.
     fn absorb(&mut self, number: u64, line: Result<Option<Line>, LineReason>) {
         let line = match line {
             Ok(None) => return,
@@ -264,7 +266,7 @@ impl Units {
                 group.absorb(unread);
                 self.group = Some(group);
             }
-            // It may lie within the unit of the lines around it: the next line tells.
+            // It may belong to the unit of the lines around it, which depends on the next line.
             (None, Some(group)) if unread.line.is_err() => group.strays.push(unread),
             (None, _) => {
                 self.close_group();
@@ -274,10 +276,10 @@ impl Units {
         self.shed_too_large();
     }
 
-    /// Lets go of a group that grew too large: first what it holds, then each further line.
+    /// Releases a group that grew too large: first its lines, then each further line.
     fn shed_too_large(&mut self) {
         let Some(group) = &mut self.group else { return };
-        if group.stray_bytes() > UNIT_BYTES_MAX {
+        if group.stray_bytes() > UNIT_LINES_BYTES_MAX {
             self.close_group();
         } else if group.is_too_large() {
             let shed = group.shed();
@@ -297,7 +299,7 @@ impl Units {
         }
     }
 
-    /// The input broke off: a unit of several lines may lack some.
+    /// Handles an input that was cut off: a unit of several lines may lack some.
     fn cut_off(&mut self) {
         if let Some(group) = &mut self.group {
             let errors = group.lines.iter().map(|line| LineError { line: line.number, reason: LineReason::UnitCutOff });
@@ -330,7 +332,7 @@ impl Iterator for Units {
                 return Some(Ok(unit));
             }
             if !self.advance() {
-                // An input that failed is the end: what follows may depend on it.
+                // A failed input is the end, because later inputs may depend on it.
                 self.inputs.clear();
                 self.open = None;
                 return self.failed.take().map(Err);

@@ -6,39 +6,23 @@ use super::{Merge, SortedSet};
 ///
 /// The order of `ConnectionKey<Uuid>` is the order in which every writer locks rows of
 /// `connections`. It is part of the compatibility contract between versions of graphsink.
-///
-/// ```
-/// use graphsink::{ConnectionKey, SortedSet};
-/// use uuid::Uuid;
-///
-/// let key = |dish| ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::from_u128(dish), dish_attributes: SortedSet::default() };
-/// assert!(key(1) < key(2));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionKey<R> {
+pub(crate) struct ConnectionKey<R> {
     /// The restaurant.
-    pub restaurant: R,
+    pub(crate) restaurant: R,
     /// The dish or category.
-    pub dish: R,
+    pub(crate) dish: R,
     /// The set of dish attributes.
-    pub dish_attributes: SortedSet<R>,
+    pub(crate) dish_attributes: SortedSet<R>,
 }
 
 /// What is said of a connection besides its key and its mentions.
-///
-/// ```
-/// use graphsink::{ConnectionFacts, Merge};
-///
-/// let mut facts = ConnectionFacts::<uuid::Uuid>::default();
-/// facts.merge(ConnectionFacts { is_menu_item: true, ..ConnectionFacts::default() });
-/// assert!(facts.is_menu_item);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionFacts<R> {
+pub(crate) struct ConnectionFacts<R> {
     /// Categories that the dish was put into here.
-    pub categories: SortedSet<R>,
+    pub(crate) categories: SortedSet<R>,
     /// Whether it is on the menu; true wins.
-    pub is_menu_item: bool,
+    pub(crate) is_menu_item: bool,
 }
 
 impl<R> Default for ConnectionFacts<R> {

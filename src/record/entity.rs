@@ -1,12 +1,13 @@
 //! Entities: what is named.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Merge, Place, SortedSet};
+use super::{Merge, Place, SortedSet, UnknownLabel};
 
 /// The type of an entity, part of its key: the same word may be two entities of different type.
 ///
@@ -55,17 +56,27 @@ impl EntityType {
         }
     }
 
-    /// The type with this label.
-    ///
-    /// ```
-    /// use graphsink::EntityType;
-    ///
-    /// assert_eq!(EntityType::from_label("restaurant"), Some(EntityType::Restaurant));
-    /// assert_eq!(EntityType::from_label("Restaurant"), None);
-    /// ```
+    /// The former name of `label.parse().ok()`.
+    #[doc(hidden)]
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|entity_type| entity_type.as_str() == label)
+        label.parse().ok()
+    }
+}
+
+/// The type with this label.
+///
+/// ```
+/// use graphsink::EntityType;
+///
+/// assert_eq!("restaurant".parse(), Ok(EntityType::Restaurant));
+/// assert!("Restaurant".parse::<EntityType>().is_err());
+/// ```
+impl FromStr for EntityType {
+    type Err = UnknownLabel;
+
+    fn from_str(label: &str) -> Result<Self, UnknownLabel> {
+        Self::ALL.into_iter().find(|own| own.as_str() == label).ok_or(UnknownLabel { of: "entity_type" })
     }
 }
 
@@ -149,39 +160,19 @@ impl fmt::Display for EntityName {
 
 /// What is known of an entity besides its key. `R` names other entities: [`EntityName`] before a
 /// transaction knows their ids, [`Uuid`] afterwards and in the database.
-///
-/// ```
-/// use graphsink::{EntityFacts, Merge};
-///
-/// let mut facts = EntityFacts::<uuid::Uuid> { aliases: ["Franklin's".into()].into_iter().collect(), ..EntityFacts::default() };
-/// facts.merge(EntityFacts { aliases: ["Franklin BBQ".into()].into_iter().collect(), ..EntityFacts::default() });
-/// assert_eq!(facts.aliases.len(), 2);
-/// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct EntityFacts<R> {
+pub(crate) struct EntityFacts<R> {
     /// Other spellings. Never the name itself.
-    pub aliases: SortedSet<Arc<str>>,
+    pub(crate) aliases: SortedSet<Arc<str>>,
     /// The restaurant's attributes.
-    pub restaurant_attributes: SortedSet<R>,
+    pub(crate) restaurant_attributes: SortedSet<R>,
     /// Where the restaurant is.
-    pub place: Option<Arc<Place>>,
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 impl<R> Default for EntityFacts<R> {
     fn default() -> Self {
         Self { aliases: SortedSet::default(), restaurant_attributes: SortedSet::default(), place: None }
-    }
-}
-
-impl<R: Ord> EntityFacts<R> {
-    /// Whether nothing is said: the entity is merely referenced.
-    ///
-    /// ```
-    /// assert!(graphsink::EntityFacts::<uuid::Uuid>::default().is_empty());
-    /// ```
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.aliases.is_empty() && self.restaurant_attributes.is_empty() && self.place.is_none()
     }
 }
 
@@ -212,8 +203,8 @@ mod tests {
         let labels = ["restaurant", "dish_or_category", "dish_attribute", "restaurant_attribute"];
         assert_eq!(EntityType::ALL.map(EntityType::as_str), labels);
         assert_eq!(EntityType::ALL.map(|entity_type| entity_type.to_string()), labels);
-        assert_eq!(labels.map(EntityType::from_label), EntityType::ALL.map(Some));
-        assert_eq!(EntityType::from_label("dish"), None);
+        assert_eq!(labels.map(str::parse), EntityType::ALL.map(Ok));
+        assert_eq!("dish".parse::<EntityType>(), Err(UnknownLabel { of: "entity_type" }));
     }
 
     #[test]
@@ -228,17 +219,6 @@ mod tests {
         let observed_at: Timestamp = observed_at.parse().unwrap();
         let address = address.map(str::to_owned);
         Arc::new(Place { location: None, address, google_place_id: None, metadata: None, observed_at })
-    }
-
-    #[test]
-    fn nothing_is_said_only_if_nothing_is_said_of_anything() {
-        assert!(EntityFacts::<u8>::default().is_empty());
-        let aliases = EntityFacts::<u8> { aliases: ["a".into()].into_iter().collect(), ..EntityFacts::default() };
-        let attributes = EntityFacts { restaurant_attributes: [1_u8].into_iter().collect(), ..EntityFacts::default() };
-        let placed = EntityFacts::<u8> { place: Some(place(None, "2024-01-01T00:00:00Z")), ..EntityFacts::default() };
-        for facts in [aliases, attributes, placed] {
-            assert!(!facts.is_empty(), "{facts:?}");
-        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Merge, Timestamp};
+use super::{Merge, Timestamp, UnknownLabel};
 
 /// Where a mention stands.
 ///
@@ -39,17 +40,28 @@ impl SourceType {
         }
     }
 
-    /// The type with this label.
-    ///
-    /// ```
-    /// use graphsink::SourceType;
-    ///
-    /// assert_eq!(SourceType::from_label("post"), Some(SourceType::Post));
-    /// assert_eq!(SourceType::from_label("reply"), None);
-    /// ```
+    /// The former name of `label.parse().ok()`.
+    #[doc(hidden)]
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
-        [Self::Post, Self::Comment].into_iter().find(|source_type| source_type.as_str() == label)
+        label.parse().ok()
+    }
+}
+
+/// The type with this label.
+///
+/// ```
+/// use graphsink::SourceType;
+///
+/// assert_eq!("post".parse(), Ok(SourceType::Post));
+/// assert!("reply".parse::<SourceType>().is_err());
+/// ```
+impl FromStr for SourceType {
+    type Err = UnknownLabel;
+
+    fn from_str(label: &str) -> Result<Self, UnknownLabel> {
+        let found = [Self::Post, Self::Comment].into_iter().find(|own| own.as_str() == label);
+        found.ok_or(UnknownLabel { of: "mention_source" })
     }
 }
 
@@ -231,35 +243,28 @@ impl Mention {
 }
 
 /// A [`Mention`] whose texts stand elsewhere.
-///
-/// ```
-/// use graphsink::{Mention, MentionRef, SourceType};
-///
-/// let mention = Mention::new(SourceType::Post, "t3_xyz", "https://example.org/3", "food", chrono::Utc::now());
-/// assert_eq!(MentionRef::from(&mention).source_id, "t3_xyz");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MentionRef<'a> {
+pub(crate) struct MentionRef<'a> {
     /// See [`Mention::source_type`].
-    pub source_type: SourceType,
+    pub(crate) source_type: SourceType,
     /// See [`Mention::source_id`].
-    pub source_id: &'a str,
+    pub(crate) source_id: &'a str,
     /// See [`Mention::thread_id`].
-    pub thread_id: &'a str,
+    pub(crate) thread_id: &'a str,
     /// See [`Mention::source_url`].
-    pub source_url: &'a str,
+    pub(crate) source_url: &'a str,
     /// See [`Mention::subreddit`].
-    pub subreddit: &'a str,
+    pub(crate) subreddit: &'a str,
     /// See [`Mention::content_excerpt`].
-    pub content_excerpt: &'a str,
+    pub(crate) content_excerpt: &'a str,
     /// See [`Mention::author`].
-    pub author: Option<&'a str>,
+    pub(crate) author: Option<&'a str>,
     /// See [`Mention::upvotes`].
-    pub upvotes: i32,
+    pub(crate) upvotes: i32,
     /// See [`Mention::created_at`].
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// See [`Mention::observed_at`].
-    pub observed_at: Timestamp,
+    pub(crate) observed_at: Timestamp,
 }
 
 impl From<MentionRef<'_>> for Mention {
@@ -298,16 +303,8 @@ impl<'a> From<&'a Mention> for MentionRef<'a> {
 
 impl MentionRef<'_> {
     /// See [`Mention::precedence`].
-    ///
-    /// ```
-    /// use graphsink::{Mention, MentionRef, SourceType};
-    ///
-    /// let mention = Mention::new(SourceType::Post, "t3_xyz", "https://example.org/3", "food", chrono::Utc::now());
-    /// let liked = mention.clone().upvotes(7);
-    /// assert!(MentionRef::from(&liked).precedence(&(&mention).into()).is_gt());
-    /// ```
     #[must_use]
-    pub fn precedence(&self, other: &Self) -> Ordering {
+    pub(crate) fn precedence(&self, other: &Self) -> Ordering {
         let rank = |mention: &Self| (mention.observed_at, mention.upvotes);
         rank(self).cmp(&rank(other)).then_with(|| self.content_excerpt.cmp(other.content_excerpt)).then_with(|| {
             (self.created_at, self.thread_id, self.source_url, self.subreddit, self.author).cmp(&(
@@ -338,9 +335,9 @@ mod tests {
     fn sources_are_called_as_in_the_database() {
         for (source_type, label) in [(SourceType::Post, "post"), (SourceType::Comment, "comment")] {
             assert_eq!((source_type.as_str(), &*source_type.to_string()), (label, label));
-            assert_eq!(SourceType::from_label(label), Some(source_type));
+            assert_eq!(label.parse(), Ok(source_type));
         }
-        assert_eq!(SourceType::from_label("Post"), None);
+        assert_eq!("Post".parse::<SourceType>(), Err(UnknownLabel { of: "mention_source" }));
     }
 
     #[test]

@@ -2,28 +2,30 @@
 //!
 //! Everything here is plain data. A merge rule says what two versions of one row become; each is
 //! commutative, associative and idempotent (a join-semilattice), which is what makes order,
-//! batching and retries invisible in the database. The laws are checked in `tests/laws.rs`.
+//! batching and retries invisible in the database. The laws are checked in `laws`.
 //!
 //! Not here: what a caller may say (`unit`), how pending rows combine (`batch`), SQL (`store`).
 
 mod connection;
 mod entity;
+#[cfg(test)]
+mod laws;
 mod mention;
 mod metrics;
 mod place;
 mod sorted_set;
 
-pub use connection::{ConnectionFacts, ConnectionKey};
-pub use entity::{EntityFacts, EntityKey, EntityName, EntityType};
-pub use mention::{Mention, MentionRef, SourceType};
-pub use metrics::{
-    ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, SCORE_DECAY_DAYS, StoredMetrics,
-    TOP_MENTIONS, TopMention, score,
+pub(crate) use connection::{ConnectionFacts, ConnectionKey};
+pub(crate) use entity::EntityFacts;
+pub use entity::{EntityKey, EntityName, EntityType};
+pub(crate) use mention::MentionRef;
+pub use mention::{Mention, SourceType};
+pub(crate) use metrics::{
+    ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, StoredMetrics, TOP_MENTIONS,
+    TopMention, days_before, write_time,
 };
-pub(crate) use metrics::{days_before, write_time};
-pub(crate) use place::canonical;
-pub use place::{Coordinate, CoordinateError, Place};
-pub use sorted_set::SortedSet;
+pub(crate) use place::{Coordinate, CoordinateError, Place, canonical};
+pub(crate) use sorted_set::SortedSet;
 
 use chrono::{DateTime, Utc};
 
@@ -99,16 +101,21 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// A text is no label of an enum of the database.
+///
+/// ```
+/// let error = "reply".parse::<graphsink::SourceType>().unwrap_err();
+/// assert_eq!(error.to_string(), "not a label of mention_source");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a label of {of}")]
+pub struct UnknownLabel {
+    /// The enum's name in the database.
+    pub(crate) of: &'static str,
+}
+
 /// A merge rule: what two versions of the same row become.
-///
-/// ```
-/// use graphsink::{Merge, SortedSet};
-///
-/// let mut aliases: SortedSet<&str> = ["Franklin's", "Franklin BBQ"].into_iter().collect();
-/// aliases.merge(["Franklin's", "Franklin Barbecue"].into_iter().collect());
-/// assert_eq!(aliases.as_slice(), ["Franklin BBQ", "Franklin Barbecue", "Franklin's"]);
-/// ```
-pub trait Merge {
+pub(crate) trait Merge {
     /// Joins `other` into `self`.
     fn merge(&mut self, other: Self);
 }

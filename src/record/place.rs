@@ -8,26 +8,12 @@ use serde_json::Value;
 use super::{Merge, Timestamp};
 
 /// Latitude or longitude in units of 1e-8 degrees, exactly what `numeric(·,8)` holds.
-///
-/// ```
-/// use graphsink::{Coordinate, CoordinateError};
-///
-/// assert_eq!(Coordinate::latitude(30.123_456_785)?.to_string(), "30.12345679");
-/// assert_eq!(Coordinate::latitude(90.5), Err(CoordinateError::OutOfRange { limit: 90 }));
-/// # Ok::<(), CoordinateError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Coordinate(i64);
+pub(crate) struct Coordinate(i64);
 
 /// Why a number is no coordinate.
-///
-/// ```
-/// use graphsink::{Coordinate, CoordinateError};
-///
-/// assert_eq!(Coordinate::longitude(181.0), Err(CoordinateError::OutOfRange { limit: 180 }));
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CoordinateError {
+pub(crate) enum CoordinateError {
     /// NaN or infinite.
     #[error("is not a finite number")]
     NotFinite,
@@ -43,27 +29,12 @@ impl Coordinate {
     const PER_DEGREE: i64 = 100_000_000;
 
     /// A latitude in degrees, -90 to 90, rounded to eight decimals (half away from zero).
-    ///
-    /// ```
-    /// use graphsink::Coordinate;
-    ///
-    /// assert_eq!(Coordinate::latitude(30.270_12)?.to_string(), "30.27012000");
-    /// assert!(Coordinate::latitude(90.1).is_err());
-    /// # Ok::<(), graphsink::CoordinateError>(())
-    /// ```
-    pub fn latitude(degrees: f64) -> Result<Self, CoordinateError> {
+    pub(crate) fn latitude(degrees: f64) -> Result<Self, CoordinateError> {
         Self::checked(degrees, 90)
     }
 
     /// A longitude in degrees, -180 to 180, rounded to eight decimals (half away from zero).
-    ///
-    /// ```
-    /// use graphsink::Coordinate;
-    ///
-    /// assert!(Coordinate::longitude(-179.9).is_ok());
-    /// assert!(Coordinate::longitude(f64::NAN).is_err());
-    /// ```
-    pub fn longitude(degrees: f64) -> Result<Self, CoordinateError> {
+    pub(crate) fn longitude(degrees: f64) -> Result<Self, CoordinateError> {
         Self::checked(degrees, 180)
     }
 
@@ -78,27 +49,14 @@ impl Coordinate {
     }
 
     /// From units of 1e-8 degrees, as read from the database.
-    ///
-    /// ```
-    /// use graphsink::Coordinate;
-    ///
-    /// let there = Coordinate::longitude(-97.731_3)?;
-    /// assert_eq!(Coordinate::from_units(there.units()), there);
-    /// # Ok::<(), graphsink::CoordinateError>(())
-    /// ```
     #[must_use]
-    pub const fn from_units(units: i64) -> Self {
+    pub(crate) const fn from_units(units: i64) -> Self {
         Self(units)
     }
 
     /// In units of 1e-8 degrees.
-    ///
-    /// ```
-    /// assert_eq!(graphsink::Coordinate::latitude(0.5)?.units(), 50_000_000);
-    /// # Ok::<(), graphsink::CoordinateError>(())
-    /// ```
     #[must_use]
-    pub const fn units(self) -> i64 {
+    pub(crate) const fn units(self) -> i64 {
         self.0
     }
 }
@@ -132,48 +90,25 @@ impl fmt::Display for Coordinate {
 
 /// One observation of where a restaurant is. The newest observation wins **as a whole**: a newer
 /// one without an address leaves the restaurant without an address.
-///
-/// ```
-/// use graphsink::{Place, Timestamp};
-///
-/// let at = |time: &str| -> Result<Place, chrono::ParseError> {
-///     let observed_at: Timestamp = time.parse()?;
-///     Ok(Place { location: None, address: None, google_place_id: None, metadata: None, observed_at })
-/// };
-/// let moved = Place { address: Some("12 Oak St".to_owned()), ..at("2024-01-10T00:00:00Z")? };
-/// assert!(moved.location.is_none());
-/// # Ok::<(), chrono::ParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Latitude and longitude, both or neither.
-    pub location: Option<(Coordinate, Coordinate)>,
+    pub(crate) location: Option<(Coordinate, Coordinate)>,
     /// Postal address, at most 500 characters.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// Google's identifier of the place, unique among restaurants.
-    pub google_place_id: Option<String>,
+    pub(crate) google_place_id: Option<String>,
     /// Any further facts: a JSON object, keys sorted, numbers as `jsonb` keeps them.
-    pub metadata: Option<Value>,
+    pub(crate) metadata: Option<Value>,
     /// When this was observed.
-    pub observed_at: Timestamp,
+    pub(crate) observed_at: Timestamp,
 }
 
 impl Place {
     /// The order of "wins": the newer observation; at equal times the greater serialized value
     /// (address, Google's id, latitude, longitude, metadata as one canonical JSON text).
-    ///
-    /// ```
-    /// use graphsink::{Place, Timestamp};
-    ///
-    /// let at = |time: &str| -> Result<Place, chrono::ParseError> {
-    ///     let observed_at: Timestamp = time.parse()?;
-    ///     Ok(Place { location: None, address: None, google_place_id: None, metadata: None, observed_at })
-    /// };
-    /// assert!(at("2024-02-01T00:00:00Z")?.precedence(&at("2024-01-01T00:00:00Z")?).is_gt());
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
     #[must_use]
-    pub fn precedence(&self, other: &Self) -> Ordering {
+    pub(crate) fn precedence(&self, other: &Self) -> Ordering {
         self.observed_at.cmp(&other.observed_at).then_with(|| self.serialized().cmp(&other.serialized()))
     }
 

@@ -4,15 +4,8 @@ use super::Merge;
 
 /// A set as a sorted vector without duplicates. Text sorts by code point (`str`'s order), uuids by
 /// their bytes; both agree with PostgreSQL's `collate "C"` and `uuid` order.
-///
-/// ```
-/// use graphsink::SortedSet;
-///
-/// let set: SortedSet<u32> = [3, 1, 2, 1].into_iter().collect();
-/// assert_eq!(set.as_slice(), [1, 2, 3]);
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SortedSet<T>(Vec<T>);
+pub(crate) struct SortedSet<T>(Vec<T>);
 
 impl<T> Default for SortedSet<T> {
     fn default() -> Self {
@@ -22,81 +15,32 @@ impl<T> Default for SortedSet<T> {
 
 impl<T> SortedSet<T> {
     /// The empty set.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<u32> = SortedSet::new();
-    /// assert!(set.is_empty());
-    /// ```
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
 }
 
 impl<T: Ord> SortedSet<T> {
     /// The members in ascending order.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<&str> = ["b", "a"].into_iter().collect();
-    /// assert_eq!(set.as_slice(), ["a", "b"]);
-    /// ```
     #[must_use]
-    pub fn as_slice(&self) -> &[T] {
+    pub(crate) fn as_slice(&self) -> &[T] {
         &self.0
     }
 
     /// Whether nothing is in it.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<u32> = [1].into_iter().collect();
-    /// assert!(!set.is_empty());
-    /// ```
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Number of members.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<u32> = [1, 1, 2].into_iter().collect();
-    /// assert_eq!(set.len(), 2);
-    /// ```
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The members in ascending order.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<u32> = [2, 1].into_iter().collect();
-    /// assert_eq!(set.iter().copied().collect::<Vec<_>>(), [1, 2]);
-    /// ```
-    pub fn iter(&self) -> std::slice::Iter<'_, T> {
-        self.0.iter()
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.as_slice().iter()
     }
 
     /// Adds a member; says whether it was new.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let mut set = SortedSet::new();
-    /// assert!(set.insert(1));
-    /// assert!(!set.insert(1), "it is there");
-    /// ```
-    pub fn insert(&mut self, member: T) -> bool {
+    pub(crate) fn insert(&mut self, member: T) -> bool {
         match self.0.binary_search(&member) {
             Ok(_) => false,
             Err(place) => {
@@ -107,15 +51,7 @@ impl<T: Ord> SortedSet<T> {
     }
 
     /// Takes a member out; says whether it was there.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let mut set: SortedSet<u32> = [1, 2].into_iter().collect();
-    /// assert!(set.remove(&1));
-    /// assert!(!set.remove(&1), "it is gone");
-    /// ```
-    pub fn remove<Q: Ord + ?Sized>(&mut self, member: &Q) -> bool
+    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, member: &Q) -> bool
     where
         T: std::borrow::Borrow<Q>,
     {
@@ -129,16 +65,8 @@ impl<T: Ord> SortedSet<T> {
     }
 
     /// Whether every member of `other` is in `self`.
-    ///
-    /// ```
-    /// use graphsink::SortedSet;
-    ///
-    /// let set: SortedSet<u32> = [1, 2, 3].into_iter().collect();
-    /// assert!(set.contains_all(&[1, 3].into_iter().collect()));
-    /// assert!(!set.contains_all(&[4].into_iter().collect()));
-    /// ```
     #[must_use]
-    pub fn contains_all(&self, other: &Self) -> bool {
+    pub(crate) fn contains_all(&self, other: &Self) -> bool {
         other.0.iter().all(|member| self.0.binary_search(member).is_ok())
     }
 }
@@ -209,7 +137,7 @@ mod tests {
         assert_eq!(set.as_slice(), ["B", "a", "b"]);
         assert_eq!((&set).into_iter().collect::<Vec<_>>(), [&"B", &"a", &"b"]);
         assert!(set.remove("a") && !set.remove("a"));
-        assert_eq!(set.len(), 2);
+        assert_eq!(set.as_slice().len(), 2);
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! What a batch says authors call entities that the database knows: heard as their aliases by the rest of the batch.
+//! The texts that authors of a batch use for known entities, which count as their aliases in the rest of the batch.
 //!
-//! "Franklin's" is new to the database, and another query of the same batch says that authors write it for "franklin
-//! barbecue", which is there. With the next batch it would be an alias of that; so it is with this one.
+//! "Franklin's" is new to the database, and another query of the same batch states that authors write it for "franklin
+//! barbecue", which exists. For the next batch it would be an alias of that entity, so it is for this one.
 //!
-//! Not where the name comes with an address or a city and the other query with none: then the entity's own may speak against it.
+//! This does not apply if the name comes with an address or a city and the other query with none: the entity's own
+//! address may then contradict it.
 //!
-//! One step and no more: what is decided here brings nothing to others, so the order of a batch does not matter.
+//! Only one step: a decision made here gives others no aliases, so the order of a batch does not matter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +19,17 @@ use super::score::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE};
 use super::score::{Name, TIED_SIMILARITY, WordCounts, confidence};
 use crate::record::EntityType;
 
-/// Texts, the entities that are called so, and the queries that say it.
+/// Texts, their entities, and the queries that state them.
 #[derive(Debug, Default)]
 pub(crate) struct BatchAliases<'a>(HashMap<(EntityType, &'a str), Vec<(&'a Query, &'a Candidate)>>);
 
 impl<'a> BatchAliases<'a> {
-    /// The entity is to be called so, because of this query.
+    /// Adds a text as an alias of an entity, because of this query.
     pub(crate) fn add(&mut self, text: &'a str, query: &'a Query, entity: &'a Candidate) {
         self.0.entry((query.key.entity_type, text)).or_default().push((query, entity));
     }
 
-    /// What decisions add to entities of the database.
+    /// The aliases that decisions add to entities of the database.
     pub(crate) fn of(decided: impl Iterator<Item = (&'a Query, &'a Decision)>) -> Self {
         let mut batch_aliases = Self::default();
         for (query, decision) in decided {
@@ -39,18 +40,18 @@ impl<'a> BatchAliases<'a> {
         batch_aliases
     }
 
-    /// The entities that a name may mean as what others of the batch call them; nothing if there are none that the
-    /// database did not have among its candidates.
+    /// The entities that a name may mean according to other queries of the batch; `None` if the database already had
+    /// all of them among its candidates.
     pub(crate) fn ranked(&self, query: &Query, considered: &Ranked, counts: &WordCounts) -> Option<Ranked> {
         let own = Address::parse(query.address.as_deref(), query.city.as_deref());
         let mut candidates: Vec<Candidate> = Vec::new();
         for (text, is_name) in [(&query.key.name, true), (query.text(), false)] {
             for (bringer, entity) in self.0.get(&(query.key.entity_type, &**text)).into_iter().flatten() {
-                // The database knows its address, and was asked.
+                // The database's answer already considered its address.
                 if considered.candidates.iter().any(|candidate| candidate.id == entity.id) {
                     continue;
                 }
-                // Only the database knows where that entity is, so nothing here can say that it is at this place.
+                // Only the database knows the place of that entity, so nothing here can confirm this place.
                 if query.has_evidence() && !bringer.has_evidence() {
                     continue;
                 }
@@ -59,7 +60,7 @@ impl<'a> BatchAliases<'a> {
                     ALIAS_CONFIDENCE
                 } else {
                     let names = [&query.key.name, &entity.name].map(|name| Name::new(name, counts));
-                    // "The place" may be any.
+                    // A text like "the place" may mean any place.
                     let localities = [own.locality(), theirs.locality()];
                     if names[0].similarity(&names[1], localities) < TIED_SIMILARITY {
                         continue;

@@ -1,20 +1,20 @@
-//! Answers that need not be asked for again.
+//! The cache of answers.
 //!
-//! Only what a snapshot of committed rows said is remembered, so an id of a transaction that was rolled back never
-//! gets here. What remains is the race between a snapshot and a commit: a lookup reads, another transaction commits, and the
-//! lookup remembers what is no longer true. So nothing is ever removed; instead everything has a generation:
+//! Only answers from snapshots of committed rows are cached, so an id of a transaction that was rolled back never gets
+//! here. The remaining race is between a snapshot and a commit: a lookup reads, another transaction commits, and the
+//! lookup caches an outdated answer. So nothing is removed; instead everything has a generation:
 //!
-//! 1. a lookup notes the generation *before* it takes its snapshot, and remembers its answers with it;
-//! 2. a commit that is visible takes the next generation and writes it where each changed name hashes to;
-//! 3. an answer counts only if none of its names was written a later generation.
+//! 1. a lookup notes the generation *before* it takes its snapshot, and caches its answers with it;
+//! 2. a visible commit takes the next generation and writes it to the slot of each changed name's hash;
+//! 3. an answer is valid only if none of its names has a later generation.
 //!
 //! Properties:
-//! - An answer from a snapshot without the commit has a generation before the commit's, whenever it is remembered.
-//! - A unit's outcome is told after step 2, so after an outcome no answer is from before its commit.
-//! - Names that share a slot, and lookups between a commit and step 2, only cost an answer that was still true.
+//! - An answer from a snapshot without the commit has a generation before the commit's, whenever it is cached.
+//! - A unit's outcome is delivered after step 2, so after an outcome no answer is from before its commit.
+//! - Names that share a slot, and lookups between a commit and step 2, only invalidate an answer that was still true.
 //!
-//! "Nothing like it is there" and similar names depend on all names of a type: any new name or alias of that type ends
-//! them. Exact names and aliases depend on their own text only.
+//! "Nothing similar exists" and similar names depend on all names of a type: any new name or alias of that type
+//! invalidates them. Exact names and aliases depend only on their own text.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use super::query::{Candidate, Query, Tier};
 use crate::commits::{ChangedEntity, CommitListener};
 use crate::record::EntityType;
 
-/// Slots of names. More of them let fewer unrelated commits end an answer.
+/// Number of slots for names. With more slots, fewer unrelated commits invalidate an answer.
 const SLOTS: usize = 1 << 16;
 
-/// What was found for a name.
+/// The answer for a name.
 #[derive(Debug, Default)]
 pub(crate) struct Ranked {
     /// The likeliest first.
     pub(crate) candidates: Vec<Candidate>,
-    /// Whether the likeliest is known to be called what the author wrote.
+    /// Whether the author's text is known to be a name of the likeliest.
     pub(crate) known: bool,
-    /// Those that have the name itself as an alias, with what that says whatever the evidence; the oldest first.
+    /// Candidates that have the name itself as an alias, with their confidence without evidence; the oldest first.
     pub(crate) by_name: Vec<Candidate>,
 }
 
@@ -67,7 +67,7 @@ struct Key {
     original: Option<Arc<str>>,
 }
 
-/// The answers, and the generations that say which of them still count.
+/// The answers, and the generations that determine which of them are valid.
 #[derive(Debug)]
 pub(crate) struct Cache {
     entries: Option<quick_cache::sync::Cache<Key, Remembered>>,
@@ -79,7 +79,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// A cache of at most so many answers.
+    /// A cache of at most `entries` answers.
     pub(crate) fn new(entries: usize, time_to_live: Duration) -> Self {
         Self {
             entries: (entries > 0).then(|| quick_cache::sync::Cache::new(entries)),
@@ -91,23 +91,23 @@ impl Cache {
         }
     }
 
-    /// To be called before the snapshot that answers come from.
+    /// Must be called before the snapshot from which answers come.
     pub(crate) fn before_snapshot(&self) -> Before {
         Before { generation: self.generation.load(Ordering::SeqCst), at: Instant::now() }
     }
 
-    /// What is remembered for a query and still counts.
+    /// The cached answer for a query, if valid.
     pub(crate) fn get(&self, query: &Query) -> Option<Arc<Ranked>> {
         let remembered = self.entries.as_ref()?.get(&key(query))?;
         let ranked = &remembered.ranked;
-        // An exact name needs no evidence; everything else was ranked without.
+        // An exact name needs no evidence; all other answers were ranked without evidence.
         if query.has_evidence() && ranked.tier() != Some(Tier::Exact) {
             return None;
         }
         self.counts(query, ranked, remembered.before).then(|| Arc::clone(ranked))
     }
 
-    /// Remembers what a snapshot said.
+    /// Caches an answer from a snapshot.
     pub(crate) fn put(&self, query: &Query, ranked: &Arc<Ranked>, before: Before) {
         let Some(entries) = &self.entries else { return };
         if query.has_evidence() && ranked.tier() != Some(Tier::Exact) {
@@ -145,7 +145,7 @@ impl CommitListener for Cache {
                     touch(self.slot(name));
                     touch(&self.types[entity_type as usize]);
                 }
-                // Of which type it is the unit did not say.
+                // The unit did not state its type.
                 None => {
                     for slot in &self.types {
                         touch(slot);

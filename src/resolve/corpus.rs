@@ -1,8 +1,8 @@
-//! How common words, trigrams, beginnings and ends are among the names of the database, from a sample.
+//! Frequencies of words, trigrams, beginnings and ends among the names of the database, from a sample.
 //!
-//! A rare part of a name is the cheap way into the trigram index, and a rare beginning or end that into an ordered one;
-//! neither needs exact numbers. Of words the sample tells how common they are, which is good enough for single names.
-//! Whole inputs ([`Names`](super::Names)) are decided without a sample: there all names are counted.
+//! A rare part of a name is the cheap access to the trigram index, and a rare beginning or end the cheap access to an
+//! ordered one; neither needs exact numbers. The sample also gives the frequency of words, which is good enough for
+//! single names. Whole inputs ([`Names`](super::Names)) are decided without a sample: all names are counted.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ use super::text::{trigram, trigram_words};
 /// Counts of a sample.
 #[derive(Debug, Default)]
 pub(crate) struct Corpus {
-    /// Names in the sample.
+    /// Number of names in the sample.
     sampled: usize,
-    /// Names in the database for each one in the sample.
+    /// Number of names in the database for each name in the sample.
     scale: f64,
     pub(crate) words: WordCounts,
     trigrams: HashMap<u64, u32, RandomState>,
-    /// The sample, and the sample with each name read backwards, in order.
+    /// The sorted sample, and the sorted sample with each name reversed.
     names: Vec<Box<str>>,
     backwards: Vec<Box<str>>,
 }
@@ -49,24 +49,24 @@ impl Corpus {
         corpus
     }
 
-    /// About how many names have a trigram.
+    /// Approximate number of names with a trigram.
     pub(crate) fn rows_with(&self, trigram: u64) -> f64 {
-        // What the sample has not seen may still be there.
+        // A trigram that is missing from the sample may still exist.
         let seen = self.trigrams.get(&trigram).map_or(0.3, |seen| f64::from(*seen));
         seen * self.scale
     }
 
-    /// About how many names there are in a range.
+    /// Approximate number of names in a range.
     pub(crate) fn names_in(&self, range: &Range) -> f64 {
         self.scale * count(&self.names, range)
     }
 
-    /// About how many names there are that read backwards are in a range.
+    /// Approximate number of names that are in a range when reversed.
     pub(crate) fn names_in_backwards(&self, range: &Range) -> f64 {
         self.scale * count(&self.backwards, range)
     }
 
-    /// About how many names there are.
+    /// Approximate number of names.
     pub(crate) fn rows(&self) -> f64 {
         self.sampled as f64 * self.scale
     }

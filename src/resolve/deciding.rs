@@ -1,9 +1,9 @@
-//! What each name of a whole input means, once all are known.
+//! Decides what each name of a whole input means, once all names are known.
 //!
-//! 1. By what the database has for the name.
-//! 2. A name that is new to it: by what the rest of the input says authors write for entities that are there.
-//! 3. One that is still new: by the other new names.
-//! 4. What could not be found again later is taken back.
+//! 1. By the database's data for the name.
+//! 2. If it is new to the database: by the texts that authors write, in the rest of the input, for existing entities.
+//! 3. If it is still new: by the other new names.
+//! 4. Decisions that could not be reproduced later are revoked.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::hash::{HashMap, HashSet};
 use crate::record::EntityKey;
 use crate::telemetry;
 
-/// Decides all names of an input. `of_queries` is what the database has for each query.
+/// Decides all names of an input. `of_queries` has the database's data for each query.
 pub(crate) fn decide(
     resolver: &Resolver,
     queries: &[Query],
@@ -49,7 +49,7 @@ pub(crate) fn decide(
     input.resolved()
 }
 
-/// All that the input says of one name, and what the database has.
+/// All data of the input about one name, and the database's data.
 #[derive(Debug, Default)]
 struct Asked {
     queries: Vec<usize>,
@@ -75,18 +75,19 @@ struct Input<'a> {
     of_queries: &'a [Ranked],
     counts: &'a WordCounts,
     names: &'a HashMap<&'a EntityKey, Asked>,
-    /// How many names are names of entities of the database.
+    /// Number of names that are names of entities of the database.
     exact: u64,
     taken_for: HashMap<EntityKey, Taken>,
-    /// Names that are not known, so far.
+    /// Names that are not known so far.
     new: HashSet<&'a EntityKey>,
-    /// Aliases of entities that they are not taken for: as one of another it could not be told apart later.
+    /// Names that are aliases of entities for which they were not chosen: as an alias of another entity such a name
+    /// would be ambiguous later.
     held: HashSet<&'a EntityKey>,
     flagged: Vec<FlaggedName>,
 }
 
 impl<'a> Input<'a> {
-    /// Gives the names that are taken for entities of the database, with these.
+    /// Returns the names that are resolved to entities of the database, with these.
     fn by_the_database(&mut self) -> Vec<(&'a Asked, Candidate)> {
         let mut known = Vec::new();
         for (key, asked) in self.names {
@@ -112,7 +113,7 @@ impl<'a> Input<'a> {
         known
     }
 
-    /// New names that the rest of the input has as aliases of known entities.
+    /// Resolves new names that the rest of the input has as aliases of known entities.
     fn by_other_queries(&mut self, known: &[(&Asked, Candidate)]) {
         let mut batch_aliases = BatchAliases::default();
         for (asked, entity) in known {
@@ -140,7 +141,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// New names that are one.
+    /// Groups new names that mean the same.
     fn by_each_other(&mut self) {
         let settings = &self.resolver.inner.settings;
         let unknown = self.queries.iter().filter(|query| self.new.contains(&query.key));
@@ -153,8 +154,9 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Takes back what could not be found again: names that the input makes aliases of another entity as well, because
-    /// authors wrote them for that one. Until there are none: a name that is on its own again is called otherwise itself.
+    /// Revokes decisions that could not be reproduced: for names that the input also makes aliases of another entity,
+    /// because authors wrote them for that one. This repeats until there are none, because a revoked name itself loses
+    /// its alias.
     fn leave_contested(&mut self) {
         loop {
             let rivals = self.rivals();
@@ -171,7 +173,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Of names that are taken for something: the other entities whose aliases they would become.
+    /// For resolved names: the other entities whose aliases they would become.
     fn rivals(&self) -> HashMap<EntityKey, BTreeSet<Arc<str>>> {
         let mut rivals: HashMap<EntityKey, BTreeSet<Arc<str>>> = HashMap::default();
         for (key, asked) in self.names {
@@ -213,7 +215,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The entity that a name was taken for.
+/// The entity to which a name was resolved.
 struct Taken {
     name: Arc<str>,
     candidate: FlaggedCandidate,
@@ -225,13 +227,14 @@ impl From<Candidate> for Taken {
     }
 }
 
-/// All candidates of one name: of the first tier that found any, each with the best that any of the queries says for it.
+/// All candidates of one name: those of the first tier that found any, each with its best confidence over the queries.
 ///
-/// Entities that have the name itself as an alias come before all others, and no evidence is heard: it may be what this
-/// input said the first time, and the addresses that it brought may have changed what the evidence says.
+/// Entities that have the name itself as an alias come before all others, whatever the evidence: the alias may come
+/// from the first load of this input, and the addresses that this load stored may have changed the result of the
+/// evidence.
 fn best_of<'a>(ranked: impl Iterator<Item = &'a Ranked> + Clone) -> Ranked {
     let by_name = ranked.clone().any(|ranked| !ranked.by_name.is_empty());
-    // Evidence may have put others before those of the alias.
+    // Evidence may have ranked others before those of the alias.
     let tier = if by_name { Some(Tier::Alias) } else { ranked.clone().filter_map(Ranked::tier).min() };
     let found = ranked.flat_map(|ranked| if by_name { &ranked.by_name } else { &ranked.candidates });
     let mut candidates: Vec<Candidate> = Vec::new();

@@ -1,4 +1,4 @@
-//! What the database has for a query.
+//! The data found in the database for queries.
 
 use strsim::osa_distance;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::query::Query;
 use super::score::{ALIAS_CONFIDENCE, TEXT_CONFIDENCE, confidence};
 use super::settings::{Band, ResolverSettings};
 
-/// An entity as the database has it.
+/// A stored entity.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownEntity {
     pub(crate) id: Uuid,
@@ -16,41 +16,41 @@ pub(crate) struct KnownEntity {
     pub(crate) address: Option<String>,
 }
 
-/// An entity that an alias led to.
+/// An entity that was found by an alias.
 #[derive(Debug)]
 pub(crate) struct AliasMatch {
     pub(crate) entity: KnownEntity,
-    /// Whether it is known to be called what the author wrote.
+    /// Whether the author's text is known to be a name of it.
     pub(crate) known: bool,
-    /// Whether the name itself is an alias, and not the author's text alone.
+    /// Whether the name itself is an alias, not only the author's text.
     pub(crate) by_name: bool,
 }
 
 impl AliasMatch {
-    /// How likely it is the one that is at this place.
+    /// The probability that it is the entity at this place.
     pub(crate) fn confidence(&self, place: &Address) -> f64 {
         let alone = if self.by_name { ALIAS_CONFIDENCE } else { TEXT_CONFIDENCE };
         confidence(alone, place, &Address::parse(self.entity.address.as_deref(), None))
     }
 }
 
-/// What the database has for one query.
+/// The data found in the database for one query.
 #[derive(Debug, Default)]
 pub(crate) enum Found {
-    /// The entity of that name, its own name if a merge gave it another, and whether it is known to be called what the
-    /// author wrote.
+    /// The entity of that name, its own name if a merge gave it another, and whether the author's text is known to be a
+    /// name of it.
     Exact(Uuid, Option<String>, bool),
-    /// Entities with the name or the author's text as an alias; and where evidence speaks against all of these, others
-    /// as for `Fuzzy`.
+    /// Entities with the name or the author's text as an alias; and if evidence contradicts all of these, others as for
+    /// `Fuzzy`.
     Alias(Vec<AliasMatch>, Vec<KnownEntity>),
-    /// Entities with a similar name or at the same address, each once, perhaps none.
+    /// Entities with a similar name or at the same address, without duplicates, perhaps none.
     Fuzzy(Vec<KnownEntity>),
     #[default]
     Nothing,
 }
 
 impl Found {
-    /// Whether similar names are worth a look: nothing is known, or evidence says that it is none of those.
+    /// Whether to search for similar names: nothing is known, or evidence contradicts all that is known.
     pub(crate) fn is_open(&self, query: &Query, settings: &ResolverSettings) -> bool {
         match self {
             Self::Nothing | Self::Fuzzy(_) => true,
@@ -63,8 +63,8 @@ impl Found {
         }
     }
 
-    /// Whether the name is one of these with one typing error: nothing else is likelier, whatever else is similar. A
-    /// number is not mistyped but another one; and evidence may say that it is not that entity.
+    /// Whether the name is one of these with one typing error: then nothing else is more likely, whatever else is
+    /// similar. A different number is not a typing error, and evidence may contradict the entity.
     pub(crate) fn has_one_error(&self, query: &Query) -> bool {
         let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
         let name = &*query.key.name;

@@ -1,31 +1,31 @@
-//! The way to names with one typing error, through ordered indexes.
+//! Finds names with one typing error through ordered indexes.
 //!
-//! A name with one error, wherever it is, begins as it should up to the error, and ends as it should behind it. So
-//! whichever place a name is cut at, one of its parts is right; a letter is left out where it is cut, because two
-//! letters in the wrong order may lie on both sides. All names that begin with the one part, and all that end with the
-//! other, are two short ranges: of the unique index on the name, and of an index on the name read backwards. The cut is
-//! where they hold the fewest names. In a million names that takes tens of microseconds where the trigram index takes
-//! milliseconds, since the error itself makes its trigrams the rarest ones.
+//! A name with one error at any position begins correctly up to the error, and ends correctly after it. So at any cut
+//! one of its parts is correct; the letter at the cut is left out, because two swapped letters may be on both sides.
+//! All names that begin with the one part, and all that end with the other, are two short ranges: of the unique index
+//! on the name, and of an index on the reversed name. The cut is chosen where these ranges have the fewest names. In a
+//! million names this takes tens of microseconds, while the trigram index takes milliseconds, since the error itself
+//! makes its trigrams the rarest ones.
 //!
-//! Not found this way: what is written in another case or with other accents, words in another order, two errors far
-//! from each other. For these there are the [probes](super::probes).
+//! Not found this way: names in another case or with other accents, words in another order, two errors far from each
+//! other. The [probes](super::probes) search for these.
 
 use super::corpus::Corpus;
 use super::range::Range;
 
-/// A range of about this many names is the longest that is read: some milliseconds.
+/// Maximum approximate number of names in a range that is read: some milliseconds.
 const ROWS_MAX: f64 = 2_000.0;
-/// A part of fewer letters says nothing.
+/// A part of fewer letters is not significant.
 const LETTERS_MIN: usize = 2;
 
-/// The names that begin, and the names read backwards that begin.
+/// The range of names with a beginning, and of reversed names with a beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Halves {
     pub(crate) beginning: Option<Range>,
     pub(crate) end: Option<Range>,
 }
 
-/// Where to look for a name that may have an error.
+/// The ranges to search for a name that may have an error.
 pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
     let letters: Vec<char> = name.chars().collect();
     let backwards: Vec<char> = letters.iter().rev().copied().collect();
@@ -36,13 +36,13 @@ pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
         let end = end.map(|range| (corpus.names_in_backwards(&range), range));
         (beginning, end)
     };
-    // A range that is too long counts as one that finds nothing: worse than any other.
+    // A range that is too long counts as one that finds nothing, the worst of all.
     let cost = |range: &Option<(f64, Range)>| {
         range.as_ref().map(|(rows, _)| *rows).filter(|rows| *rows <= ROWS_MAX).unwrap_or(2.0 * ROWS_MAX)
     };
     let best = (0..letters.len())
         .map(|cut| (cut, ranges(cut)))
-        // Of equal ones that nearest to the middle: a sample cannot tell them apart.
+        // Among equal ones the one nearest to the middle, because the sample cannot distinguish them.
         .min_by(|(left, a), (right, b)| {
             let middle = |cut: usize| (2 * cut + 1).abs_diff(letters.len());
             let (a, b) = (cost(&a.0) + cost(&a.1), cost(&b.0) + cost(&b.1));
@@ -58,7 +58,7 @@ pub(crate) fn halves(name: &str, corpus: &Corpus) -> Halves {
 /// All texts that begin with these letters.
 fn beginning_with(letters: &[char]) -> Option<Range> {
     let (last, others) = letters.split_last()?;
-    // Skips the surrogates, which are no characters.
+    // Skips the surrogates, which are not characters.
     let next = (*last..=char::MAX).nth(1)?;
     let text = |last: char| others.iter().chain([&last]).collect();
     (letters.len() >= LETTERS_MIN).then(|| Range { low: text(*last), high: text(next) })

@@ -1,16 +1,16 @@
-//! Names of one batch that are not known yet, and that mean the same.
+//! Groups unknown names of one batch that mean the same.
 //!
-//! Star clustering. Names are taken in an order of their own (first those that match the most others, of these the
-//! shortest, of these by code point): one that matches no centre becomes a centre, the others join the centre that they
-//! match best. A centre gives its name to the new entity.
+//! Star clustering. Names are processed in a fixed order (first those that match the most others, among these the
+//! shortest, among these by code point): a name that matches no centre becomes a centre, the others join the centre
+//! that they match best. A centre gives its name to the new entity.
 //!
 //! Properties:
-//! - The result depends on the set of names alone: not on their order, nor on how often each occurs.
-//! - Every name matches its centre by itself. There are no chains, in which a first name is like a second and that one
-//!   like a third that has nothing to do with the first.
+//! - The result depends only on the set of names: not on their order, nor on how often each occurs.
+//! - Every name matches its centre directly. There are no chains, in which a first name resembles a second and that a
+//!   third that is unrelated to the first.
 //! - No two centres match, so resolving the centres again changes nothing.
-//! - A name is compared with all that share a text or a house with it, or enough trigrams
-//!   ([`trigrams`](super::trigrams)): the work grows with how many names have its rarer trigrams in common.
+//! - A name is compared with all names that share a text or a house with it, or enough trigrams
+//!   ([`trigrams`](super::trigrams)): the work grows with the number of names that have its rarer trigrams in common.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::record::EntityKey;
 /// An address and a city.
 type Evidence = (Option<Arc<str>>, Option<Arc<str>>);
 
-/// All that the batch says of one name.
+/// All data of the batch about one name.
 #[derive(Debug, Default)]
 struct Member {
     texts: BTreeSet<Arc<str>>,
     evidence: BTreeSet<Evidence>,
 }
 
-/// A name made ready to be compared.
+/// A name prepared for comparison.
 struct Compared {
     key: EntityKey,
     name: Name,
@@ -41,7 +41,7 @@ struct Compared {
     addresses: Vec<Address>,
 }
 
-/// For each name the key of the entity that is to be created for it.
+/// For each name the key of the entity to be created for it.
 pub(crate) fn centres<'a>(
     queries: impl IntoIterator<Item = &'a Query>,
     settings: &ResolverSettings,
@@ -58,7 +58,7 @@ pub(crate) fn centres<'a>(
     members.sort_by_cached_key(|(key, _)| (key.entity_type, key.name.chars().count(), Arc::clone(&key.name)));
     let compared: Vec<Compared> = members.into_iter().map(|(key, member)| Compared::new(key, member, counts)).collect();
     let matches = matches(&compared, settings);
-    // Stable: of names that match as many others the one that is first already.
+    // A stable sort: among names with equal numbers of matches the order stays.
     let mut order: Vec<usize> = (0..compared.len()).collect();
     order.sort_by_key(|name| std::cmp::Reverse(matches[*name].len()));
     let mut is_centre = vec![false; compared.len()];
@@ -67,7 +67,7 @@ pub(crate) fn centres<'a>(
     }
     let centre_of = |name: usize| {
         let centres = matches[name].iter().filter(|(other, _)| is_centre[*other]);
-        // Of equal ones the first.
+        // Among equal ones the first.
         let best = centres.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
         if is_centre[name] { name } else { best.map_or(name, |(centre, _)| *centre) }
     };
@@ -92,10 +92,10 @@ fn matches(names: &[Compared], settings: &ResolverSettings) -> Vec<Vec<(usize, f
     matches
 }
 
-/// The ways to names that another one may match, without looking at all of them.
+/// Indexes for finding the names that a name may match, without comparing all of them.
 struct Ways {
     texts: HashMap<Arc<str>, Vec<usize>>,
-    /// Of all names, where similar ones count.
+    /// The trigrams of all names, if similar names count.
     similar: Option<(TrigramIndex, Vec<Vec<u64>>)>,
     houses: HashMap<(String, String), Vec<usize>>,
 }
@@ -123,7 +123,7 @@ impl Ways {
         Self { texts, similar, houses }
     }
 
-    /// Those before a name.
+    /// The candidates before a name.
     fn candidates(&self, index: usize, names: &[Compared]) -> BTreeSet<usize> {
         let name = &names[index];
         let of_texts = name.texts.iter().filter_map(|text| self.texts.get(text)).flatten().copied();
@@ -144,7 +144,7 @@ impl Compared {
         self.addresses.iter().flat_map(Address::houses)
     }
 
-    /// The likeliest of what any evidence for one says of any for the other: they share a text, or their names are
+    /// The greatest confidence over all pairs of evidence for the two names: they share a text, or their names are
     /// similar.
     fn matches(&self, other: &Self, deepest: Tier) -> f64 {
         let by_name = self.texts.contains(&other.key.name) || other.texts.contains(&self.key.name);
@@ -158,7 +158,8 @@ impl Compared {
                 let similarity = self.name.similarity(&other.name, [own.locality(), address.locality()]);
                 let called = match (by_name, by_text) {
                     (true, _) => ALIAS_CONFIDENCE,
-                    // "The place" may be any: names that have nothing in common are not tied by it.
+                    // A text like "the place" may mean any place: it does not connect names that have nothing in
+                    // common.
                     (false, true) if similarity >= TIED_SIMILARITY => TEXT_CONFIDENCE,
                     _ => 0.0,
                 };

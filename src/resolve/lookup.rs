@@ -1,13 +1,13 @@
-//! What is asked of the database: one snapshot for a batch.
+//! The queries to the database: one snapshot for a batch.
 //!
 //! | round trip | |
 //! |---|---|
 //! | 1 | `begin` (one read-only snapshot), exact names and aliases of the whole batch |
-//! | 2 | of what was not found, or is refuted by its address: names that begin or end so, and restaurants by address |
-//! | 3 | of what is no typing error of these: similar names |
+//! | 2 | for names not found, or refuted by their address: names with the same beginning or end, and restaurants by address |
+//! | 3 | for names that are not a typing error of these: similar names |
 //! | 4 | `commit` |
 //!
-//! Nothing is locked: writers are never held up.
+//! Nothing is locked, so writers never wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,14 +34,15 @@ use crate::error::StoreError;
 use crate::record::EntityType;
 use crate::store::{Connector, Prepared, SessionPool, StatementNames, quote_identifier};
 
-/// Names in the sample that tells common words from rare ones. Read in a few tens of milliseconds.
+/// Number of names in the sample that distinguishes common words from rare ones. It is read in a few tens of
+/// milliseconds.
 const SAMPLE: i64 = 20_000;
-/// Entities that may share one alias before those with the greatest names are left out. It takes that many that evidence
-/// refutes for another decision than without the bound: the first that is not refuted is taken.
+/// Maximum number of entities sharing one alias that are considered; those with the greatest names are omitted. The
+/// omission changes a decision only if evidence refutes all of them, because the first that is not refuted is chosen.
 const SHARED_ALIAS_MAX: i64 = 100;
-/// Entities of one page of a scan: some milliseconds and a megabyte.
+/// Number of entities in a page of a scan: some milliseconds and a megabyte.
 const PAGE: i64 = 10_000;
-/// What a batch may take beyond the timeouts of its statements.
+/// Time allowance for a batch beyond the timeouts of its statements.
 const NETWORK: Duration = Duration::from_secs(1);
 
 /// A pool of connections for reading.
@@ -56,7 +57,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Connects lazily; connections are driven by the runtime that this is called on.
+    /// Connects lazily; connections are driven by the runtime on which this is called.
     pub(crate) async fn new(config: &Config, settings: &ResolverSettings) -> Result<Self, StoreError> {
         let schema: Arc<str> = quote_identifier(config.schema()).into();
         let connector = Connector::new(config);
@@ -89,7 +90,7 @@ impl Database {
         })
     }
 
-    /// Checks that the indexes are there without which a lookup would read whole tables.
+    /// Checks that the indexes exist without which a lookup would read whole tables.
     pub(crate) async fn check(&self) -> Result<(), ResolveError> {
         let mut needed = vec!["entities_name_type_key"];
         if self.settings.deepest >= Tier::Alias {
@@ -118,22 +119,23 @@ impl Database {
         self.settings.candidates_max as i64
     }
 
-    /// Looks a batch up, in one snapshot. The answers are in the order of the queries.
+    /// Looks up a batch in one snapshot. The answers are in the order of the queries.
     pub(crate) async fn look_up(&self, queries: &[Query], corpus: &Corpus) -> Result<Vec<Found>, StoreError> {
         self.twice(|| self.snapshot(queries, Some(corpus))).await
     }
 
-    /// The same by name and alias alone: what [`scan`](Self::scan) is for is left open.
+    /// The same by name and alias only; [`scan`](Self::scan) handles the rest.
     pub(crate) async fn look_up_known(&self, queries: &[Query]) -> Result<Vec<Found>, StoreError> {
         self.twice(|| self.snapshot(queries, None)).await
     }
 
-    /// Lets all entities of the types that are sought pass by, in one snapshot.
+    /// Reads all entities of the queried types, in one snapshot, and compares them.
     pub(crate) async fn scan(&self, queries: &Arc<Vec<Query>>, open: &[usize]) -> Result<Sought, StoreError> {
         self.twice(|| self.try_scan(queries, open)).await
     }
 
-    /// A session may have died in the pool, or its statements been lost, and reading twice does no harm.
+    /// Retries once: a session may have died in the pool, or its statements may have been lost, and reading twice is
+    /// harmless.
     async fn twice<T, F: Future<Output = Result<T, StoreError>>>(&self, read: impl Fn() -> F) -> Result<T, StoreError> {
         match read().await {
             Err(error) if error.is_retryable() => {
@@ -166,7 +168,7 @@ impl Database {
         }
         let mut session = self.session().await?;
         session.is_busy = true;
-        let begin = async { session.client.batch_execute(&self.begin).await.map_err(StoreError::Begin) };
+        let begin = async { session.client.batch_execute(&self.begin).await.map_err(StoreError::begin) };
         self.answer(begin).await?;
         let counts = WordCounts::default();
         let counts = self.pass_by(&session, &types, counts, |counts, _, entity| counts.add(&entity.name)).await?;
@@ -177,7 +179,7 @@ impl Database {
         Ok(sought)
     }
 
-    /// Lets all entities of some types pass by `seen`, page by page.
+    /// Passes all entities of some types to `seen`, page by page.
     async fn pass_by<T: Send + 'static>(
         &self,
         session: &Session,
@@ -197,8 +199,8 @@ impl Database {
             // Comparing takes longer than reading.
             let compared = tokio::task::spawn_blocking(move || {
                 for row in &page {
-                    let label = EntityType::from_label(row.try_get(0)?);
-                    meet(&mut seen, label.ok_or(StoreError::UnknownLabel("entity_type"))?, &stored(row, 1)?);
+                    let entity_type = row.try_get::<_, &str>(0)?.parse()?;
+                    meet(&mut seen, entity_type, &stored(row, 1)?);
                 }
                 Ok::<_, StoreError>(seen)
             });
@@ -210,13 +212,13 @@ impl Database {
     pub(crate) async fn sample(&self) -> Result<Corpus, StoreError> {
         let session = self.session().await?;
         let client = &session.client;
-        // A row of a table that was never analyzed is taken to have 200 bytes.
+        // A row of a table that was never analyzed is assumed to have 200 bytes.
         let rows = "select case when c.reltuples > 0 then c.reltuples else pg_relation_size(c.oid) / 200 end::float8
                     from pg_catalog.pg_class c where c.oid = to_regclass($1)";
         let entities = format!("{}.entities", self.schema);
         let rows: f64 = self.answer(client.query_typed_one(rows, &[(&entities, Type::TEXT)])).await?.try_get(0)?;
         let percent = (100.0 * SAMPLE as f64 / rows.max(1.0)).min(100.0) as f32;
-        // Always the same pages, so that confidences do not move without a reason.
+        // Always the same pages, so that confidences do not change without a reason.
         let sample = format!(
             "select name from {}.entities tablesample system ($1::float4) repeatable (1) limit $2::int8",
             self.schema
@@ -235,13 +237,13 @@ impl Database {
             let statements = Statements::prepare(&session.client, &self.schema, named);
             let statements = tokio::time::timeout(self.patience, statements).await;
             let statements = statements.map_err(|_| StoreError::NoAnswer(self.patience))?;
-            session.statements = Some(statements.map_err(StoreError::Begin)?);
+            session.statements = Some(statements.map_err(StoreError::begin)?);
             session.is_busy = false;
         }
         Ok(session)
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, with a time limit.
     async fn answer<T, E: Into<StoreError>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
@@ -259,7 +261,7 @@ struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Begins, and looks for exact names and aliases.
+    /// Begins, and looks up exact names and aliases.
     async fn known(&self, queries: &[Query]) -> Result<Vec<Found>, StoreError> {
         let types: Vec<&str> = queries.iter().map(|query| query.key.entity_type.as_str()).collect();
         let names: Vec<&str> = queries.iter().map(|query| &*query.key.name).collect();
@@ -270,7 +272,7 @@ impl Snapshot<'_> {
         let begin = self.client.batch_execute(&self.database.begin);
         let rows = self.statements.known.query(self.client, &parameters);
         let (started, rows) = futures::join!(begin, rows);
-        started.map_err(StoreError::Begin)?;
+        started.map_err(StoreError::begin)?;
         let mut found: Vec<Found> = Vec::new();
         found.resize_with(queries.len(), Found::default);
         for row in rows? {
@@ -290,7 +292,7 @@ impl Snapshot<'_> {
         Ok(found)
     }
 
-    /// Looks for names with one error and for what is at the same address, then for similar names of what is left.
+    /// Looks up names with one error and entities at the same address, then similar names for the rest.
     async fn fuzzy(&self, queries: &[Query], found: &mut [Found], corpus: &Corpus) -> Result<(), StoreError> {
         let Some(statements) = &self.statements.fuzzy else { return Ok(()) };
         let sought: Vec<usize> = (0..queries.len())
@@ -324,7 +326,7 @@ impl Snapshot<'_> {
         add_similar(found, &similar)
     }
 
-    /// Names that share a rare piece.
+    /// Looks up names that share a rare piece.
     async fn similar(
         &self,
         statement: &Prepared,
@@ -387,7 +389,7 @@ impl<'a> Ranges<'a> {
     }
 }
 
-/// Adds candidates to what was found, each once.
+/// Adds candidates to those found, without duplicates.
 fn add_similar<'a>(found: &mut [Found], rows: impl IntoIterator<Item = &'a Row>) -> Result<(), StoreError> {
     for row in rows {
         let ord: i32 = row.try_get(0)?;

@@ -1,23 +1,23 @@
-//! The names of a whole input, each decided once, before anything of the input is written.
+//! The names of a whole input, each decided once, before any part of the input is written.
 //!
-//! Deciding name by name while writing would make what is found depend on what was written before: on the order of the
-//! input, and on how far the writer had come. So an input is read twice: [`Names`] takes the names of every unit and
-//! looks them up while it is being read, [`Names::resolve`] decides them all at once, and [`ResolvedNames::apply`] puts
-//! the decisions into the units when they are read again to be written.
+//! If names were decided one by one while writing, the results would depend on earlier writes: on the order of the
+//! input, and on the writer's progress. So an input is read twice: [`Names`] takes the names of every unit and looks
+//! them up while it is being read, [`Names::resolve`] decides them all at once, and [`ResolvedNames::apply`] puts the
+//! decisions into the units when they are read again to be written.
 //!
 //! Properties:
 //! - A decision depends on the entities before the input (their names, aliases and addresses), and on the set of its
-//!   names: not on their order, nor on how often they occur, nor on ids, statistics or timing. Names that no alias leads
-//!   to are compared with every entity of their type ([`scan`](super::scan)), not with what an index finds in bounded time.
-//!   Of entities that are equally good the one with the smallest name is taken.
-//! - Each name (of a type) is decided once, from all that the input says of it.
-//! - **What was written once is found again.** A name that is taken for another entity becomes one of its aliases, also
-//!   when the author wrote something else, and an entity that has the name as an alias is taken whatever the evidence.
-//!   Where two entities would then have one name as an alias, nothing would tell
-//!   later which one it was taken for: such a name stays an entity of its own and is flagged. So after the units are
-//!   committed each name is found exactly, or by an alias of one entity alone, and the same input decides the same again.
-//! - Where the policy for the grey zone is [`GreyZone::Flag`](super::GreyZone::Flag), a flagged name is an entity of its
-//!   own, so nothing of the input is lost, and is listed for a review.
+//!   names: not on their order, nor on how often they occur, nor on ids, statistics or timing. Names without a match by
+//!   alias are compared with every entity of their type ([`scan`](super::scan)), not only with those that an index
+//!   finds in bounded time. Among equally good entities the one with the smallest name is chosen.
+//! - Each name (of a type) is decided once, from all of the input's data about it.
+//! - **A name that was written once is found again.** A name that is resolved to another entity becomes one of its
+//!   aliases, even if the author wrote something else, and an entity that has the name as an alias is chosen whatever
+//!   the evidence. If two entities would then have one name as an alias, the decision could not be reproduced later:
+//!   such a name stays a separate entity and is flagged. So after the units are committed each name is found exactly,
+//!   or by an alias of only one entity, and the same input is decided the same way again.
+//! - If the policy for the grey zone is [`GreyZone::Flag`](super::GreyZone::Flag), a flagged name is a separate entity,
+//!   so nothing of the input is lost, and is listed for a review.
 //!
 //! Memory grows with the number of different names, about half a kilobyte each, not with the length of the input.
 
@@ -43,13 +43,13 @@ use crate::hash::HashSet;
 use crate::telemetry;
 use crate::unit::UnitOfWork;
 
-/// Names of one lookup. Enough to make round trips cheap, little enough to answer long before any timeout.
+/// Number of names in a lookup: enough to make round trips cheap, and few enough to answer long before any timeout.
 const LOOKUP_NAMES: usize = 1_000;
 
-/// Answers to queries that follow each other, and the position of the first of these.
+/// Answers to consecutive queries, and the position of the first of these.
 type LookedUp = (usize, Vec<Found>);
 
-/// Names that are being collected. See the [module](super#whole-inputs).
+/// Collects names. See the [module](super#whole-inputs).
 ///
 /// ```no_run
 /// use graphsink::UnitOfWork;
@@ -63,19 +63,20 @@ type LookedUp = (usize, Vec<Found>);
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "nothing is decided before `resolve`"]
 pub struct Names {
     resolver: Resolver,
     queries: Vec<Query>,
     seen: HashSet<Query>,
-    /// Queries that were sent to be looked up.
+    /// Number of queries whose lookup was started.
     sent: usize,
     lookups: JoinSet<Result<LookedUp, ResolveError>>,
-    /// As many lookups at once as there are connections: the others would time out waiting for one.
+    /// One permit per connection for concurrent lookups: further ones would time out waiting for a connection.
     turns: Arc<Semaphore>,
 }
 
 impl Names {
-    /// No names yet, to be decided by this resolver: by its tiers, thresholds and policy.
+    /// An empty collection, to be decided by this resolver: by its tiers, thresholds and policy.
     ///
     /// ```no_run
     /// use graphsink::UnitOfWork;
@@ -86,14 +87,13 @@ impl Names {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     pub fn new(resolver: Resolver) -> Self {
         let turns = Arc::new(Semaphore::new(resolver.inner.settings.connections as usize));
         Self { resolver, queries: Vec::new(), seen: HashSet::default(), sent: 0, lookups: JoinSet::new(), turns }
     }
 
-    /// Takes the names of a unit: of its entities that are named by type and name. Aliases are taken for what the author
-    /// wrote, addresses for evidence. A unit that breaks a rule is passed over, as nothing of it will be written.
+    /// Takes the names of a unit: those of its entities that are named by type and name. Aliases count as authors'
+    /// texts, addresses as evidence. A unit that breaks a rule is skipped, because nothing of it will be written.
     ///
     /// ```no_run
     /// use graphsink::UnitOfWork;
@@ -113,7 +113,7 @@ impl Names {
         }
         let by_text = self.resolver.inner.settings.deepest > Tier::Exact;
         for (key, aliases, places) in unit.named_by_key() {
-            // Each once: a unit of many lines repeats them with every line.
+            // Without duplicates: a unit of many lines repeats them with every line.
             let texts: BTreeSet<Option<&Arc<str>>> = match &*aliases {
                 [] => BTreeSet::from([None]),
                 aliases => aliases.iter().map(|alias| (by_text && *alias != key.name).then_some(alias)).collect(),
@@ -145,7 +145,7 @@ impl Names {
     /// Decides all names.
     ///
     /// # Errors
-    /// When the database cannot be read. Nothing is written in any case.
+    /// Fails when the database cannot be read. Nothing is written in any case.
     ///
     /// ```no_run
     /// use graphsink::UnitOfWork;
@@ -171,7 +171,7 @@ impl Names {
         }
         let (resolver, queries) = (self.resolver, Arc::new(self.queries));
         let counts = scan(&resolver, &queries, &mut found).await?;
-        // Comparing names with each other may take a while.
+        // Comparing names with each other may take long.
         let decided = tokio::task::spawn_blocking(move || {
             let ranked: Vec<Ranked> =
                 queries.iter().zip(found).map(|(query, found)| rank(query, found, &counts)).collect();
@@ -181,7 +181,7 @@ impl Names {
         Ok(joined(decided.await)?)
     }
 
-    /// Looks up what is new since the last time, in the background.
+    /// Looks up the names added since the last time, in the background.
     fn look_up(&mut self) {
         for chunk in self.queries[self.sent..].chunks(LOOKUP_NAMES) {
             let (resolver, queries, turns) = (self.resolver.clone(), chunk.to_vec(), Arc::clone(&self.turns));
@@ -200,7 +200,7 @@ impl Names {
     }
 }
 
-/// Compares with all entities what is not known by name or alias; says how common the words of their names are.
+/// Compares names unknown by name or alias with all entities; returns the frequency of their words.
 async fn scan(resolver: &Resolver, queries: &Arc<Vec<Query>>, found: &mut [Found]) -> Result<WordCounts, ResolveError> {
     let settings = &resolver.inner.settings;
     if settings.deepest < Tier::Fuzzy {
@@ -217,7 +217,7 @@ async fn scan(resolver: &Resolver, queries: &Arc<Vec<Query>>, found: &mut [Found
     Ok(counts)
 }
 
-/// What a task came to; its panic goes on in this one.
+/// The result of a task; its panic is resumed in this one.
 fn joined<T>(task: Result<T, tokio::task::JoinError>) -> Result<T, StoreError> {
     task.map_err(|error| {
         if error.is_panic() {

@@ -1,13 +1,13 @@
-//! Addresses as evidence: what two of them say about each other.
+//! Addresses as evidence, and their comparison.
 //!
-//! An address is read as a house number, the words of a street and the words of a locality, with the usual
-//! abbreviations and ordinals made the same. Nothing here knows any city.
+//! An address is parsed into a house number, the words of a street and the words of a locality; the usual abbreviations
+//! and ordinals are normalized. No knowledge of specific cities is built in.
 
 use strsim::jaro_winkler;
 
 use super::text::plain_words;
 
-/// From this similarity on two streets are the same with a typing error.
+/// The similarity from which two streets are the same with a typing error.
 const SAME_STREET: f64 = 0.9;
 
 #[rustfmt::skip]
@@ -15,7 +15,7 @@ const ORDINALS: [(&str, &str); 12] = [
     ("first", "1"), ("second", "2"), ("third", "3"), ("fourth", "4"), ("fifth", "5"), ("sixth", "6"), ("seventh", "7"),
     ("eighth", "8"), ("ninth", "9"), ("tenth", "10"), ("eleventh", "11"), ("twelfth", "12"),
 ];
-/// Kinds of streets, which end the street's name. They are left out of it: half of the people do.
+/// Kinds of streets, which end the street's name. They are removed, because half of the authors omit them.
 #[rustfmt::skip]
 const KINDS: [&str; 34] = [
     "st", "street", "sts", "ave", "avenue", "av", "blvd", "blv", "boulevard", "rd", "road", "dr", "drive", "ln", "lane",
@@ -25,39 +25,39 @@ const KINDS: [&str; 34] = [
 #[rustfmt::skip]
 const DIRECTIONS: [&str; 12] =
     ["n", "s", "e", "w", "north", "south", "east", "west", "ne", "nw", "se", "sw"];
-/// After these words comes the neighbourhood, not the street.
+/// Words that are followed by the neighbourhood, not the street.
 const NEARBY: [&str; 6] = ["between", "near", "off", "at", "corner", "opposite"];
 
-/// An address, taken apart.
+/// A parsed address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Address {
     number: Option<String>,
-    /// In one word: "north point" is "northpoint".
+    /// As one word: "north point" is "northpoint".
     street: String,
-    /// The first word of the street's name that is long enough to look for.
+    /// The first word of the street's name that is long enough to search for.
     street_word: Option<String>,
     locality: Vec<String>,
 }
 
-/// What two addresses say about each other.
+/// The relation of two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agreement {
     /// Same number, same street.
     Same,
     /// Same street; the numbers differ, or one is missing.
     Street,
-    /// One of them says nothing.
+    /// One of them has no data.
     Unknown,
     /// Different streets.
     Different,
 }
 
 impl Address {
-    /// Reads an address and, where it is given by itself, the city.
+    /// Parses an address and, if given separately, the city.
     pub(crate) fn parse(address: Option<&str>, city: Option<&str>) -> Self {
         let parts: Vec<&str> = address.unwrap_or_default().split(',').collect();
-        // "Suite 5, 435 Main St" is rare, "Central Park West, New York" is not: the first part unless only a later one
-        // begins with a number.
+        // "Suite 5, 435 Main St" is rare, "Central Park West, New York" is not: use the first part unless only a later
+        // one begins with a number.
         let begins_with_digit = |part: &&str| part.trim_start().starts_with(|c: char| c.is_ascii_digit());
         let street = parts.iter().position(begins_with_digit).unwrap_or(0);
         let mut parsed = Self::default();
@@ -95,28 +95,28 @@ impl Address {
         }
     }
 
-    /// What two addresses say of each other's street and number.
+    /// Compares the streets and numbers of two addresses.
     pub(crate) fn street_agreement(&self, other: &Self) -> Agreement {
         if self.street.is_empty() || other.street.is_empty() {
             return Agreement::Unknown;
         }
         let numbered = self.street.contains('#') || other.street.contains('#');
         let same = if numbered {
-            // 52nd and 53rd street are a typing error apart, and yet not the same.
+            // 52nd and 53rd street differ by one character, and yet are not the same.
             self.street == other.street
         } else {
             jaro_winkler(&self.street, &other.street) >= SAME_STREET
         };
         match (&self.number, &other.number) {
             (Some(own), Some(number)) if own == number && same => Agreement::Same,
-            // The same number elsewhere is no evidence either way: streets have several names.
+            // The same number on a different street is no evidence: streets have several names.
             (Some(own), Some(number)) if own == number => Agreement::Unknown,
             _ if same => Agreement::Street,
             _ => Agreement::Different,
         }
     }
 
-    /// Whether the localities agree; nothing where one of them has none.
+    /// Whether the localities agree; `None` if one of them has none.
     pub(crate) fn same_locality(&self, other: &Self) -> Option<bool> {
         let least = self.locality.len().min(other.locality.len());
         if least == 0 {
@@ -137,9 +137,9 @@ impl Address {
     }
 
     /// House number and a part of the street's name, in every spelling that stored addresses of the same house may
-    /// have. Empty when the address is no way to find it.
+    /// have. Empty if the address cannot be searched.
     pub(crate) fn houses(&self) -> Vec<(String, String)> {
-        /// Of the street's name: what follows may be abbreviated.
+        /// Length of the compared prefix of the street's name: the rest may be abbreviated.
         const PREFIX: usize = 5;
         let Some(number) = &self.number else { return Vec::new() };
         let mut streets: Vec<String> = Vec::new();

@@ -1,31 +1,31 @@
-//! The cheap ways into the trigram index.
+//! Cheap access paths to the trigram index.
 //!
-//! `pg_trgm`'s own operator `%` reads the list of every trigram of a name, also those of "the": 20 ms a name among a
-//! million, whatever the threshold. A name that is similar enough shares some of the *rare* trigrams, so it is enough
-//! to look for a few short pieces of the name, four letters long, those whose trigrams are rarest, each with `like '%piece%'`, which the
-//! same index serves; the similarity is then computed for what they find. Pieces lie side by side: one typing
-//! error spoils one of them. Where single pieces are common, two together are rare, in the order in which they stand.
+//! `pg_trgm`'s own operator `%` reads the list of every trigram of a name, even those of "the": 20 ms a name among a
+//! million, whatever the threshold. A sufficiently similar name shares some of the *rare* trigrams. So it is enough to
+//! search for a few short pieces of the name, four letters long, those whose trigrams are rarest, each with `like
+//! '%piece%'`, which the same index serves; the similarity is then computed for the names found. Pieces do not overlap,
+//! so one typing error affects only one of them. If single pieces are common, a pair in the order of the name is rare.
 
 use super::corpus::Corpus;
 use super::text::{plain_words, trigram, trigram_words};
 
-/// Pieces of a name at most.
+/// Maximum number of pieces of a name.
 const PROBES_MAX: usize = 4;
-/// Microseconds that the pieces of one name may take in all, beyond the first: about what is left for a name when a
-/// hundred of them share 50 ms and most are found without.
+/// Time budget in microseconds for the pieces of one name, beyond the first: about the share of a name when a hundred
+/// of them share 50 ms and most are found without pieces.
 const BUDGET: f64 = 1_200.0;
-/// Measured on a million names (PostgreSQL 15): a scan, a row of its shortest list, a row that it finds.
+/// Costs measured on a million names (PostgreSQL 15): of a scan, of a row of its shortest list, of a row that it finds.
 const COST: (f64, f64, f64) = (60.0, 0.3, 6.0);
-/// How much likelier two pieces are in one name than by chance.
+/// How much more likely two pieces occur together in a name than by chance.
 const TOGETHER: f64 = 4.0;
-/// A piece whose rarest trigram is in more names than this finds nothing in bounded time.
+/// A piece whose rarest trigram is in more names than this cannot be searched in bounded time.
 const ROWS_MAX: f64 = 30_000.0;
 
-/// `like` patterns by which names similar to `name` can be found, the cheapest first.
+/// `like` patterns that find names similar to `name`, the cheapest first.
 pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
     let mut words = trigram_words(name);
     let own_words = words.len();
-    // Stored names may have lost their accents, or kept them.
+    // Stored names may have or lack accents.
     for word in plain_words(name) {
         let word: Vec<char> = word.chars().collect();
         if !words.contains(&word) {
@@ -50,7 +50,7 @@ pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
         }
     }
     probes.retain(|probe| probe.listed <= ROWS_MAX);
-    // Stable: of equal ones the first in the name.
+    // A stable sort: among equal ones the first in the name comes first.
     probes.sort_by(|a, b| a.cost().total_cmp(&b.cost()));
     let mut taken: Vec<Probe> = Vec::new();
     let mut spent = 0.0;
@@ -63,7 +63,7 @@ pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
             taken.push(probe);
         }
     }
-    // Letters and digits only: nothing in them means anything to `like`.
+    // Letters and digits only, so they contain no special characters of `like`.
     let text = |piece: usize| pieces[piece].letters.iter().collect::<String>();
     let pattern = |probe: &Probe| {
         if probe.first == probe.last {
@@ -78,9 +78,9 @@ pub(crate) fn probes(name: &str, corpus: &Corpus) -> Vec<String> {
 /// A few letters of a word.
 struct Piece<'a> {
     letters: &'a [char],
-    /// Of the name as it was given, where pieces stand in an order.
+    /// Whether it is from the name as given, in which pieces have an order.
     is_spelt: bool,
-    /// Names that have its rarest trigram, and those that have all of them.
+    /// The numbers of names that have its rarest trigram, and that have all of them.
     listed: f64,
     rows: f64,
 }
@@ -88,7 +88,7 @@ struct Piece<'a> {
 impl<'a> Piece<'a> {
     fn new(letters: &'a [char], is_spelt: bool, corpus: &Corpus) -> Self {
         let listed = letters.windows(3).map(|three| corpus.rows_with(trigram(three))).fold(f64::MAX, f64::min);
-        // Of trigrams beside each other, about half of the names that have one have the other.
+        // For adjacent trigrams, about half of the names that have one have the other.
         let rows = if letters.len() > 3 { 0.5 * listed } else { listed };
         Self { letters, is_spelt, listed, rows }
     }
@@ -115,8 +115,8 @@ impl Probe {
     }
 }
 
-/// The pieces of a word, side by side: whichever piece a typing error is in, it is not in the others. (Picking the
-/// rarest pieces wherever they begin would pick the error.) The last is at the word's end, over the one before.
+/// The pieces of a word, side by side: a typing error in one piece is not in the others. (Choosing the rarest pieces at
+/// any position would choose the error.) The last piece is at the word's end and overlaps the previous one.
 fn tiles(word: &[char]) -> Vec<&[char]> {
     let length = match word.len() {
         0..=2 => return Vec::new(),

@@ -1,4 +1,4 @@
-//! What is asked and what is answered.
+//! Queries and their answers.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::record::{EntityKey, EntityType};
 use crate::unit::{EntityHandle, UnitOfWork};
 
-/// A name whose entity is sought.
+/// A name to be resolved.
 ///
 /// ```
 /// use graphsink::EntityType;
@@ -19,6 +19,7 @@ use crate::unit::{EntityHandle, UnitOfWork};
 ///     .city("Austin");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use = "nothing is asked before `Resolver::resolve`"]
 pub struct Query {
     pub(crate) key: EntityKey,
     pub(crate) original: Option<Arc<str>>,
@@ -27,7 +28,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Asks for a name, normalized as the caller normalizes names; the resolver compares it exactly first.
+    /// A query for a name, normalized as the caller normalizes names; the resolver first compares it exactly.
     ///
     /// ```
     /// use graphsink::EntityType;
@@ -41,7 +42,8 @@ impl Query {
         Self { key, original: None, address: None, city: None }
     }
 
-    /// What the author wrote: looked for among the aliases too, and the text that becomes an alias. Default: the name.
+    /// Sets the author's text: it is also searched among the aliases, and is the text that becomes an alias. Default:
+    /// the name.
     ///
     /// ```
     /// use graphsink::EntityType;
@@ -49,7 +51,6 @@ impl Query {
     ///
     /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").original("Franklin's");
     /// ```
-    #[must_use]
     pub fn original(mut self, text: impl Into<Arc<str>>) -> Self {
         self.original = Some(text.into());
         self
@@ -63,7 +64,6 @@ impl Query {
     ///
     /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").address("900 E 11th St, Austin");
     /// ```
-    #[must_use]
     pub fn address(mut self, address: impl Into<Arc<str>>) -> Self {
         self.address = Some(address.into());
         self
@@ -77,7 +77,6 @@ impl Query {
     ///
     /// let query = Query::new(EntityType::Restaurant, "franklin barbecue").city("Austin");
     /// ```
-    #[must_use]
     pub fn city(mut self, city: impl Into<Arc<str>>) -> Self {
         self.city = Some(city.into());
         self
@@ -97,13 +96,13 @@ impl Query {
         &self.key
     }
 
-    /// What the author wrote.
+    /// The author's text.
     pub(crate) fn text(&self) -> &Arc<str> {
         self.original.as_ref().unwrap_or(&self.key.name)
     }
 
-    /// What an entity of that name is to be called too, so that the same query finds it again: what the author wrote,
-    /// or if that is the entity's name, the name that was asked for.
+    /// The alias that an entity of that name gets, so that the same query finds it again: the author's text, or if that
+    /// is the entity's name, the name of the query.
     pub(crate) fn other_than(&self, name: &Arc<str>) -> Option<Arc<str>> {
         [self.text(), &self.key.name].into_iter().find(|text| *text != name).map(Arc::clone)
     }
@@ -113,7 +112,7 @@ impl Query {
     }
 }
 
-/// How an entity was found. The order is that in which the tiers are asked.
+/// How an entity was found. The order is that of the search.
 ///
 /// ```
 /// use graphsink::resolve::Tier;
@@ -126,7 +125,7 @@ pub enum Tier {
     Exact,
     /// By its type and one of its aliases.
     Alias,
-    /// By its type and a similar name, or for a restaurant by its address and a name that may be the same.
+    /// By its type and a similar name, or for a restaurant by its address and a possible name.
     Fuzzy,
 }
 
@@ -156,6 +155,7 @@ impl Tier {
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The entity's id.
     pub id: Uuid,
@@ -163,11 +163,11 @@ pub struct Candidate {
     pub name: Arc<str>,
     /// How it was found.
     pub tier: Tier,
-    /// From 0 to 1: how likely it is the one.
+    /// The probability, from 0 to 1, that it is the entity meant.
     pub confidence: f64,
 }
 
-/// What a name was resolved to.
+/// The decision about a name.
 ///
 /// ```
 /// use graphsink::resolve::Decision;
@@ -180,30 +180,31 @@ pub struct Candidate {
 pub enum Decision {
     /// An entity of the database.
     Existing {
-        /// Which one, and how it was found.
+        /// The entity, and how it was found.
         entity: Candidate,
-        /// What the author wrote, or if that is the entity's name, what was asked for, if the entity is not known to
-        /// be called that: to be added as an alias.
+        /// The alias to be added, if the entity does not have it yet: the author's text, or if that is the entity's
+        /// name, the name of the query.
         alias: Option<Arc<str>>,
     },
-    /// No entity of the database: one is to be created, or another query of the same batch creates it.
+    /// No entity of the database: a new one must be created, by this or by another query of the same batch.
     New {
-        /// The name of the new entity: that of the query, or of another query of the batch that means the same.
+        /// The key of the new entity: that of the query, or of another query of the batch that means the same.
         key: EntityKey,
-        /// What the author wrote, or if that is the name, what was asked for, if that is another.
+        /// The alias to be added: the author's text, or if that is the name, the name of the query, if different.
         alias: Option<Arc<str>>,
     },
-    /// Too likely to create a new entity, and too unlikely to take one of these: see [`GreyZone::Flag`].
+    /// The best candidate is too likely for creating a new entity, and too unlikely to be accepted: see
+    /// [`GreyZone::Flag`].
     ///
     /// [`GreyZone::Flag`]: crate::resolve::GreyZone::Flag
     Ambiguous {
-        /// Entities that it may be, the likeliest first.
+        /// Possible entities, the likeliest first.
         candidates: Vec<Candidate>,
     },
 }
 
 impl Decision {
-    /// The key of the entity that is to be created; nothing for any other decision.
+    /// The key of the entity to be created; `None` for any other decision.
     ///
     /// ```
     /// use graphsink::resolve::Decision;
@@ -232,18 +233,18 @@ impl Decision {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
-    /// What to do.
+    /// The decision.
     pub decision: Decision,
-    /// Everything that was considered, the likeliest first, if [`ResolverSettings::with_candidates`] asks for it.
+    /// All considered candidates, the likeliest first, if [`ResolverSettings::with_candidates`] is set.
     ///
     /// [`ResolverSettings::with_candidates`]: crate::resolve::ResolverSettings::with_candidates
     pub candidates: Vec<Candidate>,
 }
 
 impl Resolution {
-    /// Writes the decision into a unit: names the existing entity by its id and adds the alias, or adds the new
-    /// entity by its key. The handle is the entity's in that unit; nothing when the decision is
-    /// [`Ambiguous`](Decision::Ambiguous), and then the unit is as it was.
+    /// Writes the decision into a unit: names the existing entity by its id and adds the alias, or adds the new entity
+    /// by its key. Returns the entity's handle in that unit; `None` if the decision is
+    /// [`Ambiguous`](Decision::Ambiguous), which leaves the unit unchanged.
     ///
     /// ```
     /// use graphsink::UnitOfWork;

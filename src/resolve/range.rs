@@ -1,6 +1,6 @@
 //! Ranges of texts in an ordered index.
 
-/// A range of texts in the order of code points: from `low` on, below `high`.
+/// A range of texts in code-point order: from `low` (included) to `high` (excluded).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) low: String,

@@ -1,4 +1,4 @@
-//! Which of the entities that were found is the likeliest.
+//! Ranks the found entities by confidence.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::scan::likelihood;
 use super::score::{ALIAS_CONFIDENCE, Name, WordCounts};
 use crate::telemetry;
 
-/// Ranks what was found for a query.
+/// Ranks the entities found for a query.
 pub(crate) fn rank(query: &Query, found: Found, counts: &WordCounts) -> Ranked {
     match found {
         Found::Nothing => Ranked::default(),
@@ -45,7 +45,7 @@ pub(crate) fn rank(query: &Query, found: Found, counts: &WordCounts) -> Ranked {
     }
 }
 
-/// Entities by how similar their names are, and what evidence says; the likeliest first.
+/// Ranks entities by the similarity of their names and by evidence; the likeliest first.
 fn similar(query: &Query, entities: Vec<KnownEntity>, counts: &WordCounts) -> Vec<Candidate> {
     let place = Address::parse(query.address.as_deref(), query.city.as_deref());
     let mut names = vec![Name::new(&query.key.name, counts)];
@@ -66,13 +66,13 @@ fn candidate(entity: KnownEntity, tier: Tier, confidence: f64) -> Candidate {
     Candidate { id: entity.id, name: entity.name.into(), tier, confidence }
 }
 
-/// By confidence; of equal ones the entity whose name is the smaller in code-point order, all being of one type. Ids differ
+/// Compares by confidence; among equal ones by the smaller name in code-point order, as all have one type. Ids differ
 /// from database to database, so they decide nothing.
 pub(crate) fn likelier(left: &Candidate, right: &Candidate) -> std::cmp::Ordering {
     right.confidence.total_cmp(&left.confidence).then_with(|| left.name.cmp(&right.name))
 }
 
-/// By which tier names were found, for the metrics.
+/// Counts by which tier names were found, for the metrics.
 pub(crate) fn count_found<'a>(ranked: &(impl Iterator<Item = &'a Ranked> + Clone)) {
     for tier in [None, Some(Tier::Exact), Some(Tier::Alias), Some(Tier::Fuzzy)] {
         let names = ranked.clone().filter(|ranked| ranked.tier() == tier).count();

@@ -1,4 +1,4 @@
-//! What came of the names of a whole input.
+//! The decisions about the names of a whole input.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::hash::HashMap;
 use crate::record::EntityKey;
 use crate::unit::UnitOfWork;
 
-/// How the names of an input were decided; each name counts once, however often it occurs.
+/// Counts of the decisions about the names of an input; each name counts once, however often it occurs.
 ///
 /// ```
 /// use graphsink::resolve::NameCounts;
@@ -22,21 +22,21 @@ use crate::unit::UnitOfWork;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct NameCounts {
-    /// Entities of the database by that name.
+    /// Names of entities of the database.
     pub exact: u64,
-    /// Taken for an entity of the database by an alias.
+    /// Resolved to an entity of the database by an alias.
     pub alias: u64,
-    /// Taken for an entity of the database by a similar name or an address.
+    /// Resolved to an entity of the database by a similar name or an address.
     pub fuzzy: u64,
-    /// Taken for another new name of the input.
+    /// Resolved to another new name of the input.
     pub same_as_new: u64,
     /// New entities.
     pub new: u64,
-    /// New entities that may be one of others: see [`ResolvedNames::flagged`].
+    /// New entities that may be the same as others: see [`ResolvedNames::flagged`].
     pub flagged: u64,
 }
 
-/// A name that is like others, but not enough, or like several.
+/// A name that is similar to others, but not enough, or to several.
 ///
 /// ```
 /// fn ask(flagged: &graphsink::resolve::FlaggedName) {
@@ -44,18 +44,19 @@ pub struct NameCounts {
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FlaggedName {
     /// Its type and name.
     pub key: EntityKey,
-    /// What authors wrote for it, in order.
+    /// The authors' texts for it, in order.
     pub texts: Vec<Arc<str>>,
-    /// Where the input says that it is, in order.
+    /// Its addresses in the input, in order.
     pub addresses: Vec<Arc<str>>,
-    /// What it may be, the likeliest first.
+    /// The possible entities, the likeliest first.
     pub candidates: Vec<FlaggedCandidate>,
 }
 
-/// What a flagged name may be.
+/// A possible entity of a flagged name.
 ///
 /// ```
 /// fn show(candidate: &graphsink::resolve::FlaggedCandidate) {
@@ -63,18 +64,19 @@ pub struct FlaggedName {
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FlaggedCandidate {
     /// The entity's name.
     pub name: Arc<str>,
-    /// Its id; nothing when it is new itself.
+    /// Its id; `None` if it is new itself.
     pub id: Option<Uuid>,
-    /// How it was found; nothing when the input itself gives it the flagged name as an alias.
+    /// How it was found; `None` if the input itself gives it the flagged name as an alias.
     pub tier: Option<Tier>,
-    /// From 0 to 1: how likely it is the one.
+    /// The probability, from 0 to 1, that it is the entity meant.
     pub confidence: f64,
 }
 
-/// The decisions on all names of an input.
+/// The decisions about all names of an input.
 ///
 /// ```
 /// use graphsink::resolve::{NameCounts, ResolvedNames};
@@ -82,6 +84,7 @@ pub struct FlaggedCandidate {
 /// assert_eq!(ResolvedNames::default().counts(), NameCounts::default());
 /// ```
 #[derive(Debug, Default)]
+#[must_use = "nothing is changed before `apply`"]
 pub struct ResolvedNames {
     pub(super) taken_for: HashMap<EntityKey, Arc<str>>,
     pub(super) counts: NameCounts,
@@ -89,8 +92,8 @@ pub struct ResolvedNames {
 }
 
 impl ResolvedNames {
-    /// Gives the entities of a unit the names that were decided; each name that is another's becomes an alias. The
-    /// unit's rows stay where they are, and so do its labels.
+    /// Renames the entities of a unit as decided; each replaced name becomes an alias. The unit's rows keep their
+    /// positions and their labels.
     ///
     /// ```
     /// use graphsink::UnitOfWork;
@@ -107,7 +110,7 @@ impl ResolvedNames {
         }
     }
 
-    /// How many names were decided in which way.
+    /// The counts of the decisions.
     ///
     /// ```
     /// fn log(names: &graphsink::resolve::ResolvedNames) {
@@ -119,7 +122,7 @@ impl ResolvedNames {
         self.counts
     }
 
-    /// Names that are worth a look, by type and name.
+    /// Names that should be reviewed, by type and name.
     ///
     /// ```
     /// fn review(names: &graphsink::resolve::ResolvedNames) {

@@ -1,4 +1,4 @@
-//! The handle that programs ask.
+//! The resolver's handle.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,12 +22,13 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::telemetry;
-use crate::unit::{NAME_CHARS_MAX, is_blank};
+use crate::unit::is_blank;
+use crate::unit::limits::NAME_CHARS_MAX;
 
-/// How old a sample of names may be before another one is drawn, in the background.
+/// Maximum age of a sample of names, before another one is drawn in the background.
 const SAMPLE_GOOD_FOR: Duration = Duration::from_mins(10);
 
-/// Answers which entities names mean. Cheap to clone, usable from any task. See the [module](super).
+/// Resolves names to entities. Cheap to clone, usable from any task. See the [module](super).
 ///
 /// ```no_run
 /// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
@@ -57,18 +58,18 @@ pub(super) struct Inner {
     /// The last sample, and when it was drawn.
     pub(super) corpus: RwLock<Option<(Instant, Arc<Corpus>)>>,
     pub(super) sampling: AtomicBool,
-    /// Rows of the largest unit.
+    /// Maximum number of rows of a unit.
     pub(super) unit_rows_max: usize,
     /// Drives the connections.
     pub(super) runtime: Handle,
 }
 
 impl Resolver {
-    /// A resolver for the database of an engine, whose commits end the answers that it remembers. It has connections of
-    /// its own, with the engine's settings, on the engine's runtime: it works until the engine ends.
+    /// A resolver for the database of an engine, whose commits invalidate cached answers. It has its own connections,
+    /// with the engine's settings, on the engine's runtime, and works until the engine ends.
     ///
     /// # Errors
-    /// When a setting cannot work, the database cannot be reached, or an index is missing.
+    /// Fails when a setting is invalid, the database cannot be reached, or an index is missing.
     ///
     /// ```no_run
     /// # async fn run(engine: graphsink::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -85,14 +86,14 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// A resolver without an engine: all writes are other processes' writes. To be called on a tokio runtime, which
-    /// then drives the connections.
+    /// A resolver without an engine: all writes are those of other processes. It must be called on a tokio runtime,
+    /// which then drives the connections.
     ///
     /// # Errors
     /// Like [`attach`](Self::attach).
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -128,7 +129,7 @@ impl Resolver {
     /// Decides what each name means. The answers are in the order of the queries.
     ///
     /// # Errors
-    /// When a text can be no name, or the database cannot be read. Nothing is written in any case.
+    /// Fails when a text cannot be a name, or the database cannot be read. Nothing is written in any case.
     ///
     /// ```no_run
     /// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
@@ -189,10 +190,10 @@ impl Resolver {
         Ok(resolutions.collect())
     }
 
-    /// The likeliest entity for each name, where there is one at all. Never leads to anything being created or added.
+    /// The likeliest entity for each name, if there is one. Never creates or adds anything.
     ///
     /// # Errors
-    /// When a text can be no name, or the database cannot be read.
+    /// Fails when a text cannot be a name, or the database cannot be read.
     ///
     /// ```no_run
     /// # async fn run(resolver: graphsink::resolve::Resolver) -> Result<(), Box<dyn std::error::Error>> {
@@ -211,7 +212,7 @@ impl Resolver {
         Ok(ranked.iter().map(|ranked| ranked.candidates.first().filter(good_enough).cloned()).collect())
     }
 
-    /// What each name may mean: what is remembered, and for the rest one lookup.
+    /// The possible meanings of each name: cached answers, and one lookup for the rest.
     async fn rank(&self, queries: &[Query]) -> Result<Vec<Arc<Ranked>>, ResolveError> {
         if let Some(index) = queries.iter().position(|query| !is_possible(query)) {
             return Err(ResolveError::InvalidText { index });
@@ -271,7 +272,7 @@ impl Resolver {
             let alias = if ranked.known { None } else { query.other_than(&best.name) };
             Decision::Existing { entity: best.clone(), alias }
         };
-        // Nothing tells the best from the next.
+        // The best cannot be distinguished from the next.
         let is_shared = ranked.candidates.get(1).is_some_and(|next| next.confidence >= best.confidence);
         // The key is the entity, whatever the thresholds.
         let band = match settings.band(best.confidence) {
@@ -286,7 +287,7 @@ impl Resolver {
         }
     }
 
-    /// The sample of names: the last one, while another is drawn if it is old.
+    /// The sample of names: the last one, while another is drawn if it is too old.
     async fn corpus(&self) -> Result<Arc<Corpus>, StoreError> {
         if self.inner.settings.deepest < Tier::Fuzzy {
             return Ok(Arc::default());
@@ -326,7 +327,7 @@ fn is_possible(query: &Query) -> bool {
     possible(&query.key.name) && query.original.as_deref().is_none_or(possible)
 }
 
-/// Runs something on a runtime and waits for it on any.
+/// Runs a future on a runtime and waits for it on any.
 pub(super) async fn on<T, E>(
     runtime: &Handle,
     work: impl Future<Output = Result<T, E>> + Send + 'static,

@@ -1,12 +1,13 @@
-//! Names of an input that nothing has by name or alias, compared with all entities of the database.
+//! Compares names of an input that have no match by name or alias with all entities of the database.
 //!
-//! The lookups of single names ([`lookup`](super::lookup)) go by the index to what is probably similar, in bounded time: they may
-//! miss something. For a whole input that would make what a name means a matter of chance. So here it is the other way round: the
-//! names of the input are made an index, and all entities of their types pass by it, page by page and in one snapshot.
-//! What is similar enough, or at the same house, is compared with the names that it may be.
+//! The lookups of single names ([`lookup`](super::lookup)) use indexes that find probably similar names in bounded
+//! time, and may miss some. For a whole input the meaning of a name would then be a matter of chance. So the direction
+//! is reversed here: the names of the input are indexed, and all entities of their types are compared with this index,
+//! page by page and in one snapshot. An entity that is similar enough, or at the same house, is compared with the names
+//! that it may have.
 //!
-//! The cost is two readings of the entities of these types in the order of their keys, whatever the input: the first counts
-//! how common each word is, exactly, since a sample would make that a matter of chance too. Memory: a page, and the
+//! The cost is two readings of the entities of these types in the order of their keys, whatever the input: the first
+//! counts the exact frequency of each word, because a sample would be a matter of chance too. Memory: a page, and the
 //! different words.
 
 use std::cmp::Ordering;
@@ -20,7 +21,7 @@ use super::trigrams::{TrigramIndex, trigrams};
 use crate::hash::HashMap;
 use crate::record::EntityType;
 
-/// The names, and what was found for each so far.
+/// The names, with the entities found for each so far.
 pub(crate) struct Sought {
     settings: ResolverSettings,
     counts: WordCounts,
@@ -30,11 +31,11 @@ pub(crate) struct Sought {
 /// Names of one type.
 struct OfType {
     names: Vec<SoughtName>,
-    /// Of the texts of all names.
+    /// The index of the texts of all names.
     index: TrigramIndex,
-    /// Whose text it is.
+    /// The owner of each text.
     owners: Vec<usize>,
-    /// Names that are said to be at a house of this number.
+    /// Names with a house of this number.
     houses: HashMap<String, Vec<usize>>,
 }
 
@@ -43,12 +44,12 @@ struct SoughtName {
     query: usize,
     names: Vec<Name>,
     place: Address,
-    /// The likeliest first, at most as many as the settings allow.
+    /// The likeliest first, up to the maximum of the settings.
     candidates: Vec<(f64, KnownEntity)>,
 }
 
 impl Sought {
-    /// Queries and their numbers, to be compared with entities whose names were counted.
+    /// Prepares queries with their positions for comparison with entities whose names were counted.
     pub(crate) fn new<'a>(
         queries: impl IntoIterator<Item = (usize, &'a Query)>,
         counts: WordCounts,
@@ -63,7 +64,7 @@ impl Sought {
         Self { settings: settings.clone(), counts, types }
     }
 
-    /// An entity of the database passes by.
+    /// Compares an entity of the database.
     pub(crate) fn meet(&mut self, entity_type: EntityType, entity: &KnownEntity) {
         let Some(of_type) = self.types.get_mut(&entity_type) else { return };
         let theirs = Address::parse(entity.address.as_deref(), None);
@@ -81,7 +82,7 @@ impl Sought {
         }
     }
 
-    /// What was found, by number of the query, and how common words are.
+    /// The entities found, by position of the query, and the frequency of words.
     pub(crate) fn found(self) -> (impl Iterator<Item = (usize, Vec<KnownEntity>)>, WordCounts) {
         let names = self.types.into_values().flat_map(|of_type| of_type.names);
         let found = names.map(|name| (name.query, name.candidates.into_iter().map(|(_, entity)| entity).collect()));
@@ -117,7 +118,7 @@ impl SoughtName {
         Self { query: number, names, place, candidates: Vec::new() }
     }
 
-    /// Keeps an entity if it may be the one, and is not less likely than those that are kept already.
+    /// Keeps an entity if it may be the one meant, and is not less likely than those already kept.
     fn compare(&mut self, name: &Name, theirs: &Address, entity: &KnownEntity, settings: &ResolverSettings) {
         let likely = likelihood(&self.names, &self.place, name, theirs);
         if settings.band(likely) == Band::New {
@@ -134,14 +135,14 @@ impl SoughtName {
     }
 }
 
-/// How likely an entity is meant by any of these names.
+/// The probability that an entity is meant by any of these names.
 pub(crate) fn likelihood(names: &[Name], place: &Address, name: &Name, theirs: &Address) -> f64 {
     let localities = [place.locality(), theirs.locality()];
     let similarity = names.iter().map(|own| own.similarity(name, localities)).fold(0.0, f64::max);
     confidence(similarity, place, theirs)
 }
 
-/// Adds what the scan found to what the lookup by name and alias found.
+/// Adds the scan's results to those of the lookup by name and alias.
 pub(crate) fn add(found: &mut Found, similar: Vec<KnownEntity>) {
     match found {
         Found::Alias(called, others) => {

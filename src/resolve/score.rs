@@ -1,15 +1,15 @@
-//! How likely two names mean the same thing.
+//! The probability that two names mean the same thing.
 //!
-//! **Names.** Soft TF-IDF (Cohen, Ravikumar and Fienberg, 2003): words are weighted by how rare they are among the
-//! database's names, and words that are nearly the same by Jaro-Winkler count as the same, a little less. Where words
-//! are run together or torn apart ("tatsu ya", "tatsuya") the Levenshtein similarity of the whole, without spaces,
-//! is more, and counts. Words in parentheses, and words that only repeat the city, say which one is meant rather than
-//! what it is called, and weigh a quarter.
+//! **Names.** Soft TF-IDF (Cohen, Ravikumar and Fienberg, 2003): words are weighted by their rarity among the
+//! database's names, and words that are nearly equal by Jaro-Winkler count as equal, with a slightly lower weight. If
+//! words are joined or split ("tatsu ya", "tatsuya"), the Levenshtein similarity of the whole names without spaces is
+//! greater, and is used instead. Words in parentheses, and words that only repeat the city, qualify the name rather
+//! than being part of it, and have a quarter of the weight.
 //!
-//! **Evidence.** The score is taken as a probability, and each piece of evidence multiplies the odds (Fellegi and
-//! Sunter, 1969). The factors are round numbers that were set by what they mean, not fitted to data: equal house
-//! numbers on one street speak for the same place about 12 to 1, as far as one house may hold several restaurants;
-//! different streets speak against it 7 to 1, as far as places move and have branches; a locality 3 to 1.
+//! **Evidence.** The score is interpreted as a probability, and each piece of evidence multiplies the odds (Fellegi and
+//! Sunter, 1969). The factors are round numbers chosen by their meaning, not fitted to data: equal house numbers on one
+//! street favour the same place about 12 to 1, since one house may contain several restaurants; different streets
+//! contradict it 7 to 1, since places move and have branches; a locality 3 to 1.
 
 use std::borrow::Cow;
 
@@ -21,19 +21,19 @@ use crate::hash::HashMap;
 
 /// An alias may have been given wrongly.
 pub(crate) const ALIAS_CONFIDENCE: f64 = 0.97;
-/// What the author wrote says a little less than the name that was made of it: "the place" may be any.
+/// The author's text is slightly weaker than the normalized name: "the place" may mean any place.
 pub(crate) const TEXT_CONFIDENCE: f64 = 0.96;
-/// From here on two words may be one with a typing error; the value of the paper is 0.9.
+/// The similarity from which two words may be one with a typing error; the value of the paper is 0.9.
 const SAME_WORD: f64 = 0.88;
-/// Shorter words are other words when they differ.
+/// Shorter words that differ are different words.
 const WORD_CHARS_MIN: usize = 3;
-/// Below this whole names have nothing to do with each other but letters.
+/// Below this, whole names have only letters in common.
 const SAME_NAME: f64 = 0.7;
-/// What a word weighs that tells which one is meant.
+/// The weight of a qualifying word.
 const QUALIFIER: f64 = 0.25;
-/// How similar two names are at least, if what the author wrote of both is to make them one.
+/// Minimum similarity of two names that are joined because of a common author's text.
 pub(crate) const TIED_SIMILARITY: f64 = 0.5;
-/// What is the same after folding may still be two things, and what differs in everything may be one.
+/// Names that are equal after folding may still be two things, and names that differ completely may be one.
 const CERTAINTY: f64 = 0.99;
 
 /// Logarithms of odds.
@@ -43,12 +43,13 @@ const OTHER_ADDRESS: f64 = -2.0;
 const SAME_LOCALITY: f64 = 0.5;
 const OTHER_LOCALITY: f64 = -1.0;
 
-/// How many names the prior below is worth: it rules in small databases and fades in large ones.
+/// The weight of the prior below, in names: it dominates in small databases and vanishes in large ones.
 const PRIOR_NAMES: f64 = 50.0;
-/// The share of names that a word is expected in before anything is known of it.
+/// The expected share of names with a word, without any data.
 const SHARE: f64 = 0.002;
 
-/// Words that are common in names of places and dishes anywhere, with rough shares: in a new database everything is rare.
+/// Words that are common in names of places and dishes anywhere, with rough shares: in a new database every word is
+/// rare.
 #[rustfmt::skip]
 const COMMON: [(&str, f64); 28] = [
     ("the", 0.15), ("and", 0.10), ("of", 0.04), ("on", 0.02), ("at", 0.02), ("a", 0.02), ("in", 0.02), ("with", 0.03),
@@ -57,7 +58,7 @@ const COMMON: [(&str, f64); 28] = [
     ("pizza", 0.02), ("bakery", 0.02), ("inn", 0.01), ("diner", 0.02), ("co", 0.01), ("food", 0.01), ("sauce", 0.01),
 ];
 
-/// How many names have a word: a rare one says more than a common one.
+/// The number of names with each word: a rare word is more significant than a common one.
 #[derive(Debug, Default)]
 pub(crate) struct WordCounts {
     names: u32,
@@ -65,7 +66,7 @@ pub(crate) struct WordCounts {
 }
 
 impl WordCounts {
-    /// One more name.
+    /// Counts another name.
     pub(crate) fn add(&mut self, name: &str) {
         self.names += 1;
         let mut words = plain_words(name);
@@ -76,8 +77,8 @@ impl WordCounts {
         }
     }
 
-    /// How much a word says: the logarithm of how many names there are for each one that has it (inverse document
-    /// frequency). Never quite nothing: a name may consist of common words.
+    /// The significance of a word: the logarithm of the number of names for each one that has it (inverse document
+    /// frequency). It is never quite zero: a name may consist of common words.
     fn weight(&self, word: &str) -> f64 {
         const LEAST: f64 = 0.2;
         let prior = COMMON.iter().find(|(common, _)| *common == word).map_or(SHARE, |(_, share)| *share);
@@ -87,7 +88,7 @@ impl WordCounts {
     }
 }
 
-/// A name made ready to be compared many times.
+/// A name prepared for many comparisons.
 #[derive(Debug, Clone)]
 pub(crate) struct Name {
     words: Vec<Word>,
@@ -104,7 +105,7 @@ impl Name {
         Self { words, weights, joined }
     }
 
-    /// How alike two names are, from 0 to [`CERTAINTY`]. Symmetric.
+    /// The similarity of two names, from 0 to [`CERTAINTY`]. Symmetric.
     pub(crate) fn similarity(&self, other: &Self, localities: [&[String]; 2]) -> f64 {
         if self.joined.is_empty() || other.joined.is_empty() {
             return 0.0;
@@ -113,7 +114,7 @@ impl Name {
             return CERTAINTY;
         }
         let by_words = self.soft_tf_idf(other, localities);
-        // Numbers are not misspelt: they are others.
+        // Different numbers are not typing errors.
         let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
         let by_letters = if digits(&self.joined) == digits(&other.joined) {
             normalized_levenshtein(&self.joined, &other.joined)
@@ -135,7 +136,8 @@ impl Name {
                 }
             }
         }
-        // Each word is matched once, the best matches first. The texts make the order the same from both sides.
+        // Each word is matched once, the best matches first. Ties are ordered by the texts, so that the result is
+        // symmetric.
         let texts = |left: usize, right: usize| {
             let (left, right) = (&own[left].0, &others[right].0);
             (left.min(right), left.max(right))
@@ -155,7 +157,7 @@ impl Name {
         sum / (norm(&own) * norm(&others)).max(f64::MIN_POSITIVE)
     }
 
-    /// The words with their weights: two that the other name has as one are joined, and those that only repeat a
+    /// The words with their weights: two words that are one in the other name are joined, and words that only repeat a
     /// locality weigh less.
     fn weighted_words(&self, other: &Self, localities: [&[String]; 2]) -> Vec<(Cow<'_, str>, f64)> {
         let mut words = Vec::with_capacity(self.words.len());
@@ -181,7 +183,7 @@ fn word_similarity(left: &str, right: &str) -> f64 {
         return 1.0;
     }
     let long_enough = |word: &str| word.chars().count() >= WORD_CHARS_MIN;
-    // "7th" and "8th" are not one word.
+    // "7th" and "8th" are different words.
     let digits = |word: &str| word.chars().any(|character| character.is_ascii_digit());
     if long_enough(left) && long_enough(right) && !digits(left) && !digits(right) {
         jaro_winkler(left, right)
@@ -190,7 +192,7 @@ fn word_similarity(left: &str, right: &str) -> f64 {
     }
 }
 
-/// The probability that two things are the same: `similarity` of their names, and what their addresses say.
+/// The probability that two things are the same, from the `similarity` of their names and from their addresses.
 pub(crate) fn confidence(similarity: f64, left: &Address, right: &Address) -> f64 {
     let street = match left.street_agreement(right) {
         Agreement::Same => SAME_ADDRESS,

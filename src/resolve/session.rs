@@ -1,12 +1,12 @@
-//! The resolver's SQL, and connections on which it is prepared.
+//! The resolver's SQL, and sessions on which it is prepared.
 //!
-//! Values are parameters without exception; the only text put together here are the quoted names of two schemas.
+//! Values are always parameters; the only inserted texts are the quoted names of two schemas.
 //!
-//! **Plans are pinned** (`Database::new`), as the engine's are (`store/statement.rs`), and for the same reason, but with
-//! bitmap scans, without which no GIN index can be used. That opens the trap that the engine closes by forbidding them: an
-//! equality of names could be looked up through the trigram index. So names are compared as rows from both sides, which
-//! is equality, and which only the unique index on (name, type) can serve; and elsewhere the type is compared as text, so
-//! that no index on it is read beside the one that selects.
+//! **Plans are pinned** (`Database::new`), like the engine's (`store/statement.rs`), and for the same reason, but with
+//! bitmap scans, which every GIN index needs. This allows a plan that the engine excludes by disabling them: an
+//! equality of names could be looked up through the trigram index. So names are compared by row comparisons from both
+//! sides, which mean equality, and which only the unique index on (name, type) can serve; elsewhere the type is
+//! compared as text, so that no index on it is read beside the selective one.
 
 use bb8::ManageConnection;
 use tokio_postgres::types::Type;
@@ -15,11 +15,11 @@ use tokio_postgres::{Client, Error};
 use crate::error::StoreError;
 use crate::store::{Connector, Prepared};
 
-/// The order by text is that by id, without the primary key as a way to it. Entities that have the name itself as an
-/// alias come first, so that however many share the author's text, they are among the answers.
+/// Ordering by the id's text equals ordering by id, but cannot use the primary key. Entities that have the name itself
+/// as an alias come first, so that they are among the answers however many share the author's text.
 ///
-/// `limit 1` stops before redirects are looked at where there is an entity. Where a merge took the entity of this name, the
-/// answer is what it was merged into.
+/// `limit 1` stops before redirects are searched if the entity exists. If a merge removed the entity of this name, the
+/// result is the surviving one.
 const KNOWN: &str = "
     select k.ord, e.entity_id, k.original = e.name or k.original = any(e.aliases), a.entity_id, a.name, a.address,
            a.known, nullif(e.name, k.name), a.by_name
@@ -43,7 +43,7 @@ const KNOWN: &str = "
         limit $5) as a on true
     where e.entity_id is not null or a.entity_id is not null";
 
-/// Names a third as long, or three times, are similar to none.
+/// A name that is shorter than a third, or longer than three times, is not similar.
 const SIMILAR: &str = "
     select p.ord, s.entity_id, s.name, s.address
     from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, type, name, pattern)
@@ -56,9 +56,9 @@ const SIMILAR: &str = "
         order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $6) as s";
 
-/// Names that begin with some letters, or read backwards begin with some. Of another length they are no misspelt ones.
+/// Names that begin, or reversed begin, with given letters. Names of a very different length are not misspellings.
 ///
-/// Sorted by similarity as above, but most are sorted out by what costs less.
+/// Sorted by similarity as above, but cheaper conditions exclude most of them first.
 const RANGE: &str = "
     select p.ord, s.entity_id, s.name, s.address
     from unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[]) as p(ord, type, name, low, high)
@@ -71,7 +71,8 @@ const RANGE: &str = "
         order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $7) as s";
 
-/// All that is at one house number, whatever the street: the streets are compared by [`Address`](super::place::Address).
+/// All restaurants at one house number, whatever the street: streets are compared by
+/// [`Address`](super::place::Address).
 const NEIGHBOURS: &str = "
     select p.ord, s.entity_id, s.name, s.address
     from unnest($1::int4[], $2::text[], $3::text[], $4::text[]) as p(ord, name, number, street)
@@ -83,7 +84,7 @@ const NEIGHBOURS: &str = "
         order by {trigrams}.similarity(e.name, p.name) desc, e.name
         limit $5) as s";
 
-/// The next entities of some types ($3), in the order of their keys, after one.
+/// The next entities of some types ($3), in the order of their keys, after a given key.
 const PAGE: &str = "
     select e.type::text, e.entity_id, e.name, e.address
     from {schema}.entities e
@@ -97,7 +98,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// Prepared when they are first needed.
     pub(super) statements: Option<Statements>,
-    /// While statements are being prepared, and from before `begin` to the confirmed `commit`: a session that is
+    /// True while statements are being prepared, and from before `begin` to the confirmed `commit`: a session that is
     /// dropped in between is not used again.
     pub(super) is_busy: bool,
 }
@@ -109,11 +110,11 @@ pub(super) struct Statements {
     pub(super) named: bool,
     pub(super) known: Prepared,
     pub(super) page: Prepared,
-    /// Absent where `pg_trgm` is.
+    /// Absent if `pg_trgm` is.
     pub(super) fuzzy: Option<FuzzyStatements>,
 }
 
-/// Those that need `pg_trgm`.
+/// The statements that need `pg_trgm`.
 #[derive(Debug)]
 pub(super) struct FuzzyStatements {
     pub(super) beginning: Prepared,
@@ -157,7 +158,7 @@ impl Statements {
     }
 }
 
-/// Makes connections for the pool.
+/// Opens sessions for the pool.
 #[derive(Debug, Clone)]
 pub(super) struct Manager {
     pub(super) connector: Connector,

@@ -1,11 +1,11 @@
-//! Settings of a resolver: the only place with its default numbers.
+//! Settings of a resolver. All its default values are defined here.
 
 use std::time::Duration;
 
 use super::Tier;
 use crate::error::ConfigError;
 
-/// What becomes of a name whose best candidate is neither good enough to take nor bad enough to leave.
+/// The policy for a name whose best candidate is neither good enough to accept nor bad enough to reject.
 ///
 /// ```
 /// use graphsink::resolve::{GreyZone, ResolverSettings};
@@ -15,7 +15,7 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GreyZone {
-    /// The best candidate is taken.
+    /// The best candidate is accepted.
     Accept,
     /// A new entity is created.
     Create,
@@ -24,18 +24,18 @@ pub enum GreyZone {
     Flag,
 }
 
-/// What a confidence leads to.
+/// The band of a confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Band {
-    /// The entity is taken.
+    /// The entity is accepted.
     Existing,
     /// The caller's policy decides.
     Grey,
-    /// It is another entity.
+    /// It is a different entity.
     New,
 }
 
-/// Settings of a [`Resolver`](crate::resolve::Resolver). Checked when it is made.
+/// Settings of a [`Resolver`](crate::resolve::Resolver). They are checked when it is created.
 ///
 /// ```
 /// use graphsink::resolve::{GreyZone, ResolverSettings, Tier};
@@ -77,7 +77,7 @@ impl Default for ResolverSettings {
 }
 
 impl ResolverSettings {
-    /// The last tier that is asked. Default: [`Tier::Fuzzy`]. Names that no tier finds are new.
+    /// The last tier that is searched. Default: [`Tier::Fuzzy`]. Names that no tier finds are new.
     ///
     /// ```
     /// use graphsink::resolve::{ResolverSettings, Tier};
@@ -89,8 +89,8 @@ impl ResolverSettings {
         self
     }
 
-    /// Above this confidence the existing entity is taken. Default: 0.85. Lower: more names are taken for others;
-    /// higher: more entities are there twice; at 1 exact names alone are taken, as always.
+    /// Above this confidence the existing entity is accepted. Default: 0.85. Lower: more names are mistaken for others.
+    /// Higher: more entities are duplicated. At 1 only exact names are accepted, which always are.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -114,8 +114,8 @@ impl ResolverSettings {
         self
     }
 
-    /// From this confidence on [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6: a search
-    /// should rather show a wrong thing than nothing.
+    /// The confidence from which [`Resolver::find`] answers. Default: 0.6, because for a search a wrong result is
+    /// better than none.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -127,8 +127,8 @@ impl ResolverSettings {
         self
     }
 
-    /// What becomes of names between the two thresholds, and of those that several entities share as an alias.
-    /// Default: [`GreyZone::Flag`].
+    /// The policy for names between the two thresholds, and for names that several entities share as an alias. Default:
+    /// [`GreyZone::Flag`].
     ///
     /// ```
     /// use graphsink::resolve::{GreyZone, ResolverSettings};
@@ -140,7 +140,7 @@ impl ResolverSettings {
         self
     }
 
-    /// Whether answers carry all candidates that were considered. Default: false.
+    /// Whether answers include all considered candidates. Default: false.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -152,7 +152,7 @@ impl ResolverSettings {
         self
     }
 
-    /// Candidates that the database ranks for each piece of a name. Default: 10.
+    /// Maximum number of candidates that the database ranks for each piece of a name. Default: 10.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -164,7 +164,7 @@ impl ResolverSettings {
         self
     }
 
-    /// The trigram similarity of `pg_trgm` from which a name is a candidate. Default: 0.3, as there.
+    /// The trigram similarity of `pg_trgm` from which a name is a candidate. Default: 0.3, as in `pg_trgm`.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -176,7 +176,7 @@ impl ResolverSettings {
         self
     }
 
-    /// Answers that are remembered, about 300 bytes each. Default: 100,000; 0 remembers none.
+    /// Maximum number of cached answers, about 300 bytes each. Default: 100,000; 0 caches none.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -188,8 +188,8 @@ impl ResolverSettings {
         self
     }
 
-    /// How long an answer may be remembered, which is how late other processes' writes are seen. This engine's own
-    /// are seen at once. Default: 30 s.
+    /// How long an answer may be cached, which is the maximum delay until other processes' writes are seen. This
+    /// engine's own writes are seen at once. Default: 30 s.
     ///
     /// ```
     /// use std::time::Duration;
@@ -203,7 +203,7 @@ impl ResolverSettings {
         self
     }
 
-    /// Connections, and so batches at the same time. Default: 2.
+    /// Number of connections, and so of concurrent batches. Default: 2.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;
@@ -215,7 +215,7 @@ impl ResolverSettings {
         self
     }
 
-    /// What a candidate's confidence leads to.
+    /// The band of a candidate's confidence.
     pub(crate) fn band(&self, confidence: f64) -> Band {
         if confidence > self.accept {
             Band::Existing

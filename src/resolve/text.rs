@@ -1,4 +1,4 @@
-//! Names as they are compared: without case, accents and punctuation.
+//! The compared form of names: without case, accents and punctuation.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -7,11 +7,11 @@ use unicode_normalization::char::is_combining_mark;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) text: String,
-    /// It stood in parentheses, which is where people say which one they mean: "palm (los angeles)".
+    /// It is in parentheses, where authors name which one they mean: "palm (los angeles)".
     pub(crate) qualifies: bool,
 }
 
-/// The words of a name, each once, in the order of the name.
+/// The words of a name, without duplicates, in the order of the name.
 pub(crate) fn words(name: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut depth = 0_usize;
@@ -24,7 +24,7 @@ pub(crate) fn words(name: &str) -> Vec<Word> {
     let mut text = String::new();
     for character in name.nfkd().filter(|character| !is_combining_mark(*character)) {
         match character {
-            // "franklin's" is "franklins": half of the people leave it out.
+            // "franklin's" is "franklins": half of the authors omit the apostrophe.
             '\'' | '\u{2019}' | '\u{2018}' | '`' => {}
             '&' | '+' => {
                 end(&mut text, depth);
@@ -45,7 +45,7 @@ pub(crate) fn words(name: &str) -> Vec<Word> {
     words
 }
 
-/// The words of a text, also those that occur again.
+/// The words of a text, including duplicates.
 pub(crate) fn plain_words(text: &str) -> Vec<String> {
     let folded: String = text
         .nfkd()
@@ -59,7 +59,7 @@ pub(crate) fn plain_words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The words of a text as `pg_trgm` sees them: accents stay.
+/// The words of a text as split by `pg_trgm`: accents stay.
 pub(crate) fn trigram_words(text: &str) -> Vec<Vec<char>> {
     let lower = text.to_lowercase();
     let words = lower.split(|character: char| !character.is_alphanumeric());

@@ -1,18 +1,18 @@
-//! Which of many names share enough trigrams with another: all of them, without a look at each.
+//! Finds, among many names, all that share enough trigrams with another, without comparing each.
 //!
-//! Two names are *similar* if they share a part of their trigrams (those of either name) that is not below a least, and
-//! one trigram anyway. A name of `n` trigrams then shares at least `least * n` of them with whatever is similar to it, so
-//! at least one of any `n - ceil(least * n) + 1`. The rarest ones are looked at, rare among the names of the index: what
-//! most names have in common leads to none (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
+//! Two names are *similar* if the share of common trigrams (among those of either name) is at least `least`, and they
+//! have at least one in common. A name of `n` trigrams then shares at least `least * n` of them with each similar name,
+//! so at least one of any `n - ceil(least * n) + 1`. The index uses the rarest ones, rare among the names of the index,
+//! so that trigrams common to most names are not used (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
 //!
 //! Properties:
-//! - What is similar is found, whatever other names there are; `similar` is exact.
-//! - The work for a name is that of the names that share one of its rarer trigrams.
+//! - Every similar name is found, whatever other names there are; `similar` is exact.
+//! - The work for a name is proportional to the number of names that share one of its rarer trigrams.
 
 use super::text::{trigram, words};
 use crate::hash::HashMap;
 
-/// The trigrams of a name's folded words, with the spaces around them that `pg_trgm` adds; each once, in order.
+/// The trigrams of a name's folded words, with the spaces that `pg_trgm` adds around them; sorted, without duplicates.
 pub(crate) fn trigrams(name: &str) -> Vec<u64> {
     let mut trigrams = Vec::new();
     let mut letters: Vec<char> = Vec::new();
@@ -32,14 +32,14 @@ pub(crate) struct TrigramIndex {
     least: f64,
     /// The trigrams of each name, in order.
     names: Vec<Vec<u64>>,
-    /// How many names have a trigram.
+    /// The number of names with each trigram.
     frequencies: HashMap<u64, u32>,
     /// Names by the trigrams of their prefixes.
     listed: HashMap<u64, Vec<u32>>,
 }
 
 impl TrigramIndex {
-    /// Of names by their [`trigrams`].
+    /// An index of names, given by their [`trigrams`].
     pub(crate) fn new(names: Vec<Vec<u64>>, least: f64) -> Self {
         let mut frequencies: HashMap<u64, u32> = HashMap::default();
         for trigram in names.iter().flatten() {
@@ -56,7 +56,7 @@ impl TrigramIndex {
         index
     }
 
-    /// The numbers of all names that are similar to one with these trigrams, ascending.
+    /// The positions of all names that are similar to one with these trigrams, ascending.
     pub(crate) fn similar(&self, name: &[u64]) -> Vec<usize> {
         let lists = self.prefix(name).into_iter().filter_map(|trigram| self.listed.get(&trigram));
         let mut candidates: Vec<u32> = lists.flatten().copied().collect();
@@ -76,9 +76,9 @@ impl TrigramIndex {
     }
 }
 
-/// How many trigrams a name of so many shares at least with one that is similar.
+/// The minimum number of trigrams that a name shares with a similar one.
 fn shared_least(trigrams: usize, least: f64) -> usize {
-    // What should be a whole number may come out a little above it.
+    // Rounding may give slightly more than a whole number.
     ((least * trigrams as f64 - 1e-9).ceil() as usize).max(1)
 }
 

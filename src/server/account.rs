@@ -1,4 +1,4 @@
-//! As whom PostgreSQL runs: as the owner, or as another account when the owner is root.
+//! The account that runs PostgreSQL: the owner, or another account if the owner is root.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::error::ServerError;
 
-/// The users preferred when the owner is root: the one made for it, macOS's one, the one made for nothing.
+/// The preferred users when the owner is root: the one made for PostgreSQL, the one on macOS, and `nobody`.
 const PREFERRED: [&str; 3] = ["postgres", "_postgres", "nobody"];
 
 /// The user that runs PostgreSQL.
@@ -17,7 +17,7 @@ const PREFERRED: [&str; 3] = ["postgres", "_postgres", "nobody"];
 pub(super) enum Account {
     /// The owner itself.
     Owner,
-    /// The owner is root: another account.
+    /// Another account, because the owner is root.
     Other {
         /// The user's name.
         name: String,
@@ -27,7 +27,7 @@ pub(super) enum Account {
 }
 
 impl Account {
-    /// Decides as whom to run.
+    /// Chooses the account.
     pub(super) fn choose() -> Result<Self, ServerError> {
         if effective_uid()? != 0 {
             return Ok(Self::Owner);
@@ -36,7 +36,7 @@ impl Account {
         unprivileged(&users).ok_or(ServerError::NoAccount)
     }
 
-    /// Root runs an existing cluster as the user that it belongs to.
+    /// For root: switches to the user who owns an existing cluster.
     pub(super) fn become_owner_of(&mut self, cluster: &Metadata) {
         if matches!(self, Self::Other { .. }) && cluster.uid() != 0 {
             *self = Self::Other { name: format!("with id {}", cluster.uid()), uid: cluster.uid(), gid: cluster.gid() };
@@ -51,7 +51,7 @@ impl Account {
         }
     }
 
-    /// Gives `path` to this user.
+    /// Makes this user the owner of `path`.
     pub(super) fn own(&self, path: &Path) -> Result<(), ServerError> {
         match self {
             Self::Owner => Ok(()),
@@ -60,7 +60,7 @@ impl Account {
         }
     }
 
-    /// Fails if this user could not reach what is in `directory`, whatever belongs to it further down.
+    /// Fails if this user could not reach files in `directory`, whatever its permissions further down.
     pub(super) fn check_reaches(&self, directory: &Path) -> Result<(), ServerError> {
         match (self, self.barrier(directory)) {
             (Self::Other { name, .. }, Some(path)) => Err(ServerError::Unreachable { path, account: name.clone() }),
@@ -68,7 +68,7 @@ impl Account {
         }
     }
 
-    /// The outermost directory on the way into `directory` (itself included) that this user may not enter.
+    /// The outermost directory on the path to `directory` (itself included) that this user may not enter.
     fn barrier(&self, directory: &Path) -> Option<PathBuf> {
         let Self::Other { uid, gid, .. } = self else { return None };
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
@@ -107,7 +107,7 @@ fn unprivileged(passwd: &str) -> Option<Account> {
     Some(Account::Other { name: name.to_owned(), uid, gid })
 }
 
-/// `name:password:uid:gid:..`; macOS writes nobody's ids as -2.
+/// `name:password:uid:gid:..`; macOS writes the ids of `nobody` as -2.
 fn parse_user(line: &str) -> Option<(&str, u32, u32)> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;

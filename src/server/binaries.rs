@@ -1,8 +1,8 @@
 //! Finds PostgreSQL on the machine.
 //!
-//! The order: `GRAPHSINK_PG_BIN` (and nothing else, if it is set), the folders of `PATH`, `pg_config --bindir`, then the
-//! places where distributions put it, newest version first. The first folder wins whose `postgres` and `initdb` can be
-//! run by the server's user and are of a version that will do. `.ci/install-postgres` looks in the same places.
+//! The order: `GRAPHSINK_PG_BIN` (and nothing else, if it is set), the folders of `PATH`, `pg_config --bindir`, then
+//! the usual folders of distributions, newest version first. The first folder whose `postgres` and `initdb` can be run
+//! by the server's user and have a suitable version is used. `.ci/install-postgres` looks in the same places.
 
 use std::cmp::Reverse;
 use std::env;
@@ -15,10 +15,10 @@ use std::process::{Command, Stdio};
 use super::account::Account;
 use super::error::ServerError;
 
-/// The oldest major version that works.
+/// The oldest supported major version.
 const MAJOR_MIN: u32 = 14;
 
-/// Where packages put the server's programs; `*` is the version.
+/// Folders in which packages install the server's programs; `*` is the version.
 const FOLDERS: [&str; 11] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -40,20 +40,20 @@ pub(super) struct Binaries {
     pub(super) version: Version,
 }
 
-/// A version as `postgres --version` tells it.
+/// A version as printed by `postgres --version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) major: u32,
-    /// What it called itself, such as `15.13` or `18beta1`.
+    /// The version text, such as `15.13` or `18beta1`.
     pub(super) text: String,
 }
 
-/// Which versions will do.
+/// The suitable versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Every one that graphsink works with.
+    /// Every version that graphsink supports.
     Any,
-    /// The one that made the cluster.
+    /// The version that created the cluster.
     Major(u32),
 }
 
@@ -97,7 +97,7 @@ impl Binaries {
         self.folder.join("initdb")
     }
 
-    /// `psql` as a person would call it: by name where that works.
+    /// The command to call `psql`: by name if that works.
     pub(super) fn psql(&self) -> PathBuf {
         let own = self.folder.join("psql");
         let in_path =
@@ -105,7 +105,7 @@ impl Binaries {
         if in_path || !own.is_file() { PathBuf::from("psql") } else { own }
     }
 
-    /// The programs in `folder`, if `account` can run them and they will do.
+    /// The programs in `folder`, if `account` can run them and their version is suitable.
     fn probe(folder: &Path, account: &Account, wanted: Wanted) -> Option<Self> {
         let folder = real_folder(folder)?;
         let run = |program: &str| -> Option<Version> {
@@ -123,7 +123,7 @@ impl Binaries {
 }
 
 impl Version {
-    /// Reads `postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)` and its like.
+    /// Parses output such as `postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)`.
     fn parse(output: &str) -> Option<Self> {
         let (_, rest) = output.split_once("(PostgreSQL) ")?;
         let text = rest.split_whitespace().next()?;
@@ -132,7 +132,7 @@ impl Version {
     }
 }
 
-/// The folders to look in, in order; what costs a process or a listing is asked only when its turn comes.
+/// The folders to search, in order. Steps that need a process or a directory listing are evaluated lazily.
 fn candidates(
     path: &OsStr,
     pg_config: impl FnOnce() -> Option<PathBuf>,
@@ -144,9 +144,9 @@ fn candidates(
     in_path.into_iter().chain(pg_config).chain(installed)
 }
 
-/// The folder whose programs to call: where `postgres` really is when `initdb` is there too, else `folder`.
+/// The folder whose programs are called: the real folder of `postgres` if it also has `initdb`, else `folder`.
 ///
-/// PATH often holds links to single programs, next to nothing else of PostgreSQL.
+/// PATH often contains links to single programs, without the rest of PostgreSQL next to them.
 fn real_folder(folder: &Path) -> Option<PathBuf> {
     let complete = |folder: &Path| folder.join("postgres").is_file() && folder.join("initdb").is_file();
     let target = folder.join("postgres").canonicalize().ok()?;

@@ -1,4 +1,4 @@
-//! Describes an embedded server and starts it.
+//! The builder of an embedded server.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -16,11 +16,11 @@ use super::postmaster::Postmaster;
 /// How often a start is repeated with another port, because a free port can be taken before the server binds it.
 const PORTS_TRIED_MAX: u32 = 10;
 
-/// Settings that this module needs as they are, and why.
+/// Settings that this module controls, with the reason.
 const RESERVED: [(&str, &str); 11] = [
-    ("port", "the port is chosen, see `EmbeddedServer::port`"),
+    ("port", "the port is chosen automatically, see `EmbeddedServer::port`"),
     ("listen_addresses", "the server is for this machine only"),
-    ("unix_socket_directories", "the socket lies in the server's directory"),
+    ("unix_socket_directories", "the socket is in the server's directory"),
     ("data_directory", "use `data_dir`"),
     ("config_file", "it belongs to the data directory"),
     ("hba_file", "it belongs to the data directory"),
@@ -62,9 +62,9 @@ impl ServerBuilder {
 
     /// Keeps the data in `path` between runs. Default: a temporary directory.
     ///
-    /// The directory is created when missing and a cluster when it is empty. It holds the cluster in `data`, its password
-    /// and its log. One process at a time can use it; a start that follows the violent death of the last owner waits
-    /// until the server that this one left has stopped.
+    /// The directory is created if it does not exist, and a cluster if it is empty. It contains the cluster in `data`,
+    /// its password and its log. One process at a time can use it. If the last owner was killed, the next start waits
+    /// until its server has stopped.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -79,11 +79,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets a parameter of `postgresql.conf`; the last value of a name counts.
+    /// Sets a parameter of `postgresql.conf`. The last value for a name counts.
     ///
-    /// Without this the server runs with PostgreSQL's defaults, its durability above all, except for: time zone UTC,
-    /// `shared_buffers` an eighth of the memory (64 to 512 MB), `max_wal_size` 4 GB and `checkpoint_timeout` 15 min, so
-    /// that a bulk load is not slowed by checkpoints, and `wal_compression` on.
+    /// Without this the server runs with PostgreSQL's defaults, in particular for durability, with these exceptions:
+    /// time zone UTC, `shared_buffers` an eighth of the memory (64 to 512 MB), `max_wal_size` 4 GB and
+    /// `checkpoint_timeout` 15 min, so that checkpoints do not slow a bulk load, and `wal_compression` on.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -98,7 +98,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Appends the server's log to `path`. Default: `server.log` in the server's directory, temporary where that is.
+    /// Appends the server's log to `path`. Default: `server.log` in the server's directory, which is removed if that is
+    /// temporary.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -115,7 +116,7 @@ impl ServerBuilder {
 
     /// Prepares the directory, starts the server and returns when it accepts connections.
     ///
-    /// If the future is dropped before, nothing stays behind.
+    /// If the future is dropped before that, nothing is left behind.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -176,7 +177,7 @@ fn check_setting(name: &str, value: &str) -> Result<(), ServerError> {
     }
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
     if name.is_empty() || !name.chars().all(word) {
-        return refuse("this is no name of a setting");
+        return refuse("this is not the name of a setting");
     }
     if value.contains('\0') {
         return refuse("its value contains NUL");
@@ -195,7 +196,7 @@ mod tests {
             other => panic!("{name}: {other:?}"),
         };
         assert!(refused("port", "1").contains("EmbeddedServer::port"));
-        assert!(refused("a b", "1").contains("no name"));
+        assert!(refused("a b", "1").contains("not the name"));
         assert!(refused("work_mem", "1\0").contains("NUL"));
         assert!(check_setting("pg_stat_statements.max", "100").is_ok());
     }

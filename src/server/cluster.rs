@@ -1,4 +1,4 @@
-//! The directory of an embedded server: layout, `initdb`, password, and the locks that say who uses it.
+//! The directory of an embedded server: layout, `initdb`, password, and the locks that show which process uses it.
 //!
 //! ```text
 //! directory/            0700, of PostgreSQL's user
@@ -29,16 +29,17 @@ use super::process;
 /// The role that owns the cluster.
 pub(super) const SUPERUSER: &str = "postgres";
 
-/// How long a server may go on that the last owner's guardian is about to stop; it needs some milliseconds.
+/// How long a server may still accept connections after its owner died, until the owner's guardian stops it; this takes
+/// some milliseconds.
 const UNTOLD_MAX: Duration = Duration::from_secs(5);
 
-/// How long it may take to stop: its guardian gives up after 80 s.
+/// Time limit for its stop: its guardian gives up after 80 s.
 const STOPPING_MAX: Duration = Duration::from_secs(90);
 
-/// How often the file system is asked whether something has changed.
+/// How often the file system is polled.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
-/// The longest path of a socket: `sun_path` has 104 bytes on macOS, and PostgreSQL adds `/.s.PGSQL.65535`.
+/// Maximum length of a socket's folder: `sun_path` has 104 bytes on macOS, and PostgreSQL adds `/.s.PGSQL.65535`.
 const SOCKET_FOLDER_BYTES_MAX: usize = 104 - 1 - "/.s.PGSQL.65535".len();
 
 /// A cluster that this process owns.
@@ -46,12 +47,12 @@ pub(super) struct Cluster {
     home: Home,
     pub(super) account: Account,
     password: String,
-    /// Held, not used: the lock goes when the file is closed, also by the death of the process.
+    /// Held, not used: the lock is released when the file is closed, also when the process dies.
     _lock: File,
 }
 
 impl Cluster {
-    /// Locks the directory and makes a cluster in it if there is none.
+    /// Locks the directory and creates a cluster in it if there is none.
     pub(super) async fn open(
         home: Home,
         account: Account,
@@ -82,7 +83,7 @@ impl Cluster {
         &self.password
     }
 
-    /// Where the socket lies, unless the path is too long for one.
+    /// The folder of the socket, unless its path is too long.
     pub(super) fn usable_socket_folder(&self) -> Option<PathBuf> {
         Some(self.socket_folder()).filter(|folder| folder.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX)
     }
@@ -91,14 +92,14 @@ impl Cluster {
         self.directory().join("socket")
     }
 
-    /// What differs from PostgreSQL's defaults; nothing here touches durability.
+    /// Settings that differ from PostgreSQL's defaults; none of them affects durability.
     pub(super) fn default_settings(&self, binaries: &Binaries) -> BTreeMap<String, String> {
         let mut settings: BTreeMap<String, String> = [
             ("cluster_name", "graphsink"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
             ("log_line_prefix", "%m [%p] %q%a "),
-            // A checkpoint makes the next change of every page write that page to the WAL as a whole.
+            // After a checkpoint, the first change of each page writes the whole page to the WAL.
             ("max_wal_size", "4GB"),
             ("checkpoint_timeout", "15min"),
             ("wal_compression", if self.accepts(binaries, "wal_compression", "lz4") { "lz4" } else { "on" }),
@@ -111,10 +112,10 @@ impl Cluster {
         settings
     }
 
-    /// Makes sure that no server runs on the data, and removes the traces of one that died.
+    /// Ensures that no server runs on the data, and removes the lock file of a dead server.
     ///
-    /// PostgreSQL removes a lock file by itself if no process has the id in it. In containers, where ids start anew, a
-    /// stranger often has it.
+    /// PostgreSQL removes a lock file by itself if no process has the id in it. In containers, where ids start again
+    /// from 1, an unrelated process often has it.
     pub(super) async fn clear_stale_lock(&self) -> Result<(), ServerError> {
         let started = Instant::now();
         let file = self.data().join("postmaster.pid");
@@ -123,8 +124,8 @@ impl Cluster {
                 tracing::debug!(pid = found.pid, "removing the lock file of a dead server");
                 return remove_if_there(&file);
             }
-            // We hold the directory's lock, so the owner of that server is dead and its guardian is about to stop it.
-            // Only a server that was started by other means stays.
+            // This process holds the directory's lock, so the owner of that server is dead and its guardian is about to
+            // stop it. Only a server that was started by other means keeps running.
             let patience = if found.status == Status::Ready { UNTOLD_MAX } else { STOPPING_MAX };
             if started.elapsed() > patience {
                 return Err(ServerError::AlreadyRunning { directory: self.directory().to_path_buf(), pid: found.pid });
@@ -146,7 +147,7 @@ impl Cluster {
                     let data = self.data();
                     return fs::rename(&unfinished, &data).map_err(ServerError::io("create", &data));
                 }
-                // Systems without C.UTF-8 have C, which differs in upper and lower case beyond ASCII only.
+                // Systems without C.UTF-8 have C, which differs only in upper and lower case beyond ASCII.
                 Err(output) if locale != "C" && output.contains("locale") => {}
                 Err(output) => return Err(ServerError::InitDb { output: tail(&output) }),
             }
@@ -154,7 +155,7 @@ impl Cluster {
         unreachable!("the last locale either works or returns its error")
     }
 
-    /// Runs `initdb`; the inner error is what it said.
+    /// Runs `initdb`; the inner error is its output.
     async fn initdb(
         &self,
         binaries: &Binaries,
@@ -169,7 +170,7 @@ impl Cluster {
         arguments.push(format!("--locale={locale}").into());
         arguments.extend(["--auth=scram-sha-256", "--encoding=UTF8"].map(Into::into));
         if self.home.to_remove().is_some() {
-            // After a power failure it is not looked for. The server itself syncs all it writes.
+            // A half-made cluster is not reused after a power failure. The server itself syncs all its writes.
             arguments.push("--no-sync".into());
         }
         let log = self.directory().join("initdb.log");
@@ -199,7 +200,7 @@ impl Cluster {
         Ok(Err(String::from_utf8_lossy(&said).into_owned()))
     }
 
-    /// Whether the server takes `value` for the setting `name`; `-C` checks it and starts nothing.
+    /// Whether the server accepts `value` for the setting `name`; `-C` checks it and starts nothing.
     fn accepts(&self, binaries: &Binaries, name: &str, value: &str) -> bool {
         let mut command = Command::new(binaries.postgres());
         self.account.apply(&mut command);
@@ -209,7 +210,7 @@ impl Cluster {
         command.status().is_ok_and(|status| status.success())
     }
 
-    /// An empty folder of PostgreSQL's user; what a dead server left in it goes.
+    /// Creates an empty folder owned by PostgreSQL's user; files of a dead server are removed.
     fn make_folder(&self, folder: &Path) -> Result<(), ServerError> {
         if folder.exists() {
             fs::remove_dir_all(folder).map_err(ServerError::io("remove", folder))?;
@@ -225,24 +226,24 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// What `postmaster.pid` says about the server that wrote it.
+/// The content of `postmaster.pid`, written by the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LockFile {
     pub(super) pid: u32,
     pub(super) status: Status,
 }
 
-/// How far that server is.
+/// The state of that server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// It accepts connections.
     Ready,
-    /// It starts, recovers or stops.
+    /// It is starting, recovering or stopping.
     Other,
 }
 
 impl LockFile {
-    /// Reads it; none is there, or it is just being written.
+    /// Reads the file; `None` if it does not exist or is being written.
     pub(super) fn read(file: &Path) -> Option<Self> {
         Self::parse(&fs::read_to_string(file).ok()?)
     }
@@ -259,7 +260,7 @@ impl LockFile {
     }
 }
 
-/// The last lines of a text, enough to see what went wrong.
+/// The last lines of a text, enough to see the cause of a failure.
 pub(super) fn tail(text: &str) -> String {
     const LINES_MAX: usize = 20;
     let lines: Vec<&str> = text.lines().collect();
@@ -280,7 +281,7 @@ fn lock(directory: &Path) -> Result<File, ServerError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            // Its content is for this message only; an owner that has not written it yet is process 0.
+            // Its content is used only in this message; for an owner that has not written it yet the process id is 0.
             let pid = fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
             return Err(ServerError::AlreadyRunning { directory: directory.to_path_buf(), pid });
         }
@@ -290,7 +291,7 @@ fn lock(directory: &Path) -> Result<File, ServerError> {
     Ok(file)
 }
 
-/// The superuser's password: the one of the last run, or a new random one for a `new` cluster.
+/// The superuser's password: that of the last run, or a new random one for a `new` cluster.
 fn password(path: &Path, account: &Account, new: bool) -> Result<String, ServerError> {
     match fs::read_to_string(path) {
         Ok(password) if !password.trim().is_empty() => return Ok(password.trim().to_owned()),
@@ -320,12 +321,12 @@ fn remove_if_there(file: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// An eighth of the memory, within the bounds of a guest on a developer's machine.
+/// An eighth of the memory, within bounds suitable for a developer's machine.
 fn shared_buffers_mb(memory_bytes: u64) -> u64 {
     (memory_bytes / 8 / 1024 / 1024).clamp(64, 512)
 }
 
-/// The memory of the machine or of the container, where the system says so in a file.
+/// The memory of the machine or of the container, if the system reports it in a file.
 fn memory_bytes() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_meminfo(&text))?;
     let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]

@@ -1,4 +1,4 @@
-//! What can go wrong with an embedded server, and what to do about it.
+//! Errors of an embedded server, with their remedies.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub enum ServerError {
          binaries elsewhere are named by GRAPHSINK_PG_BIN (the folder with `postgres` and `initdb`)"
     )]
     NotFound {
-        /// Which versions would have done, such as "14 or newer".
+        /// The suitable versions, such as "14 or newer".
         wanted: String,
     },
 
@@ -38,7 +38,7 @@ pub enum ServerError {
     Unusable {
         /// The folder.
         path: PathBuf,
-        /// Which versions would have done.
+        /// The suitable versions.
         wanted: String,
     },
 
@@ -48,18 +48,18 @@ pub enum ServerError {
     )]
     NoAccount,
 
-    /// The owner is root, and the user PostgreSQL runs as cannot get to the directory.
+    /// The owner is root, and the user that runs PostgreSQL cannot enter the directory.
     #[error(
         "user {account:?}, as which PostgreSQL runs because it refuses to be root, may not enter {path:?}: choose another directory, or run as a user other than root"
     )]
     Unreachable {
-        /// The directory that is closed.
+        /// The directory without access.
         path: PathBuf,
         /// The user.
         account: String,
     },
 
-    /// The directory holds something else than a cluster of this module.
+    /// The directory contains something other than a cluster of this module.
     #[error("{directory:?} is neither empty nor a cluster made by graphsink: choose an empty directory")]
     NotACluster {
         /// The directory.
@@ -77,8 +77,8 @@ pub enum ServerError {
         pid: u32,
     },
 
-    /// A setting that cannot be given.
-    #[error("setting {name:?} cannot be given: {reason}")]
+    /// A setting that cannot be set.
+    #[error("setting {name:?} cannot be set: {reason}")]
     Setting {
         /// Its name.
         name: String,
@@ -93,10 +93,10 @@ pub enum ServerError {
         output: String,
     },
 
-    /// The server did not come up.
+    /// The server did not start.
     #[error("PostgreSQL did not start ({reason}), the end of its log:\n{log}")]
     Start {
-        /// What was seen from outside.
+        /// The observed symptom.
         reason: String,
         /// The end of its log.
         log: String,
@@ -109,30 +109,32 @@ pub enum ServerError {
         port: u16,
     },
 
-    /// The server did not go away.
+    /// The server did not end.
     #[error("process {pid} of PostgreSQL did not end within {seconds} s after {signal}: end it by hand")]
     Stop {
         /// The process.
         pid: u32,
-        /// What it was sent.
+        /// The signal that was sent.
         signal: &'static str,
-        /// How long it had.
+        /// The time limit.
         seconds: u64,
     },
 
     /// The server refused a statement or the connection.
     #[error("the embedded server refused the statement")]
     Sql {
+        /// Its SQLSTATE; nothing if the connection failed.
+        sqlstate: Option<String>,
         /// Its answer.
-        source: tokio_postgres::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     /// The operating system refused something.
     #[error("could not {action} {path:?}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// Its answer.
         source: io::Error,
@@ -140,6 +142,29 @@ pub enum ServerError {
 }
 
 impl ServerError {
+    /// The SQLSTATE, where PostgreSQL itself refused.
+    ///
+    /// ```no_run
+    /// # async fn example(server: graphsink::server::EmbeddedServer) -> Result<(), graphsink::server::ServerError> {
+    /// match server.create_database("evidence").await {
+    ///     Err(error) if error.sqlstate() == Some("42P04") => println!("it is there already"),
+    ///     created => created?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Sql { sqlstate, .. } => sqlstate.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn sql(error: tokio_postgres::Error) -> Self {
+        Self::Sql { sqlstate: error.code().map(|state| state.code().to_owned()), source: error.into() }
+    }
+
     /// For `map_err`: an [`Io`](Self::Io) error that says what was tried on what.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

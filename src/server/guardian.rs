@@ -1,18 +1,18 @@
-//! The last will: stops the server and removes a temporary directory when the owner could not.
+//! The guardian: stops the server and removes a temporary directory if the owner could not.
 //!
-//! The guardian is a `sh` process that reads a pipe whose other end only the owner holds.
+//! The guardian is a `sh` process that reads a pipe. Only the owner holds the other end.
 //!
 //! 1. The owner starts the guardian before any process of PostgreSQL.
 //! 2. The owner starts each process of PostgreSQL behind a gate, a `sh` that waits for one line and then becomes the
-//!    program. It tells the guardian the process id and opens the gate.
-//! 3. The owner tells the guardian when that process is gone and its id may be another process's.
-//! 4. The pipe ends when the owner drops it, exits, or is killed. The guardian then stops the process it knows of, removes
-//!    the directory if it is temporary, and ends.
+//!    program. The owner sends the process id to the guardian and opens the gate.
+//! 3. The owner tells the guardian when that process has ended and its id may be reused.
+//! 4. The pipe ends when the owner drops it, exits, or is killed. The guardian then stops the process known to it,
+//!    removes the directory if it is temporary, and ends.
 //!
-//! Properties: no process of PostgreSQL runs that the guardian does not know, because a gate whose owner dies does not
-//! open. The guardian signals no stranger, because the owner withdraws an id as soon as the process is collected. It is a
-//! process group of its own, so Ctrl-C in a terminal does not reach it, and it keeps neither terminal nor output of the
-//! owner open.
+//! Properties: the guardian knows every running process of PostgreSQL, because a gate whose owner dies does not open.
+//! It never signals an unrelated process, because the owner withdraws an id as soon as the process is collected. It has
+//! its own process group, so Ctrl-C in a terminal does not reach it, and it keeps neither the terminal nor the owner's
+//! output open.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -25,22 +25,22 @@ use super::process;
 
 const SCRIPT: &str = include_str!("guardian.sh");
 
-/// Waits for a line, then becomes the program. `exec` keeps the process id that the guardian was told.
+/// Waits for a line, then becomes the program. `exec` keeps the process id that the guardian knows.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
-/// The running guardian. Dropping it executes the will and waits for that.
+/// The running guardian. Dropping it makes it act, and waits for that.
 #[derive(Debug)]
 pub(super) struct Guardian {
     process: Child,
 }
 
-/// A program to run under the guardian's eyes.
+/// A program to run under the guardian's supervision.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
     pub(super) path: &'a Path,
     pub(super) arguments: Vec<OsString>,
     pub(super) account: &'a Account,
-    /// Its current directory; the owner's may be closed to the account.
+    /// Its current directory, because the account may have no access to the owner's.
     pub(super) directory: &'a Path,
     pub(super) stdout: Stdio,
     pub(super) stderr: Stdio,
@@ -49,7 +49,7 @@ pub(super) struct Program<'a> {
 impl Guardian {
     /// Starts it; `temporary` is the directory to remove at the end.
     ///
-    /// It runs as the owner, not as PostgreSQL's user, because only the owner may be able to remove the directory.
+    /// It runs as the owner, not as PostgreSQL's user, because possibly only the owner can remove the directory.
     pub(super) fn start(temporary: Option<&Path>) -> io::Result<Self> {
         let process = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "graphsink-guardian"])
@@ -63,7 +63,7 @@ impl Guardian {
         Ok(Self { process })
     }
 
-    /// Starts `program` as a process group of its own, with the process known before it runs.
+    /// Starts `program` in its own process group; the guardian knows the process before the program runs.
     pub(super) fn spawn(&mut self, program: Program<'_>) -> io::Result<Child> {
         let mut command = Command::new("/bin/sh");
         program.account.apply(&mut command);
@@ -73,7 +73,7 @@ impl Guardian {
             .arg(program.path)
             .args(program.arguments)
             .current_dir(program.directory)
-            // Messages in English, which error detection relies on; macOS needs it to start at all.
+            // Messages in English, on which error detection relies; macOS needs this variable to start at all.
             .env("LC_ALL", "C")
             .process_group(0)
             .stdin(Stdio::piped())
@@ -81,17 +81,17 @@ impl Guardian {
             .stderr(program.stderr)
             .spawn()?;
         self.watch(Some(child.id()));
-        // If the gate is gone already, waiting for the child tells the caller.
+        // If the gate has already ended, waiting for the child reports it.
         let _ = child.stdin.take().map(|mut gate| gate.write_all(b"go\n"));
         Ok(child)
     }
 
-    /// Says which process to stop at the end.
+    /// Tells the guardian which process to stop at the end.
     pub(super) fn watch(&mut self, pid: Option<u32>) {
         let line = format!("{}\n", pid.unwrap_or(0));
         let told = self.process.stdin.as_mut().map(|pipe| pipe.write_all(line.as_bytes()));
         if let Some(Err(error)) = told {
-            // It was killed. The server still stops with its owner unless that is killed too.
+            // The guardian was killed. The server still stops with its owner unless that is killed too.
             tracing::warn!(%error, "the guardian of the embedded PostgreSQL is gone");
         }
     }

@@ -10,7 +10,7 @@ while read -r line; do pid=$line; done
 
 alive() {
     kill -0 "$pid" 2>/dev/null || return 1
-    # Where nobody collects orphans (containers without an init) a dead process stays visible as a zombie.
+    # If no process collects orphans (containers without an init) a dead process remains visible as a zombie.
     state=
     { read -r _ _ state _ <"/proc/$pid/stat"; } 2>/dev/null
     [ "$state" != Z ]

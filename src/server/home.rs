@@ -1,4 +1,4 @@
-//! The directory that a cluster lives in: temporary and named before it exists, or the user's own.
+//! The directory of a cluster: temporary and named before it exists, or the user's own.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use super::account::Account;
 use super::binaries::Wanted;
 use super::error::ServerError;
 
-/// The directory before anything is in it.
+/// The directory before it has content.
 #[derive(Debug)]
 pub(super) enum Home {
     /// Removed with its owner.
@@ -19,7 +19,8 @@ pub(super) enum Home {
 }
 
 impl Home {
-    /// Names a directory that `account` will be able to reach; the parents of `$TMPDIR` may be closed to it.
+    /// Names a directory that `account` will be able to reach; the account may have no access to the parents of
+    /// `$TMPDIR`.
     pub(super) fn temporary(account: &Account) -> Result<Self, ServerError> {
         let bases = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into()];
         let reachable = |base: &&PathBuf| base.is_dir() && account.check_reaches(base).is_ok();
@@ -29,7 +30,7 @@ impl Home {
         Ok(Self::Temporary(Scratch(base.join(format!("graphsink-{}", random_word()?)))))
     }
 
-    /// Makes the temporary directory. The guardian knows its name by now, so it cannot stay behind.
+    /// Creates the temporary directory. The guardian knows its name by now, so it will be removed.
     pub(super) fn create(&self, account: &Account) -> Result<(), ServerError> {
         match self {
             Self::Durable(_) => Ok(()),
@@ -40,10 +41,11 @@ impl Home {
         }
     }
 
-    /// The directory `path`, created if missing. An existing cluster decides as whom root runs it.
+    /// The directory `path`, created if it does not exist. For root, the owner of an existing cluster determines the
+    /// account.
     pub(super) fn durable(path: &Path, account: &mut Account) -> Result<Self, ServerError> {
         let path = std::path::absolute(path).map_err(ServerError::io("resolve", path))?;
-        // Before anything is made there; the directory itself can be given to the account.
+        // Checked before anything is created there. The directory itself can be given to the account.
         account.check_reaches(path.parent().unwrap_or(&path))?;
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(ServerError::io("create", &path))?;
         let data = path.join("data");
@@ -70,7 +72,7 @@ impl Home {
         }
     }
 
-    /// The directory that is not to be found afterwards.
+    /// The directory to be removed at the end.
     pub(super) fn to_remove(&self) -> Option<&Path> {
         match self {
             Self::Temporary(Scratch(path)) => Some(path),
@@ -78,7 +80,7 @@ impl Home {
         }
     }
 
-    /// Which version of PostgreSQL can run what is here.
+    /// The version of PostgreSQL that can run the existing cluster.
     pub(super) fn wanted(&self) -> Result<Wanted, ServerError> {
         let file = self.path().join("data/PG_VERSION");
         match fs::read_to_string(&file) {
@@ -100,7 +102,7 @@ pub(super) struct Scratch(PathBuf);
 impl Drop for Scratch {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.0) {
-            // It was never made, or the guardian was faster.
+            // It was never created, or the guardian removed it first.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, directory = %self.0.display(), "could not remove a temporary directory");
             }
@@ -109,7 +111,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A word that cannot be guessed and no other call returns.
+/// A random word: unguessable, and different for each call.
 pub(super) fn random_word() -> Result<String, ServerError> {
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; 20];

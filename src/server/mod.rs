@@ -1,27 +1,27 @@
 //! A private PostgreSQL server for examples, tests and users' own tests.
 //!
-//! [`EmbeddedServer::temporary`] gives a fresh server that vanishes with its owner;
-//! [`EmbeddedServer::builder`] with a [`data_dir`](ServerBuilder::data_dir) gives one whose data stay.
+//! [`EmbeddedServer::temporary`] starts a new server that is removed with its owner; [`EmbeddedServer::builder`] with a
+//! [`data_dir`](ServerBuilder::data_dir) starts a server that keeps its data.
 //!
-//! **Why not a crate.** `postgresql_embedded` downloads a built PostgreSQL from GitHub (or packs it into the program) and
-//! starts it with `-F`, which switches fsync off; `pgtemp` runs the binaries of the machine, with fsync off as well, through
-//! `sudo` when its owner is root, and panics where something fails. Both stop the server in `Drop` only, so a killed owner
-//! leaves it behind. This module uses the binaries of the machine: they are the ones a deployment runs, they have the
-//! contrib extensions, and nothing is downloaded unasked. It leaves PostgreSQL's durability as it is, because
+//! **Why not a crate.** `postgresql_embedded` downloads a built PostgreSQL from GitHub (or packs it into the program)
+//! and starts it with `-F`, which switches fsync off. `pgtemp` runs the machine's binaries, also with fsync off,
+//! through `sudo` if its owner is root, and panics on failures. Both stop the server only in `Drop`, so a killed owner
+//! leaves it running. This module uses the machine's binaries: they are those that a deployment runs, they have the
+//! contrib extensions, and nothing is downloaded without a request. It does not change PostgreSQL's durability, because
 //! a benchmark or a crash test without fsync proves nothing.
 //!
-//! Who does what:
+//! Parts:
 //! 1. `binaries` finds PostgreSQL 14 or newer, `account` the user to run it as (PostgreSQL refuses to be root).
-//! 2. `home` names and makes the directory, `cluster` fills it: `initdb`, password, locks.
+//! 2. `home` names and creates the directory, `cluster` fills it: `initdb`, password, locks.
 //! 3. `postmaster` owns the process: start, readiness, fast stop, crash.
-//! 4. `guardian` is the last will: a small shell process that stops the server and removes a temporary directory when
-//!    its owner died without doing so, SIGKILL included.
+//! 4. `guardian` is a small shell process that stops the server and removes a temporary directory if its owner dies
+//!    without doing so, SIGKILL included.
 //!
 //! Properties:
-//! - The server and the guardian are process groups of their own: Ctrl-C in a terminal reaches the owner alone, which can
+//! - The server and the guardian have their own process groups: Ctrl-C in a terminal reaches only the owner, which can
 //!   still drain into the server.
-//! - At no moment can the owner die and leave a process or a temporary directory behind: a process is announced to the
-//!   guardian before it is let go.
+//! - The owner's death never leaves a process or a temporary directory behind: the guardian knows a process before it
+//!   runs.
 //! - The server listens on 127.0.0.1 and on a socket in its directory, with a random password (scram-sha-256).
 
 mod account;
@@ -47,15 +47,15 @@ use cluster::{Cluster, SUPERUSER};
 use guardian::Guardian;
 use postmaster::Postmaster;
 
-/// How often a restart tries to get its port back, and the pause between: five seconds in all.
+/// How often a restart retries its port; with the pauses between, five seconds in all.
 const PORT_TRIED_MAX: u32 = 20;
 const PORT_PAUSE: Duration = Duration::from_millis(250);
 
 /// A running PostgreSQL server that belongs to this value.
 ///
-/// Dropping it stops the server (fast shutdown: sessions end, everything committed is on disk) and removes its directory
-/// if that was temporary. The same happens when the owning process dies in any other way. Dropping blocks for the time
-/// of the shutdown, usually some ten milliseconds.
+/// Dropping it stops the server (fast shutdown: sessions end, everything committed is on disk) and removes its
+/// directory if that was temporary. The same happens when the owning process dies in any other way. Dropping blocks
+/// during the shutdown, usually for some ten milliseconds.
 ///
 /// ```no_run
 /// # #[tokio::main]
@@ -76,7 +76,7 @@ pub struct EmbeddedServer {
     settings: Vec<(String, String)>,
     log: PathBuf,
     port: u16,
-    // Dropped in this order: the process, the directory, and last the guardian, which watches over both.
+    // Dropped in this order: the process, the directory, and last the guardian, which supervises both.
     postmaster: Option<Postmaster>,
     cluster: Cluster,
     guardian: Guardian,
@@ -98,7 +98,7 @@ impl EmbeddedServer {
         Self::builder().start().await
     }
 
-    /// Starts describing a server; without further calls it is a temporary one.
+    /// A builder for a server, which is temporary unless configured otherwise.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -112,9 +112,10 @@ impl EmbeddedServer {
         ServerBuilder::new()
     }
 
-    /// The connection URL of database `dbname`, for tokio-postgres, psql and everything else that speaks libpq's URLs.
+    /// The connection URL of database `dbname`, for tokio-postgres, psql and every other client that accepts libpq's
+    /// URLs.
     ///
-    /// It holds the superuser's password: do not log it.
+    /// It contains the superuser's password: do not log it.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -149,7 +150,7 @@ impl EmbeddedServer {
         self.port
     }
 
-    /// The name of the superuser whose password [`url`](Self::url) holds.
+    /// The name of the superuser; [`url`](Self::url) contains its password.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -179,7 +180,7 @@ impl EmbeddedServer {
         &self.binaries.version.text
     }
 
-    /// The directory that holds the data, the socket and (unless moved) the log.
+    /// The directory with the data, the socket and (unless moved) the log.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -194,7 +195,7 @@ impl EmbeddedServer {
         self.cluster.directory()
     }
 
-    /// The file the server logs to.
+    /// The server's log file.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -209,7 +210,7 @@ impl EmbeddedServer {
         &self.log
     }
 
-    /// Everything the server has logged so far, over all restarts.
+    /// The server's log so far, over all restarts.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -224,7 +225,7 @@ impl EmbeddedServer {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
     }
 
-    /// What a person types to look into database `dbname`; it holds the password.
+    /// A shell command that opens `psql` on database `dbname`; it contains the password.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -253,22 +254,21 @@ impl EmbeddedServer {
     /// # }
     /// ```
     pub async fn create_database(&self, name: &str) -> Result<(), ServerError> {
-        let sql = |source| ServerError::Sql { source };
         let (client, connection) =
-            tokio_postgres::connect(&self.url("postgres"), tokio_postgres::NoTls).await.map_err(sql)?;
+            tokio_postgres::connect(&self.url("postgres"), tokio_postgres::NoTls).await.map_err(ServerError::sql)?;
         // An error of the connection also ends the statement below, which reports it.
         let connection = tokio::spawn(async move { drop(connection.await) });
         let quoted = name.replace('"', "\"\"");
         let created = client.batch_execute(&format!("create database \"{quoted}\"")).await;
         drop(client);
-        // Waiting means that no session of ours is left when the caller goes on; it cannot fail but by a panic.
+        // After waiting, no session of this process is left when the caller continues. This can only fail by a panic.
         drop(connection.await);
-        created.map_err(sql)
+        created.map_err(ServerError::sql)
     }
 
     /// Stops the server with a fast shutdown; data and port stay for [`restart`](Self::restart).
     ///
-    /// Does nothing when it is stopped already.
+    /// Does nothing if it is already stopped.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -287,9 +287,9 @@ impl EmbeddedServer {
         Ok(())
     }
 
-    /// Kills the postmaster and its children with SIGKILL and waits until they are gone: for fault tests.
+    /// Kills the postmaster and its children with SIGKILL and waits until they have ended: for fault tests.
     ///
-    /// What was committed survives, as after a power failure of the process; [`restart`](Self::restart) recovers it.
+    /// Committed data survives, as after a power failure; [`restart`](Self::restart) recovers it.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -310,7 +310,7 @@ impl EmbeddedServer {
         Ok(())
     }
 
-    /// Starts the server again on the same port and data; a running one is stopped first.
+    /// Starts the server again on the same port and data; a running server is stopped first.
     ///
     /// ```
     /// use graphsink::server::EmbeddedServer;
@@ -329,7 +329,7 @@ impl EmbeddedServer {
             let (binaries, cluster, settings) = (&self.binaries, &self.cluster, &self.settings);
             match Postmaster::start(binaries, cluster, &mut self.guardian, settings, self.port, &self.log).await {
                 Ok(postmaster) => break Some(postmaster),
-                // An outgoing connection of another program may have got the port for a moment.
+                // An outgoing connection of another program may hold the port for a moment.
                 Err(ServerError::PortTaken { .. }) if tried < PORT_TRIED_MAX => tried += 1,
                 Err(error) => return Err(error),
             }

@@ -14,10 +14,11 @@ use super::error::ServerError;
 use super::guardian::{Guardian, Program};
 use super::process::{self, Signal};
 
-/// How long a start may take. Only the recovery of much WAL takes long; a process that dies is noticed at once.
+/// Time limit for a start. Only the recovery of much WAL takes long; a process that dies is detected at once.
 const START_MAX: Duration = Duration::from_mins(10);
 
-/// The escalation of a stop: what is sent, and how long the process has to follow. A fast shutdown writes a checkpoint.
+/// The escalation of a stop: the signals, and the time that the process has to react. A fast shutdown writes a
+/// checkpoint.
 const STOP: [(Signal, &str, Duration); 3] = [
     (Signal::Int, "SIGINT", Duration::from_mins(1)),
     (Signal::Quit, "SIGQUIT", Duration::from_secs(10)),
@@ -74,7 +75,7 @@ impl Postmaster {
         Ok(postmaster)
     }
 
-    /// Stops it with a fast shutdown, harder if that does not help.
+    /// Stops it with a fast shutdown, and with stronger signals if that does not suffice.
     pub(super) async fn stop(&mut self) -> Result<(), ServerError> {
         for (signal, _, patience) in STOP {
             let asked = Instant::now();
@@ -89,13 +90,13 @@ impl Postmaster {
         Err(self.stuck())
     }
 
-    /// Kills it and its children as a failure of the machine would, and waits until they are gone.
+    /// Kills it and its children, as a failure of the machine would, and waits until they have ended.
     pub(super) fn crash(&mut self) -> Result<(), ServerError> {
         let (signal, _, patience) = STOP[2];
         if self.exited()?.is_some() {
             return Ok(());
         }
-        // It forks one child for each client: none may come between the list and the kill.
+        // It forks a child for each client: no fork may occur between the listing and the kill.
         let sent =
             |signal, pids: &[u32]| process::send(signal, pids).map_err(ServerError::io("run", Path::new("/bin/sh")));
         sent(Signal::Stop, &[self.process.id()])?;
@@ -103,7 +104,7 @@ impl Postmaster {
         pids.push(self.process.id());
         sent(signal, &pids)?;
         let killed = Instant::now();
-        // The next start would refuse to share the memory of a child that lives.
+        // The next start would refuse to share the memory of a surviving child.
         while self.exited()?.is_none() || pids.iter().any(|pid| process::is_running(*pid)) {
             if killed.elapsed() > patience {
                 return Err(self.stuck());
@@ -128,7 +129,7 @@ impl Postmaster {
     }
 
     fn send(&mut self, signal: Signal) -> Result<(), ServerError> {
-        // Once collected, its id may be a stranger's.
+        // Once the process is collected, its id may belong to another process.
         if self.exited()?.is_some() {
             return Ok(());
         }
@@ -160,7 +161,7 @@ impl Drop for Postmaster {
 fn arguments(cluster: &Cluster, settings: &[(String, String)], port: u16) -> Vec<OsString> {
     let mut sockets = OsString::from("unix_socket_directories=");
     if let Some(folder) = cluster.usable_socket_folder() {
-        // The value is a list whose items can be quoted, as an item with a comma has to be.
+        // The value is a list; an item that contains a comma must be quoted.
         sockets.push(format!("\"{}\"", folder.display().to_string().replace('"', "\"\"")));
     }
     let mut arguments = vec!["-D".into(), cluster.data().into(), "-c".into(), sockets];
@@ -179,7 +180,7 @@ fn start_error(reason: String, log: &str, port: u16) -> ServerError {
     }
 }
 
-/// What the server has logged since `start`. The log explains an error; being unreadable, it must not hide it.
+/// The server's log since `start`. The log explains an error; if it is unreadable, the error must still be reported.
 fn read_from(log: &Path, start: u64) -> String {
     let read = || {
         let mut text = Vec::new();

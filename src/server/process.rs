@@ -1,19 +1,19 @@
-//! The few things to know about and do to processes that std does not offer, without `unsafe`.
+//! The few process operations that std does not offer, without `unsafe`.
 //!
-//! Linux answers from `/proc`, because slim container images have no `ps`; other systems have one.
+//! On Linux they read `/proc`, because slim container images have no `ps`; on other systems they call `ps`.
 
 use std::ffi::OsString;
 use std::io;
 use std::process::{Command, Stdio};
 
-/// The signals that servers are sent.
+/// The signals that are sent to servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// SIGINT: a fast shutdown to the postmaster, an orderly abort to `initdb`.
     Int,
     /// SIGQUIT: an immediate shutdown; the next start recovers.
     Quit,
-    /// SIGSTOP: it stands still and starts nothing.
+    /// SIGSTOP: the process is suspended and starts nothing.
     Stop,
     /// SIGKILL.
     Kill,
@@ -30,7 +30,7 @@ impl Signal {
     }
 }
 
-/// Sends `signal` to `pids`; those that are gone already do not matter.
+/// Sends `signal` to `pids`; processes that have ended are ignored.
 ///
 /// `kill` is built into every `sh`, so this needs no tool of the system.
 pub(super) fn send(signal: Signal, pids: &[u32]) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Where everything is counted: for snapshots, and for the recorder that the program installed.
+//! All counters: for snapshots, and for the metrics recorder that the program installed.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -17,14 +17,14 @@ use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
 use crate::record::Table;
 use crate::telemetry;
 
-/// The totals, kept without locks on the way of a row.
+/// The totals. No lock is taken per row.
 #[derive(Debug)]
 pub(crate) struct Counters {
     submitted: AtomicU64,
     committed: AtomicU64,
     rejected: AtomicU64,
     unavailable: AtomicU64,
-    /// Locked once an epoch, so that a snapshot has all rows of an epoch or none.
+    /// Locked once per epoch, so that a snapshot contains all rows of an epoch or none.
     tables: Mutex<[TableTotals; 3]>,
     batch_rows: [Recorder; 3],
     epochs: AtomicU64,
@@ -37,7 +37,7 @@ pub(crate) struct Counters {
     circuit_openings: AtomicU64,
     circuit_open: AtomicBool,
     dead_letters: AtomicU64,
-    /// Names that were known, and that were not.
+    /// Numbers of known and of unknown names.
     known_names: [AtomicU64; 2],
     rows_in_flight: AtomicU64,
     bytes_in_flight: AtomicU64,
@@ -49,7 +49,7 @@ pub(crate) struct Counters {
     commit: Recorder,
     /// Microseconds since 1970; 0 before the first.
     last_commit_at: AtomicI64,
-    /// Locked once an epoch.
+    /// Locked once per epoch.
     hot_connections: Mutex<HotConnections>,
 }
 
@@ -60,7 +60,7 @@ struct TableTotals {
 }
 
 impl TableTotals {
-    /// Rows as written: those that were received for one row are one.
+    /// Rows as written: coalesced rows count once.
     fn rows(&self) -> u64 {
         self.by_disposition.iter().sum()
     }
@@ -107,7 +107,7 @@ impl Default for Counters {
     }
 }
 
-/// An epoch counts as being where it is as long as this lives.
+/// Counts an epoch as being in its state until it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct InState<'a> {
@@ -135,7 +135,7 @@ impl Counters {
         gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
     }
 
-    /// Units that took up so many rows and bytes have these outcomes, each so long after it was accepted.
+    /// Counts settled units: their rows, their bytes, their outcomes and the time since each was accepted.
     pub(crate) fn settled(&self, units: impl Iterator<Item = (OutcomeKind, Duration)>, (rows, bytes): (usize, usize)) {
         for (outcome, took) in units {
             self.acknowledgement.record_duration(took);
@@ -149,8 +149,8 @@ impl Counters {
         self.bytes_in_flight.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Tells the program's recorder of outcomes. Apart from [`settled`](Self::settled),
-    /// because a recorder is the program's code, and may panic.
+    /// Reports outcomes to the program's recorder. Separate from [`settled`](Self::settled), because a recorder is the
+    /// program's code and may panic.
     pub(crate) fn report_settled(&self, units: &(impl Iterator<Item = (OutcomeKind, Duration)> + Clone)) {
         gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
         gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
@@ -165,40 +165,40 @@ impl Counters {
         }
     }
 
-    /// A unit waited so long for room.
+    /// Records how long a unit waited for admission.
     pub(crate) fn admitted(&self, waited: Duration) {
         self.admission_wait.record_duration(waited);
         histogram!(telemetry::ADMISSION_WAIT_SECONDS).record(waited);
     }
 
-    /// An epoch waited so long for its lane.
+    /// Records how long an epoch waited for its lane.
     pub(crate) fn got_lane(&self, waited: Duration) {
         self.lane_wait.record_duration(waited);
         histogram!(telemetry::LANE_WAIT_SECONDS).record(waited);
     }
 
-    /// Getting a connection took so long.
+    /// Records how long a transaction waited for a connection.
     pub(crate) fn got_connection(&self, waited: Duration) {
         self.pool_wait.record_duration(waited);
         histogram!(telemetry::POOL_WAIT_SECONDS).record(waited);
     }
 
-    /// A transaction waited so long for locks.
+    /// Records how long a transaction waited for locks.
     pub(crate) fn waited_for_locks(&self, waited: Duration) {
         self.lock_wait.record_duration(waited);
-        // The program's recorder, which may panic: the transaction may be committed and not yet be told so.
+        // The program's recorder may panic, while the transaction may be committed and its units not yet told.
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| histogram!(telemetry::LOCK_WAIT_SECONDS).record(waited)));
     }
 
-    /// An epoch is there until the answer is dropped.
+    /// Counts an epoch as being in a state until the returned guard is dropped.
     pub(crate) fn epoch_is(&self, state: EpochState) -> InState<'_> {
         let now = self.epochs_by_state[state as usize].fetch_add(1, Ordering::Relaxed) + 1;
         telemetry::epochs_in_flight(state.as_str(), now);
         InState { counters: self, state }
     }
 
-    /// An epoch with so many connections was committed: the place of each in its batch, as often as units named it, and its
-    /// id.
+    /// Counts how often units of a committed epoch named each connection. `rows` has the place in the batch, as often
+    /// as units named it, and the id.
     pub(crate) fn named(&self, connections: usize, rows: impl Iterator<Item = (u32, Uuid)>) {
         let mut named = vec![(0, Uuid::nil()); connections];
         for (slot, id) in rows {
@@ -209,7 +209,7 @@ impl Counters {
         self.hot_connections.lock().unwrap_or_else(PoisonError::into_inner).absorb(named, Instant::now());
     }
 
-    /// A transaction was committed.
+    /// Counts a committed transaction.
     pub(crate) fn epoch_committed(
         &self,
         units: usize,
@@ -242,7 +242,7 @@ impl Counters {
         self.commit.record_duration(took);
         let now = chrono::Utc::now();
         self.last_commit_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        // The program's recorder, which may panic, or look at the statistics: all is counted, and no lock is held.
+        // The program's recorder may panic or read the statistics: everything is counted by now, and no lock is held.
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
             gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
             histogram!(telemetry::COMMIT_SECONDS).record(took);
@@ -258,7 +258,7 @@ impl Counters {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A transaction failed, and this follows.
+    /// Counts a failed transaction and the reaction to it.
     pub(crate) fn attempt_failed(&self, reaction: Reaction, sqlstate: Option<&str>) {
         add(&self.failures[reaction as usize], 1);
         telemetry::retried(sqlstate, reaction.as_str());
@@ -269,7 +269,7 @@ impl Counters {
         telemetry::actor_restarted(actor.as_str());
     }
 
-    /// How often an actor was started again.
+    /// How often an actor was restarted.
     pub(crate) fn restarts_of(&self, actor: ActorKind) -> u64 {
         self.actor_restarts[actor as usize].load(Ordering::Relaxed)
     }
@@ -334,7 +334,7 @@ impl Counters {
             pool_wait: self.pool_wait.latency(),
             lock_wait: self.lock_wait.latency(),
             commit: self.commit.latency(),
-            // The store's to say.
+            // Filled in by the store.
             pool: super::PoolStats::default(),
             last_commit_at: Some(self.last_commit_at.load(Ordering::Relaxed))
                 .filter(|micros| *micros > 0)
@@ -348,7 +348,7 @@ impl Counters {
     }
 }
 
-/// The metrics of an epoch's rows of one table.
+/// Reports the metrics of an epoch's rows of one table.
 fn report_rows(table: Table, epoch: &TableTotals) {
     let (name, rows) = (table.as_str(), epoch.rows());
     counter!(telemetry::ROWS_RECEIVED, "table" => name).increment(epoch.received);

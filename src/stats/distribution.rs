@@ -1,8 +1,8 @@
-//! How values are spread: latencies and sizes, counted in buckets whose width grows with the value.
+//! Distributions of values: latencies and sizes, counted in buckets whose width grows with the value.
 //!
-//! Recording is one relaxed addition to one counter, so that it may be done for each unit. A snapshot
-//! keeps the buckets, so that two of them can be subtracted: what happened *since* an earlier look is
-//! what a person wants to see of a program that runs for weeks.
+//! Recording is one relaxed addition to one counter, so that it may be done for each unit. A snapshot keeps the
+//! buckets, so that two snapshots can be subtracted: for a program that runs for weeks, the change *since* an earlier
+//! snapshot is the useful figure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use histogram::{AtomicHistogram, Config};
 use serde::{Deserialize, Serialize};
 
-/// Buckets of one power of two, as a power of two: values are told apart to 1/32, which is 3 %.
+/// Number of buckets for each power of two, as a power of two: the resolution is 1/32, or 3 %.
 const GROUPING_POWER: u8 = 5;
-/// Values up to 2^40: as microseconds that is twelve days.
+/// Values up to 2^40, which as microseconds is twelve days.
 const MAX_VALUE_POWER: u8 = 40;
 const VALUE_MAX: u64 = (1 << MAX_VALUE_POWER) - 1;
 
-/// How whole numbers are spread, for example the rows of batches. Values are known to 3 %.
+/// The distribution of whole numbers, for example the rows of batches. Values are exact to 3 %.
 ///
-/// As JSON it also has its quantiles: `count`, `sum`, `p50`, `p90`, `p99`, `max`, and `buckets`, each the largest value that
-/// belongs to it and how many there were.
+/// Its JSON form also contains quantiles: `count`, `sum`, `p50`, `p90`, `p99`, `max`, and `buckets`, each with the
+/// largest value of the bucket and the number of values.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -32,12 +32,12 @@ const VALUE_MAX: u64 = (1 << MAX_VALUE_POWER) - 1;
 pub struct Distribution {
     count: u64,
     sum: u64,
-    /// The largest value of each bucket that is not empty, ascending, and how many are in it.
+    /// The largest value of each non-empty bucket, ascending, with the number of values in the bucket.
     buckets: Vec<(u64, u64)>,
 }
 
 impl Distribution {
-    /// How many values there were.
+    /// Number of values.
     ///
     /// ```
     /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
@@ -50,7 +50,7 @@ impl Distribution {
         self.count
     }
 
-    /// All values together.
+    /// Sum of all values.
     ///
     /// ```
     /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
@@ -76,7 +76,8 @@ impl Distribution {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }
 
-    /// The value that this share of all values does not exceed, for example 0.99; 0 when there was no value.
+    /// The quantile for a share such as 0.99: the value that this share of all values does not exceed; 0 when there was
+    /// no value.
     ///
     /// ```
     /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
@@ -108,7 +109,7 @@ impl Distribution {
         self.buckets.last().map_or(0, |(value, _)| *value)
     }
 
-    /// The buckets that are not empty: the largest value that belongs to each, ascending, and how many there were.
+    /// The non-empty buckets: the largest value of each, ascending, with the number of values.
     ///
     /// ```
     /// # let json = r#"{"count":4,"sum":30,"buckets":[[2,2],[6,1],[20,1]]}"#;
@@ -142,9 +143,9 @@ impl Distribution {
     }
 }
 
-/// How durations are spread; known to 3 %.
+/// The distribution of durations, exact to 3 %.
 ///
-/// As JSON it is a [`Distribution`] named `microseconds`.
+/// Its JSON form is a [`Distribution`] named `microseconds`.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -158,7 +159,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// How many there were.
+    /// Number of durations.
     ///
     /// ```
     /// assert_eq!(graphsink::Stats::default().commit.count(), 0);
@@ -181,7 +182,8 @@ impl Latency {
         Duration::from_secs_f64(self.microseconds.mean() / 1e6)
     }
 
-    /// What this share of all does not exceed, for example 0.99; zero when there was none.
+    /// The quantile for a share such as 0.99: the duration that this share of all does not exceed; zero when there was
+    /// none.
     ///
     /// ```
     /// use std::time::Duration;
@@ -220,7 +222,7 @@ impl Latency {
         Self { microseconds: self.microseconds.since(&earlier.microseconds) }
     }
 
-    /// The same in microseconds, with its buckets.
+    /// The same distribution in microseconds, with its buckets.
     ///
     /// ```
     /// let waits = graphsink::Stats::default().acknowledgement;
@@ -232,7 +234,7 @@ impl Latency {
     }
 }
 
-/// A distribution as it is written, with what a reader would otherwise have to work out.
+/// The serialized form of a distribution, with derived figures for the reader.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     count: u64,
@@ -261,13 +263,13 @@ impl From<Wire> for Distribution {
     }
 }
 
-/// Where values are recorded, by any number of threads at once.
+/// Records values from any number of threads at once.
 pub(crate) struct Recorder {
     buckets: AtomicHistogram,
     sum: AtomicU64,
 }
 
-/// Not the buckets: there are a thousand.
+/// Omits the buckets: there are a thousand.
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Recorder").field("sum", &self.sum).finish_non_exhaustive()
@@ -282,7 +284,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// What is larger than any bucket counts as the largest.
+    /// Records a value. Values beyond the largest bucket count in that bucket.
     pub(crate) fn record(&self, value: u64) {
         let value = value.min(VALUE_MAX);
         self.sum.fetch_add(value, Ordering::Relaxed);
@@ -298,7 +300,7 @@ impl Recorder {
         let snapshot = self.buckets.load();
         let filled = snapshot.iter().filter(|bucket| bucket.count() > 0);
         let buckets: Vec<_> = filled.map(|bucket| (bucket.end(), bucket.count())).collect();
-        // Of the same moment as the buckets, so that quantiles are always among them.
+        // Computed from the same snapshot of the buckets, so that every quantile has a bucket.
         let count = buckets.iter().map(|(_, count)| count).sum();
         Distribution { count, sum: self.sum.load(Ordering::Relaxed), buckets }
     }

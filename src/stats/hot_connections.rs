@@ -1,8 +1,9 @@
-//! Which connections units name most often lately: a sketch of bounded size ("space saving").
+//! The connections that units named most often recently: a sketch of bounded size ("space saving").
 //!
-//! It keeps [`TRACKED`] connections. A new one takes the place of the coldest and inherits its heat, so that a
-//! connection that is really hot cannot be missed, and one that is not may be overrated by at most that. Of each epoch only
-//! the [`OF_EPOCH`] connections that it names most often are counted: the work does not grow with its rows.
+//! It keeps [`TRACKED`] connections. A new one takes the place of the coldest and inherits its heat, so that a hot
+//! connection is never missed, and the heat of another is overestimated by at most the inherited heat. For each epoch
+//! only the [`OF_EPOCH`] connections that it names most often are counted, so that the work does not grow with its
+//! rows.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -12,13 +13,13 @@ use uuid::Uuid;
 
 use crate::hash::HashMap;
 
-/// Connections whose heat is known.
+/// Number of connections whose heat is tracked.
 const TRACKED: usize = 128;
-/// Connections of one epoch that are counted.
+/// Number of connections that are counted for each epoch.
 const OF_EPOCH: usize = 32;
-/// Connections that a snapshot names.
+/// Number of connections in a snapshot.
 const SHOWN: usize = 10;
-/// After that time heat counts half.
+/// Half-life of the heat.
 const HALF_LIFE: Duration = Duration::from_mins(1);
 
 /// A connection that many units name.
@@ -31,12 +32,13 @@ const HALF_LIFE: Duration = Duration::from_mins(1);
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HotConnection {
     /// Its id in the database.
     pub connection_id: Uuid,
-    /// Committed rows that named it lately: what is a minute old counts half.
+    /// Committed rows that named it recently: rows count half after each minute.
     pub recent_rows: u64,
-    /// By how much that may be too high.
+    /// Upper bound of the overestimate in `recent_rows`.
     pub overcount: u64,
 }
 
@@ -58,7 +60,7 @@ impl HotConnections {
         Self { heat: HashMap::default(), cooled: now }
     }
 
-    /// Counts an epoch: its connections and how often it named each.
+    /// Counts an epoch: its connections with the number of times it named each.
     pub(super) fn absorb(&mut self, mut epoch: Vec<(u32, Uuid)>, now: Instant) {
         self.cool(now);
         if epoch.len() > OF_EPOCH {
@@ -100,7 +102,7 @@ impl HotConnections {
         self.heat.retain(|_, heat| heat.rows > 0);
     }
 
-    /// The hottest ones, hottest first.
+    /// The hottest connections, hottest first.
     pub(super) fn hottest(&mut self, now: Instant) -> Vec<HotConnection> {
         self.cool(now);
         let mut all: Vec<_> = self

@@ -1,8 +1,7 @@
-//! What an engine has done and is doing: totals and distributions, as a snapshot at any time and for the program's
-//! metrics.
+//! Statistics of an engine: totals and distributions, as a snapshot at any time and for the program's metrics.
 //!
-//! `counters` is where everything is counted, by atomic additions: for units one each, for rows one an epoch.
-//! `distribution` is how latencies and sizes are kept, `hot_connections` which connections are named most.
+//! `counters` has all counters: atomic additions, one per unit for units and one per epoch for rows. `distribution`
+//! keeps latencies and sizes, `hot_connections` the connections that are named most.
 
 mod counters;
 mod distribution;
@@ -18,10 +17,11 @@ pub use hot_connections::HotConnection;
 use crate::record::Timestamp;
 use crate::telemetry;
 
-/// An engine's totals since its start, and its state now. Reads and writes itself with serde, so that a program can
-/// offer it as JSON: see [`Engine::stats`](crate::Engine::stats).
+/// An engine's totals since its start, and its state now. Implements serde's traits, so that a program can publish it
+/// as JSON: see [`Engine::stats`](crate::Engine::stats).
 ///
-/// Numbers are counted one by one, not under a lock: those of one moment may differ by what happened while they were read.
+/// The numbers are read one by one, not under a lock, so they may be inconsistent by the events that occur during the
+/// read.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -55,50 +55,51 @@ pub struct Stats {
     pub epoch_rows: Distribution,
     /// Units of committed transactions.
     pub epoch_units: Distribution,
-    /// Epochs that a transaction is writing, now.
+    /// Epochs that a transaction is writing now.
     pub epochs_writing: u64,
-    /// Sealed epochs that wait for their lane to be free, now.
+    /// Sealed epochs that are waiting for a free lane now.
     pub epochs_waiting: u64,
-    /// Transactions that failed and were tried again, split, or ended in a rejection.
+    /// Transactions that failed and were retried, split, or ended in a rejection.
     pub failed_attempts: u64,
-    /// Those of them that were tried again as they were.
+    /// The failed transactions that were retried unchanged.
     pub retries: u64,
-    /// Those of them that were tried again in halves.
+    /// The failed transactions that were split into halves.
     pub splits: u64,
-    /// Actors that died and were started again.
+    /// Actors that died and were restarted.
     pub actor_restarts: u64,
-    /// How often the database as a whole could not be used, so that all units had to wait.
+    /// How often the circuit breaker opened: the database could not be used, and all units had to wait.
     pub circuit_openings: u64,
-    /// Whether that is so now.
+    /// Whether the circuit breaker is open now.
     pub circuit_open: bool,
     /// Rejected units that were kept in `graphsink_dead_letters`.
     pub dead_letters: u64,
-    /// Names of entities in committed transactions that were known, with all that was said of them, from earlier ones.
+    /// Names of entities in committed transactions that were known from earlier ones, together with all facts stated
+    /// about them.
     pub known_names_hits: u64,
-    /// Those that were looked up or inserted.
+    /// Names that were looked up or inserted.
     pub known_names_misses: u64,
     /// Rows accepted and not yet answered, now.
     pub rows_in_flight: u64,
     /// Bytes accepted and not yet answered, now.
     pub bytes_in_flight: u64,
-    /// Units: from acceptance to outcome, whichever it is.
+    /// Units: time from acceptance to outcome, whatever the outcome.
     pub acknowledgement: Latency,
-    /// Units: how long `submit` waited for room.
+    /// Units: time that `submit` waited for admission.
     pub admission_wait: Latency,
-    /// Epochs: how long they waited for their lane, sealed.
+    /// Epochs: time that sealed epochs waited for their lane.
     pub lane_wait: Latency,
-    /// Transactions: how long they waited for a connection.
+    /// Transactions: time that they waited for a connection.
     pub pool_wait: Latency,
-    /// Transactions, committed or not, of units, merges and refreshes: how long they waited for locks that others held, most
-    /// of them not at all. As the server tells it; waits of less than about 20 ms may be missed.
+    /// Transactions of units, merges and refreshes, committed or not: time that they waited for locks of other
+    /// sessions, which is mostly zero. It is measured on the server; waits of less than about 20 ms may be missed.
     pub lock_wait: Latency,
-    /// Committed transactions: from their connection to their commit, both included.
+    /// Committed transactions: time from getting the connection to the commit, both included.
     pub commit: Latency,
-    /// The connections to the database, now.
+    /// The state of the connection pool now.
     pub pool: PoolStats,
     /// When the last transaction was committed.
     pub last_commit_at: Option<Timestamp>,
-    /// Connections that units name most often lately, at most ten, hottest first. An estimate.
+    /// The connections that units named most often recently: at most ten, hottest first. An estimate.
     pub hot_connections: Vec<HotConnection>,
 }
 
@@ -114,7 +115,7 @@ impl Stats {
     }
 }
 
-/// Totals of one table, of committed transactions.
+/// Totals of one table in committed transactions.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -130,14 +131,14 @@ pub struct TableStats {
     pub inserted: u64,
     /// Rows of the database that were updated.
     pub updated: u64,
-    /// Rows of the database that said all this already.
+    /// Rows of the database that already had these values.
     pub unchanged: u64,
     /// Coalesced rows of each batch.
     pub batch_rows: Distribution,
 }
 
 impl TableStats {
-    /// Rows that coalescing saved.
+    /// Number of rows saved by coalescing.
     ///
     /// ```
     /// assert_eq!(graphsink::TableStats::default().coalesced(), 0);
@@ -148,7 +149,7 @@ impl TableStats {
     }
 }
 
-/// Connections to the database.
+/// State of the connection pool.
 ///
 /// ```no_run
 /// # fn look(engine: &graphsink::Engine) {
@@ -158,16 +159,16 @@ impl TableStats {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolStats {
-    /// Open ones.
+    /// Open sessions.
     pub open: u32,
-    /// Those of them that are not in use.
+    /// Open sessions that are not in use.
     pub idle: u32,
-    /// As many may be open.
+    /// Maximum number of open sessions.
     pub max: u32,
 }
 
 impl PoolStats {
-    /// Open ones that are in use.
+    /// Open sessions that are in use.
     ///
     /// ```
     /// assert_eq!(graphsink::PoolStats::default().in_use(), 0);
@@ -177,7 +178,7 @@ impl PoolStats {
         self.open.saturating_sub(self.idle)
     }
 
-    /// Tells the program's recorder.
+    /// Reports the figures to the program's recorder.
     pub(crate) fn report(self) {
         for (state, connections) in [("open", self.open), ("idle", self.idle), ("max", self.max)] {
             gauge!(telemetry::POOL_CONNECTIONS, "state" => state).set(f64::from(connections));

@@ -1,4 +1,4 @@
-//! Arrays as text, as PostgreSQL reads them.
+//! Arrays in PostgreSQL's text format.
 
 /// Ids as the text of a `uuid[]`.
 pub(super) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> String {
@@ -13,7 +13,7 @@ pub(super) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> S
     text
 }
 
-/// Texts as the text of a `text[]`, every element quoted.
+/// Texts as the text of a `text[]`, with every element quoted.
 pub(super) fn text_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = String::from("{");
     for element in texts {

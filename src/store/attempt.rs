@@ -1,13 +1,15 @@
-//! One attempt: a transaction that tries to write, from its session to the truth about its commit.
+//! One attempt: a transaction that tries to write, from acquiring its session to knowing the fate of its commit.
 //!
-//! 1. A session of the pool, on which the [`Work`] writes, up to the commit.
-//! 2. The work is asked whether the commit may be sent.
-//! 3. The commit. Where its answer is lost, the fence tells whether it took place.
+//! 1. It takes a session of the pool, on which the [`Work`] writes everything before the commit.
+//! 2. It asks the work whether the commit may be sent.
+//! 3. It commits. If the answer is lost, the fence determines whether the commit took place.
 //!
 //! Properties:
-//! - Each attempt has an id of its own, so that the fence of one never meets another.
-//! - A panic of our own code is an error: an unknown one while the work writes, a lost answer once the commit is sent.
-//! - The circuit hears of every end, before the fence is asked, which has to pass the circuit itself.
+//! - Each attempt has its own id, so that the fence of one attempt never affects another.
+//! - A panic of graphsink's code is an error: an unknown one while the work writes, a lost answer once the commit is
+//!   sent.
+//! - The circuit breaker gets the result of every attempt before the fence is asked, because the fence itself must pass
+//!   the circuit breaker.
 //! - A session is used again only if the server confirmed the transaction's end.
 
 use std::panic::AssertUnwindSafe;
@@ -28,17 +30,17 @@ use super::timeline::Timeline;
 use crate::error::StoreError;
 use crate::failpoint::failpoint;
 
-/// The time for one attempt, however close the deadline is.
+/// The minimum time for an attempt, however close the deadline is.
 pub(super) const LAST_ATTEMPT: Duration = Duration::from_secs(5);
 
-/// What an attempt writes.
+/// The work of an attempt.
 pub(super) trait Work {
-    /// What it did, true once it is committed.
+    /// The result, valid once it is committed.
     type Written;
     /// Why it ends without a commit although nothing failed.
     type Stopped;
 
-    /// An attempt begins; gives its span.
+    /// Begins an attempt; returns its span.
     fn begin(&mut self, attempt: Uuid) -> Span;
 
     /// Writes everything up to the commit, from `begin` and the attempt's row on.
@@ -49,7 +51,7 @@ pub(super) trait Work {
         attempt: Uuid,
     ) -> Result<Result<Self::Written, Self::Stopped>, StoreError>;
 
-    /// What an error of [`write`](Self::write) turns out to be.
+    /// Classifies an error of [`write`](Self::write) with further knowledge.
     fn judge(&self, error: StoreError) -> StoreError {
         error
     }
@@ -59,32 +61,32 @@ pub(super) trait Work {
         true
     }
 
-    /// The commit is about to be sent, unless there is a reason not to.
+    /// Called before the commit is sent; an error prevents it.
     fn begin_commit(&mut self) -> Result<(), Self::Stopped> {
         Ok(())
     }
 
-    /// The commit that was sent did not happen.
+    /// Called when the commit that was sent did not take place.
     fn commit_failed(&mut self) {}
 
-    /// It is committed, in an attempt that began at `start`.
+    /// Called when it is committed, in an attempt that began at `start`.
     fn committed(&mut self, written: &Self::Written, start: Instant);
 
-    /// A word for the log.
+    /// The name of the reason, for the log.
     fn name_of(stopped: &Self::Stopped) -> &'static str;
 
-    /// Logs an attempt that took long. Names and numbers only, no values.
+    /// Logs a slow attempt: names and numbers only, no values.
     fn log_slow(&self, slow: &Slow<'_>);
 }
 
-/// How an attempt ended, when the truth about its commit is known.
+/// The end of an attempt, once the fate of its commit is known.
 #[derive(Debug)]
 pub(super) enum Ended<T, S> {
     Committed(T),
-    /// By the work itself, before the commit.
+    /// The work itself ended it, before the commit.
     Stopped(S),
     Failed(Arc<StoreError>),
-    /// The deadline came before the fate of its commit was known.
+    /// The deadline passed before the fate of its commit was known.
     Unknown(Arc<StoreError>),
 }
 
@@ -98,7 +100,7 @@ struct Lost<T> {
 /// From the session to the answer to the commit.
 type Answered<W> = Result<Ended<<W as Work>::Written, <W as Work>::Stopped>, Lost<<W as Work>::Written>>;
 
-/// An attempt that took long.
+/// A slow attempt.
 #[derive(Debug)]
 pub(super) struct Slow<'a> {
     pub(super) attempt: Uuid,
@@ -110,7 +112,7 @@ pub(super) struct Slow<'a> {
 }
 
 impl Store {
-    /// Attempts some work once. The permit is told what came of it.
+    /// Attempts some work once. The permit gets the result.
     pub(super) async fn attempt<W: Work>(
         &self,
         mut work: W,
@@ -159,7 +161,7 @@ impl<W: Work> Attempt<'_, W> {
         ended
     }
 
-    /// Takes a session and gives it back.
+    /// Takes a session and returns it.
     async fn transaction(&mut self) -> Answered<W> {
         let mut session = match self.store.session().await {
             Ok(session) => session,
@@ -183,7 +185,7 @@ impl<W: Work> Attempt<'_, W> {
     async fn write_and_commit(&mut self, session: &mut Session) -> Answered<W> {
         let store = self.store;
         let written = AssertUnwindSafe(self.write(session)).catch_unwind().await;
-        // A panic is a bug of ours, perhaps with one unit only: treated like an unknown error.
+        // A panic is a bug in graphsink, perhaps with one unit only: treated like an unknown error.
         let written = match written.unwrap_or(Err(StoreError::Panicked)) {
             Ok(Ok(written)) => written,
             Ok(Err(stopped)) => {
@@ -200,9 +202,9 @@ impl<W: Work> Attempt<'_, W> {
             store.roll_back(session).await;
             return Ok(Ended::Committed(written));
         }
-        // Every statement was awaited and was good, so the server cannot answer ROLLBACK here.
+        // Every statement was awaited and succeeded, so the server cannot answer ROLLBACK here.
         if let Err(stopped) = self.work.begin_commit() {
-            // Dropped with its transaction in it, which the server then rolls back.
+            // The session is dropped with its open transaction, which the server then rolls back.
             return Ok(Ended::Stopped(stopped));
         }
         match store.commit_attempt(session, self.id).await {
@@ -218,12 +220,12 @@ impl<W: Work> Attempt<'_, W> {
     /// Everything up to the commit.
     async fn write(&mut self, session: &mut Session) -> Result<Result<W::Written, W::Stopped>, StoreError> {
         failpoint("store::write");
-        // Close to the deadline there is time for one more honest attempt.
+        // Close to the deadline, one more full attempt is allowed.
         let limit = self.deadline.saturating_duration_since(Instant::now()).max(LAST_ATTEMPT);
         let silence = self.store.silence();
-        // A session that keeps silent from now on is not used again.
+        // A session that is silent from now on is not used again.
         session.enter_transaction();
-        answer(silence.min(limit), session.prepare()).await?.map_err(StoreError::Begin)?;
+        answer(silence.min(limit), session.prepare()).await?.map_err(StoreError::begin)?;
         let begin = self.store.begin(session);
         let session = &*session;
         let written = Box::pin(async {

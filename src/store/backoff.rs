@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 /// The first pause; it doubles with each further attempt.
 const FIRST: Duration = Duration::from_millis(10);
-/// The longest pause. A server that is down for a minute is asked about 125 times, by the whole engine.
+/// The longest pause. In one minute the whole engine asks a server that is down about 125 times.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// An exponential pause with full jitter: writers that failed together do not come back together.
+/// An exponential pause with full jitter, so that writers that failed together do not retry together.
 pub(super) fn backoff(attempts: u32) -> Duration {
     let ceiling = FIRST.saturating_mul(1 << attempts.min(16)).min(LONGEST);
     // The last four bytes of a version 7 id are random.

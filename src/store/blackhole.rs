@@ -1,4 +1,4 @@
-//! Tables that take everything and keep nothing.
+//! Tables that accept everything and store nothing.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::hash::HashMap;
 use crate::outcome::Outcome;
 use crate::record::{ConnectionKey, EntityKey};
 
-/// Empty tables that encode what they are given and forget it. The engine remembers ids of names all the same, as it
-/// does beside a database.
+/// Empty tables that encode their rows and discard them. The engine still remembers ids of names, as it does with a
+/// database.
 #[derive(Debug)]
 pub(crate) struct Blackhole {
     as_of: AsOf,
@@ -33,7 +33,7 @@ impl Blackhole {
         Self { as_of: config.as_of, known_names: KnownNames::new(config.known_names_max) }
     }
 
-    /// Writes an epoch, or what is good of it, and tells each unit that it is committed or refused.
+    /// Writes an epoch, without its bad units, and reports each unit as committed or rejected.
     pub(super) async fn commit(&self, mut epoch: Epoch, observer: &mut dyn EpochObserver) {
         let mut units: Vec<usize> = (0..epoch.units().len()).collect();
         let written = loop {

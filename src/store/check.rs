@@ -1,4 +1,4 @@
-//! Whether a database is fit for the engine.
+//! Checks whether a database is suitable for the engine.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -11,8 +11,7 @@ use crate::config::Config;
 use crate::error::{StartError, StoreError};
 
 impl Store {
-    /// Checks version and encoding and that the tables are what the migrations made; warns where the server does not keep
-    /// what it acknowledges.
+    /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let session = self.session().await?;
         answer(self.silence(), check(session.client(), config)).await??;
@@ -32,7 +31,7 @@ impl Store {
     }
 }
 
-/// That the tables are what the migrations made; whether rows may be copied into them.
+/// Checks the shape of the tables; returns whether rows may be copied into them.
 pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
     inspect(client, schema).await.map_err(|error| match error {
         StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
@@ -40,7 +39,7 @@ pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, S
     })
 }
 
-/// Version, encoding, and that the tables are there.
+/// Checks version, encoding, and that the tables exist.
 pub(super) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
     let row = client
         .query_typed_one(

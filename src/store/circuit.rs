@@ -1,16 +1,15 @@
-//! Stops the line while the database as a whole cannot be used.
+//! The circuit breaker: blocks transactions while the database as a whole cannot be used.
 //!
-//! An error of one attempt is that attempt's affair. An error that says that *no* attempt can succeed
-//! (the server is down, a privilege is missing, the disk is full: see
-//! [`StoreError::is_systemic`]) opens the circuit: from then on there is one attempt at a time, with
-//! growing pauses, and all others wait for what comes of it, without a connection. The first that
-//! gets through closes the circuit, and all go on.
+//! An ordinary error concerns only its attempt. An error which means that *no* attempt can succeed (the server is down,
+//! a privilege is missing, the disk is full: see [`StoreError::is_systemic`]) opens the circuit breaker: from then on
+//! there is one attempt at a time, with growing pauses, and all others wait for its result, without a connection. The
+//! first success closes the circuit breaker, and all continue.
 //!
 //! Properties:
-//! - While it is open the server is asked about twice a second, by the whole engine.
-//! - No unit is refused for it, and nothing is given up early: what waits here waits until its own
-//!   deadline. Admission holds callers back meanwhile, so that memory stays bounded.
-//! - A probe that is dropped half-way makes room for the next one.
+//! - While it is open, the whole engine contacts the server about twice a second.
+//! - It rejects no unit, and abandons none early: units that wait here wait until their own deadline. Meanwhile
+//!   admission makes callers wait, so that memory stays bounded.
+//! - A probe that is dropped before its end allows the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,10 +20,10 @@ use super::backoff::backoff;
 use crate::error::{ErrorClass, StoreError};
 use crate::stats::Counters;
 
-/// A probe that takes longer, because it waits for a lock or for a server that keeps silent, gets the
-/// next one beside it.
+/// If a probe takes longer than this, because it waits for a lock or for a silent server, the next one starts beside
+/// it.
 const PROBE_MAX: Duration = Duration::from_secs(2);
-/// What opens again so soon was not mended: pauses go on growing, and it is not told once more.
+/// If it opens again this soon, the cause was not removed: pauses continue to grow, and it is not logged again.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub(super) struct Circuit {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Open>,
-    /// When it closed last, and how many attempts had failed until then.
+    /// When it last closed, and the number of attempts that had failed until then.
     closed: Option<(Instant, u32)>,
 }
 
@@ -58,7 +57,7 @@ impl Open {
     }
 }
 
-/// The right to an attempt. Say what came of it with [`report`](Self::report).
+/// The permission for an attempt. Its result must be reported with [`report`](Self::report).
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Permit<'a> {
@@ -71,7 +70,7 @@ impl Circuit {
         Self { state: Mutex::default(), changed: Notify::new(), counters }
     }
 
-    /// Every change below leaves the state whole at every step.
+    /// Every change below leaves the state consistent at every step.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,10 +80,10 @@ impl Circuit {
         self.state().open.as_ref().map(|open| (open.since, Arc::clone(&open.cause)))
     }
 
-    /// Waits for the right to an attempt. At the deadline the answer is what stands in the way.
+    /// Waits for the permission for an attempt. At the deadline it returns the cause of the outage.
     pub(super) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
         loop {
-            // Before the state is looked at, so that no change goes unheard.
+            // Registered before the state is read, so that no change is missed.
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             let until = {
@@ -141,7 +140,7 @@ impl Circuit {
             });
             let anew = before.is_none() && (opened || open.cause.sqlstate() != cause.sqlstate());
             open.cause = Arc::clone(cause);
-            // Those that were at work when it opened fail one after the other; that says nothing new.
+            // Attempts that were running when it opened fail one after the other; this is no new information.
             if probed || opened {
                 open.fail();
             }
@@ -161,16 +160,16 @@ impl Circuit {
 }
 
 impl Permit<'_> {
-    /// Says what came of the attempt: nothing, or an error.
+    /// Reports the result of the attempt: success, or an error.
     pub(super) fn report(mut self, error: Option<&Arc<StoreError>>) {
         let is_probe = std::mem::take(&mut self.is_probe);
         match error {
             Some(error) if error.is_systemic() => self.circuit.keep_open(error, is_probe),
-            // A lost connection or a stalled server proves nothing, in one direction or the other.
+            // A lost connection or a stalled server proves neither that the database works nor that it does not.
             Some(error) if error.class() == ErrorClass::Reconnect => {
                 self.is_probe = is_probe;
             }
-            // Also an error of the unit's own: it got as far as that.
+            // This includes an error of the unit itself: the database could be used.
             Some(_) if is_probe => self.circuit.close(),
             Some(_) => {}
             None => self.circuit.close(),
@@ -178,7 +177,7 @@ impl Permit<'_> {
     }
 }
 
-/// An attempt that came to no end says nothing; the next one is due after a pause.
+/// An attempt without a result proves nothing; the next one is due after a pause.
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {

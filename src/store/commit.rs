@@ -1,12 +1,12 @@
-//! From an epoch to an outcome for each of its units: retries, isolation of bad units.
+//! Commits an epoch and gives each of its units an outcome: retries, isolation of bad units.
 //!
 //! One loop over groups of units. A group is attempted as one transaction; then
 //!
 //! - it committed: its units are committed;
-//! - some of its units are refused by name: they are rejected, the others are attempted again;
-//! - it failed for a passing reason: it is attempted again after a pause, until the deadline;
-//! - one of its rows is refused: its halves are attempted, each by itself; a unit that fails alone is
-//!   rejected. `k` bad units among `n` cost about `k * log2(n)` more transactions.
+//! - some of its units are identified as bad: they are rejected, the others are attempted again;
+//! - it failed for a transient reason: it is attempted again after a pause, until the deadline;
+//! - one of its rows is refused: each of its halves is attempted separately; a unit that fails alone is rejected. `k`
+//!   bad units among `n` cost about `k * log2(n)` more transactions.
 //!
 //! Every unit gets exactly one outcome, and a unit is rejected only for an error that it caused
 //! alone.
@@ -33,30 +33,29 @@ use crate::outcome::{Committed, Disposition, Outcome, RejectReason, Rejection, U
 use crate::record::Table;
 use crate::unit::{Row, Unit};
 
-/// A stored score counts as up to date while the clock moved it by less than this part: re-observed
-/// rows that say nothing new then write nothing. It is the decay of about an hour and a half.
+/// Relative tolerance of a stored score: as long as the clock changed it by less than this, re-observed rows without
+/// new facts write nothing. It is the decay of about an hour and a half.
 const SCORE_TOLERANCE: f64 = 1e-3;
 
-/// Hears what becomes of the units of an epoch, by their index.
+/// Observes the fate of an epoch's units, by their index.
 pub(crate) trait EpochObserver: Send {
     /// The epoch's number, for the log.
     fn number(&self) -> u64;
-    /// An attempt of this id is about to write these units.
+    /// An attempt with this id is about to write these units.
     fn attempted(&mut self, attempt: Uuid, units: &[usize]);
-    /// A commit of these units is about to be sent. False if one of them was given up: then it is
-    /// not sent.
+    /// A commit of these units is about to be sent. Returns false if one of them was abandoned: then it is not sent.
     fn begin_commit(&mut self, units: &[usize]) -> bool;
-    /// The commit of these units did not happen.
+    /// The commit of these units did not take place.
     fn commit_failed(&mut self, units: &[usize]);
-    /// These units were or are being given up, so there are no more attempts; some have their outcome already.
+    /// These units were or are being abandoned, so there are no more attempts; some already have their outcome.
     fn given_up(&mut self, units: &[usize]);
-    /// An attempt failed, and this follows.
+    /// An attempt failed, with this reaction.
     fn failed(&mut self, error: &StoreError, reaction: Reaction);
-    /// A transaction committed what `epoch` says.
+    /// A transaction committed `epoch`.
     fn committed(&mut self, epoch: &Epoch, written: &Written, took: Duration);
-    /// So many of the rejected units were written down.
+    /// This number of rejected units was stored as dead letters.
     fn kept_dead_letters(&mut self, units: usize);
-    /// These units have their outcome, which is what was committed of each.
+    /// These units have their outcome: what was committed of each.
     fn settled_committed(&mut self, units: &[usize], committed: Vec<Committed>);
     /// A unit has its outcome.
     fn settled(&mut self, unit: usize, outcome: Outcome);
@@ -65,10 +64,11 @@ pub(crate) trait EpochObserver: Send {
 /// Units that are attempted together.
 struct Group {
     units: Vec<usize>,
-    /// Coalesced already, for the whole epoch at first.
+    /// Already coalesced; at first for the whole epoch.
     epoch: Option<Epoch>,
     attempts: Attempts,
-    /// Whether it is one unit that would have been rejected, had not so many been before it for the same reason.
+    /// Whether it is a single unit whose rejection was postponed, because many units before it were refused for the
+    /// same reason.
     held_back: bool,
 }
 
@@ -79,7 +79,7 @@ impl Group {
 }
 
 impl Store {
-    /// Commits an epoch, or what is good of it, and tells `observer` the outcome of each unit.
+    /// Commits an epoch, without its bad units, and reports the outcome of each unit to `observer`.
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         let units: Vec<Arc<Unit>> = epoch.units().to_vec();
         let whole = Group::new((0..units.len()).collect(), Some(epoch));
@@ -92,9 +92,9 @@ impl Store {
 struct EpochCommit<'a> {
     store: &'a Store,
     units: Vec<Arc<Unit>>,
-    /// What is still to be attempted, in this order.
+    /// Groups still to be attempted, in this order.
     groups: VecDeque<Group>,
-    /// Rejected units that are to be kept before they are told.
+    /// Rejected units that are stored before their outcome is delivered.
     rejected: Vec<(usize, Rejection)>,
     deadline: Instant,
     observer: &'a mut dyn EpochObserver,
@@ -124,7 +124,7 @@ impl EpochCommit<'_> {
                 self.observer.settled_committed(&group.units, written.units);
             }
             Ended::Stopped(Stopped::Rejected(rejections)) => self.without(group, rejections),
-            // Only an engine that ends gives units up, all of them, one after the other.
+            // Only an ending engine abandons units: all of them, one after the other.
             Ended::Stopped(Stopped::GivenUp) => self.observer.given_up(&group.units),
             Ended::Failed(error) => {
                 group.epoch = Some(epoch);
@@ -134,7 +134,7 @@ impl EpochCommit<'_> {
         }
     }
 
-    /// Some units of the group are rejected, the others are attempted again.
+    /// Rejects some units of the group; the others are attempted again.
     fn without(&mut self, mut group: Group, rejections: Vec<(usize, Rejection)>) {
         let mut rejected = vec![false; group.units.len()];
         for (index, rejection) in rejections {
@@ -155,7 +155,7 @@ impl EpochCommit<'_> {
         }
         self.observer.failed(error, next.reaction());
         match next {
-            // First the others are attempted: what gets through proves that it is this unit's own fault.
+            // The others are attempted first: a success proves that the error is this unit's own fault.
             Next::Reject if self.store.refusals.repeat(error) => {
                 group.held_back = true;
                 self.groups.push_back(group);
@@ -180,7 +180,7 @@ impl EpochCommit<'_> {
             self.give_up(&group, error, false);
             return;
         }
-        // Of the others the circuit has told.
+        // The circuit breaker has logged systemic errors.
         if !error.is_systemic() {
             tracing::warn!(
                 error = %error, attempt = group.attempts.made, units = group.units.len(),
@@ -201,8 +201,8 @@ impl EpochCommit<'_> {
         }
     }
 
-    /// Tells a unit that it is rejected. If rejected units are kept it waits, until its neighbours have
-    /// their outcomes: they need not wait for that.
+    /// Rejects a unit. If rejected units are kept, its outcome waits until its neighbours have theirs, so that they
+    /// need not wait for the dead letter.
     fn reject(&mut self, unit: usize, rejection: Rejection) {
         if self.store.dead_letters {
             self.rejected.push((unit, rejection));
@@ -211,7 +211,7 @@ impl EpochCommit<'_> {
         }
     }
 
-    /// Keeps rejected units, and then tells them.
+    /// Stores rejected units as dead letters, and then delivers their outcomes.
     async fn keep_dead_letters_then_settle(self) {
         let letters: Vec<_> = self.rejected.iter().map(|(unit, rejection)| (&*self.units[*unit], rejection)).collect();
         let kept = self.store.keep_dead_letters(&letters, self.deadline).await;
@@ -223,7 +223,7 @@ impl EpochCommit<'_> {
     }
 }
 
-/// A group of units as what an attempt writes.
+/// A group of units as the work of an attempt.
 struct EpochWork<'a> {
     store: &'a Store,
     epoch: &'a Epoch,
@@ -233,9 +233,9 @@ struct EpochWork<'a> {
 
 /// Why a group is not committed although nothing failed.
 enum Stopped {
-    /// Units of the epoch, by their index, that are refused by name.
+    /// Bad units of the epoch, by their index.
     Rejected(Vec<(usize, Rejection)>),
-    /// The engine gave up units of the group while the transaction was at work.
+    /// The engine abandoned units of the group during the transaction.
     GivenUp,
 }
 
@@ -309,12 +309,12 @@ impl Work for EpochWork<'_> {
     }
 }
 
-/// The rejection of what failed alone.
+/// The rejection of a unit that failed alone.
 pub(super) fn rejection(error: &StoreError, row: Option<Row>) -> Rejection {
     let text = |text: Option<&str>| text.map(str::to_owned);
     let db = error.db();
     let constraint = db.and_then(|error| error.constraint());
-    // What a trigger left out has no error of PostgreSQL's: the code is that of a change by a trigger.
+    // A row that a trigger left out has no PostgreSQL error: the code is that of a change by a trigger.
     let (own_code, own_table) = match error {
         StoreError::LeftOut { table, .. } => ("27000", table.as_deref()),
         _ => ("XX000", None),
@@ -332,7 +332,7 @@ pub(super) fn rejection(error: &StoreError, row: Option<Row>) -> Rejection {
     }
 }
 
-/// The column behind a constraint; PostgreSQL names it for some errors only.
+/// The column of a constraint; PostgreSQL names it only for some errors.
 fn column_of(constraint: Option<&str>) -> Option<String> {
     match constraint? {
         "entities_google_place_id_key" => Some("google_place_id".to_owned()),
@@ -342,8 +342,8 @@ fn column_of(constraint: Option<&str>) -> Option<String> {
     }
 }
 
-/// Which row of the unit an error speaks of: the only one of its table, or the one whose Google id
-/// the server's detail quotes.
+/// The row of the unit that an error is about: the only one of its table, or the one whose Google id the server's
+/// detail quotes.
 fn blamed_row(error: &StoreError, unit: &Unit) -> Option<Row> {
     let error = error.db()?;
     let only = |table, rows: usize| (rows == 1).then_some(Row { table, index: 0 });

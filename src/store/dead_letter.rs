@@ -1,11 +1,11 @@
-//! Keeps rejected units in the database, with the reason, until the cause is mended.
+//! Keeps rejected units in the database, with the reason, until the cause is corrected.
 //!
-//! A dead letter's id is a hash of its unit, so that a unit that is rejected again, or written down
-//! again because the answer to a commit was lost, is one dead letter. It is written before the unit's
-//! outcome is told: what is told as rejected is in the table.
+//! A dead letter's id is a hash of its unit, so that a unit that is rejected again, or written again because the answer
+//! to a commit was lost, is one dead letter. It is written before the unit's outcome is delivered: a unit reported as
+//! rejected is in the table.
 //!
-//! Only what one unit caused comes here. Errors that would hit every unit stop the line instead
-//! (see [`circuit`](super::circuit)): no full disk fills this table.
+//! Only errors that one unit caused lead here. Errors that would hit every unit open the circuit breaker instead (see
+//! [`circuit`](super::circuit)): a full disk does not fill this table.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
 use crate::unit::{Unit, UnitDocument, UnitOfWork};
 
-/// Dead letters of one page, which are in flight together when they are submitted again.
+/// Number of dead letters in a page. A page is in flight together when it is submitted again.
 const PAGE: i64 = 50;
 
 /// A rejected unit, read back.
@@ -31,7 +31,7 @@ const PAGE: i64 = 50;
 pub(crate) struct DeadLetter {
     pub(crate) id: Uuid,
     pub(crate) first_rejected_at: Timestamp,
-    /// Nothing if the document was changed to something that is no unit.
+    /// `None` if the document was edited and is no longer a unit.
     pub(crate) unit: Option<UnitOfWork>,
 }
 
@@ -88,9 +88,9 @@ impl<'a> Columns<'a> {
 }
 
 impl Store {
-    /// Writes rejected units down; gives the id of each one's dead letter. Goes on until the deadline;
-    /// what could not be written until then, or is refused by the database, has no dead letter, and
-    /// is told as rejected all the same.
+    /// Stores rejected units; returns the id of each one's dead letter. Retries until the deadline. A unit that could
+    /// not be stored until then, or that the database refuses here too, has no dead letter, and is reported as rejected
+    /// all the same.
     pub(super) async fn keep_dead_letters(
         &self,
         rejected: &[(&Unit, &Rejection)],
@@ -102,10 +102,10 @@ impl Store {
             let document = unit.document().text_and_id();
             ids.push(document.as_ref().ok().map(|(_, id)| *id));
             match document {
-                // The same unit twice in an epoch is one row, which a statement can touch only once.
+                // The same unit twice in an epoch is one row, which a statement may touch only once.
                 Ok((_, id)) if columns.ids.contains(&id) => {}
                 Ok((text, id)) => columns.push(id, text, rejection),
-                // Strings, numbers and lists: nothing that JSON could not hold.
+                // It has strings, numbers and lists, all of which JSON can represent.
                 Err(error) => tracing::error!(%error, "a rejected unit cannot be written as JSON"),
             }
         }
@@ -121,7 +121,7 @@ impl Store {
             let error = Arc::new(error);
             tracing::warn!(error = %error, "rejected units could not be kept");
             if error.class() == ErrorClass::Poison && rejected.len() > 1 {
-                // One of them is refused even here: the others need not share its fate.
+                // One of them is refused even here: the others are stored without it.
                 drop(permit);
                 let mut ids = Vec::with_capacity(rejected.len());
                 for one in rejected {
@@ -129,7 +129,7 @@ impl Store {
                 }
                 return ids;
             }
-            // What is wrong with this one table alone hinders nothing else.
+            // An error of this table alone must not block other work.
             if !error.is_retryable() || Instant::now() >= deadline {
                 break;
             }
@@ -216,15 +216,15 @@ impl Store {
         answer(self.silence(), delete).await?
     }
 
-    /// Executes a statement as a transaction.
+    /// Executes a statement as its own transaction.
     async fn execute(
         &self,
         session: &Session,
         statement: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), StoreError> {
-        session.batch(&self.begin).await.map_err(StoreError::Begin)?;
+        session.batch("begin", &self.begin).await.map_err(StoreError::begin)?;
         session.client().execute_typed(statement, parameters).await?;
-        Ok(session.batch("commit").await?)
+        Ok(session.batch("commit", "commit").await?)
     }
 }

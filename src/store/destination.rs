@@ -16,7 +16,7 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
-    /// Commits an epoch, or what is good of it, and tells `observer` the outcome of each unit.
+    /// Commits an epoch, without its bad units, and reports the outcome of each unit to `observer`.
     pub(crate) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         match self {
             Self::Database(store) => store.commit(epoch, deadline, observer).await,

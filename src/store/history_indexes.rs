@@ -1,7 +1,8 @@
-//! The indexes for long histories, and the end of those for all histories.
+//! The indexes for long histories, which replace those for all histories.
 //!
-//! Not migrations of `refinery`, each of which is a transaction: on tables in use they are built `concurrently`, which keeps
-//! no writer out and cannot be part of one. Where a step is cut off, the next run goes on.
+//! They are not migrations of `refinery`, each of which is a transaction: on tables in use they are built
+//! `concurrently`, which blocks no writer and cannot be part of a transaction. If a step is interrupted, the next run
+//! continues.
 //! A process that waits for the migrations' lock polls: a waiting statement has a snapshot, for whose end the build
 //! would wait.
 //!
@@ -21,20 +22,22 @@
 
 use tokio_postgres::{Client, Error};
 
-/// An index, and the one before it, which had entries of all mentions.
+/// An index, and its predecessor, which had entries of all mentions.
 struct HistoryIndex {
     name: &'static str,
     on: &'static str,
     before: &'static str,
 }
 
-/// Not read indexes: the write path needs them so that an epoch never reads a long history whole. The first answers "how
-/// many in the last 30 days" and "which is the newest", the second "does the connection have this thread".
+/// They are not read indexes: the write path needs them so that an epoch never reads a long history as a whole. The
+/// first answers "how many in the last 30 days" and "which is the newest", the second "does the connection have this
+/// thread".
 ///
-/// Both are on expressions, to keep plans apart: no other index can serve the conditions that statement.rs writes for each of
-/// them, so that the planner has no choice, and can make no wrong one on tables without statistics. The first is on a
-/// one-to-one image of the id, the second on a hash of both columns, which is also half the size. For the same reason they say
-/// in two ways which rows they have: where a query's conditions imply that, the planner may also read all of the index.
+/// Both are on expressions, to separate the plans: no other index can serve the conditions that statement.rs uses for
+/// each of them, so that the planner has no choice, and cannot choose wrongly on tables without statistics. The first
+/// is on a one-to-one image of the id, the second on a hash of both columns, which is also half the size. For the same
+/// reason their predicates express in two ways which rows they contain: if a query's conditions imply the predicate,
+/// the planner may also read the whole index.
 const INDEXES: [HistoryIndex; 2] = [
     HistoryIndex {
         name: "mentions_of_long_history_by_time_idx",
@@ -48,8 +51,8 @@ const INDEXES: [HistoryIndex; 2] = [
     },
 ];
 
-/// Makes the indexes in the current schema unless they are there, then drops those before them. Gives the statements that it
-/// took. The caller holds the migrations' lock, outside a transaction.
+/// Creates the indexes in the current schema unless they exist, then drops their predecessors. Returns the executed
+/// statements. The caller holds the migrations' lock, outside a transaction.
 pub(super) async fn apply(client: &Client) -> Result<Vec<String>, Error> {
     let in_use: bool = client.query_one("select exists (select from mentions)", &[]).await?.get(0);
     let how = if in_use { "concurrently " } else { "" };
@@ -57,7 +60,7 @@ pub(super) async fn apply(client: &Client) -> Result<Vec<String>, Error> {
     for HistoryIndex { name, on, .. } in &INDEXES {
         match is_valid(client, name).await? {
             Some(true) => continue,
-            // A build that was cut off.
+            // A build that was interrupted.
             Some(false) => steps.push(format!("drop index {how}{name}")),
             None => {}
         }
@@ -73,14 +76,15 @@ pub(super) async fn apply(client: &Client) -> Result<Vec<String>, Error> {
             client.batch_execute(step).await?;
         }
     } else if !steps.is_empty() {
-        // The lock comes first: writers of the first mentions would wait for us with a lock that we want.
+        // The lock comes first: otherwise writers of the first mentions would wait for this session while holding a
+        // lock that it needs.
         let steps = steps.join("; ");
         client.batch_execute(&format!("begin; lock table mentions; {steps}; commit")).await?;
     }
     Ok(steps)
 }
 
-/// Whether an index of the current schema can be used; nothing if there is none.
+/// Whether an index of the current schema is valid; `None` if it does not exist.
 async fn is_valid(client: &Client, index: &str) -> Result<Option<bool>, Error> {
     let find = "select i.indisvalid from pg_catalog.pg_index i
                 join pg_catalog.pg_class c on c.oid = i.indexrelid

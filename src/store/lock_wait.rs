@@ -1,23 +1,24 @@
-//! How long transactions wait for locks that others hold.
+//! Measures how long transactions wait for locks that others hold.
 //!
-//! An answer that is late does not say whether the server worked or waited. `pg_locks` does: which session waits, and since when. One
-//! sampler for the engine asks it, on a session of its own:
+//! A late answer does not show whether the server worked or waited. `pg_locks` does: it has the waiting sessions, and
+//! since when they wait. One sampler for the engine queries it, on its own session:
 //!
-//! 1. A transaction is watched ([`LockWatch::watch`]). Its session notes what is sent and what is answered.
-//! 2. A statement that got no answer for [`THRESHOLD`] makes the sampler ask, again and again until there is an answer.
+//! 1. A transaction is watched ([`LockWatch::watch`]). Its session notes statements and answers.
+//! 2. A statement without an answer for [`THRESHOLD`] makes the sampler query, repeatedly until there is an answer.
 //! 3. A wait counts from the server's `waitstart` to the next answer on the session, or to the first sample that no longer
 //!    shows it.
 //!
 //! Properties:
-//! - Where every statement is answered in time, nothing is asked and no session is opened. A transaction costs an entry in
-//!   a list, a statement two short locks that are free.
+//! - If every statement is answered in time, the sampler does not query and opens no session. The overhead of a
+//!   transaction is an entry in a list, that of a statement two short uncontended locks.
 //! - The lock table, which is locked itself while it is read, is read only while a session waits for a lock.
-//! - No transaction waits for the sampler, and none lacks a session for it. Where it cannot ask, waits are not counted.
-//! - A wait is never longer than the session's silence. Short ones may be missed; one of a statement that has to work after
-//!   it is too long by the time between two samples at most.
-//! - Which process of the server a transaction is on follows from the answer to its first statement, `record_attempt`.
-//!   Until then it is the one of the transaction before, or that which prepared the statements: behind a pooler in transaction mode that may be wrong, and a wait
-//!   of the first statement (for merges) may be missed or be that of another transaction.
+//! - No transaction waits for the sampler, or lacks a session because of it. If it cannot query, waits are not counted.
+//! - A measured wait is never longer than the session's silence. Short waits may be missed. If a statement works after
+//!   its wait, the measured wait is too long by at most the time between two samples.
+//! - The server process of a transaction is known from the answer to its first statement, `record_attempt`. Until then
+//!   the process of the previous transaction, or that of preparing the statements, is assumed: behind a pooler in
+//!   transaction mode that may be wrong, and a wait of the first statement (for merges) may be missed or be that of
+//!   another transaction.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -32,20 +33,20 @@ use super::silence::answer;
 use crate::error::StoreError;
 use crate::hash::HashMap;
 
-/// A statement that takes longer may be waiting. Most take a few milliseconds.
+/// A statement that takes longer than this may be waiting. Most take a few milliseconds.
 const THRESHOLD: Duration = Duration::from_millis(20);
-/// The time between two samples while a session waits, and the server has time.
+/// The time between two samples while a session waits, and the server has capacity.
 const WAITING_INTERVAL: Duration = Duration::from_millis(20);
-/// The time between two samples while late statements are found at work. A sample takes the server 0.1 ms.
+/// The time between two samples while late statements are found to be working. A sample takes the server 0.1 ms.
 const WORKING_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the sampler keeps a session that it does not need.
+/// How long the sampler keeps an unused session.
 const KEEP_SESSION: Duration = Duration::from_mins(1);
 /// The pause after a second failure in a row.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Which of these processes wait, since when, and for how long by the server's clock; nothing is known of the first
-/// moment of a wait. The condition that comes first is about all of them, so that it is looked at once, and the lock table
-/// only if it holds. A process of which this role may not know the state may wait.
+/// The waiting processes among these, with the start and, by the server's clock, the duration of the wait; both are
+/// unknown in the first moment of a wait. The first condition is about all processes, so that it is evaluated once, and
+/// the lock table is read only if it holds. A process whose state this role may not see counts as possibly waiting.
 const SAMPLE: &str = "select l.pid, l.waitstart,
         extract(epoch from pg_catalog.clock_timestamp() - l.waitstart)::pg_catalog.float8
  from pg_catalog.pg_locks l
@@ -57,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is known of one session: its process of the server, its silence, and the waits of its transaction.
+/// The state of one session: its server process, its silence, and the waits of its transaction.
 #[derive(Debug)]
 pub(super) struct SessionWaits(Mutex<State>);
 
@@ -65,25 +66,25 @@ pub(super) struct SessionWaits(Mutex<State>);
 struct State {
     /// `None` before it is known.
     backend: Option<i32>,
-    /// Statements that were sent and not answered.
+    /// Number of statements sent and not answered.
     unanswered: u32,
-    /// Since when there is no answer: from the last one, or from the sending where nothing was unanswered.
+    /// Since when there is no answer: since the last answer, or since the sending if nothing was unanswered.
     silent_since: Instant,
     /// The wait under way.
     wait: Option<Wait>,
-    /// The waits before it, together.
+    /// The sum of the earlier waits.
     waited: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Wait {
     begin: Instant,
-    /// What the server tells this wait from the next by.
+    /// The server's identity of this wait.
     waitstart: Option<SystemTime>,
 }
 
 impl State {
-    /// The wait under way, if any, was over at this time.
+    /// Ends the wait under way, if any, at this time.
     fn end_wait(&mut self, at: Instant) {
         if let Some(wait) = self.wait.take() {
             self.waited += at.saturating_duration_since(wait.begin);
@@ -99,13 +100,13 @@ impl Default for SessionWaits {
 }
 
 impl SessionWaits {
-    /// Notes the process that the session is on.
+    /// Notes the session's server process.
     pub(super) fn is_on(&self, backend: i32) {
         lock(&self.0).backend = Some(backend);
     }
 
-    /// Notes a statement that is being sent. It is answered, or no answer is waited for any longer, when the result is
-    /// dropped.
+    /// Notes a statement that is being sent. Dropping the result means that it was answered, or that the wait for its
+    /// answer was abandoned.
     pub(super) fn sent(&self) -> Unanswered<'_> {
         let mut state = lock(&self.0);
         if state.unanswered == 0 {
@@ -115,7 +116,7 @@ impl SessionWaits {
         Unanswered(self)
     }
 
-    /// Begins anew.
+    /// Resets the state.
     fn clear(&self) {
         let mut state = lock(&self.0);
         state.wait = None;
@@ -129,23 +130,23 @@ impl SessionWaits {
         state.waited
     }
 
-    /// When it is time to ask whether the session waits.
+    /// When to query whether the session waits.
     fn due(&self, now: Instant) -> Due {
         let state = lock(&self.0);
         let due = state.silent_since + THRESHOLD;
         match state.backend {
             Some(backend) if state.unanswered > 0 && due <= now => Due::Now(backend, state.silent_since),
             Some(_) if state.unanswered > 0 => Due::At(due),
-            // What is sent from now on.
+            // The earliest time for statements sent from now on.
             _ => Due::At(now + THRESHOLD),
         }
     }
 
-    /// Takes in a sample that was asked for because of a silence.
+    /// Processes a sample that was taken because of a silence.
     fn sampled(&self, silent_since: Instant, found: Option<Sampled>, now: Instant) {
         let mut state = lock(&self.0);
         if state.unanswered == 0 || state.silent_since != silent_since {
-            // Answered meanwhile, which was the end of it.
+            // The statement was answered meanwhile, which ended the wait.
             return;
         }
         let Some(Sampled { waitstart, age }) = found else { return state.end_wait(now) };
@@ -156,7 +157,7 @@ impl SessionWaits {
             return;
         }
         let begin = now.checked_sub(age).map_or(silent_since, |begin| begin.max(silent_since));
-        // The one before was over when this one began.
+        // The previous wait ended when this one began.
         state.end_wait(begin);
         state.wait = Some(Wait { begin, waitstart });
     }
@@ -177,10 +178,10 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// When a session is to be asked about.
+/// When to query about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// Its process, and since when it is silent.
+    /// Now: its process, and since when it is silent.
     Now(i32, Instant),
     At(Instant),
 }
@@ -204,7 +205,7 @@ impl Sampled {
 #[derive(Debug, Default)]
 pub(super) struct LockWatch {
     watched: Mutex<Vec<Arc<SessionWaits>>>,
-    /// The first of them is there.
+    /// Notified when the first of them is registered.
     begun: Notify,
 }
 
@@ -220,7 +221,7 @@ impl LockWatch {
         Watched { watch: self, session: Arc::clone(session) }
     }
 
-    /// The sessions that are due, or when the first of them may be; nothing if there is none.
+    /// The sessions that are due, and when the first of the others may be; `None` if there is none.
     fn due(&self, now: Instant) -> (Vec<Suspect>, Option<Instant>) {
         let (mut suspects, mut next) = (Vec::new(), None);
         for session in &*lock(&self.watched) {
@@ -264,15 +265,15 @@ struct Suspect {
     silent_since: Instant,
 }
 
-/// Asks the server about sessions that are silent.
+/// Queries the server about silent sessions.
 #[derive(Debug)]
 pub(super) struct LockSampler {
     watch: Arc<LockWatch>,
     connector: Arc<Connector>,
-    /// How long an answer may take.
+    /// Time limit for an answer.
     patience: Duration,
     session: Option<Session>,
-    /// In a row.
+    /// Number of consecutive failures.
     failures: u32,
 }
 
@@ -281,7 +282,7 @@ pub(super) struct LockSampler {
 struct Session {
     client: Client,
     sample: Prepared,
-    /// When it was last needed.
+    /// When it was last used.
     needed: Instant,
 }
 
@@ -302,7 +303,7 @@ impl LockSampler {
             } else if let Some(next) = next {
                 tokio::time::sleep_until(next.into()).await;
             } else if self.session.is_some() {
-                // Either there is a transaction, or the session is not needed any more.
+                // Either there is a transaction, or the session is no longer needed.
                 let _ = tokio::time::timeout(KEEP_SESSION, self.watch.begun.notified()).await;
             } else {
                 self.watch.begun.notified().await;
@@ -325,7 +326,7 @@ impl LockSampler {
                 self.session = None;
                 self.connector.statement_names().notice(&error);
                 self.failures = self.failures.saturating_add(1);
-                // A session may have been ended while it was not needed: once more with another.
+                // A session may have been ended while it was idle: retry with another.
                 if self.failures > 1 {
                     tracing::warn!(error = %error, "the server could not be asked for waits for locks; it is asked again later");
                     tokio::time::sleep(PAUSE).await;
@@ -334,7 +335,7 @@ impl LockSampler {
         }
     }
 
-    /// Those of the suspects that wait, by their processes.
+    /// The suspects that wait, by their processes.
     async fn sample(&mut self, suspects: &[Suspect]) -> Result<HashMap<i32, Sampled>, StoreError> {
         let session = match &mut self.session {
             Some(session) => session,

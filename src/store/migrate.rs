@@ -1,12 +1,11 @@
-//! Creates the tables, and the read indexes as a step of its own.
+//! Creates the tables and, as a separate step, the read indexes.
 //!
 //! `refinery` was chosen for SQL files in the program, a history with checksums, tokio-postgres, and a history table
 //! whose name can be set.
-//! `refinery` keeps the history of what ran, one table for each of the two sets, so that the read
-//! indexes can be postponed without holding back later changes of the tables. An advisory lock
-//! makes processes that start at once wait for each other.
+//! `refinery` keeps the history of applied migrations, in one table for each of the two sets, so that the read indexes
+//! can be postponed without delaying later changes of the tables. An advisory lock makes processes that start at the
+//! same time wait for each other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -27,13 +26,13 @@ mod read_indexes {
 /// The key of the advisory lock, the ASCII codes of "graphsnk" as a number.
 const LOCK_KEY: i64 = 0x6772_6170_6873_6e6b;
 
-/// How often a waiting process asks for the lock.
+/// How often a waiting process requests the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which migrations to run. Running them again does nothing.
 ///
-/// The role that runs them owns the tables. An engine needs less: `migrations/rights.sql`, in the sources of this crate, grants
-/// a role what it takes and nothing else; run it after every migration.
+/// The role that runs them owns the tables. An engine needs less: `migrations/rights.sql`, in the sources of this
+/// crate, grants a role exactly the rights that it needs; run it after every migration.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,7 +51,7 @@ pub struct Migrations {
     with_read_indexes: bool,
 }
 
-/// What ran.
+/// The applied migrations.
 ///
 /// ```no_run
 /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
@@ -62,9 +61,10 @@ pub struct Migrations {
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MigrationReport {
-    /// Names of the migrations that were run now, in order, and the statements that made and dropped the indexes for long
-    /// histories; empty when all had run before.
+    /// Names of the migrations applied now, in order, and the statements that created and dropped the indexes for long
+    /// histories; empty if all had been applied before.
     pub applied: Vec<String>,
 }
 
@@ -94,13 +94,13 @@ impl Migrations {
         Self { with_read_indexes: false }
     }
 
-    /// Creates the schema if need be and runs what has not run yet. Needs the right to create a
-    /// schema and, for the read indexes, the extension `pg_trgm` or the right to create it.
+    /// Creates the schema if necessary and applies the pending migrations. Needs the right to create a schema and, for
+    /// the read indexes, the extension `pg_trgm` or the right to create it.
     ///
     /// # Errors
-    /// When the database cannot be reached, or a migration fails; each migration runs in a
-    /// transaction of its own and leaves nothing when it fails. An index that is built while others write may stay behind
-    /// unfinished; the next run makes it again.
+    /// Fails when the database cannot be reached, or a migration fails; each migration runs in its own transaction and
+    /// leaves nothing when it fails. An index that is built concurrently may be left unfinished; the next run builds it
+    /// again.
     ///
     /// ```no_run
     /// # async fn run(config: graphsink::Config) -> Result<(), graphsink::StoreError> {
@@ -117,17 +117,17 @@ impl Migrations {
             }
         };
         let work = async move {
-            // An index on a large table takes its time, and so does the holder of the lock.
+            // Building an index on a large table takes long, and so may waiting for the lock's holder.
             client
                 .batch_execute(
                     "set statement_timeout = 0; set lock_timeout = 0; set default_transaction_read_only = off",
                 )
                 .await?;
-            // Released when the connection ends, whatever happens in between.
+            // Released when the connection ends, for any reason.
             lock(&client).await?;
             self.run_locked(&mut client, &config.schema).await
         };
-        // Both on this task: the caller's runtime need not be one that can spawn.
+        // Both run on this task: the caller's runtime may be unable to spawn.
         futures::future::join(work, connection).await.0
     }
 
@@ -135,7 +135,7 @@ impl Migrations {
         let exists = "select exists (select from pg_catalog.pg_namespace where nspname = $1)";
         let exists: bool = client.query_one(exists, &[&schema]).await?.get(0);
         let quoted = quote_identifier(schema);
-        // `create schema if not exists` needs the right to create one even where it exists.
+        // `create schema if not exists` needs the right to create a schema even if it exists.
         let create = if exists { String::new() } else { format!("create schema {quoted};") };
         client.batch_execute(&format!("{create} set search_path = {quoted}")).await?;
         let mut applied = apply(tables::migrations::runner(), "graphsink_schema_history", client).await?;
@@ -150,8 +150,8 @@ impl Migrations {
     }
 }
 
-/// Waits for the lock, but never within a statement: its holder may be waiting for all snapshots to go, to build an index
-/// while others write.
+/// Waits for the lock, but never within a statement: its holder may be waiting for all snapshots to end, to build an
+/// index concurrently.
 async fn lock(client: &Client) -> Result<(), StoreError> {
     while !client.query_one("select pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?.get::<_, bool>(0) {
         tokio::time::sleep(LOCK_PAUSE).await;
@@ -159,11 +159,11 @@ async fn lock(client: &Client) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A connection without a task of its own.
+/// A connection without its own task.
 async fn connect(
     config: &Config,
 ) -> Result<(Client, impl Future<Output = Result<(), tokio_postgres::Error>>), StoreError> {
-    // Once for the socket, which the driver sees to, and once for the login.
+    // Once for the socket, which the driver limits, and once for the login.
     let patience = config.connect_timeout * 2;
     let mut refused = None;
     for way in config.tls.ways(&config.postgres) {
@@ -171,10 +171,10 @@ async fn connect(
         match connected.map_err(|_| StoreError::NoConnection(patience))? {
             Ok(connected) => return Ok(connected),
             Err(error) if error.as_db_error().is_some() => refused = Some(error),
-            Err(error) => return Err(StoreError::Connect(Arc::new(error))),
+            Err(error) => return Err(StoreError::connect(error)),
         }
     }
-    Err(StoreError::Connect(Arc::new(refused.expect("there is a way to connect"))))
+    Err(StoreError::connect(refused.expect("there is a way to connect")))
 }
 
 async fn apply(mut runner: refinery::Runner, history: &str, client: &mut Client) -> Result<Vec<String>, StoreError> {
@@ -183,8 +183,8 @@ async fn apply(mut runner: refinery::Runner, history: &str, client: &mut Client)
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// The schema of the extension `pg_trgm`. Unless it is somewhere, it is created in `public`, or in
-/// the engine's own schema (a quoted identifier) where there is no `public`.
+/// The schema of the extension `pg_trgm`. If the extension does not exist, it is created in `public`, or in the
+/// engine's own schema (a quoted identifier) if there is no `public`.
 async fn trigram_schema(client: &Client, own: &str) -> Result<String, StoreError> {
     let find = "select n.nspname::text from pg_catalog.pg_extension e
                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_trgm'";

@@ -1,12 +1,12 @@
-//! Effects: what the engine does to PostgreSQL.
+//! Effects: all access of the engine to PostgreSQL.
 //!
-//! Knows records, units and epochs; knows nothing of actors. A row's way: [`commit`] has groups of units attempted and
-//! splits them, as [`retry`] says, [`attempt`] runs one transaction, [`transaction`] writes an epoch in it, [`ending`]
-//! commits it, [`fence`] finds out whether a commit without an answer took place, [`circuit`] stops the line while the
-//! database cannot be used, [`dead_letter`] keeps what was refused, [`fold`] makes one entity of two, [`statement`]
-//! holds all other SQL, [`timeline`] remembers what a transaction's statements took, [`lock_wait`] finds out how long
-//! it waited for locks, [`bulk`] fills empty tables in one transaction. The others are methods of the [`Store`], which
-//! [`postgres`] makes.
+//! Depends on records, units and epochs, not on actors. A row's way: [`commit`] attempts groups of units and splits
+//! them, as [`retry`] decides; [`attempt`] runs one transaction; [`transaction`] writes an epoch in it; [`ending`]
+//! commits it; [`fence`] determines the fate of a commit without an answer; [`circuit`] blocks transactions while the
+//! database cannot be used; [`dead_letter`] stores rejected units; [`fold`] makes one entity of two; [`statement`] has
+//! all other SQL; [`timeline`] keeps the times of a transaction's statements; [`lock_wait`] measures how long it waited
+//! for locks; [`bulk`] fills empty tables in one transaction. The others are methods of the [`Store`], which
+//! [`postgres`] creates.
 
 mod array_text;
 mod attempt;
@@ -42,7 +42,6 @@ mod timeline;
 mod transaction;
 
 pub(crate) use blackhole::Blackhole;
-#[cfg(feature = "resolver")]
 pub(crate) use bulk::{BuildStep, BuildWhat, BulkTransaction, CopyError, TransactionSettings, encoder};
 pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
@@ -51,6 +50,7 @@ pub use migrate::{MigrationReport, Migrations};
 #[cfg(feature = "resolver")]
 pub(crate) use pool::{Connector, SessionPool};
 pub(crate) use postgres::Store;
+#[cfg(feature = "resolver")]
 pub(crate) use prepared::{Prepared, StatementNames};
 pub use refresh::RefreshReport;
 #[cfg(feature = "resolver")]

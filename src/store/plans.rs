@@ -1,5 +1,5 @@
-//! Reads the plans of the engine's statements, on a real server: the test behind "the cost of an
-//! epoch does not grow with the tables".
+//! Checks the plans of the engine's statements on a real server: the test behind "the cost of an epoch does not grow
+//! with the tables".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Migrations, Store};
 use crate::config::Config;
 use crate::server::EmbeddedServer;
 
-/// The one index of each table that may serve each statement, among all the read indexes.
+/// The only index of each table that each statement may use, among all the read indexes.
 fn expected() -> BTreeMap<&'static str, (&'static Statement, &'static str)> {
     [
         (&*statement::ENTITIES_BY_KEY, "entities_name_type_key entity_redirects_name_type_key entities_pkey"),
@@ -58,11 +58,11 @@ async fn plan(client: &Client, statement: &Statement, schema: &str) -> String {
 async fn check_plans(client: &Client, schema: &str, state: &str) {
     for (name, (statement, indexes)) in expected() {
         let plan = plan(client, statement, schema).await;
-        // Of `Index Scan using .. on ..`. Where a table has no part in it, neither has one of its indexes.
+        // From `Index Scan using .. on ..`. A table that is not in the plan has no index in it either.
         let scans: BTreeSet<&str> =
             plan.lines().filter_map(|line| line.split_once(" using ")?.1.split(' ').next()).collect();
         assert!(scans == indexes.split(' ').collect(), "{state}: {name} should use {indexes}:\n{plan}");
-        // The type of an entity, what a hash cannot tell, and threads and flags of short histories are looked at in the row.
+        // The type of an entity, hash collisions, and threads and flags of short histories are checked in the row.
         let in_row = ["type)::text", "DISTINCT", "(NOT m.history_indexed)", "(NOT history_indexed)", "One-Time Filter"];
         let known = |line: &&str| in_row.iter().any(|part| line.contains(part));
         let filters = plan.lines().filter(|line| line.contains("Filter:") && !known(line));
@@ -87,7 +87,7 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
         client.batch_execute(&format!("alter table {quoted}.{table} set (autovacuum_enabled = off)")).await.unwrap();
     }
     check_plans(&client, &quoted, "empty").await;
-    // One hot restaurant, one hot connection with half of the mentions, everything of today.
+    // One hot restaurant, one hot connection with half of the mentions, and every mention from today.
     let fill = "set search_path = {schema};
         insert into entities (entity_id, name, type)
             select gen_random_uuid(), 'e' || i, (array['restaurant', 'dish_or_category'])[1 + i % 2]::entity_type
@@ -108,7 +108,7 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
         client.batch_execute(&fill.replace("{to}", &to.to_string())).await.unwrap();
         check_plans(&client, &quoted, &format!("{to} rows")).await;
     }
-    // Statistics that know of no long history, before the first ones come.
+    // Statistics without any long history, before the first ones come.
     let short = format!("update {quoted}.mentions set history_indexed = false; analyze {quoted}.mentions");
     client.batch_execute(&short).await.unwrap();
     check_plans(&client, &quoted, "no long history").await;

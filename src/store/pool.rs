@@ -1,4 +1,5 @@
-//! Pools of connections, the engine's and the resolver's: how a connection is made, and what those hear who wait for one.
+//! Pools of connections, the engine's and the resolver's: how a connection is opened, and how the cause of a failure
+//! reaches those who wait for one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +14,12 @@ use crate::config::Config;
 use crate::error::StoreError;
 use crate::tls::MakeTls;
 
-/// Makes bare connections, for the managers of pools.
+/// Opens bare connections, for the managers of pools.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
     /// The ways to connect: see [`Tls::ways`](crate::tls::Tls::ways).
     ways: Vec<PostgresConnectionManager<MakeTls>>,
-    /// How long a connection may take in all.
+    /// Time limit for opening a connection.
     patience: Duration,
     statement_names: StatementNames,
 }
@@ -26,26 +27,26 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
         let (postgres, tls) = (&config.postgres, &config.tls);
-        // One host after the other may keep silent, and then there is the login.
+        // Each host in turn may be silent, and then there is the login.
         let hosts = postgres.get_hosts().len().max(postgres.get_hostaddrs().len()).max(1);
         let patience = config.connect_timeout * (hosts as u32 + 1);
         let ways = tls.ways(postgres).into_iter().map(|way| PostgresConnectionManager::new(way, tls.make())).collect();
         Self { ways, patience, statement_names: StatementNames::new(config.prepared_statements) }
     }
 
-    /// What is known of prepared statements on these connections.
+    /// The knowledge about prepared statements on these connections.
     pub(crate) const fn statement_names(&self) -> &StatementNames {
         &self.statement_names
     }
 
     pub(crate) async fn connect(&self) -> Result<Client, StoreError> {
-        // The driver's timeout is for the socket. A server that then keeps silent would take up the pool's room for ever,
-        // and the pool makes no other connection as long as one is on its way for each that waits.
+        // The driver's timeout covers only the socket. A server that is silent afterwards would occupy the pool's slot
+        // for ever, and the pool opens no other connection while one is being opened for each waiter.
         let (first, others) = self.ways.split_first().expect("there is a way to connect");
         let mut result = self.connect_by(first).await;
         for way in others {
             // Only a server that answered can have refused the way.
-            if !matches!(&result, Err(StoreError::Connect(error)) if error.as_db_error().is_some()) {
+            if !matches!(&result, Err(StoreError::Connect(error)) if error.get().as_db_error().is_some()) {
                 break;
             }
             result = self.connect_by(way).await;
@@ -56,7 +57,7 @@ impl Connector {
     async fn connect_by(&self, way: &PostgresConnectionManager<MakeTls>) -> Result<Client, StoreError> {
         let client = tokio::time::timeout(self.patience, way.connect()).await;
         let client = client.map_err(|_| StoreError::NoConnection(self.patience))?;
-        client.map_err(|error| StoreError::Connect(Arc::new(error)))
+        client.map_err(StoreError::connect)
     }
 
     pub(crate) async fn is_valid(&self, client: &mut Client) -> Result<(), StoreError> {
@@ -73,7 +74,7 @@ impl Config {
     /// connection is driven by a task of the current tokio runtime, and ends with the client.
     ///
     /// # Errors
-    /// When the server cannot be reached or refuses the connection.
+    /// Fails when the server cannot be reached or refuses the connection.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -87,7 +88,7 @@ impl Config {
     }
 }
 
-/// A pool that says at once why there is no connection.
+/// A pool that reports at once why there is no connection.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionPool<M: ManageConnection<Error = StoreError>> {
     pool: Pool<M>,
@@ -96,16 +97,16 @@ pub(crate) struct SessionPool<M: ManageConnection<Error = StoreError>> {
 }
 
 impl<M: ManageConnection<Error = StoreError>> SessionPool<M> {
-    /// Connects lazily; call it on the runtime that is to drive the connections.
+    /// Connects lazily; must be called on the runtime that will drive the connections.
     pub(crate) async fn new(manager: M, connections: u32, connect_timeout: Duration) -> Result<Self, StoreError> {
         let failures = ConnectFailures::default();
         let pool = Pool::builder()
             .max_size(connections)
             .connection_timeout(connect_timeout)
-            // A connection that died is found out by its first statement, and nothing is lost: the
-            // check would cost each transaction one round trip.
+            // The first statement detects a dead connection, and nothing is lost: a check would cost each transaction
+            // one round trip.
             .test_on_check_out(false)
-            // The callers retry themselves, and know which errors deserve it.
+            // The callers retry by themselves, and know which errors to retry.
             .retry_connection(false)
             .error_sink(Box::new(failures.clone()))
             .build(manager)
@@ -128,8 +129,8 @@ impl<M: ManageConnection<Error = StoreError>> SessionPool<M> {
     }
 }
 
-/// Why connections do not come about. The pool itself would say "timed out" and keep the reason:
-/// those that wait for a connection hear it from here, at once.
+/// Why connections cannot be opened. The pool itself would report "timed out" and hide the reason: those that wait for
+/// a connection get it from here, at once.
 #[derive(Debug, Clone, Default)]
 struct ConnectFailures {
     last: Arc<Mutex<Option<Arc<StoreError>>>>,
@@ -143,9 +144,9 @@ impl ConnectFailures {
             self.happened.notified().await;
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match last.as_deref() {
-                Some(StoreError::Connect(error)) => return StoreError::Connect(Arc::clone(error)),
+                Some(StoreError::Connect(error)) => return StoreError::Connect(error.clone()),
                 Some(StoreError::NoConnection(patience)) => return StoreError::NoConnection(*patience),
-                // Others do not come from making a connection.
+                // Other errors do not come from opening a connection.
                 Some(_) | None => {}
             }
         }

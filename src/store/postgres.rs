@@ -1,4 +1,4 @@
-//! What every transaction needs to know, and the sessions that it may use.
+//! The state shared by all transactions, and the sessions that they may use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::config::{AsOf, Config};
 use crate::error::StoreError;
 use crate::stats::{Counters, PoolStats};
 
-/// A pool of connections, and what every transaction needs to know.
+/// A pool of connections, and the state shared by all transactions.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(super) pool: SessionPool<SessionManager>,
@@ -29,7 +29,7 @@ pub(crate) struct Store {
     pub(super) refusals: Arc<Refusals>,
     pub(super) counters: Arc<Counters>,
     pub(super) lock_watch: Arc<LockWatch>,
-    /// For a session beside the pool.
+    /// For a session outside the pool.
     connector: Arc<Connector>,
     pub(super) begin: Arc<str>,
     /// The schema's name, as a value.
@@ -38,7 +38,7 @@ pub(crate) struct Store {
     pub(super) copies: Arc<AtomicBool>,
     /// Rows inserted so far, for the age of plans.
     pub(super) rows_written: Arc<AtomicU64>,
-    /// One refresh at a time: commits need the connections.
+    /// Allows one refresh at a time, because commits need the connections.
     pub(super) refreshing: Arc<Semaphore>,
     pub(super) known_names: Arc<KnownNames>,
     pub(super) as_of: AsOf,
@@ -46,12 +46,12 @@ pub(crate) struct Store {
     pub(super) dead_letters: bool,
     pub(super) statement_timeout: Duration,
     pub(super) connect_timeout: Duration,
-    /// A transaction that takes longer is logged with what its statements took.
+    /// Transactions that take longer are logged with the times of their statements.
     pub(super) slow_transaction: Duration,
 }
 
 impl Store {
-    /// Connects lazily; call it on the runtime that is to drive the connections.
+    /// Connects lazily; must be called on the runtime that will drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let connector = Connector::new(config);
@@ -59,7 +59,7 @@ impl Store {
         let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
             .map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
-        // One for each lane of commits, one to resolve a lost commit, one for refreshes.
+        // One for each commit lane, one to resolve a lost commit, one for refreshes.
         let connections_max = config.in_flight_commits as u32 + 2;
         let pool = SessionPool::new(manager, connections_max, config.connect_timeout).await?;
         Ok(Self {
@@ -89,14 +89,15 @@ impl Store {
         silence(self.statement_timeout)
     }
 
-    /// What opens a transaction on this session.
+    /// The statements that begin a transaction on this session.
     pub(super) fn begin(&self, session: &mut Session) -> Arc<str> {
         if !session.has_named_statements() {
-            // What another client prepared on this session, before it got here, may have the driver's names.
+            // Statements that another client prepared on this session before may have the driver's names.
             return format!("{}; deallocate all", self.begin).into();
         }
         if session.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
-            // Behind `begin`: before it, it would take a snapshot, after which the isolation level can no longer be set.
+            // After `begin`: before it, the statement would take a snapshot, after which the isolation level can no
+            // longer be set.
             return format!("{}; discard plans", self.begin).into();
         }
         Arc::clone(&self.begin)
@@ -110,18 +111,18 @@ impl Store {
         session.inspect(|session| session.timeline.clear())
     }
 
-    /// Finds out how long transactions wait for locks, as long as the engine lives.
+    /// Samples how long transactions wait for locks, as long as the engine lives.
     pub(crate) async fn keep_sampling_locks(self) {
         LockSampler::new(self.lock_watch, self.connector, self.connect_timeout).run().await;
     }
 
-    /// The connections, now.
+    /// The current state of the pool.
     pub(crate) fn pool_stats(&self) -> PoolStats {
         let state = self.pool.state();
         PoolStats { open: state.connections, idle: state.idle_connections, max: self.connections_max }
     }
 
-    /// Since when the database as a whole cannot be used, and why, if that is so.
+    /// Since when and why the database cannot be used, if the circuit breaker is open.
     pub(crate) fn outage(&self) -> Option<(Instant, Arc<StoreError>)> {
         self.circuit.open_since()
     }

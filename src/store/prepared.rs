@@ -1,8 +1,8 @@
-//! Statements that a session knows by name, or that travel with their text where names do not last.
+//! Statements that a session knows by name, or that are sent as text if names do not persist.
 //!
-//! A pooler that gives every transaction another session of the server loses what was prepared: `PgBouncer` in transaction
-//! mode, before 1.21 or without `max_prepared_statements`. There every statement is sent with its text, unnamed, in the same
-//! message as its parameters: no round trip more, but parsed and planned each time.
+//! A pooler that gives every transaction another session of the server loses prepared statements: `PgBouncer` in
+//! transaction mode, before 1.21 or without `max_prepared_statements`. There every statement is sent as text, unnamed,
+//! in the same message as its parameters: without a further round trip, but parsed and planned each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio_postgres::{Client, CopyInSink, Error, Row};
 
 use crate::error::StoreError;
 
-/// Whether the sessions of a pool keep prepared statements, by their names, from one transaction to the next.
+/// Whether the sessions of a pool keep named prepared statements from one transaction to the next.
 #[derive(Debug, Clone)]
 pub(crate) struct StatementNames {
     kept: Arc<AtomicBool>,
@@ -28,8 +28,8 @@ impl StatementNames {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Takes in what an error says of them, once and for all: a name that the session should know and does not, or one that
-    /// it should not know and does.
+    /// Learns from an error, permanently: a name that the session should know and does not, or one that it should not
+    /// know and does.
     pub(crate) fn notice(&self, error: &StoreError) {
         if matches!(error.sqlstate(), Some("26000" | "42P05")) && self.kept.swap(false, Ordering::Relaxed) {
             tracing::warn!(
@@ -42,7 +42,7 @@ impl StatementNames {
     }
 }
 
-/// A statement as a session is sent it.
+/// A statement in the form that is sent to a session.
 #[derive(Debug)]
 pub(crate) enum Prepared {
     Named(tokio_postgres::Statement),
@@ -62,7 +62,7 @@ impl Prepared {
         }
     }
 
-    /// Says how many rows it touched.
+    /// Returns the number of touched rows.
     pub(super) async fn execute(&self, client: &Client, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         match self {
             Self::Named(statement) => client.execute(statement, parameters).await,
@@ -70,7 +70,7 @@ impl Prepared {
         }
     }
 
-    /// A text takes two round trips, and what is sent meanwhile overtakes its rows.
+    /// A text takes two round trips, and statements sent meanwhile overtake its rows.
     pub(super) async fn copy_in(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
         match self {
             Self::Named(statement) => client.copy_in(statement).await,

@@ -1,4 +1,4 @@
-//! Brings the columns that depend on time up to date where no unit touches them.
+//! Updates the columns that depend on time in connections that no unit touches.
 
 use std::sync::atomic::Ordering;
 
@@ -13,13 +13,13 @@ use crate::config::is_possible_as_of;
 use crate::error::StoreError;
 use crate::record::{ConnectionKey, SortedSet, Timestamp};
 
-/// Connections of one step, which is one transaction: few enough to hold their locks for some
-/// tens of milliseconds only.
+/// Number of connections in a step, which is one transaction: few enough to hold their locks for only some tens of
+/// milliseconds.
 const STEP: i64 = 1000;
-/// How often a step is repeated after a passing error.
+/// How often a step is repeated after a transient error.
 const RETRIES: u32 = 10;
 
-/// What a refresh did.
+/// The result of a refresh.
 ///
 /// ```no_run
 /// # async fn run(engine: graphsink::Engine) -> Result<(), graphsink::StoreError> {
@@ -29,15 +29,16 @@ const RETRIES: u32 = 10;
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct RefreshReport {
-    /// Connections looked at.
+    /// Number of connections examined.
     pub connections: u64,
-    /// Of these, connections whose figures changed.
+    /// Number of these whose figures changed.
     pub updated: u64,
 }
 
 impl Store {
-    /// Walks over all connections in lock order, a bounded number of them in each transaction.
+    /// Walks over all connections in lock order, a bounded number in each transaction.
     pub(crate) async fn refresh(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
         if !is_possible_as_of(as_of) {
             return Err(StoreError::ImpossibleTime);
@@ -75,15 +76,15 @@ impl Store {
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let mut session = self.session().await?;
         let watched = self.lock_watch.watch(&session.lock_waits);
-        // A few rounds of statements.
+        // A few round trips.
         let patience = self.silence() * 3;
         let step = session.transaction(async |session| {
-            session.prepare().await.map_err(StoreError::Begin)?;
+            session.prepare().await.map_err(StoreError::begin)?;
             let begin = self.begin(session);
             let copies = self.copies.load(Ordering::Relaxed);
             let transaction = Transaction { session, begin: &begin, attempt: Uuid::nil(), copies };
             let step = transaction.refresh(after, STEP, Clock { as_of, score_tolerance: 0.0 }).await?;
-            session.batch("commit").await?;
+            session.batch("commit", "commit").await?;
             Ok(step)
         });
         let step = answer(patience, Box::pin(step)).await;

@@ -1,12 +1,13 @@
-//! Whether what is refused alone is refused for a reason of its own.
+//! Decides whether a unit that is refused alone is refused for a reason of its own.
 //!
-//! An error's code, table and constraint say much about whose fault it is, but not all: a trigger that refuses every row
-//! names none. So refusals are counted: where one unit after another is refused for the same reason and nothing gets
-//! through in between, the next ones are held back until all others were attempted. If nothing got through then either, the
-//! reason is taken to be none of theirs ([`StoreError::Repeated`]), and the line stops. A transaction that gets through
-//! proves the opposite, and units are refused again as they come.
+//! An error's code, table and constraint usually show whether one unit is at fault, but not always: a trigger that
+//! refuses every row names none of them. So refusals are counted: if one unit after another is refused for the same
+//! reason and nothing succeeds in between, the next ones are postponed until all others were attempted. If nothing
+//! succeeded then either, the reason is taken to concern all units ([`StoreError::Repeated`]), and the circuit breaker
+//! opens. A transaction that succeeds proves the opposite, and units are rejected at once again.
 //!
-//! What certainly is about a row's own values, such as a constraint of the migrations, never stops the line.
+//! An error that is certainly about a row's own values, such as a constraint of the migrations, never opens the circuit
+//! breaker.
 //!
 //! The price: where two epochs, one a lane, hold nothing but units that are refused for one reason, what is behind them
 //! waits until its deadline, and those units are `Unavailable` then, not rejected.
@@ -16,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{ErrorClass, StoreError, is_own_constraint};
 
-/// So many in a row are refused for one reason.
+/// Maximum number of consecutive refusals for one reason.
 const IN_A_ROW_MAX: u32 = 20;
-/// How long it stays proved that a reason is the units' own.
+/// How long a success counts as proof that a reason is the units' own.
 const PROVED_FOR: Duration = Duration::from_mins(1);
 
-/// What errors have in common that have one reason. The message is none of it: it quotes values.
+/// The identity of a reason. It excludes the message, which quotes values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reason {
     sqlstate: Option<String>,
@@ -43,8 +44,8 @@ impl Reason {
     }
 }
 
-/// Whether an error is certainly about a row's own values, however often it comes: a constraint of the migrations, data that
-/// its column cannot hold, or too much of it.
+/// Whether an error is certainly about a row's own values, however often it occurs: a constraint of the migrations,
+/// data that its column cannot hold, or too much of it.
 fn speaks_of_values(error: &StoreError) -> bool {
     let constraint = error.db().and_then(|error| error.constraint());
     constraint.is_some_and(is_own_constraint)
@@ -55,9 +56,9 @@ fn speaks_of_values(error: &StoreError) -> bool {
 struct Streak {
     reason: Reason,
     refused: u32,
-    /// When the last of them was refused.
+    /// Time of the last refusal.
     last: Instant,
-    /// When something got through in spite of it.
+    /// Time of the last success in spite of it.
     proved: Option<Instant>,
 }
 
@@ -67,12 +68,12 @@ impl Streak {
     }
 }
 
-/// The last refusals, of the whole engine.
+/// The recent refusals of the whole engine.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<Option<Streak>>);
 
 impl Refusals {
-    /// Whether enough units were refused for the reason of this error, and the reason may be none of theirs.
+    /// Whether enough units were refused for the reason of this error, and the reason may concern all units.
     pub(super) fn repeat(&self, error: &StoreError) -> bool {
         if speaks_of_values(error) {
             return false;
@@ -81,13 +82,13 @@ impl Refusals {
         streak.as_ref().is_some_and(|streak| streak.is_full() && streak.reason == Reason::of(error))
     }
 
-    /// What the error of a unit turns out to be that was attempted alone, and once more after all others.
+    /// Classifies the error of a unit that was attempted alone, and once more after all others.
     pub(super) fn judge(&self, error: StoreError) -> StoreError {
         let could_refuse = matches!(error.class(), ErrorClass::Poison | ErrorClass::Unknown);
         if could_refuse && self.repeat(&error) { StoreError::Repeated(Box::new(error)) } else { error }
     }
 
-    /// A unit was refused.
+    /// Notes a refused unit.
     pub(super) fn refused(&self, error: &StoreError) {
         let reason = Reason::of(error);
         let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,13 +101,13 @@ impl Refusals {
         }
     }
 
-    /// A transaction that began then was committed.
+    /// Notes a committed transaction that began at `began`.
     pub(super) fn got_through(&self, began: Instant) {
         let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(streak) = &mut *streak
             && began > streak.last
         {
-            // It says nothing of reasons that may have come up only after it began.
+            // It proves nothing about reasons that may have arisen after it began.
             streak.proved = streak.is_full().then(Instant::now).or(streak.proved);
             streak.refused = 0;
         }

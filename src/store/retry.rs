@@ -1,4 +1,4 @@
-//! What follows from a failed attempt at one or more units or merges: another attempt, two halves, or a rejection.
+//! The reaction to a failed attempt of one or more units or merges: another attempt, two halves, or a rejection.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::backoff::backoff;
 use crate::error::{ErrorClass, StoreError};
 use crate::label::Reaction;
 
-/// How many more attempts an error that others may have caused gets before it counts as the unit's own fault. The check
-/// of a foreign key does not wait for a parent row that another transaction is about to commit; and others may insert
-/// connections faster than they are found.
+/// Number of further attempts after an error that others may have caused, before it counts as the unit's own fault. The
+/// check of a foreign key does not wait for a parent row that another transaction is about to commit; and others may
+/// insert connections faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
-/// How many more attempts an unknown error gets before it counts as some unit's fault.
+/// Number of further attempts after an unknown error, before it counts as a unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
 
-/// What came of the attempts at a group so far.
+/// The history of a group's attempts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Attempts {
     pub(super) made: u32,
@@ -21,11 +21,11 @@ pub(super) struct Attempts {
     others: u32,
     too_long: u32,
     unknown: u32,
-    /// Whether all names are looked up, as an id that was remembered may have led nowhere.
+    /// Whether all names are looked up, because a remembered id may have been invalid.
     pub(super) looks_up: bool,
 }
 
-/// What follows from a failed attempt.
+/// The reaction to a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     RetryAfter(Duration),
@@ -47,7 +47,7 @@ pub(super) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: 
     let again = Next::RetryAfter(backoff(attempts.made));
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {
-        // For systemic errors the circuit, not this pause, decides when.
+        // For systemic errors the circuit breaker, not this pause, decides when to retry.
         ErrorClass::Transient
         | ErrorClass::Reconnect
         | ErrorClass::Resource
@@ -61,7 +61,7 @@ pub(super) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: 
             attempts.unknown += 1;
             if attempts.unknown > UNKNOWN_RETRIES { alone_or_split } else { again }
         }
-        // Rows that were left out may as well be rows that another program deletes.
+        // Rows that were left out may also have been deleted by another program.
         ErrorClass::Poison
             if error.sqlstate() == Some("23503") || error.is_race() || matches!(error, StoreError::LeftOut { .. }) =>
         {

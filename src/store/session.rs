@@ -1,4 +1,4 @@
-//! One session: its prepared statements, and whether it may be used again.
+//! A session: its prepared statements, and whether it may be reused.
 //!
 //! Wrapped around the sessions of bb8 and bb8-postgres, because neither looks at the state of the transaction.
 
@@ -24,17 +24,17 @@ use crate::hash::HashMap;
 use crate::telemetry;
 use crate::tls::Tls;
 
-/// A plan made on an empty table is good for that many rows, whichever index it picked.
+/// A plan made on an empty table is good up to this number of rows, whichever index it uses.
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
 /// See [`Session::plans_are_stale`]. Planning all statements takes a few milliseconds.
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 
-/// To come back to before connections are locked.
+/// The savepoint before connections are locked.
 pub(super) const SAVEPOINT: &str = "savepoint connections";
-/// Comes back to it, as often as need be.
+/// Rolls back to it, any number of times.
 pub(super) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
-/// How long a request to cancel may take, for which no attempt waits.
+/// Time limit for a cancel request, for which no attempt waits.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
 /// A number for the schema and a purpose, the same in every process (FNV-1a).
@@ -46,7 +46,7 @@ fn lock_key(purpose: &str, schema: &str) -> i64 {
     hash as i64
 }
 
-/// Makes connections for the pool.
+/// Opens sessions for the pool.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionManager {
     connector: Connector,
@@ -99,9 +99,9 @@ impl bb8::ManageConnection for SessionManager {
     }
 }
 
-/// What a session was prepared for.
+/// The prepared statements of a session.
 struct Statements {
-    /// Whether it knows them by name.
+    /// Whether the session knows them by name.
     named: bool,
     /// By their names.
     prepared: HashMap<&'static str, Prepared>,
@@ -109,9 +109,9 @@ struct Statements {
 
 /// A session of the pool.
 ///
-/// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed
-/// `commit` or `rollback`. A future that is dropped in between leaves it true, and the pool throws
-/// the session away instead of handing a half-done transaction on.
+/// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed `commit` or `rollback`. A
+/// future that is dropped in between leaves it true, and the pool drops the session instead of passing on an unfinished
+/// transaction.
 pub(crate) struct Session {
     client: Client,
     number: u64,
@@ -119,21 +119,21 @@ pub(crate) struct Session {
     schema: Arc<str>,
     place_lock: i64,
     merge_lock: i64,
-    /// Rows that this engine had written when this session's plans were made, and when.
+    /// The number of rows that this engine had written when this session's plans were made, and the time.
     planned: Option<(u64, Instant)>,
     names: StatementNames,
     statements: Option<Statements>,
     /// Attempts of this session whose fate is known; the next transaction deletes their rows.
     pub(crate) settled_attempts: Vec<Uuid>,
     in_transaction: bool,
-    /// Whether answers may be taken for those of later statements: see [`Session::copy`].
+    /// Whether answers may be attributed to later statements: see [`Session::copy`].
     is_out_of_step: AtomicBool,
     opened: Instant,
-    /// When a statement was last answered, in microseconds since `opened`.
+    /// Time of the last answer, in microseconds since `opened`.
     last_answer: AtomicU64,
-    /// What was run since the session was taken from the pool.
+    /// The statements since the session was taken from the pool.
     pub(super) timeline: Timeline,
-    /// What it waits for.
+    /// Its waits for locks.
     pub(super) lock_waits: Arc<SessionWaits>,
 }
 
@@ -144,7 +144,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Of sessions of this process, those that were opened later have greater numbers.
+    /// A number that is greater for sessions of this process that were opened later.
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
@@ -159,13 +159,13 @@ impl Session {
         self.place_lock
     }
 
-    /// The key of the advisory lock that merges hold alone and every other transaction shares.
+    /// The key of the advisory lock that merges hold exclusively and every other transaction shares.
     pub(crate) const fn merge_lock(&self) -> i64 {
         self.merge_lock
     }
 
-    /// Whether the plans should be made anew: the tables grew to twice their size by what this engine
-    /// wrote, or others had a minute to fill them. If so, they count as new from now on.
+    /// Whether the plans should be renewed: this engine's writes doubled the tables, or others had a minute to fill
+    /// them. If so, they count as renewed from now on.
     pub(crate) fn plans_are_stale(&mut self, rows_written: u64) -> bool {
         let stale = self.planned.is_some_and(|(rows, at)| {
             rows_written > rows.saturating_mul(2).saturating_add(PLANS_GOOD_FOR_ROWS) || at.elapsed() > PLANS_GOOD_FOR
@@ -181,7 +181,7 @@ impl Session {
         &self.client
     }
 
-    /// Prepares every statement, all at once, unless that was done.
+    /// Prepares every statement, all at once, unless already done.
     pub(crate) async fn prepare(&mut self) -> Result<(), Error> {
         let named = self.names.are_kept();
         if self.statements.as_ref().is_some_and(|statements| statements.named == named) {
@@ -193,7 +193,7 @@ impl Session {
             let prepared = Prepared::new(client, statement.text(schema), statement.parameters.clone(), named).await?;
             Ok((statement.name, prepared))
         }));
-        // Sent first: to prepare reads the tables' definitions, so it waits until a change of them is committed.
+        // Sent first: preparing reads the tables' definitions, so it waits until a change of them is committed.
         let backend = async {
             for row in client.query_typed("select pg_catalog.pg_backend_pid()", &[]).await? {
                 self.lock_waits.is_on(row.try_get(0)?);
@@ -210,7 +210,7 @@ impl Session {
         self.statements.as_ref().map_or_else(|| self.names.are_kept(), |statements| statements.named)
     }
 
-    /// Takes in what an error says of this session's statements.
+    /// Learns from an error about this session's statements.
     pub(crate) fn notice(&self, error: &StoreError) {
         self.names.notice(error);
     }
@@ -221,7 +221,7 @@ impl Session {
     }
 
     /// Runs `work`, one transaction or statement from its beginning to the answer to its end. If it fails or is dropped
-    /// before, the session is not used again.
+    /// earlier, the session is not used again.
     pub(super) async fn transaction<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
@@ -243,19 +243,12 @@ impl Session {
         self.in_transaction = false;
     }
 
-    /// Sends statements without parameters in one message.
-    pub(crate) async fn batch(&self, sql: &str) -> Result<(), Error> {
-        let name = match sql {
-            "commit" => "commit",
-            "rollback" => "rollback",
-            SAVEPOINT => "savepoint",
-            ROLLBACK_TO_SAVEPOINT => "rollback_to_savepoint",
-            _ => "begin",
-        };
+    /// Sends statements without parameters in one message. `name` is their name in metrics and spans.
+    pub(crate) async fn batch(&self, name: &'static str, sql: &str) -> Result<(), Error> {
         self.measured(name, self.client.batch_execute(sql)).await
     }
 
-    /// Asks the server, in the background and without certainty, to stop what it is doing here.
+    /// Asks the server, in the background and without a guarantee, to cancel the current statement.
     pub(crate) fn cancel(&self) {
         let token = self.client.cancel_token();
         let tls = self.tls.make();
@@ -279,12 +272,12 @@ impl Session {
         self.measured(statement.name, self.prepared(statement).query(&self.client, parameters)).await
     }
 
-    /// Copies encoded rows in; says how many.
+    /// Copies encoded rows; returns their number.
     ///
-    /// Send it when nothing else is unanswered. Where the server refuses it before it takes rows, it answers twice (the
-    /// driver sends two `Sync`, and only one that comes amid rows is ignored), and the driver takes the second answer for
-    /// that of the next statement. Such a session is not used again, and what it said after the copy counts for nothing:
-    /// look at the copy's own answer first.
+    /// It must be sent when nothing else is unanswered. If the server refuses it before it accepts rows, it answers
+    /// twice (the driver sends two `Sync`, and only one that comes between rows is ignored), and the driver takes the
+    /// second answer for that of the next statement. Such a session is not used again, and its answers after the copy
+    /// are invalid: check the copy's own answer first.
     pub(crate) async fn copy(&self, statement: &Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
         self.measured(statement.name, async {
             let copying = self.prepared(statement).copy_in(&self.client).await;
@@ -298,7 +291,7 @@ impl Session {
         .await
     }
 
-    /// Runs a prepared statement and says how many rows it touched.
+    /// Runs a prepared statement and returns the number of touched rows.
     pub(crate) async fn execute(
         &self,
         statement: &Statement,
@@ -307,7 +300,7 @@ impl Session {
         self.measured(statement.name, self.prepared(statement).execute(&self.client, parameters)).await
     }
 
-    /// Writes an attempt's row; says how many were written. The answer tells which process of the server has the
+    /// Writes an attempt's row; returns the number of written rows. The answer contains the server process of the
     /// transaction.
     pub(super) async fn record_attempt(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let rows = self.query(&statement::RECORD_ATTEMPT, parameters).await?;
@@ -317,8 +310,8 @@ impl Session {
         Ok(rows.len() as u64)
     }
 
-    /// Runs `work`, statements on this session, as long as the server goes on answering: no longer
-    /// than `silence` without an answer, and no longer than `limit` in all.
+    /// Runs `work`, statements on this session, as long as the server keeps answering: no longer than `silence` without
+    /// an answer, and no longer than `limit` in total.
     pub(crate) async fn while_answering<T, E: From<StoreError>>(
         &self,
         silence: Duration,
@@ -341,7 +334,7 @@ impl Session {
         }
     }
 
-    /// Runs a statement in a span of its own and takes its time, also where its end is not waited for.
+    /// Runs a statement in its own span and measures its time, even if the wait for its end is abandoned.
     pub(crate) async fn measured<T>(
         &self,
         statement: &'static str,
@@ -379,8 +372,8 @@ mod tests {
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
         assert_eq!(session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap(), 0);
         assert!(!manager.has_broken(&mut session));
-        holder.batch("begin; lock table mentions in share mode").await.unwrap();
-        session.batch("set lock_timeout = '1ms'").await.unwrap();
+        holder.batch("begin", "begin; lock table mentions in share mode").await.unwrap();
+        session.batch("begin", "set lock_timeout = '1ms'").await.unwrap();
         let refused = session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
         assert!(manager.has_broken(&mut session));

@@ -1,8 +1,8 @@
-//! What the tables have become: whether they are still those that the migrations made, as far as the engine relies on it.
+//! Checks whether the tables still have the shape that the migrations gave them, as far as the engine relies on it.
 //!
-//! Tables are altered by hand and by other programs' migrations. What the engine cannot write or read then would fail every
-//! unit, one after the other, so it is looked for at the start, and again after an error that it may explain
-//! ([`Store::explain`]); and it is never a unit's fault.
+//! Tables are altered by hand and by other programs' migrations. A table that the engine can no longer write or read
+//! would fail every unit, one after the other. So the shape is checked at the start, and again after an error that it
+//! may explain ([`Store::explain`]); it is never a unit's fault.
 
 use std::sync::atomic::Ordering;
 
@@ -28,7 +28,7 @@ fn stored_types<T: Table>(updated_at: &'static str) -> Vec<(&'static str, &'stat
     table::stored_types::<T>().chain([(updated_at, "timestamptz")]).collect()
 }
 
-/// The unique indexes that the engine relies on: table, columns, the name that the migration gave.
+/// The unique indexes that the engine relies on: table, columns, the name given by the migration.
 const KEYS: [(&str, &str, &str); 6] = [
     ("entities", "entity_id", "entities_pkey"),
     ("entities", "name,type", "entities_name_type_key"),
@@ -38,12 +38,12 @@ const KEYS: [(&str, &str, &str); 6] = [
     ("mentions", "connection_id,source_type,source_id", "mentions_key"),
 ];
 
-/// Columns of keys whose order is that of code points: keys compare byte by byte, in the engine and on the server.
+/// Key columns that are ordered by code point: keys compare byte by byte, in the engine and on the server.
 const BYTEWISE: [(&str, &str); 4] =
     [("entities", "name"), ("entities", "google_place_id"), ("mentions", "source_id"), ("mentions", "thread_id")];
 
-/// The columns of a table: the name, the type, whether a row needs a value that only its writer can give, and whether the
-/// collation compares bytes.
+/// The columns of a table: the name, the type, whether a row needs a value that only its writer can provide, and
+/// whether the collation compares bytes.
 const FIND_COLUMNS: &str = "
     select c.relname::text, a.attname::text, t.typname::text,
            a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '',
@@ -66,14 +66,14 @@ const FIND_KEYS: &str = "
     where c.relname in ('entities', 'connections', 'mentions')
       and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null";
 
-/// Whether policies decide row by row what this role may write: then the server takes no `copy`.
+/// Whether row policies apply to this role's writes: then the server refuses `copy`.
 const FIND_POLICIES: &str = "
     select coalesce(bool_or(pg_catalog.row_security_active(c.oid)), false)
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
     where c.relname in ('connections', 'mentions')";
 
-/// What may leave a row out: triggers before it is written, and rules; with their tables.
+/// Objects that may leave a row out: triggers before it is written, and rules; with their tables.
 const FIND_TRIGGERS: &str = "
     select c.relname::text, k.name::text
     from pg_catalog.pg_class c
@@ -86,7 +86,7 @@ const FIND_TRIGGERS: &str = "
     where c.relname in ('entities', 'connections', 'mentions')
     order by 1, 2";
 
-/// A column as it is.
+/// A column found in the database.
 #[derive(Debug, Clone)]
 struct Found {
     table: String,
@@ -96,13 +96,13 @@ struct Found {
     is_bytewise: bool,
 }
 
-/// The first difference that matters, of tables that are all there.
+/// The first relevant difference, among tables that all exist.
 fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable> {
     for (table, expected) in expected_columns() {
         for &(column, expected) in &expected {
             let found = columns.iter().find(|found| found.table == table && found.column == column);
             match found {
-                // A limit of characters more or less changes neither what is sent nor what is read.
+                // A length limit, more or less, changes neither the sent nor the read values.
                 Some(found) if found.data_type == expected || (expected, &*found.data_type) == ("varchar", "text") => {}
                 found => {
                     let found = found.map(|found| found.data_type.clone());
@@ -127,7 +127,7 @@ fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable
     BYTEWISE.iter().find(other).map(|&(table, column)| UnfitTable::Collation { table, column })
 }
 
-/// Looks at the tables: an error if the engine cannot work with them, and otherwise whether rows may be copied.
+/// Inspects the tables: fails if the engine cannot work with them, and otherwise returns whether rows may be copied.
 pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
     let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let (columns, keys, policies) = futures::try_join!(
@@ -148,7 +148,7 @@ pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, Store
     let keys = keys.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<_, Option<String>>(1)?.unwrap_or_default())));
     let keys = keys.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
     if columns.is_empty() {
-        // Tables that are not there have errors of their own.
+        // Missing tables have their own errors.
         return Ok(true);
     }
     match difference(&columns, &keys) {
@@ -157,7 +157,7 @@ pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, Store
     }
 }
 
-/// What may have left rows out, if there is anything.
+/// The object that may have left rows out, if there is one.
 async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, StoreError> {
     let rows = client.query_typed(FIND_TRIGGERS, &[(&schema, Type::TEXT)]).await?;
     let found = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
@@ -169,15 +169,15 @@ async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, S
 }
 
 impl Store {
-    /// Takes in whether rows may be copied, and says so once where they no longer may.
+    /// Notes whether rows may be copied, and logs once when they no longer may.
     pub(super) fn may_copy(&self, copies: bool) {
         if self.copies.swap(copies, Ordering::Relaxed) && !copies {
             tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
         }
     }
 
-    /// Looks at the tables once more after an error that they may explain. The answer is the error as what it turned out to
-    /// be.
+    /// Inspects the tables again after an error that they may explain. Returns the error, classified with further
+    /// knowledge.
     pub(super) async fn explain(&self, error: StoreError) -> StoreError {
         if matches!(error, StoreError::VanishedRow) {
             let look = async {
@@ -201,7 +201,7 @@ impl Store {
                 self.may_copy(copies);
                 error
             }
-            // What is wrong now says nothing of what was wrong then.
+            // A failure of the inspection says nothing about the first error.
             Err(_) => error,
         }
     }

@@ -1,4 +1,4 @@
-//! How long a server may keep silent.
+//! The maximum silence of a server.
 //!
 //! Each statement has its `statement_timeout` on the server. The engine counts from answer to answer and gives a
 //! session up one second after that; a `COMMIT` gets no extra second. The server does the same with the engine
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use crate::error::StoreError;
 
-/// What a statement may take beyond its `statement_timeout` before the server counts as silent.
+/// How long a statement may exceed its `statement_timeout` before the server counts as silent.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// How long the server may keep silent: every statement ends at its timeout. The server's idle-in-transaction
-/// timeout is set to the same value.
+/// How long the server may be silent: every statement ends at its timeout. The server's idle-in-transaction timeout is
+/// set to the same value.
 pub(super) fn silence(statement_timeout: Duration) -> Duration {
     statement_timeout + NETWORK
 }

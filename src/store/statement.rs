@@ -1,15 +1,15 @@
 //! The SQL of the engine's transaction. (The fence has its own few lines, in `fence.rs`.)
 //!
-//! Every statement takes whole columns as arrays, so its text, its plan and its number of round
-//! trips do not depend on how many rows an epoch has. Values are parameters without exception; the
-//! only text put together here is the quoted name of the schema.
+//! Every statement takes whole columns as arrays, so its text, its plan and its number of round trips do not depend on
+//! how many rows an epoch has. Values are always parameters; the only text inserted here is the quoted name of the
+//! schema.
 //!
-//! Enum columns travel as text, so that no type has to be looked up. Sets within a row travel as
-//! array literals in text, because arrays of arrays would be flattened by `unnest`.
+//! Enum columns are sent as text, so that no type has to be looked up. Sets within a row are sent as array literals in
+//! text, because `unnest` would flatten arrays of arrays.
 //!
-//! `insert .. on conflict do update .. where false`, of entities, is the idiom "insert or lock": a row that is
-//! not there is inserted, one that is there is locked (`for no key update`) without a new version.
-//! It takes all locks of a table in one statement, in the order of its rows.
+//! `insert .. on conflict do update .. where false`, for entities, is the idiom "insert or lock": a missing row is
+//! inserted, an existing one is locked (`for no key update`) without a new version. It takes all locks of a table in
+//! one statement, in the order of its rows.
 //!
 //! Plans are pinned ([`begin`]), which still leaves the choice among B-trees: a guess on tables without statistics.
 //! Recent counts once went through the read index on `created_at`, over all connections. So each lookup is written such
@@ -49,14 +49,14 @@ macro_rules! statements {
                 LazyLock::new(|| Statement { name: $name, parameters: $parameters.into(), text: $text.into() });
         )*
 
-        /// All of them.
+        /// All statements.
         pub(super) static ALL: LazyLock<Vec<&'static Statement>> = LazyLock::new(|| vec![$(&$statement),*]);
     };
 }
 
 statements! {
-    /// The row of the transaction before, whose fate is known, goes as the new one comes. Merges ($4) are alone: they wait
-    /// here for the transactions under way, and all later ones wait for them.
+    /// Deletes the row of the previous transaction, whose fate is known, and inserts the new one. Merges ($4) take the
+    /// lock exclusively: they wait here for the transactions under way, and all later ones wait for them.
     RECORD_ATTEMPT = "record_attempt", [Type::UUID, Type::UUID_ARRAY, Type::INT8, Type::BOOL],
         "with settled as (delete from {schema}.graphsink_attempts where attempt = any($2)),
               turn as (select case when $4 then pg_catalog.pg_advisory_xact_lock($3)
@@ -64,14 +64,14 @@ statements! {
          insert into {schema}.graphsink_attempts (attempt) select $1 from turn
          returning pg_catalog.pg_backend_pid()";
 
-    /// Waits for other programs that have deleted or renamed entities.
+    /// Waits for transactions of other programs that deleted or renamed entities.
     LOCK_GENERATION = "lock_generation", [],
         "select from {schema}.graphsink_generation for no key update";
 
-    /// What tells whether ids that are remembered still hold (`batch/known_names.rs`). No row where nothing would
-    /// tell: a trigger is missing or does not always fire, or one that is not ours may change rows before they are
-    /// written. The generation's own transaction is told because the row may be made again; and triggers' because
-    /// they may be switched off and on.
+    /// The generation, which shows whether remembered ids are still valid (`batch/known_names.rs`). No row if it is
+    /// unreliable: a trigger is missing or does not always fire, or a foreign trigger may change rows before they are
+    /// written. The result includes the transaction of the generation's row, because that row may be recreated, and
+    /// those of the triggers, because they may be disabled and enabled.
     READ_GENERATION = "read_generation", [],
         "select concat_ws(' ', g.generation, g.xmin, t.seen, pg_catalog.pg_relation_filenode(t.tgrelid),
                           extract(epoch from pg_catalog.pg_postmaster_start_time()))
@@ -88,9 +88,9 @@ statements! {
                         'graphsink_entity_deleted', 'graphsink_entity_changed', 'graphsink_entities_truncated')) = 3
                 and not bool_or(t.tgtype & 3 = 3 and t.tgtype & 20 <> 0 and t.tgenabled <> 'D')) as t";
 
-    /// Facts are read only where the epoch says something of the entity ($3). The type is compared as text so that no index
-    /// on it can be chosen: the name is what selects. `limit 1` stops before redirects are looked at, where there is an
-    /// entity; its name is given where it was found by a redirect.
+    /// Facts are read only if the epoch states a fact about the entity ($3). The type is compared as text so that no
+    /// index on it can be chosen: the name is the selective part. `limit 1` stops before redirects are searched if the
+    /// entity exists; its name is returned if it was found by a redirect.
     ENTITIES_BY_KEY = "entities_by_key", [Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY], {
         let given: Vec<String> = table::select::<Entities>("e", table::NOT_FACTS)
             .iter()
@@ -148,9 +148,9 @@ statements! {
     UPDATE_ENTITIES = "update_entities", table::types::<Entities>(Purpose::Update),
         table::update::<Entities>("last_updated = now()");
 
-    /// Locked in the order of the keys, which is that of the arrays: each row is locked as it is found, and one that
-    /// waited for its lock is read again. A comparison of rows from both sides, which is equality, with their order
-    /// matches `connections_key` and no other index, whatever the planner believes of the tables; three equalities
+    /// Locks in the order of the keys, which is that of the arrays: each row is locked when it is found, and a row that
+    /// waited for its lock is read again. A row comparison from both sides, which means equality, together with the
+    /// order matches `connections_key` and no other index, whatever the planner's statistics say; three equalities
     /// would also match the read index on the dish.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
@@ -172,8 +172,8 @@ statements! {
         table::insert::<Connections>() + " order by k.ord";
     COPY_CONNECTIONS = "copy_connections", [], table::copy::<Connections>(Purpose::Insert);
 
-    /// A comparison of rows from both sides, which is equality, matches `mentions_key` and no other index; three equalities
-    /// would also match the read index on the source.
+    /// A row comparison from both sides, which means equality, matches `mentions_key` and no other index; three
+    /// equalities would also match the read index on the source.
     READ_MENTIONS = "read_mentions", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
@@ -185,9 +185,9 @@ statements! {
                      <= (k.connection, k.type::{{schema}}.mention_source, k.id)",
             table::select::<Mentions>("m", table::MENTION_OF_CONNECTION).join(", ")
         );
-    /// A connection's own flag tells where its history is looked up: long ones have indexes, others are read whole by
-    /// `mentions_key`. `limit 1` keeps the planner from joining the other way round; `is not distinct from` is an equality
-    /// that no index serves, for what the hash alone cannot tell.
+    /// A connection's own flag determines where its history is looked up: long ones have indexes, others are read as a
+    /// whole by `mentions_key`. `limit 1` prevents the planner from joining in the other direction; `is not distinct
+    /// from` is an equality that no index supports, and excludes hash collisions.
     KNOWN_THREADS = "known_threads", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
         "select k.ord
          from unnest($1::uuid[], $2::text[], $3::bool[]) with ordinality as k(connection, thread, indexed, ord)
@@ -202,7 +202,7 @@ statements! {
              select 1 from {schema}.mentions m
              where not k.indexed and m.connection_id = k.connection and m.thread_id is not distinct from k.thread
              limit 1) as known";
-    /// Of a short history the times are looked at in the rows, so that the read index on them is out of reach.
+    /// For a short history the times are checked in the rows, so that the read index on them cannot be used.
     COUNT_RECENT = "count_recent", [Type::UUID_ARRAY, Type::BOOL_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
         "select k.ord,
                 case when k.indexed then (
@@ -218,7 +218,7 @@ statements! {
     COPY_MENTIONS = "copy_mentions", [], table::copy::<Mentions>(Purpose::Insert);
     UPDATE_MENTIONS = "update_mentions", table::types::<Mentions>(Purpose::Update),
         table::update::<Mentions>("processed_at = now()");
-    /// Of connections whose histories are long from now on.
+    /// For connections whose histories become long.
     INDEX_HISTORIES = "index_histories", [Type::UUID_ARRAY],
         "update {schema}.mentions m set history_indexed = true
          from unnest($1::uuid[]) as k(connection) where m.connection_id = k.connection and not m.history_indexed";
@@ -227,7 +227,7 @@ statements! {
         "select k.ord, (select count(distinct m.thread_id)::int4 from {schema}.mentions m
                         where m.connection_id = k.connection)
          from unnest($1::uuid[]) with ordinality as k(connection, ord)";
-    /// `offset 0` keeps the server from walking down the read index on times until it meets the connection.
+    /// `offset 0` prevents the server from scanning the read index on times until it finds the connection.
     REREAD_NEWEST = "reread_newest", [Type::UUID_ARRAY, Type::BOOL_ARRAY],
         "select k.ord,
                 case when k.indexed then (
@@ -237,8 +237,8 @@ statements! {
                     select max(n.created_at) from (
                         select m.created_at from {schema}.mentions m where m.connection_id = k.connection offset 0) as n) end
          from unnest($1::uuid[], $2::bool[]) with ordinality as k(connection, indexed, ord)";
-    /// Three more than are kept: the engine ranks them again, so that the last bits of a logarithm decide in one place only.
-    /// 5184000 s are the 60 days of the score's decay.
+    /// Reads three more than are kept: the engine ranks them again, so that only one place decides by the last bits of
+    /// a logarithm. 5184000 s are the 60 days of the score's decay.
     REREAD_TOP = "reread_top", [Type::UUID_ARRAY],
         format!(
             "select k.ord, {}
@@ -266,19 +266,19 @@ statements! {
          limit $4";
 }
 
-/// What opens every transaction. The settings hold for this transaction alone (`set local`), so
-/// that a pooler between engine and server does not matter.
+/// The beginning of every transaction. The settings apply to this transaction only (`set local`), so that a pooler
+/// between engine and server does not matter.
 ///
 /// The shape of the plans is pinned: every statement is a loop over the rows of an epoch with one index lookup each,
 /// whatever the statistics say. Without this the planner, on tables without fresh statistics, looks names up through a
 /// trigram GIN index (bitmap scans are all that GIN can do) or builds a hash table over a whole table. Without sorts, a
-/// condition with an order leaves only the index that has this order. Otherwise which B-tree is used is left to the
-/// planner; on a table that is next to empty it may pick a wrong one where there is a choice, so conditions leave it
-/// little (see the migration of the tables), and plans are made anew as the tables grow (`Session::plans_are_stale`).
+/// condition with an order leaves only the index that has this order. Apart from this the planner chooses the B-tree.
+/// On an almost empty table it may choose a wrong one, so the conditions leave it little choice (see the migration of
+/// the tables), and plans are renewed as the tables grow (`Session::plans_are_stale`).
 ///
-/// A server that hears nothing more of a transaction would keep its locks for as long as the network's
-/// failure goes unnoticed on its side, two hours by default; the next attempt waits for
-/// them. So the server waits for the engine (`idle_timeout_ms`) as it is waited for.
+/// A server that receives nothing more from a transaction would keep its locks until it detects the network failure, by
+/// default after two hours, and the next attempt waits for them. So the server's idle-in-transaction timeout
+/// (`idle_timeout_ms`) equals the engine's own limit for the server.
 pub(crate) fn begin(statement_timeout_ms: u128, lock_timeout_ms: u128, idle_timeout_ms: u128) -> String {
     format!(
         "begin isolation level read committed read write;

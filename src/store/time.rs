@@ -1,12 +1,12 @@
-//! Times as PostgreSQL has them: what chrono can hold, and `infinity` on both sides, which other programs may have stored.
+//! PostgreSQL's times: those that chrono can hold, and `infinity` on both sides, which other programs may have stored.
 
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::record::Timestamp;
 
-/// A time to read or to write. The greatest and the least time that chrono has stand for PostgreSQL's `infinity` and
-/// `-infinity`. No unit has one of them: the greatest has no whole microseconds, and the least lies before what `timestamptz`
-/// can hold.
+/// A time to read or to write. The greatest and the least time of chrono represent PostgreSQL's `infinity` and
+/// `-infinity`. Units contain neither: the greatest has no whole microseconds, and the least is outside the range of
+/// `timestamptz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredTime(pub(super) Timestamp);
 
@@ -14,8 +14,8 @@ const INFINITY: i64 = i64::MAX;
 const MINUS_INFINITY: i64 = i64::MIN;
 
 impl StoredTime {
-    /// As PostgreSQL stores it: microseconds since 2000-01-01, or what stands for `infinity`. Every time that chrono can hold
-    /// fits (`validate::check_time` has why).
+    /// PostgreSQL's representation: microseconds since 2000-01-01, or the value for `infinity`. Every time that chrono
+    /// can hold fits (`validate::check_time` has the reason).
     pub(super) fn micros(self) -> i64 {
         /// 2000-01-01 in microseconds since 1970-01-01.
         const ZERO: i64 = 946_684_800_000_000;

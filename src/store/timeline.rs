@@ -1,4 +1,4 @@
-//! What the statements of one transaction took, to tell why it was slow.
+//! The times of one transaction's statements, to explain why it was slow.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Error;
 
-/// The statements that a connection ran since it was taken from the pool, in the order of their answers.
+/// The statements that a session ran since it was taken from the pool, in the order of their answers.
 #[derive(Debug, Default)]
 pub(super) struct Timeline(Mutex<Vec<Step>>);
 
@@ -14,8 +14,8 @@ pub(super) struct Timeline(Mutex<Vec<Step>>);
 struct Step {
     statement: &'static str,
     end: Instant,
-    /// Of statements sent together each waits for those before it, so its own time begins with the answer to the last
-    /// of them.
+    /// A statement that was sent together with others waits for those before it, so its own time begins with the answer
+    /// to the last of them.
     took: Duration,
     answer: Answer,
 }
@@ -24,7 +24,7 @@ struct Step {
 enum Answer {
     Good,
     Error,
-    /// It was not waited for any longer.
+    /// The wait for it was abandoned.
     None,
 }
 
@@ -33,12 +33,12 @@ impl Timeline {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins anew.
+    /// Removes all entries.
     pub(super) fn clear(&self) {
         self.steps().clear();
     }
 
-    /// Notes a statement that is being sent. If what this gives is dropped before the answer, so is the wait for it.
+    /// Notes a statement that is being sent. Dropping the result before the answer means that the wait was abandoned.
     pub(super) fn sent(&self, statement: &'static str) -> Sent<'_> {
         Sent { timeline: self, statement, start: Instant::now(), answer: Answer::None }
     }
@@ -70,7 +70,7 @@ pub(super) struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    /// The answer is here; gives the time since the sending.
+    /// Notes the answer; returns the time since the sending.
     pub(super) fn answered<T>(mut self, answer: &Result<T, Error>) -> Duration {
         self.answer = if answer.is_ok() { Answer::Good } else { Answer::Error };
         self.start.elapsed()

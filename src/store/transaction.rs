@@ -1,8 +1,8 @@
-//! The tables of an epoch in PostgreSQL: each call is a statement, or a few that are sent at once.
+//! The tables of an epoch in PostgreSQL: each call sends one statement, or a few at once.
 //!
 //! Properties:
-//! - No merge takes place from the lookup, which is one message with `begin`, to the commit: what redirects say holds as
-//!   long. The lock of merges comes before all others.
+//! - No merge takes place between the lookup, which is one message with `begin`, and the commit, so redirects that were
+//!   read stay valid. The merges' lock comes before all others.
 //! - One statement takes all locks of a kind.
 //! - Merge rules live in `record`, and nowhere in SQL.
 //! - The server is kept at work: questions are sent behind insertions, and mentions, which take the server longest,
@@ -34,8 +34,8 @@ use crate::hash::HashMap;
 use crate::outcome::Disposition;
 use crate::record::{ConnectionKey, EntityKey, SortedSet};
 
-/// From this many rows on `copy` is faster than `insert`, in spite of its own round trip: it writes
-/// whole pages, and one WAL record for each.
+/// Number of rows from which `copy` is faster than `insert`, in spite of its own round trip: it writes whole pages,
+/// with one WAL record for each.
 const COPY_FROM_ROWS: usize = 128;
 
 impl From<VanishedRow> for StoreError {
@@ -64,7 +64,7 @@ impl GraphTables for Transaction<'_> {
         error.is_race()
     }
 
-    /// In one round trip with `begin`, the attempt's own row and a share of the merges' lock.
+    /// One round trip with `begin`, the attempt's row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
         let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, goes_with_known, .. } =
             lookup;
@@ -72,18 +72,18 @@ impl GraphTables for Transaction<'_> {
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
         let (begun, recorded, generation, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
-            self.session.batch(self.begin),
+            self.session.batch("begin", self.begin),
             self.session.record_attempt(&record),
-            // Behind the lock, and before the names.
+            // After the lock, and before the names.
             self.query(&statement::READ_GENERATION, vec![], !reads_generation),
             self.look_up_names(entities_by_key),
             self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
             self.query(&statement::READ_GENERATION, vec![], !goes_with_known),
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
-        begun.map_err(StoreError::Begin)?;
+        begun.map_err(StoreError::begin)?;
         all_written(recorded?, 1)?;
-        // In the order in which they were sent: what follows an error fails for that alone.
+        // Answers are read in the order of sending: the statements after an error fail only because of it.
         let generation = read_generation(&generation?)?;
         let mut found = Found { generation, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
@@ -120,7 +120,7 @@ impl GraphTables for Transaction<'_> {
         for row in &rows {
             let place = ordinal(row)? as usize;
             let FoundByKey { id, merged_into, facts } = entity_by_key(row, &lookups[place])?;
-            // What a redirect leads to is not the row that was locked: that one is gone.
+            // The target of a redirect is not the row that was locked: that row is deleted.
             if merged_into.is_none() {
                 stored.push(StoredEntity { id, key: keys[place].clone(), facts });
             }
@@ -150,19 +150,19 @@ impl GraphTables for Transaction<'_> {
         keys: &[(u32, &ConnectionKey<Uuid>)],
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, StoreError> {
-        let place = match round {
-            LockRound::First => SAVEPOINT,
-            LockRound::Again => ROLLBACK_TO_SAVEPOINT,
+        let (name, sql) = match round {
+            LockRound::First => ("savepoint", SAVEPOINT),
+            LockRound::Again => ("rollback_to_savepoint", ROLLBACK_TO_SAVEPOINT),
         };
         if keys.is_empty() {
-            // No other writer can insert any of the connections, so there is nothing to come back for.
+            // No other writer can insert any of the connections, so the savepoint is not needed.
             return Ok(Vec::new());
         }
         let restaurants: Vec<Uuid> = keys.iter().map(|(_, key)| key.restaurant).collect();
         let dishes: Vec<Uuid> = keys.iter().map(|(_, key)| key.dish).collect();
         let attributes: Vec<Option<String>> = keys.iter().map(|(_, key)| uuid_set(&key.dish_attributes)).collect();
         let (placed, rows) = futures::join!(
-            self.session.batch(place),
+            self.session.batch(name, sql),
             self.query(&statement::LOCK_CONNECTIONS, vec![&restaurants, &dishes, &attributes], false),
         );
         placed?;
@@ -254,8 +254,7 @@ impl GraphTables for Transaction<'_> {
 }
 
 impl Transaction<'_> {
-    /// Brings the figures of the next connections up to date, in lock order; gives their keys, and
-    /// how many changed.
+    /// Updates the figures of the next connections, in lock order; returns their keys, and the number of changes.
     pub(super) async fn refresh(
         &self,
         after: &ConnectionKey<Uuid>,
@@ -264,11 +263,11 @@ impl Transaction<'_> {
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
         let (attributes, merge_lock) = (uuid_array(&after.dish_attributes), self.session.merge_lock());
         let (begun, turn, rows) = futures::join!(
-            self.session.batch(self.begin),
+            self.session.batch("begin", self.begin),
             self.query(&statement::LOCK_SHARED, vec![&merge_lock], false),
             self.query(&statement::CONNECTIONS_AFTER, vec![&after.restaurant, &after.dish, &attributes, &limit], false),
         );
-        begun.map_err(StoreError::Begin)?;
+        begun.map_err(StoreError::begin)?;
         turn?;
         let keys =
             rows?.iter().map(|row| read_connection_key(&mut Cells::new(row, 0))).collect::<Result<Vec<_>, _>>()?;
@@ -277,16 +276,16 @@ impl Transaction<'_> {
         Ok((keys, updated))
     }
 
-    /// Inserts rows that are known to be new: connections that could not be locked, mentions of connections that are locked or
-    /// new themselves.
+    /// Inserts rows that are known to be new: connections that could not be locked, and mentions of connections that
+    /// are locked or new.
     async fn insert<'a, T: Table>(
         &self,
         copy: &Statement,
         insert: &Statement,
         rows: &'a [T::Row<'a>],
     ) -> Result<(), StoreError> {
-        // Without a name a copy is sent only when it was prepared, and what was sent meanwhile would overtake it: figures that
-        // are read again would not know its rows.
+        // Without a name, a copy is sent only after it was prepared, and statements sent meanwhile would overtake it:
+        // figures that are reread would then miss its rows.
         let copies = self.copies && self.session.has_named_statements();
         if copies && rows.len() >= COPY_FROM_ROWS {
             return all_written(self.session.copy(copy, copy_rows::<T>(rows)).await?, rows.len());
@@ -294,7 +293,7 @@ impl Transaction<'_> {
         self.write::<T>(insert, Purpose::Insert, rows).await
     }
 
-    /// Writes rows unless there are none; each must be there.
+    /// Writes rows unless there are none; each must exist.
     async fn write<'a, T: Table>(
         &self,
         statement: &Statement,
@@ -308,7 +307,7 @@ impl Transaction<'_> {
         self.execute(statement, arrays.parameters(), rows.len()).await
     }
 
-    /// Runs a query unless there is nothing to ask.
+    /// Runs a query unless its parameters are empty.
     async fn query(
         &self,
         statement: &Statement,
@@ -321,7 +320,7 @@ impl Transaction<'_> {
         Ok(self.session.query(statement, &parameters).await?)
     }
 
-    /// Touches rows unless there are none; each must be there.
+    /// Touches rows unless there are none; each must exist.
     async fn execute(&self, statement: &Statement, parameters: Parameters<'_>, rows: usize) -> Result<(), StoreError> {
         if rows == 0 {
             return Ok(());
@@ -351,12 +350,12 @@ impl<'a> EntityKeys<'a> {
     }
 }
 
-/// What was sent was written, unless another program deleted a row or a trigger left one out.
+/// Checks that all sent rows were written: another program may have deleted a row, or a trigger may have left one out.
 pub(super) fn all_written(written: u64, sent: usize) -> Result<(), StoreError> {
     if written == sent as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
 }
 
-/// The generation, if there is one that tells anything.
+/// The generation, if there is a reliable one.
 fn read_generation(rows: &[Row]) -> Result<Option<Generation>, tokio_postgres::Error> {
     rows.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()
 }
@@ -372,12 +371,12 @@ pub(super) fn ordinal(row: &Row) -> Result<u32, tokio_postgres::Error> {
     row.try_get::<_, i64>(0).map(|ordinal| (ordinal - 1) as u32)
 }
 
-/// A time that may be missing.
+/// An optional time.
 pub(super) fn time(row: &Row, column: usize) -> Result<Option<crate::record::Timestamp>, tokio_postgres::Error> {
     Ok(row.try_get::<_, Option<StoredTime>>(column)?.map(|time| time.0))
 }
 
-/// A set of ids as the text of a `uuid[]`; nothing for the empty set, which most are and which the server
+/// A set of ids as the text of a `uuid[]`; `None` for the empty set, which is the most frequent and which the server
 /// then need not parse.
 pub(super) fn uuid_set(ids: &SortedSet<Uuid>) -> Option<String> {
     (!ids.is_empty()).then(|| uuid_array(ids))

@@ -1,4 +1,4 @@
-//! What a mode and its files mean for rustls.
+//! The rustls configuration for a mode and its files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::mode::Mode;
 use super::parameters::Parameters;
 use crate::error::ConfigError;
 
-/// What a mode and its files mean for rustls.
+/// The rustls configuration for a mode and its files.
 pub(super) fn build(mode: Mode, parameters: &Parameters, home: Option<&Path>) -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -34,17 +34,17 @@ pub(super) fn build(mode: Mode, parameters: &Parameters, home: Option<&Path>) ->
             })?
         }
     };
-    // As libpq does; servers demand it where `sslnegotiation` is `direct`.
+    // As libpq does; servers require it if `sslnegotiation` is `direct`.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(config)
 }
 
-/// Which servers are believed.
+/// Which servers are trusted.
 #[derive(Debug)]
 enum Trust {
     Any,
     Authority(RootCertStore),
-    /// And the certificate must be for the host.
+    /// The chain is checked, and the certificate must be for the host.
     Host(RootCertStore),
 }
 
@@ -89,7 +89,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, ConfigError> {
     for certificate in certificates(file, "sslrootcert")? {
         roots
             .add(certificate)
-            .map_err(|_| ConfigError::new("sslrootcert", "holds a certificate that cannot be an authority's"))?;
+            .map_err(|_| ConfigError::new("sslrootcert", "contains a certificate that cannot be an authority's"))?;
     }
     Ok(roots)
 }
@@ -123,15 +123,15 @@ fn unreadable(setting: &'static str, wrong: &pem::Error) -> ConfigError {
         pem::Error::Io(wrong) => {
             ConfigError::new(setting, format!("names a file that cannot be read: {}", wrong.kind()))
         }
-        pem::Error::NoItemsFound => ConfigError::new(setting, "names a file that holds none in PEM form"),
-        _ => ConfigError::new(setting, "names a file that is no PEM"),
+        pem::Error::NoItemsFound => ConfigError::new(setting, "names a file that contains none in PEM form"),
+        _ => ConfigError::new(setting, "names a file that is not in PEM form"),
     }
 }
 
 /// Checks a server's certificate without its host name, or only that the server has its key.
 ///
-/// The key is proved in any case: channel binding, which ties the password's exchange to the certificate, is worth
-/// nothing if a stranger can show the certificate of another.
+/// Possession of the key is always verified: channel binding, which ties the password exchange to the certificate,
+/// would be worthless if another server could present the same certificate.
 #[derive(Debug)]
 struct WithoutHostName {
     trust: Trust,
@@ -245,24 +245,29 @@ mod tests {
                 home(),
                 Some("setting sslrootcert: names a file that cannot be read: entity not found"),
             ),
-            (Mode::VerifyCa, Some("garbage.crt"), home(), Some("setting sslrootcert: names a file that is no PEM")),
+            (
+                Mode::VerifyCa,
+                Some("garbage.crt"),
+                home(),
+                Some("setting sslrootcert: names a file that is not in PEM form"),
+            ),
             (
                 Mode::VerifyCa,
                 Some("empty.crt"),
                 home(),
-                Some("setting sslrootcert: names a file that holds none in PEM form"),
+                Some("setting sslrootcert: names a file that contains none in PEM form"),
             ),
             (
                 Mode::VerifyCa,
                 Some("root.key"),
                 home(),
-                Some("setting sslrootcert: names a file that holds none in PEM form"),
+                Some("setting sslrootcert: names a file that contains none in PEM form"),
             ),
             (
                 Mode::VerifyCa,
                 Some("nonsense.crt"),
                 home(),
-                Some("setting sslrootcert: holds a certificate that cannot be an authority's"),
+                Some("setting sslrootcert: contains a certificate that cannot be an authority's"),
             ),
             // With a root, `require` checks; a wrong one is not passed over.
             (Mode::Require, Some("missing.crt"), none(), Some("setting sslrootcert: names a file that cannot be read")),
@@ -287,7 +292,7 @@ mod tests {
             (Some("root.crt"), None, Some("setting sslkey: is missing: sslcert needs it")),
             (None, Some("root.key"), Some("setting sslcert: is missing: sslkey needs it")),
             (Some("root.crt"), Some("other.key"), Some("setting sslcert: does not fit the private key in sslkey")),
-            (Some("root.crt"), Some("root.crt"), Some("setting sslkey: names a file that holds none in PEM form")),
+            (Some("root.crt"), Some("root.crt"), Some("setting sslkey: names a file that contains none in PEM form")),
             (Some("root.crt"), Some("missing.key"), Some("setting sslkey: names a file that cannot be read")),
         ] {
             let built = build(Mode::Require, None, certificate.map(&file), key.map(&file), None);

@@ -1,17 +1,17 @@
-//! Modes, and how to connect in each.
+//! Modes, and the connection methods of each.
 
 use std::fmt;
 
 use tokio_postgres::config::SslMode;
 
-/// What makes TLS sessions for the pool, for migrations and for cancel requests.
+/// The factory of TLS sessions for the pool, for migrations and for cancel requests.
 #[cfg(feature = "tls")]
 pub(crate) type MakeTls = tokio_postgres_rustls::MakeRustlsConnect;
-/// Without the feature `tls` nothing does.
+/// Without the feature `tls` there are no TLS sessions.
 #[cfg(not(feature = "tls"))]
 pub(crate) type MakeTls = tokio_postgres::NoTls;
 
-/// What a connection string asks for.
+/// The mode of a connection string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Disable,
@@ -22,14 +22,14 @@ pub(super) enum Mode {
     VerifyFull,
 }
 
-/// How to connect, ready for use.
+/// The prepared connection method.
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub(super) mode: Mode,
     pub(super) make: MakeTls,
 }
 
-/// Not derived: a private key may be in it.
+/// Not derived: it may contain a private key.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.mode, f)
@@ -37,14 +37,14 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// A copy for one connection, or for what makes many.
+    /// A copy for one connection, or for a factory of many.
     #[cfg_attr(not(feature = "tls"), allow(clippy::clone_on_copy))]
     pub(crate) fn make(&self) -> MakeTls {
         self.make.clone()
     }
 
-    /// The ways to connect, one after the other: the next is for where the server refused the one before. There is more
-    /// than one for `allow` alone, which is encrypted only where a plain connection is refused.
+    /// The connection methods, one after the other: the next is used if the server refused the previous one. Only
+    /// `allow` has more than one: it encrypts only if a plain connection is refused.
     pub(crate) fn ways(&self, postgres: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
         let mut ways = vec![postgres.clone()];
         if self.mode == Mode::Allow && cfg!(feature = "tls") {

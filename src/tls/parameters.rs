@@ -17,12 +17,12 @@ pub(super) struct Parameters {
     pub(super) certificate: Option<String>,
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(super) key: Option<String>,
-    /// Not about TLS, but as unknown to the driver.
+    /// Not about TLS, but also unknown to the driver.
     pub(super) passfile: Option<String>,
 }
 
 impl Parameters {
-    /// What is not given is what the environment says.
+    /// Fills in missing values from the environment.
     pub(super) fn complete(&mut self, environment: connection_string::Environment<'_>) {
         for (variable, name) in [
             ("PGSSLMODE", "sslmode"),
@@ -37,9 +37,9 @@ impl Parameters {
         }
     }
 
-    /// Takes them out of a connection string of either form, and gives the rest, which tokio-postgres knows; without what can
-    /// be left out. An error names a parameter that is neither. The two grammars are tokio-postgres's own, so that both
-    /// find the same parameters.
+    /// Removes them from a connection string of either form, and returns the rest, without ignored parameters, for
+    /// tokio-postgres. An error names a parameter that belongs nowhere. The two grammars are tokio-postgres's own, so
+    /// that both find the same parameters.
     pub(super) fn take_out_of(connection_string: &str) -> Result<(String, Self), ConfigError> {
         let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| connection_string.starts_with(scheme));
         let mut parameters = Self::default();
@@ -62,10 +62,10 @@ impl Parameters {
         }
     }
 
-    /// `postgresql://user:password@host/db?name=value&name=value`, percent-encoded. Nothing where it is no such URL.
+    /// `postgresql://user:password@host/db?name=value&name=value`, percent-encoded. `None` if it is not such a URL.
     fn take_out_of_url(&mut self, url: &str) -> Result<Option<String>, ConfigError> {
         let credentials_end = url.find('@').map_or(0, |at| at + 1);
-        // An `@` in a parameter would make everything before it user and password, unnoticed, TLS parameters included.
+        // An `@` in a parameter would silently make everything before it user and password, including TLS parameters.
         let credentials = &url[..credentials_end];
         if credentials.contains('?')
             && ["sslmode=", "sslrootcert=", "sslcert=", "sslkey="].iter().any(|name| credentials.contains(name))
@@ -75,7 +75,7 @@ impl Parameters {
         let Some(query) = url[credentials_end..].find('?').map(|at| credentials_end + at) else {
             return Ok(Some(url.to_owned()));
         };
-        // What is before another `@` may be the rest of a password.
+        // Text before another `@` may be the rest of a password.
         let may_name = !url[credentials_end..].contains('@');
         let decode = |text| percent_decode_str(text).decode_utf8().map(Cow::into_owned).ok();
         let mut rest = Vec::new();
@@ -97,11 +97,11 @@ impl Parameters {
         Ok(Some(if rest.is_empty() { url[..query].to_owned() } else { format!("{}?{rest}", &url[..query]) }))
     }
 
-    /// `name=value name='quoted \' value'`. Nothing where it is no such list.
+    /// `name=value name='quoted \' value'`. `None` if it is not such a list.
     fn take_out_of_pairs(&mut self, text: &str) -> Result<Option<String>, ConfigError> {
         let mut rest = String::new();
         let mut left = text.trim_start();
-        // A password with a blank in it that is not quoted goes on as if it were a name.
+        // The rest of an unquoted password with a blank in it looks like a name.
         let mut may_name = true;
         while !left.is_empty() {
             let Some((name, raw, value, after)) = first_pair(left) else { return Ok(None) };
@@ -134,7 +134,7 @@ impl Parameters {
             }
         };
         if system && mode != Mode::VerifyFull {
-            // Those authorities give anyone a certificate for a name of their own.
+            // Those authorities issue certificates to anyone for their own names.
             return Err(ConfigError::new("sslmode", "must be verify-full with sslrootcert=system"));
         }
         Ok(mode)
@@ -145,7 +145,7 @@ impl Parameters {
     }
 }
 
-/// The pair that `text` begins with: its name, its value as it was written and as it is meant, and what follows.
+/// The pair at the beginning of `text`: its name, its value as written and as meant, and the rest.
 fn first_pair(text: &str) -> Option<(&str, &str, String, &str)> {
     let name_ends = text.find(|c: char| c.is_whitespace() || c == '=').filter(|at| *at > 0)?;
     let written = text[name_ends..].trim_start().strip_prefix('=')?.trim_start();
@@ -153,7 +153,7 @@ fn first_pair(text: &str) -> Option<(&str, &str, String, &str)> {
     Some((&text[..name_ends], &written[..written.len() - after.len()], value, after))
 }
 
-/// The value that `text` begins with, and what follows it.
+/// The value at the beginning of `text`, and the rest.
 fn first_value(text: &str) -> Option<(String, &str)> {
     let quoted = text.strip_prefix('\'');
     let mut characters = quoted.unwrap_or(text).chars();

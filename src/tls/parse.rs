@@ -1,4 +1,4 @@
-//! From a connection string to how to connect.
+//! Parses connection strings.
 
 use tokio_postgres::config::{Host, SslMode};
 
@@ -25,14 +25,14 @@ fn parse_in(
     let mut postgres: tokio_postgres::Config = rest.parse().map_err(|_| not_a_connection_string())?;
     connection_string::complete(&mut postgres, parameters.passfile.as_deref(), environment)?;
     if postgres.get_hosts().is_empty() {
-        // The driver wants a name for a TLS session; an address is one.
+        // The driver requires a name for a TLS session; an address is accepted as one.
         for address in postgres.get_hostaddrs().to_vec() {
             postgres.host(address.to_string());
         }
     }
     let hosts = postgres.get_hosts();
     if hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
-        // What follows the first one is taken for the host and would be shown as such.
+        // The text after the first `@` is taken as the host and would be displayed as such.
         return Err(ConfigError::new("database_url", "has an `@` in its user or password: write it `%40`"));
     }
     let mode = if !hosts.is_empty() && hosts.iter().all(|host| !matches!(host, Host::Tcp(_))) {

@@ -1,8 +1,8 @@
-//! What can be no name, as nothing of it is seen.
+//! Blank texts, which cannot be names because they show nothing.
 
-/// Characters that show nothing by themselves, beside white space and control characters: those of Unicode's property
+/// Characters that are invisible by themselves, besides white space and control characters: those of Unicode's property
 /// `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`, version 16), the marks of interlinear annotation, and
-/// the braille pattern without dots. First and last, ascending.
+/// the braille pattern without dots. Each range has its first and last character; ranges ascend.
 #[rustfmt::skip]
 const INVISIBLE: [(char, char); 19] = [
     ('\u{ad}', '\u{ad}'),         // soft hyphen
@@ -26,7 +26,7 @@ const INVISIBLE: [(char, char); 19] = [
     ('\u{e0000}', '\u{e0fff}'),   // tags, variation selectors
 ];
 
-/// Whether a text is empty or consists of characters alone that show nothing.
+/// Whether a text is empty or consists of invisible characters only.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(is_invisible)
 }

@@ -1,7 +1,7 @@
 //! The rows of a unit as one block: all texts in one buffer, rows as records of fixed size that point into it.
 //!
-//! A block is what a unit is from its first row to its outcome. Building it takes a handful of allocations, and freeing
-//! it as many, however many texts it has.
+//! A unit is stored as one block from its first row to its outcome. Building and freeing it takes a handful of
+//! allocations, however many texts it has.
 
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ pub(crate) struct MentionRecord {
     pub(crate) observed_at: Timestamp,
 }
 
-/// The place of a row among those of its table in the block; nothing for a handle of another unit.
+/// The position of a row among the block's rows of its table; `None` for a handle of another unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnRow(u32);
 
@@ -68,7 +68,7 @@ impl OwnRow {
         Self(place.unwrap_or(Self::FOREIGN))
     }
 
-    /// The row's place, if it is the unit's own.
+    /// The row's position, if the handle belongs to this unit.
     pub(crate) fn place(self) -> Option<usize> {
         (self.0 != Self::FOREIGN).then_some(self.0 as usize)
     }
@@ -76,34 +76,34 @@ impl OwnRow {
     /// The row's place.
     ///
     /// # Panics
-    /// When the handle is of another unit, which validation excludes.
+    /// Panics if the handle belongs to another unit, which validation excludes.
     pub(crate) fn own(self) -> usize {
         self.place().expect("validated: no handle of another unit")
     }
 }
 
-/// Something that belongs to a row, of which it may have any number.
+/// A value of a row's list, such as an alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) row: u32,
     pub(crate) what: Linked,
 }
 
-/// What belongs to a row.
+/// The kinds of list values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Linked {
-    /// To an entity.
+    /// An entity's alias.
     Alias(Span),
-    /// To a restaurant.
+    /// A restaurant's attribute.
     RestaurantAttribute(OwnRow),
-    /// To a connection that is named by its key.
+    /// A dish attribute of a connection that is named by its key.
     DishAttribute(OwnRow),
-    /// To a connection.
+    /// A connection's category.
     Category(OwnRow),
 }
 
 impl Linked {
-    /// The table of the row that it belongs to.
+    /// The table of the row to which it belongs.
     pub(super) const fn table(self) -> Table {
         match self {
             Self::Alias(_) | Self::RestaurantAttribute(_) => Table::Entities,
@@ -119,16 +119,16 @@ pub(crate) struct Block {
     pub(crate) entities: Vec<EntityRecord>,
     pub(crate) connections: Vec<ConnectionRecord>,
     pub(crate) mentions: Vec<MentionRecord>,
-    /// What belongs to entities. Most often in the order of the rows; always once the unit is prepared.
+    /// Links of entities. Usually in the order of the rows; always once the unit is prepared.
     pub(super) entity_links: Vec<Link>,
-    /// What belongs to connections.
+    /// Links of connections.
     pub(super) connection_links: Vec<Link>,
-    /// Bytes of texts that found no room: more than any valid unit has.
+    /// Bytes of texts that did not fit: more than any valid unit has.
     lost_bytes: usize,
 }
 
 impl Block {
-    /// Puts a text into the buffer.
+    /// Appends a text to the buffer.
     pub(super) fn push_text(&mut self, text: &str) -> Span {
         let start = self.text.len();
         if u32::try_from(start + text.len()).is_err() {
@@ -136,7 +136,7 @@ impl Block {
             return Span { start: 0, end: 0 };
         }
         if start == 0 {
-            // Most units have less.
+            // Most units need less.
             self.text.reserve_exact(text.len().max(384));
         }
         self.text.push_str(text);
@@ -173,14 +173,14 @@ impl Block {
         self.push_mention(OwnRow::new(None), mention);
     }
 
-    /// Takes the last mention out, with its texts.
+    /// Removes the last mention, with its texts.
     pub(crate) fn pop_mention(&mut self) {
         if let Some(last) = self.mentions.pop() {
             self.text.truncate(last.source_id.start as usize);
         }
     }
 
-    /// Takes all mentions of a block out that has nothing else.
+    /// Removes all mentions of a block that has no other rows.
     pub(crate) fn clear_mentions(&mut self) {
         self.mentions.clear();
         self.text.clear();
@@ -196,12 +196,12 @@ impl Block {
         span.of(&self.text)
     }
 
-    /// Whether some text found no room, so that the block does not say what it should.
+    /// Whether some text did not fit, so that the block is incomplete.
     pub(crate) const fn has_lost_text(&self) -> bool {
         self.lost_bytes > 0
     }
 
-    /// All texts, in bytes.
+    /// Total bytes of all texts.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len() + self.lost_bytes
     }
@@ -247,8 +247,8 @@ impl Block {
         }
     }
 
-    /// Puts what belongs to a row together, aliases in their order. What is said twice stays once; an entity's own name
-    /// is no alias of it.
+    /// Groups the links of each row, aliases in their order. Duplicates are removed, and so is an alias that equals the
+    /// entity's name.
     pub(super) fn sort_links(&mut self) {
         let (text, entities) = (&self.text, &self.entities);
         self.entity_links.retain(|link| match (link.what, entities[link.row as usize]) {
@@ -270,7 +270,7 @@ impl Block {
         }
     }
 
-    /// What belongs to a row, once links are sorted.
+    /// The links of a row, once links are sorted.
     pub(crate) fn links_of(&self, table: Table, row: usize) -> impl Iterator<Item = Linked> {
         let links = match table {
             Table::Entities => &self.entity_links,
@@ -312,7 +312,7 @@ impl Block {
     }
 }
 
-/// What belongs to a row, of links in the order of their rows.
+/// The links of a row, among links in the order of their rows.
 pub(super) fn links_of(links: &[Link], row: usize) -> impl Iterator<Item = Linked> {
     let start = links.partition_point(|link| (link.row as usize) < row);
     links[start..].iter().take_while(move |link| link.row as usize == row).map(|link| link.what)

@@ -1,4 +1,4 @@
-//! A unit as a JSON document: how dead letters keep it.
+//! A unit as a JSON document: the format of dead letters.
 //!
 //! ```json
 //! {"entities":    [{"type": "restaurant", "name": "franklin bbq", "aliases": ["Franklin's"], "restaurant_attributes": [1],
@@ -10,8 +10,8 @@
 //!  "mentions":    [{"connection": 0, "source_type": "comment", "source_id": "t1_abc", ..}]}
 //! ```
 //!
-//! Rows refer to others by their position. Absent fields are empty. The same unit gives the same
-//! document, also after it was read back from `jsonb`; labels (`temp_id`) are left out.
+//! Rows refer to others by position. Absent fields are empty. The same unit gives the same document, even after it was
+//! read back from `jsonb`; labels (`temp_id`) are omitted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use super::prepared::Unit;
 use super::{EntityHandle, PlaceObservation, UnitOfWork};
 use crate::record::{EntityType, Mention, MentionRef, Place, SourceType, Table, Timestamp};
 
-/// The namespace of the ids of dead letters, a random one.
+/// The namespace of dead letters' ids, chosen at random.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1b_2ac0_54f7_4b0e_9d3c_8f10_22e6_a7b4);
 
-/// A unit, to be written as JSON.
+/// A unit, for serialization as JSON.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UnitDocument {
@@ -107,7 +107,7 @@ struct MentionDocument {
     observed_at: Timestamp,
 }
 
-/// Why a document is no unit.
+/// Why a document is not a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DocumentError {
     #[error("entity {0} has neither an id alone nor a type and a name alone")]
@@ -118,7 +118,7 @@ pub(crate) enum DocumentError {
     Reference(usize),
 }
 
-/// The position of each name: the first, of a row that occurs more than once.
+/// The position of each name: of a row that occurs more than once, the first.
 fn positions(names: &[NameHash]) -> HashMap<NameHash, usize> {
     let mut positions = HashMap::new();
     for (index, name) in names.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Unit {
         let names = [Table::Entities, Table::Connections].map(|table| self.names(table));
         let [entities, connections] = names.map(positions);
         let first = |place: usize| entities[&names[0][place]];
-        // In the order of the names, each once.
+        // Sorted by name, without duplicates.
         let all = |places: &mut dyn Iterator<Item = usize>| {
             let mut distinct: Vec<usize> = places.map(first).collect();
             distinct.sort_unstable_by_key(|place| self.entity_name(*place));
@@ -188,7 +188,7 @@ impl Unit {
 }
 
 fn place_document(place: &Place) -> PlaceDocument {
-    // The decimal that a person would write: it reads back as the same coordinate.
+    // The shortest decimal, which reads back as the same coordinate.
     let degrees = |units: i64| units as f64 / 1e8;
     PlaceDocument {
         latitude: place.location.map(|(latitude, _)| degrees(latitude.units())),
@@ -224,7 +224,7 @@ impl UnitDocument {
         Ok((text, id))
     }
 
-    /// The unit again. It is not validated.
+    /// Converts the document back to a unit, which is not validated.
     pub(crate) fn into_unit(self) -> Result<UnitOfWork, DocumentError> {
         let mut unit = UnitOfWork::new();
         let mut handles: Vec<EntityHandle> = Vec::with_capacity(self.entities.len());
@@ -236,31 +236,22 @@ impl UnitDocument {
             });
         }
         let handle = |index: usize| handles.get(index).copied().ok_or(DocumentError::Reference(index));
+        let all = |indexes: Vec<usize>| indexes.into_iter().map(handle).collect::<Result<Vec<_>, _>>();
         for (entity, own) in self.entities.into_iter().zip(&handles) {
-            let mut builder = unit.again(*own);
-            for alias in entity.aliases {
-                builder = builder.alias(alias);
-            }
-            for attribute in entity.restaurant_attributes {
-                builder = builder.attribute(handle(attribute)?);
-            }
+            let builder = unit.again(*own).aliases(entity.aliases).attributes(all(entity.restaurant_attributes)?);
             if let Some(place) = entity.place {
                 builder.place(place.into_observation());
             }
         }
         let mut connections = Vec::with_capacity(self.connections.len());
         for (index, connection) in self.connections.into_iter().enumerate() {
-            let mut builder = match (connection.id, connection.restaurant, connection.dish) {
+            let builder = match (connection.id, connection.restaurant, connection.dish) {
                 (Some(id), None, None) => unit.existing_connection(id),
                 (None, Some(restaurant), Some(dish)) => unit.connection(handle(restaurant)?, handle(dish)?),
                 _ => return Err(DocumentError::ConnectionName(index)),
             };
-            for attribute in connection.dish_attributes {
-                builder = builder.dish_attribute(handle(attribute)?);
-            }
-            for category in connection.categories {
-                builder = builder.category(handle(category)?);
-            }
+            let builder =
+                builder.dish_attributes(all(connection.dish_attributes)?).categories(all(connection.categories)?);
             connections.push(builder.menu_item(connection.is_menu_item).handle());
         }
         for mention in self.mentions {

@@ -1,4 +1,4 @@
-//! Why a unit is refused before it is accepted: one variant a rule.
+//! Reasons for refusing a unit before it is accepted: one variant per rule.
 
 use std::fmt;
 
@@ -77,7 +77,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// A rule that a unit breaks. Nothing of the unit was accepted.
+/// The rule that a unit breaks. Nothing of the unit was accepted.
 ///
 /// ```
 /// use graphsink::{InvalidUnit, UnitOfWork};
@@ -103,30 +103,30 @@ pub enum InvalidUnit {
     /// The unit is too large to be sent.
     #[error("the unit has {bytes} bytes, the limit is {limit}: split it")]
     TooManyBytes {
-        /// Bytes in memory, roughly.
+        /// Approximate bytes in memory.
         bytes: usize,
-        /// [`UNIT_BYTES_MAX`](super::UNIT_BYTES_MAX).
+        /// [`UNIT_BYTES_MAX`](super::limits::UNIT_BYTES_MAX).
         limit: usize,
     },
-    /// A dish attribute was added to a connection that is named by its id: its key is settled.
-    #[error("{row}: a connection that exists has its dish attributes for good: name it by its key instead")]
+    /// A dish attribute was added to a connection that is named by its id: its key is fixed.
+    #[error("{row}: the dish attributes of an existing connection cannot change: name it by its key instead")]
     DishAttributeOnExistingConnection {
         /// The connection.
         row: Row,
     },
-    /// An entity's name is empty, or has white space, control and invisible characters alone (such as U+200B).
-    #[error("{row}: the name is blank: give it a character that can be seen")]
+    /// An entity's name is empty, or consists of white space, control and invisible characters only (such as U+200B).
+    #[error("{row}: the name is blank: give it a visible character")]
     BlankName {
         /// The entity.
         row: Row,
     },
-    /// An alias is empty, or has white space, control and invisible characters alone.
+    /// An alias is empty, or consists of white space, control and invisible characters only.
     #[error("{row}: an alias is blank: leave it out")]
     BlankAlias {
         /// The entity.
         row: Row,
     },
-    /// A text that must say something is empty.
+    /// A required text is empty.
     #[error("{row}: {field} is empty: give it a text")]
     EmptyText {
         /// The row.
@@ -146,8 +146,8 @@ pub enum InvalidUnit {
         /// The column's length.
         limit: usize,
     },
-    /// A text, or a text within JSON, holds a NUL, which PostgreSQL cannot store.
-    #[error("{row}: {field} holds a NUL character, which PostgreSQL cannot store: take it out")]
+    /// A text, or a text within JSON, contains a NUL, which PostgreSQL cannot store.
+    #[error("{row}: {field} contains a NUL character, which PostgreSQL cannot store: remove it")]
     NulCharacter {
         /// The row.
         row: Row,
@@ -161,7 +161,7 @@ pub enum InvalidUnit {
         row: Row,
         /// Distinct attributes.
         count: usize,
-        /// [`DISH_ATTRIBUTES_MAX`](super::DISH_ATTRIBUTES_MAX).
+        /// [`DISH_ATTRIBUTES_MAX`](super::limits::DISH_ATTRIBUTES_MAX).
         limit: usize,
     },
     /// A latitude or longitude is NaN or infinite.
@@ -172,7 +172,7 @@ pub enum InvalidUnit {
         /// Latitude or longitude.
         field: Field,
     },
-    /// A latitude or longitude lies beyond its range.
+    /// A latitude or longitude is out of range.
     #[error("{row}: {field} is beyond {limit} degrees: give degrees, latitude first")]
     CoordinateOutOfRange {
         /// The entity.
@@ -188,7 +188,7 @@ pub enum InvalidUnit {
         /// The entity.
         row: Row,
     },
-    /// A place on something that is no restaurant.
+    /// A place on an entity that is not a restaurant.
     #[error("{row}: only a restaurant has a place, this is a {entity_type}: leave it out")]
     PlaceOnNonRestaurant {
         /// The entity.
@@ -196,7 +196,7 @@ pub enum InvalidUnit {
         /// Its type.
         entity_type: EntityType,
     },
-    /// Restaurant attributes on something that is no restaurant.
+    /// Restaurant attributes on an entity that is not a restaurant.
     #[error("{row}: only a restaurant has restaurant attributes, this is a {entity_type}: leave them out")]
     AttributesOnNonRestaurant {
         /// The entity.
@@ -204,7 +204,7 @@ pub enum InvalidUnit {
         /// Its type.
         entity_type: EntityType,
     },
-    /// The metadata is JSON, but no object.
+    /// The metadata is JSON, but not an object.
     #[error("{row}: restaurant_metadata is not a JSON object: put it into one")]
     MetadataNotObject {
         /// The entity.
@@ -215,7 +215,7 @@ pub enum InvalidUnit {
     MetadataTooDeep {
         /// The entity.
         row: Row,
-        /// [`METADATA_DEPTH_MAX`](super::METADATA_DEPTH_MAX).
+        /// [`METADATA_DEPTH_MAX`](super::limits::METADATA_DEPTH_MAX).
         limit: usize,
     },
     /// A row refers to an entity of the wrong type.
@@ -223,11 +223,11 @@ pub enum InvalidUnit {
     WrongEntityType {
         /// The row that refers.
         row: Row,
-        /// What it is referred to as.
+        /// The column in which it refers to the entity.
         field: Field,
-        /// What belongs there.
+        /// The required type.
         expected: EntityType,
-        /// What is there.
+        /// The entity's type.
         found: EntityType,
     },
     /// A row refers to an entity by a handle of another unit.
@@ -235,25 +235,25 @@ pub enum InvalidUnit {
     ForeignHandle {
         /// The row that refers.
         row: Row,
-        /// What it is referred to as.
+        /// The column in which it refers to the entity.
         field: Field,
     },
-    /// A mention stands on no connection of this unit.
-    #[error("{row}: stands on no connection of this unit: use a handle of this unit, or the connection's id")]
+    /// A mention belongs to no connection of this unit.
+    #[error("{row}: belongs to no connection of this unit: use a handle of this unit, or the connection's id")]
     MentionWithoutConnection {
         /// The mention.
         row: Row,
     },
     /// A time that `timestamptz` cannot hold.
-    #[error("{row}: {field} lies outside the range of timestamptz, 4713 BC to 294276 AD: look at its unit")]
+    #[error("{row}: {field} is outside the range of timestamptz, 4713 BC to 294276 AD: check its time unit")]
     TimeOutOfRange {
         /// The row.
         row: Row,
         /// The column.
         field: Field,
     },
-    /// Observed before it was written.
-    #[error("{row}: observed_at lies before created_at: a text is observed after it was written")]
+    /// A mention was observed before it was written.
+    #[error("{row}: observed_at is before created_at: a text is observed after it was written")]
     ObservedBeforeCreated {
         /// The mention.
         row: Row,
@@ -261,7 +261,7 @@ pub enum InvalidUnit {
 }
 
 impl InvalidUnit {
-    /// The row that breaks the rule, unless it is the unit as a whole.
+    /// The row that breaks the rule; `None` if it is the unit as a whole.
     ///
     /// ```
     /// use graphsink::{InvalidUnit, Row, Table, UnitOfWork};
@@ -299,7 +299,7 @@ impl InvalidUnit {
         }
     }
 
-    /// A short stable name of the rule, for counting by reason.
+    /// A short stable name of the rule, for counting by rule.
     ///
     /// ```
     /// assert_eq!(graphsink::InvalidUnit::NoRows.rule(), "no_rows");

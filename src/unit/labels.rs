@@ -1,8 +1,8 @@
-//! Labels that a program gave to rows, to find them in the outcome.
+//! Labels that the program gives to rows, to find them in the outcome.
 
 use super::Row;
 
-/// Labels with their rows, all texts in one buffer.
+/// Labels with their rows; all texts are in one buffer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Labels {
     text: String,
@@ -25,7 +25,7 @@ impl Labels {
         self.text.len() + self.rows.len() * size_of::<(usize, Row)>()
     }
 
-    /// In the order in which they were given.
+    /// The labels in the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Row)> {
         self.rows.iter().scan(0, |start, (end, row)| {
             let label = &self.text[std::mem::replace(start, *end)..*end];

@@ -1,10 +1,10 @@
-//! What a caller wants written atomically.
+//! Units of work: the rows that a caller wants to be written atomically.
 //!
-//! [`UnitOfWork`] collects rows and gives out handles by which later rows refer to earlier ones.
-//! Nothing is checked while it is built; [`UnitOfWork::validate`] checks every rule at once, in the
-//! caller's task, before the engine accepts anything. [`Unit`] is what the engine works with. Both are one block.
+//! [`UnitOfWork`] collects rows and returns handles by which later rows refer to earlier ones. Nothing is checked while
+//! it is built; [`UnitOfWork::validate`] checks every rule at once, in the caller's task, before the engine accepts
+//! anything. [`Unit`] is the engine's form. Both store their rows in one block.
 //!
-//! Not here: whether an id exists, which only the database knows.
+//! Not checked here: whether an id exists, which only the database knows.
 
 mod blank;
 mod block;
@@ -12,6 +12,7 @@ mod document;
 mod draft;
 mod invalid;
 mod labels;
+pub mod limits;
 mod names;
 mod prepared;
 mod row;
@@ -29,7 +30,3 @@ pub(crate) use labels::Labels;
 pub(crate) use names::{AsItIs, NameHash, name_of_bytes, name_of_text};
 pub(crate) use prepared::{TypedUse, Unit};
 pub use row::Row;
-pub use validate::{
-    ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,
-    SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX,
-};

@@ -1,17 +1,17 @@
-//! Hashes of names that stand for them: 128 bits, so that equal hashes need no second look.
+//! Hashes that stand for names: 128 bits, so that equal hashes need no comparison of the names.
 //!
-//! `SipHash` with a key drawn at random in each process: a caller that chooses names cannot choose collisions. Of 2^40 names two
-//! have one hash with a probability of 2^-49.
+//! `SipHash` with a key drawn at random in each process: a caller that chooses names cannot produce collisions. Among
+//! 2^40 names the probability of a collision is 2^-49.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// Stands for the name of a row.
+/// The hash of a row's name.
 pub(crate) type NameHash = u128;
 
-/// The hash of what tells a row apart from all others of its table.
+/// The hash of the fields that identify a row within its table.
 pub(super) fn name_hash(write: impl FnOnce(&mut SipHasher13)) -> NameHash {
     static KEY: LazyLock<SipHasher13> = LazyLock::new(|| {
         // The standard library's own random keys.
@@ -23,12 +23,12 @@ pub(super) fn name_hash(write: impl FnOnce(&mut SipHasher13)) -> NameHash {
     hasher.finish128().as_u128()
 }
 
-/// The hash of a text that is no row's name.
+/// The hash of a text that is not a row's name.
 pub(crate) fn name_of_text(text: &str) -> NameHash {
     name_hash(|hasher| part(hasher, &(4_u8, text)))
 }
 
-/// The hash of bytes that are no row's name.
+/// The hash of bytes that are not a row's name.
 pub(crate) fn name_of_bytes(bytes: &[u8]) -> NameHash {
     name_hash(|hasher| part(hasher, &(5_u8, bytes)))
 }
@@ -59,7 +59,7 @@ impl BuildHasher for AsItIs {
     }
 }
 
-/// One thing that a row is made of, in the hash of its name.
+/// One part of a row's name, in the hash.
 pub(super) fn part(hasher: &mut SipHasher13, part: &impl Hash) {
     part.hash(hasher);
 }

@@ -1,4 +1,4 @@
-//! A unit as the engine works with it: valid, each row with the hash of its name.
+//! A unit in the engine's form: validated, with the hash of each row's name.
 
 use std::sync::Arc;
 
@@ -11,50 +11,50 @@ use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::hash::hash_of;
 use crate::record::{Coordinate, EntityType, Place, Table, canonical, truncate};
 
-/// A validated unit: one block, shared by all that work with it.
+/// A validated unit: one block, shared by all parts of the engine.
 #[derive(Debug)]
 pub(crate) struct Unit {
     pub(crate) block: Block,
-    /// Of all rows: entities, connections, mentions.
+    /// Hashes of the names of all rows: entities, connections, mentions.
     hashes: Vec<NameHash>,
-    /// Of entities, by their places; each entity has one at most.
+    /// Observed places, with the position of their entity; at most one for each entity.
     places: Vec<(u32, Arc<Place>)>,
     /// Uses of entities that are named by id, whose type only the database knows.
     pub(crate) typed_uses: Vec<TypedUse>,
     /// Labels of rows, for the outcome.
     pub(crate) temp_ids: Option<Arc<Labels>>,
-    /// Tells this unit's handles from others.
+    /// Distinguishes this unit's handles from those of others.
     pub(crate) nonce: u64,
 }
 
-/// One thing that is said of an entity: that it is there, or that something belongs to it. Both as hashes.
+/// One fact about an entity: its existence, or something that belongs to it. Both are hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FactHash {
     /// The entity.
     pub(crate) entity: u64,
-    /// What is said, of this entity.
+    /// The fact about this entity.
     pub(crate) fact: u64,
 }
 
-/// An entity named by id is used where a certain type belongs.
+/// A use of an entity, named by id, where a certain type is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TypedUse {
     /// Index of the entity in the unit.
     pub(crate) entity: u32,
-    /// What it must be.
+    /// The required type.
     pub(crate) expected: EntityType,
     /// The row that uses it.
     pub(crate) row: Row,
-    /// The column it is used in.
+    /// The column in which it is used.
     pub(crate) field: Field,
 }
 
 impl UnitOfWork {
-    /// Memory that the unit holds while it is in flight, in bytes, roughly.
+    /// Approximate memory, in bytes, that the unit occupies while it is in flight.
     pub(crate) fn bytes(&self) -> usize {
-        /// Records, hashes, map entries and what a transaction makes of a row.
+        /// Records, hashes, map entries and the transaction's data for a row.
         const ROW_OVERHEAD: usize = 256;
-        /// Something that belongs to a row.
+        /// A link of a row.
         const LINK_OVERHEAD: usize = 48;
         let places = self.places.iter().map(|(_, place)| {
             let metadata = place.metadata.as_ref().map_or(0, json_bytes);
@@ -69,10 +69,10 @@ impl UnitOfWork {
             + self.temp_ids.bytes()
     }
 
-    /// Turns a unit that passed [`validate`](Self::validate) into what the engine works with.
+    /// Turns a unit that passed [`validate`](Self::validate) into the engine's form.
     ///
     /// # Panics
-    /// When the unit was not validated.
+    /// Panics if the unit was not validated.
     pub(crate) fn prepare(self) -> Unit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
@@ -103,19 +103,20 @@ impl Unit {
         }
     }
 
-    /// What the unit says of where an entity is.
+    /// The place that the unit states for an entity.
     pub(crate) fn place_of(&self, entity: usize) -> Option<&Arc<Place>> {
         let place = self.places.binary_search_by_key(&(entity as u32), |(entity, _)| *entity).ok()?;
         Some(&self.places[place].1)
     }
 
-    /// Whether the unit says more of an entity than that it is there.
+    /// Whether the unit states more about an entity than its existence.
     pub(crate) fn says_of(&self, entity: usize) -> bool {
         self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
     }
 
-    /// Hashes that stand for what the unit states of an entity, of its aliases and attributes: a cache that knows them to
-    /// be in its row need not look. False if it also says where the entity is, which no hash stands for.
+    /// Calls `tell` with hashes of the facts that the unit states about an entity, its aliases and attributes: a cache
+    /// that knows these facts to be in the row saves the lookup. Returns false if the unit also states a place, which
+    /// no hash stands for.
     pub(crate) fn stated_of(&self, entity: usize, mut tell: impl FnMut(NameHash)) -> bool {
         let entities = self.names(Table::Entities);
         for alias in self.block.aliases_of(entity) {
@@ -142,20 +143,20 @@ impl Unit {
         first.map_or(0, |hash| *hash as u64)
     }
 
-    /// What it says of entities, entity by entity. Of a place that is the place of a restaurant, and restaurants have their
-    /// affinity.
+    /// Hashes of the facts about entities, entity by entity. A place has no hash: it belongs to a
+    /// restaurant, and units of one restaurant share their affinity anyway.
     pub(crate) fn fact_hashes(&self) -> impl Iterator<Item = FactHash> {
         let entities = self.names(Table::Entities);
         self.block.entities.iter().zip(entities).enumerate().flat_map(move |(place, (record, hash))| {
             let entity = *hash as u64;
-            // An entity that is named by its id is there already.
+            // An entity that is named by its id exists already.
             let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
             let facts = is_there.into_iter().chain(self.belongings_of(place));
             facts.map(move |fact| FactHash { entity, fact })
         })
     }
 
-    /// Hashes of what it says besides an entity's being there.
+    /// Hashes of its facts other than the existence of entities.
     pub(crate) fn belongings(&self) -> impl Iterator<Item = u64> {
         let entities = if self.block.entity_links.is_empty() { 0 } else { self.block.entities.len() };
         (0..entities).flat_map(|entity| self.belongings_of(entity))
@@ -186,7 +187,7 @@ fn hashes(block: &Block) -> Vec<NameHash> {
         let hash = name_hash(|hasher| match connection.name {
             ConnectionRecordName::Key { restaurant, dish } => {
                 part(hasher, &(true, hashes[restaurant.own()], hashes[dish.own()]));
-                // As a set.
+                // Sorted and without duplicates, as a set.
                 let mut attributes: Vec<NameHash> =
                     block.dish_attributes_of(place).map(|attribute| hashes[attribute]).collect();
                 attributes.sort_unstable();
@@ -205,8 +206,8 @@ fn hashes(block: &Block) -> Vec<NameHash> {
     hashes
 }
 
-/// Bytes of a value as JSON text, roughly. With a stack of its own: this is asked before the depth is
-/// checked, which is the caller's to choose, as the thread's stack is not.
+/// Approximate bytes of a value as JSON text. It uses an explicit stack: this runs before the depth is checked, the
+/// caller determines the depth, and the thread's stack is limited.
 fn json_bytes(value: &Value) -> usize {
     let mut bytes = 0;
     let mut open = vec![value];

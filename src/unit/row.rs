@@ -1,4 +1,4 @@
-//! A row of a unit, by its place.
+//! A row of a unit, by its position.
 
 use crate::record::Table;
 

@@ -1,4 +1,4 @@
-//! Every rule that can be checked without the database.
+//! All rules that can be checked without the database.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,43 +9,20 @@ use uuid::Uuid;
 
 use super::block::{ConnectionRecordName, EntityRecord, Link, Linked, OwnRow, links_of};
 use super::is_blank;
+use super::limits::{
+    ADDRESS_CHARS_MAX, AUTHOR_CHARS_MAX, DISH_ATTRIBUTES_MAX, METADATA_DEPTH_MAX, NAME_CHARS_MAX, SOURCE_ID_CHARS_MAX,
+    SUBREDDIT_CHARS_MAX, UNIT_BYTES_MAX, URL_CHARS_MAX,
+};
 use super::{Field, InvalidUnit, PlaceObservation, Row, UnitOfWork};
 use crate::record::{Coordinate, CoordinateError, EntityType, Table, Timestamp};
-
-/// Characters of a name or an alias.
-///
-/// ```
-/// use graphsink::{NAME_CHARS_MAX, UnitOfWork};
-///
-/// let mut unit = UnitOfWork::new();
-/// unit.dish("x".repeat(NAME_CHARS_MAX + 1)).handle();
-/// assert!(unit.validate(10_000).is_err());
-/// ```
-pub const NAME_CHARS_MAX: usize = 255;
-/// Characters of an address.
-pub const ADDRESS_CHARS_MAX: usize = 500;
-/// Characters of a source id, a thread id and Google's place id.
-pub const SOURCE_ID_CHARS_MAX: usize = 255;
-/// Characters of a URL.
-pub const URL_CHARS_MAX: usize = 500;
-/// Characters of a subreddit.
-pub const SUBREDDIT_CHARS_MAX: usize = 100;
-/// Characters of an author.
-pub const AUTHOR_CHARS_MAX: usize = 255;
-/// Dish attributes of one connection: the unique index holds no more.
-pub const DISH_ATTRIBUTES_MAX: usize = 100;
-/// Bytes of a unit in memory: far below what one message to PostgreSQL can carry (1 GiB).
-pub const UNIT_BYTES_MAX: usize = 256 << 20;
-/// Depth of nesting in metadata; the object itself is the first level.
-pub const METADATA_DEPTH_MAX: usize = 64;
 
 /// 4714-11-24 BC 00:00:00 UTC, PostgreSQL's earliest `timestamptz`, in seconds of the Unix epoch.
 /// Its latest (the year 294276) lies beyond what a [`Timestamp`] can hold.
 const EARLIEST_SECONDS: i64 = -210_866_803_200;
 
 impl UnitOfWork {
-    /// Checks every rule that can be checked without the database; the first that is broken is
-    /// the answer. `Engine::submit` does this, with its own limit.
+    /// Checks every rule that can be checked without the database, and returns the first that is broken.
+    /// `Engine::submit` calls this with its own limit.
     ///
     /// ```
     /// # use graphsink::{InvalidUnit, UnitOfWork};
@@ -79,7 +56,7 @@ impl UnitOfWork {
     }
 
     fn check_entity(&self, links: &[Link], places: &[&(u32, PlaceObservation)], row: Row) -> Result<(), InvalidUnit> {
-        // The type of an entity that is named by its id is known to the database alone.
+        // Only the database knows the type of an entity that is named by its id.
         let mut entity_type = EntityType::Restaurant;
         if let EntityRecord::Key(own_type, name) = self.block.entities[row.index] {
             entity_type = own_type;
@@ -148,7 +125,7 @@ impl UnitOfWork {
         Ok(())
     }
 
-    /// What tells entities of a unit apart.
+    /// The identity of an entity within the unit.
     fn name(&self, place: usize) -> (Option<(EntityType, &str)>, Option<Uuid>) {
         match self.block.entities[place] {
             EntityRecord::Key(entity_type, name) => (Some((entity_type, self.block.text(name))), None),
@@ -197,7 +174,7 @@ impl UnitOfWork {
     }
 }
 
-/// Links in the order of their rows, which they most often are.
+/// Links in the order of their rows, which is usually their order already.
 fn in_order(links: &[Link]) -> Cow<'_, [Link]> {
     if links.is_sorted_by_key(|link| link.row) {
         return Cow::Borrowed(links);
@@ -241,7 +218,7 @@ fn check_metadata(metadata: &Value, row: Row) -> Result<(), InvalidUnit> {
     if !metadata.is_object() {
         return Err(InvalidUnit::MetadataNotObject { row });
     }
-    // A stack of our own: the depth is the caller's to choose, the thread's stack is not.
+    // An explicit stack: the caller determines the depth, and the thread's stack is limited.
     let mut open = vec![(metadata, 1)];
     while let Some((value, depth)) = open.pop() {
         let nul = match value {
@@ -267,7 +244,7 @@ fn check_metadata(metadata: &Value, row: Row) -> Result<(), InvalidUnit> {
 }
 
 fn check_text(text: &str, limit: usize, row: Row, field: Field) -> Result<(), InvalidUnit> {
-    // Bytes are at least as many as characters, so most texts need no counting.
+    // There are at least as many bytes as characters, so most texts need no counting.
     if text.len() > limit {
         let chars = text.chars().count();
         if chars > limit {

@@ -2,10 +2,8 @@
 //! interface, also what no caller should. [`UnitSpec::build`] says it.
 
 use chrono::{DateTime, TimeDelta};
-use graphsink::{
-    ConnectionRef, EntityRef, EntityType, METADATA_DEPTH_MAX, Mention, PlaceObservation, SourceType, Timestamp,
-    UnitOfWork,
-};
+use graphsink::limits::METADATA_DEPTH_MAX;
+use graphsink::{ConnectionRef, EntityRef, EntityType, Mention, PlaceObservation, SourceType, Timestamp, UnitOfWork};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 
-use graphsink::{EntityType, SourceType};
+use graphsink::EntityType;
 use serde_json::Value;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -88,7 +88,7 @@ async fn read_snapshot(client: &Client) -> Graph {
     for row in rows {
         let key = MentionKey {
             connection: connections[&row.get::<_, Uuid>(1)].clone(),
-            source_type: SourceType::from_label(row.get(2)).unwrap(),
+            source_type: row.get::<_, &str>(2).parse().unwrap(),
             source_id: row.get(3),
         };
         mention_keys.insert(row.get(0), key.clone());
@@ -150,10 +150,8 @@ pub(crate) async fn ids(client: &Client) -> Ids {
 
 async fn entity_keys(client: &Client) -> HashMap<Uuid, EntityKey> {
     let rows = client.query("select entity_id, type::text, name from entities", &[]).await.unwrap();
-    let key = |row: &tokio_postgres::Row| EntityKey {
-        entity_type: EntityType::from_label(row.get(1)).unwrap(),
-        name: row.get(2),
-    };
+    let key =
+        |row: &tokio_postgres::Row| EntityKey { entity_type: row.get::<_, &str>(1).parse().unwrap(), name: row.get(2) };
     rows.iter().map(|row| (row.get(0), key(row))).collect()
 }
 

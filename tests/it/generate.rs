@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use crate::model::{ConnectionKey, ConnectionSpec, EntityKey, EntitySpec, MentionSpec, PlaceSpec, Record, Time};
+use super::model::{ConnectionKey, ConnectionSpec, EntityKey, EntitySpec, MentionSpec, PlaceSpec, Record, Time};
 
 /// How many different things there are. Smaller is hotter.
 #[derive(Debug, Clone, Copy)]

@@ -344,7 +344,7 @@ async fn do_one_of_many(client: &Client, engine: &Engine, deed: u32, at: i64) ->
         5 => format!("savepoint s; {}; rollback to s", delete(&one.0)),
         6 if at == 0 => "truncate entities cascade".to_owned(),
         7 if one.1 == other.1 => {
-            let entity_type = EntityType::from_label(&one.1).unwrap();
+            let entity_type = one.1.parse().unwrap();
             let merge = EntityMerge::new(named(entity_type, &one.0), named(entity_type, &other.0));
             within(engine.merge(vec![merge])).await;
             return None;

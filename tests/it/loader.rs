@@ -13,9 +13,7 @@ use std::time::Duration;
 use chrono::SubsecRound;
 use graphsink::loader::{Input, Sample, Units};
 use graphsink::resolve::{GreyZone, NameCounts, Names, ResolvedNames, Resolver, ResolverSettings, Tier};
-use graphsink::{
-    AsOf, BulkLoad, BulkSettings, Engine, EntityType, PlaceObservation, SourceType, Timestamp, UnitOfWork,
-};
+use graphsink::{AsOf, BulkLoad, BulkSettings, Engine, EntityType, PlaceObservation, Timestamp, UnitOfWork};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -82,7 +80,7 @@ fn records(line: &str) -> Option<Vec<Record>> {
         records.push(Record::Mention(MentionSpec {
             connection: key,
             connection_by_id: false,
-            source_type: SourceType::from_label(source["type"].as_str()?)?,
+            source_type: source["type"].as_str()?.parse().ok()?,
             thread_id: text(&source["thread_id"]).unwrap_or_else(|| source_id.clone()),
             source_id,
             source_url: text(&source["url"])?,

@@ -463,16 +463,11 @@ impl Writer<'_> {
             .map(|name| self.reference(&key(EntityType::RestaurantAttribute, name), spec.by_id))
             .collect();
         let known = self.ids.entities.get(&spec.key).filter(|_| spec.by_id);
-        let mut builder = match known {
+        let builder = match known {
             Some(id) => self.unit.existing_entity(*id),
             None => self.unit.entity(spec.key.entity_type, spec.key.name.as_str()),
         };
-        for alias in &spec.aliases {
-            builder = builder.alias(alias.as_str());
-        }
-        for attribute in attributes {
-            builder = builder.attribute(attribute);
-        }
+        let mut builder = builder.aliases(&spec.aliases).attributes(attributes);
         if let Some(place) = &spec.place {
             builder = builder.place(place.observation());
         }
@@ -513,20 +508,14 @@ impl Writer<'_> {
         is_menu_item: bool,
     ) -> ConnectionHandle {
         let known = self.ids.connections.get(key).copied().filter(|_| by_id);
-        let mut builder = if let Some(id) = known {
+        let builder = if let Some(id) = known {
             self.unit.existing_connection(id).menu_item(is_menu_item)
         } else {
             let ends: Vec<EntityHandle> =
                 key.entities().iter().map(|entity| self.reference(entity, ends_by_id)).collect();
-            let mut builder = self.unit.connection(ends[0], ends[1]).menu_item(is_menu_item);
-            for attribute in &ends[2..] {
-                builder = builder.dish_attribute(*attribute);
-            }
-            builder
+            let builder = self.unit.connection(ends[0], ends[1]).menu_item(is_menu_item);
+            builder.dish_attributes(ends[2..].iter().copied())
         };
-        for category in categories {
-            builder = builder.category(*category);
-        }
-        builder.handle()
+        builder.categories(categories.iter().copied()).handle()
     }
 }

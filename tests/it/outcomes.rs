@@ -256,7 +256,7 @@ async fn texts_numbers_and_times_at_their_limits_are_kept() {
     let engine = database.engine().await;
     let long = |chars: usize| "😀".repeat(chars);
     let mut deep = json!({});
-    for _ in 1..graphsink::METADATA_DEPTH_MAX {
+    for _ in 1..graphsink::limits::METADATA_DEPTH_MAX {
         deep = json!({ "d": deep });
     }
     let mut unit = UnitOfWork::new();
@@ -270,11 +270,7 @@ async fn texts_numbers_and_times_at_their_limits_are_kept() {
     let connection = {
         let attributes: Vec<_> =
             (0..100).map(|number| unit.dish_attribute(format!("attribute {number}")).handle()).collect();
-        let mut builder = unit.connection(restaurant, dish);
-        for attribute in attributes {
-            builder = builder.dish_attribute(attribute);
-        }
-        builder.handle()
+        unit.connection(restaurant, dish).dish_attributes(attributes).handle()
     };
     let earliest = "-4713-11-24T00:00:00Z".parse().unwrap();
     let times = [
@@ -843,10 +839,7 @@ fn invalid_units() -> Vec<(UnitOfWork, InvalidUnit)> {
             connection(|unit| {
                 let restaurant = unit.restaurant("r").handle();
                 let dish = unit.dish("d").handle();
-                let mut builder = unit.connection(restaurant, dish);
-                for _ in 0..101 {
-                    builder = builder.dish_attribute(Uuid::now_v7());
-                }
+                unit.connection(restaurant, dish).dish_attributes((0..101).map(|_| Uuid::now_v7()));
             }),
             // Over the limit of rows first; see `a_hundred_and_one_dish_attributes_are_too_many`.
             InvalidUnit::TooManyRows { rows: 104, limit: 50 },
@@ -923,11 +916,7 @@ fn a_hundred_and_one_dish_attributes_are_too_many() {
     let restaurant = unit.restaurant("r").handle();
     let dish = unit.dish("d").handle();
     let attributes: Vec<_> = (0..101).map(|number| unit.dish_attribute(format!("a{number}")).handle()).collect();
-    let mut builder = unit.connection(restaurant, dish);
-    for attribute in attributes.iter().chain(&attributes[..50]) {
-        builder = builder.dish_attribute(*attribute);
-    }
-    builder.handle();
+    unit.connection(restaurant, dish).dish_attributes(attributes.iter().chain(&attributes[..50]).copied());
     let expected = InvalidUnit::TooManyDishAttributes { row: FIRST_CONNECTION, count: 101, limit: 100 };
     assert_eq!(unit.validate(1_000), Err(expected));
 }

@@ -1,11 +1,11 @@
-//! Charts over time as SVG, without anything from elsewhere.
+//! Charts over time as SVG, without external resources.
 //!
-//! What is drawn was measured over spans of time, so a line is a staircase: as high as the value, as wide as its span. Its
-//! area is the total, and one span alone can be seen as well.
+//! Values are measured over spans of time, so a line is a staircase: as high as the value, as wide as its span. Its
+//! area is the total, and a single span is visible as well.
 
 use std::fmt::Write as _;
 
-/// Small enough for a telephone, where everything is drawn at three quarters.
+/// Small enough for a phone, where charts are drawn at three quarters.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 48.0;
@@ -17,16 +17,16 @@ const BOTTOM: f64 = 26.0;
 #[derive(Debug)]
 pub(crate) struct Chart {
     pub(crate) title: &'static str,
-    /// What the vertical axis measures.
+    /// The unit of the vertical axis.
     pub(crate) unit: &'static str,
-    /// Names and values, as many as there are spans; nothing where nothing happened that could be measured. At most four:
-    /// there are no more colours.
+    /// Names and values, one value per span; `None` if nothing measurable happened. At most four series: there are no
+    /// more colours.
     pub(crate) series: Vec<(&'static str, Vec<Option<f64>>)>,
-    /// Whether series are put on top of each other, as areas.
+    /// Whether series are stacked, as areas.
     pub(crate) stacked: bool,
 }
 
-/// From numbers to places in the picture.
+/// Maps numbers to positions in the picture.
 struct Frame {
     end: f64,
     top: f64,
@@ -66,7 +66,7 @@ impl Chart {
         let (step, last) = axis(end);
         for tick in 0..=(last / step).round() as u32 {
             let time = f64::from(tick) * step;
-            // The last tick of the axis lies after the end.
+            // The last tick of the axis is after the end.
             if time <= end {
                 let (at, label) = (frame.x(time), number(time));
                 let _ =
@@ -95,7 +95,7 @@ impl Chart {
         self.series.iter().enumerate().map(entry).collect()
     }
 
-    /// What is drawn: the values, or their running sums.
+    /// The drawn lines: the values, or their running sums.
     fn lines(&self) -> Vec<Vec<Option<f64>>> {
         let mut floor = vec![0.0; self.series.first().map_or(0, |(_, values)| values.len())];
         let line = |(_, values): &(&str, Vec<Option<f64>>)| {
@@ -142,7 +142,7 @@ fn axis(most: f64) -> (f64, f64) {
     (step, (most / step).ceil() * step)
 }
 
-/// As short as it can be read.
+/// A number in a short readable form.
 fn number(value: f64) -> String {
     let rounded = |value: f64| (value * 1e4).round() / 1e4;
     if value >= 1e6 {

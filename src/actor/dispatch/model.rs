@@ -1,7 +1,7 @@
-//! Dispatch at work with children that die, mailboxes that are lost, and transactions that claim units at any time.
+//! A model of dispatch with dying children, lost mailboxes, and transactions that claim units at any time.
 //!
-//! The laws: after every step each unit without an outcome is claimed by one transaction, or in a place whence it will
-//! be claimed; an epoch arrives with exactly the rows of its units; and once nothing dies any more each unit gets its
+//! The laws: after every step each unit without an outcome is claimed by one transaction, or in a place from which it
+//! will be claimed; an epoch arrives with exactly the rows of its units; and once deaths stop, each unit gets its
 //! outcome, without the sweep unless a message to the supervisor was lost.
 
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ use crate::unit::UnitOfWork;
 const BATCHERS: usize = 3;
 const COORDINATOR: usize = BATCHERS;
 const LANES: usize = 3;
-/// That of three units.
+/// The rows of three units.
 const MAX_BATCH_ROWS: usize = 9;
 
 type Submissions = Vec<Arc<Submission>>;
@@ -82,7 +82,7 @@ impl Children {
 }
 
 impl Children {
-    /// One of them reads a message; gives the task of the epoch that was complete with it.
+    /// One of them reads a message; returns the task of the epoch that this completed.
     fn step(&self, number: usize, supervisor: u64) -> Option<Task> {
         let mut children = self.0.borrow_mut();
         let child = &mut children[number];
@@ -139,7 +139,7 @@ impl Workers for Children {
 /// A task that commits an epoch.
 #[derive(Debug)]
 struct Task {
-    /// The supervisor that it tells of its end.
+    /// The supervisor to which it reports its end.
     supervisor: u64,
     epoch: EpochId,
     submissions: Submissions,
@@ -151,20 +151,21 @@ struct World {
     supervisor: u64,
     dispatch: Dispatch,
     children: Children,
-    /// Of the last supervisor: they live until they have read what was sent to them.
+    /// Children of the last supervisor: they live until they have read their messages.
     orphans: Children,
     inbox: VecDeque<ToSupervisor>,
     /// Those that have not claimed their units yet.
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
     outcomes: Vec<oneshot::Receiver<Told>>,
-    /// Units of which the supervisor will hear from the sweep alone.
+    /// Units that the supervisor will find only by the sweep.
     lost: HashSet<u64>,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A unit of this restaurant and this dish; its message may come too late for one supervisor and too early for the next.
+    /// A unit of this restaurant and this dish; its message may be too late for one supervisor and too early for the
+    /// next.
     Submit {
         restaurant: u8,
         dish: u8,
@@ -222,7 +223,7 @@ impl World {
             Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
             Step::Supervisor => self.step_supervisor(),
             Step::Child(child) => self.spawned.extend(self.children.step(child, self.supervisor)),
-            // Those of them that tell a supervisor of an end tell the one that is gone.
+            // Tasks that report an end report it to the dead supervisor.
             Step::Orphan(child) => self.spawned.extend(self.orphans.step(child, 0)),
             Step::Claim(task) => self.claim(task),
             Step::Fail(task) => self.fail(task),
@@ -313,7 +314,7 @@ impl World {
         }
     }
 
-    /// With it goes what was on its way to it.
+    /// Messages on their way to it are lost with it.
     fn kill_supervisor(&mut self) {
         self.supervisor += 1;
         self.inbox.clear();
@@ -386,7 +387,7 @@ impl World {
 }
 
 impl Child {
-    /// The epoch's task, if nothing of it is missing.
+    /// The epoch's task, if the epoch is complete.
     fn join(&mut self, epoch: EpochId, supervisor: u64) -> Option<Task> {
         let arriving = &self.arriving[&epoch];
         if arriving.submissions.is_none() || arriving.batches.iter().any(Option::is_none) {
@@ -421,7 +422,7 @@ fn pick<T>(from: &mut VecDeque<T>, number: usize) -> Option<T> {
     from.remove(number)
 }
 
-/// What no key sends elsewhere goes past a lane that stands, however few rows are in it.
+/// A unit without conflicting keys avoids a blocked lane, however few rows that has.
 #[test]
 fn a_lane_whose_epoch_fails_is_the_last_choice() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! Single cases, each with the calls that it makes.
+//! Single cases, each with its calls.
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
     };
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| placed(unit, "a", 1, Some("g1"))), no_race).unwrap();
-    // Once to a new restaurant, once to one that exists; for another id, and for none.
+    // Once to a new restaurant, once to an existing one; for another id, and for none.
     for (day, others, own, to) in [(2, "b", Some("g2"), "g1"), (3, "b", None, "g2")] {
         let moved = epoch(|unit| {
             placed(unit, others, day, Some(to));
@@ -75,7 +75,8 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
         tables.write(&moved, no_race).unwrap();
         assert_eq!((google(&tables, "a").as_deref(), google(&tables, others).as_deref()), (own, Some(to)));
     }
-    // A row that is not of the epoch holds what "a" wants: none of the epoch gives it up, and no two rows may hold it.
+    // A row outside of the epoch has the id that "a" needs: no row of the epoch gives it up, and two rows must not have
+    // it.
     let moved = epoch(|unit| {
         placed(unit, "c", 4, Some("g3"));
         placed(unit, "a", 4, Some("g1"));
@@ -142,7 +143,7 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
             mentioned(unit, name, "ours");
         }
     });
-    // Of an entity that is new no other writer can insert a connection.
+    // No other writer can insert a connection of a new entity.
     let mut known = Tables::default();
     let entities = epoch(|unit| {
         unit.restaurant("b");
@@ -165,7 +166,7 @@ fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_
 #[test]
 fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
     const RACES_MAX: usize = super::super::write::RACES_MAX as usize;
-    /// The connection of the first restaurant that has none.
+    /// Inserts the connection of the first restaurant without one.
     fn next_of_others(tables: &mut Tables) {
         let next = tables.connections.len();
         tables.write(&epoch(|unit| mentioned(unit, &format!("r{next}"), "theirs")), no_race).unwrap();
@@ -236,7 +237,7 @@ fn a_name_that_is_known_is_asked_for_again_only_when_ids_may_have_become_wrong()
     assert_eq!(write(&mut tables, "3"), ((2, 2), 0, 2), "with one more call");
     assert!(tables.id(EntityType::Restaurant, "r").is_some_and(|id| Some(id) != before));
     assert_eq!(write(&mut tables, "4"), ((0, 1), 2, 0));
-    // Where facts are stated the row is read, unless all of them are known to be there, and always where a place is.
+    // If facts are stated the row is read, unless all of them are known to be stored, and always if a place is stated.
     let mut states = |aliases: &'static [&'static str], place: bool| {
         let stated = epoch(|unit| {
             let mut restaurant = unit.restaurant("r");

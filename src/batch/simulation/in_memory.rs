@@ -1,4 +1,4 @@
-//! The tables of the simulation, what other programs do to them, and what must hold of them.
+//! The tables of the simulation, the actions of other programs on them, and their invariants.
 
 use super::*;
 
@@ -10,9 +10,9 @@ pub(crate) struct Tables {
     pub(crate) entities: BTreeMap<EntityKey, (Uuid, EntityFacts<Uuid>)>,
     pub(crate) connections: BTreeMap<ConnectionKey<Uuid>, (Uuid, ConnectionFacts<Uuid>, StoredMetrics)>,
     pub(crate) mentions: BTreeMap<MentionKey, (Uuid, Mention)>,
-    /// Connections, and mentions, that are looked up in the indexes for long histories.
+    /// Connections, and mentions, that are in the indexes for long histories.
     pub(crate) indexed: BTreeSet<Uuid>,
-    /// Changes with everything that may make an id wrong.
+    /// Changes with every event that may invalidate an id.
     pub(super) generation: u64,
 }
 
@@ -41,7 +41,7 @@ impl Tables {
         self.mentions_of(connection).filter(move |(id, _)| !history_indexed || self.indexed.contains(id))
     }
 
-    /// What an engine leaves that knows nothing of long histories: a connection and all of its mentions indexed, or some
+    /// The state left by an engine without long histories: a connection and all of its mentions indexed, or some
     /// mentions of a connection that is not.
     pub(super) fn index_as_of_old(&mut self, whole: bool) {
         let Some((connection, ..)) = self.connections.values().next().cloned() else { return };
@@ -58,7 +58,7 @@ impl Tables {
         committed
     }
 
-    /// One transaction. `race` is what others commit after its lookups.
+    /// One transaction. `race` has the commits of others after its lookups.
     pub(super) fn write(
         &mut self,
         epoch: &Epoch,
@@ -67,7 +67,7 @@ impl Tables {
         self.write_with(epoch, race, None)
     }
 
-    /// The same, of an engine that remembers names.
+    /// The same, by an engine that remembers names.
     pub(super) fn write_with(
         &mut self,
         epoch: &Epoch,
@@ -86,7 +86,7 @@ impl Tables {
         Ok((written.units, before))
     }
 
-    /// Deletes an entity, and what names it.
+    /// Deletes an entity, and the rows that name it.
     pub(super) fn delete(&mut self, entity_type: EntityType, name: &str) {
         let Some((gone, _)) = self.entities.remove(&EntityKey::new(entity_type, name)) else { return };
         self.generation += 1;
@@ -103,7 +103,7 @@ impl Tables {
         self.mentions.retain(|key, _| connections.contains(&key.0));
     }
 
-    /// Takes everything back that is said of an entity.
+    /// Removes all facts about an entity.
     pub(super) fn take_back(&mut self, entity_type: EntityType, name: &str) {
         if let Some((_, facts)) = self.entities.get_mut(&EntityKey::new(entity_type, name)) {
             *facts = EntityFacts { place: facts.place.take(), ..EntityFacts::default() };
@@ -111,13 +111,14 @@ impl Tables {
         }
     }
 
-    /// Two entities get each other's names, or one that of another that is not there.
+    /// Swaps the names of two entities, or renames one to the name of another that does not exist.
     pub(super) fn swap(&mut self, entity_type: EntityType, names: [&str; 2]) {
         let keys = names.map(|name| EntityKey::new(entity_type, name));
         let rows = keys.each_ref().map(|key| self.entities.remove(key));
         self.generation += u64::from(rows.iter().any(Option::is_some));
         for (mut row, key) in rows.into_iter().zip(keys.into_iter().rev()) {
-            // What a restaurant of the other name has is refused to one that says it again, which no law is about.
+            // An id that a restaurant with the other name has would be refused to one that states it again; no law is
+            // about that.
             if let Some(place) = row.as_mut().and_then(|row| row.1.place.as_mut()) {
                 Arc::make_mut(place).google_place_id = None;
             }
@@ -125,7 +126,7 @@ impl Tables {
         }
     }
 
-    /// How many rows of each kind the epoch inserted, updated and left, told from the tables.
+    /// Checks the number of rows of each kind that the epoch inserted, updated and left, determined from the tables.
     pub(super) fn check_dispositions(&self, before: &Self, written: &Written) {
         fn changed<K: Ord, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> (usize, usize) {
             let updated =

@@ -1,9 +1,9 @@
 //! The product's algorithm on tables in memory.
 //!
-//! The laws: however units are grouped into epochs, and whatever other writers commit in between, the tables are what
-//! the units leave when each is written alone; figures equal those of all mentions; every unit hears
-//! what the transaction did to its rows, which is told here from the tables before and after. The order of the calls
-//! is checked by the tables themselves: no lock out of order, no row written that changes nothing.
+//! The laws: for any grouping of units into epochs, and any commits of other writers in between, the tables equal those
+//! after each unit is written alone; figures equal those of all mentions; every unit's outcome states what the
+//! transaction did to its rows, which is determined here from the tables before and after. The tables themselves check
+//! the order of the calls: no lock out of order, no row written without a change.
 
 mod cases;
 mod in_memory;
@@ -40,15 +40,15 @@ pub(crate) fn at(day: i64) -> Timestamp {
     "2024-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + chrono::TimeDelta::days(day)
 }
 
-/// What figures refer to.
+/// The time to which figures refer.
 pub(crate) fn as_of() -> Timestamp {
     at(60)
 }
 
 fn no_race(_: &mut Tables) {}
 
-/// Writes units in epochs of the given sizes; before every second epoch's locks, another writer is
-/// faster with the first unit of the next.
+/// Writes units in epochs of the given sizes; before every second epoch's locks, another writer first writes the first
+/// unit of the next epoch.
 fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known: usize) -> TestCaseResult {
     let mut grouped = Tables::default();
     let known = Arc::new(KnownNames::new(known));
@@ -83,7 +83,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
     }
     prop_assert_eq!(grouped.natural(), alone.natural());
 
-    // All of it once more changes nothing, and says so.
+    // Writing everything again changes nothing, and the outcome says so.
     let everything = Epoch::from_units(units.iter().map(|said| unit(said, &grouped)).collect());
     let (committed, before) = grouped.write_with(&everything, no_race, Some(&known)).unwrap();
     prop_assert_eq!(&grouped, &before);
@@ -111,13 +111,13 @@ proptest! {
     }
 }
 
-/// What happens between, before and after epochs.
+/// Events between, before and after epochs.
 #[derive(Debug, Clone)]
 enum Step {
     Commit(Vec<Vec<Drawn>>),
     /// An epoch that is written, and rolled back.
     RollBack(Vec<Drawn>),
-    /// Other programs' deeds.
+    /// Actions of other programs.
     Delete(EntityType, u8),
     Swap(EntityType, u8, u8),
     TakeBack(EntityType, u8),
@@ -143,7 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The same steps, by an engine that remembers so many names and by one that remembers none.
+/// The same steps, by an engine that remembers names up to a maximum, and by one that remembers none.
 fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
     let known = Arc::new(KnownNames::new(known));
     let mut worlds = [(Tables::default(), Some(&known)), (Tables::default(), None)];

@@ -5,17 +5,17 @@ use super::*;
 /// Tables within one transaction.
 pub(super) struct Memory<R> {
     pub(super) tables: RefCell<Tables>,
-    /// As they were when the race was over.
+    /// The tables after the race.
     pub(super) before: RefCell<Tables>,
-    /// What others commit after the lookups.
+    /// Commits of others after the lookups.
     pub(super) race: RefCell<Option<R>>,
-    /// What others commit after connections were locked, each time.
+    /// Commits of others after connections were locked, each time.
     pub(super) late_races: RefCell<Vec<R>>,
-    /// How many rows each statement was asked to touch, in order.
+    /// The number of rows of each statement, in order.
     pub(super) calls: RefCell<Vec<(&'static str, usize)>>,
     /// Entities that gave up their Google ids.
     pub(super) given_up: RefCell<HashSet<Uuid>>,
-    /// How many names were asked for, in how many calls.
+    /// The number of requested names, and the number of calls.
     pub(super) asked: Cell<(usize, usize)>,
     pub(super) known: Option<Arc<KnownNames>>,
 }
@@ -175,7 +175,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             }
             let row = tables.entities.get_mut(&write.key).unwrap();
             assert_eq!(row.0, write.id, "an id is for good");
-            // To have given an id up may be all that changes, which the tables do not tell any more.
+            // Giving up an id may be the only change, which the tables do not show any more.
             let changes_something = row.1 != write.facts || self.given_up.borrow().contains(&row.0);
             assert!(changes_something, "a row that changes nothing is not written");
             changes.0 |= google_id(&row.1).is_some_and(|before| google_id(&write.facts) != Some(before));

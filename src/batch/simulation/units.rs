@@ -1,9 +1,9 @@
-//! Units that say what was drawn, and what they must hear.
+//! Units generated from drawn values, and their expected outcomes.
 
 use super::*;
 use crate::unit::{ConnectionHandle, EntityHandle};
 
-/// One thing that a unit says. `by_id`: by the id, if the row exists by then.
+/// One statement of a unit. `by_id`: by the id, if the row exists by then.
 #[derive(Debug, Clone)]
 pub(crate) enum Drawn {
     Restaurant {
@@ -34,7 +34,7 @@ pub(crate) enum Drawn {
         created: i64,
         observed: i64,
     },
-    /// Some more than half of what a short history has.
+    /// Slightly more than half the mentions of a short history.
     Mentions {
         of: (u8, u8, Option<u8>),
         from: u8,
@@ -65,7 +65,7 @@ pub(crate) fn drawn() -> impl Strategy<Value = Drawn> {
     ]
 }
 
-/// How entities are named.
+/// The name of an entity.
 pub(super) fn name(entity_type: EntityType, number: u8) -> String {
     let letter = match entity_type {
         EntityType::Restaurant => 'r',
@@ -76,14 +76,14 @@ pub(super) fn name(entity_type: EntityType, number: u8) -> String {
     format!("{letter}{number}")
 }
 
-/// A unit that says all this of rows as they are named in the tables.
+/// A unit with these statements, for rows as named in the tables.
 pub(super) fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
     let unit = draft(said, tables);
     unit.validate(1_000).unwrap();
     Arc::new(unit.prepare())
 }
 
-/// The same, to go on with.
+/// The same as a draft, to be extended.
 pub(crate) fn draft(said: &[Drawn], tables: &Tables) -> UnitOfWork {
     let mut speaker = Speaker { unit: UnitOfWork::new(), tables };
     for said in said {
@@ -118,11 +118,7 @@ impl Speaker<'_> {
                     Some(id) => self.unit.existing_connection(id).handle(),
                     None => self.connection(of, ends_by_id),
                 };
-                let mut builder = self.unit.say_more(own).menu_item(menu);
-                if let Some(category) = category {
-                    builder = builder.category(category);
-                }
-                builder.handle();
+                self.unit.say_more(own).menu_item(menu).categories(category).handle();
             }
             Drawn::Mention { of, by_id, source, thread, upvotes, created, observed } => {
                 let source_type = if source % 2 == 0 { SourceType::Post } else { SourceType::Comment };
@@ -160,14 +156,9 @@ impl Speaker<'_> {
     ) {
         let attribute = attribute.map(|name| self.entity(EntityType::RestaurantAttribute, name, by_id));
         let own = self.entity(EntityType::Restaurant, name, by_id);
-        let mut builder = self.unit.again(own);
-        if let Some(alias) = alias {
-            // One of them is the restaurant's own name.
-            builder = builder.alias(self::name(EntityType::Restaurant, alias));
-        }
-        if let Some(attribute) = attribute {
-            builder = builder.attribute(attribute);
-        }
+        // One of the aliases is the restaurant's own name.
+        let alias = alias.map(|alias| self::name(EntityType::Restaurant, alias));
+        let builder = self.unit.again(own).aliases(alias).attributes(attribute);
         if let Some((number, google, day)) = place {
             let mut place = PlaceObservation::new(at(day)).address(number.to_string());
             if google {
@@ -185,7 +176,7 @@ impl Speaker<'_> {
         }
     }
 
-    /// The id of a connection that is there by then.
+    /// The id of a connection that exists by then.
     fn existing(&self, (at, of, attribute): Ends) -> Option<Uuid> {
         let id = |entity_type, number| self.tables.id(entity_type, &name(entity_type, number));
         let attributes = attribute.map(|number| id(EntityType::DishAttribute, number));
@@ -201,15 +192,11 @@ impl Speaker<'_> {
         let at = self.entity(EntityType::Restaurant, at, by_id);
         let served = self.entity(EntityType::DishOrCategory, of, by_id);
         let attribute = attribute.map(|number| self.entity(EntityType::DishAttribute, number, by_id));
-        let mut builder = self.unit.connection(at, served).menu_item(false);
-        if let Some(attribute) = attribute {
-            builder = builder.dish_attribute(attribute);
-        }
-        builder.handle()
+        self.unit.connection(at, served).menu_item(false).dish_attributes(attribute).handle()
     }
 }
 
-/// The ids that a unit was told lead to the rows that it named.
+/// Checks that the ids in a unit's outcome lead to the rows that it named.
 pub(super) fn check_ids(unit: &crate::unit::Unit, committed: &Committed, tables: &Tables) {
     for (entity, CommittedRow { id, .. }) in unit.block.entities.iter().zip(&committed.entities) {
         match entity {

@@ -1,4 +1,4 @@
-//! Joins what the sorters made, and hands it to the task that writes.
+//! Joins the sorters' results, and hands them to the task that writes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::bulk::runs::{SortedConnections, SortedEntities, SortedMentions};
 use crate::bulk::shared::{FailOnDrop, Shared};
 use crate::failpoint::failpoint;
 
-/// All that was submitted, sorted.
+/// All submitted data, sorted.
 #[derive(Debug)]
 pub(in crate::bulk) struct SortedInput {
     pub(in crate::bulk) entities: SortedEntities,
@@ -19,7 +19,7 @@ pub(in crate::bulk) struct SortedInput {
     pub(in crate::bulk) logs: Logs,
 }
 
-/// What has arrived. It is whole when nothing is missing.
+/// The parts that have arrived. It is complete when none is missing.
 #[derive(Debug, Default)]
 struct Arriving {
     entities: Option<SortedEntities>,
@@ -43,7 +43,7 @@ impl Arriving {
     }
 }
 
-/// The last actor of the tree. It owns no transaction: that is the writing task's.
+/// The last actor of the tree. The writing task owns the transaction.
 #[derive(Debug)]
 pub(in crate::bulk) struct TransactionCoordinator {
     arriving: Arriving,

@@ -1,4 +1,4 @@
-//! What actors tell each other.
+//! Messages between actors.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::bulk::shared::Accepted;
 #[rtype(result = "()")]
 pub(in crate::bulk) struct Arrived;
 
-/// Handle -> Supervisor: there will be no more.
+/// Handle -> Supervisor: no more units will come.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(in crate::bulk) struct Finish;
 
-/// Supervisor -> `TableSorter`: units to sort in, in the order of their numbers.
+/// Supervisor -> `TableSorter`: units to sort, in the order of their numbers.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub(super) struct Absorb(pub(super) Arc<Vec<Accepted>>);
 
-/// Supervisor -> `TableSorter`: that was all.
+/// Supervisor -> `TableSorter`: no more units will come.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub(super) struct Seal;
 
-/// Supervisor -> `TransactionCoordinator`: what was written down of units.
+/// Supervisor -> `TransactionCoordinator`: the logs about units.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Sealed(pub(super) Logs);
@@ -61,10 +61,10 @@ impl From<SortedMentions> for SortedTable {
     }
 }
 
-/// What the supervisor writes down.
+/// The supervisor's logs.
 #[derive(Debug)]
 pub(in crate::bulk) struct Logs {
     pub(in crate::bulk) refusals: RefusalLog,
-    /// If it was asked for.
+    /// Present if outcomes were requested.
     pub(in crate::bulk) outcomes: Option<OutcomeLog>,
 }

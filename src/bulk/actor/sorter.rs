@@ -12,10 +12,10 @@ use crate::bulk::shared::{Accepted, FailOnDrop, Shared};
 use crate::bulk::spill::SpillError;
 use crate::failpoint::failpoint;
 
-/// The shell around what sorts the rows of one table.
+/// The shell around the sorted runs of one table.
 #[derive(Debug)]
 pub(in crate::bulk) struct TableSorter<R> {
-    /// Nothing once it was sealed, or failed.
+    /// `None` once it was sealed, or has failed.
     runs: Option<R>,
     coordinator: Addr<TransactionCoordinator>,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! Takes units in the order of their numbers, and routes their rows to the sorters.
+//! Accepts units in the order of their numbers, and routes their rows to the sorters.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::bulk::spill::SpillError;
 use crate::failpoint::failpoint;
 use crate::record::Table;
 
-/// Units that share a message: their room is given back together.
+/// Number of units in a message: their capacity is released together.
 const UNITS_AT_ONCE: usize = 64;
 
 /// The three sorters.
@@ -47,7 +47,7 @@ pub(in crate::bulk) struct Supervisor {
     shared: Arc<Shared>,
     sorters: Sorters,
     coordinator: Addr<TransactionCoordinator>,
-    /// Nothing once the load is sealed, or failed.
+    /// `None` once the load is sealed, or has failed.
     books: Option<(Logs, Claimants)>,
     _watch: FailOnDrop,
 }
@@ -123,10 +123,10 @@ impl Handler<Arrived> for Supervisor {
 impl Handler<Finish> for Supervisor {
     type Result = ();
 
-    /// No units are taken in any more, so those that wait are the last.
+    /// No units are accepted any more, so the waiting ones are the last.
     fn handle(&mut self, Finish: Finish, _: &mut Context<Self>) {
         self.route();
-        // The claimants' memory is that of merges from now on.
+        // From now on the claimants' memory is used for merges.
         if let Some((logs, _)) = self.books.take() {
             self.sorters.seal();
             self.coordinator.do_send(Sealed(logs));

@@ -1,4 +1,4 @@
-//! What is said of connections.
+//! Records of connections.
 
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics, Table};
 use crate::store::Connections;
 use crate::unit::{ConnectionRecordName, NameHash};
 
-/// Writes what a unit says of one of its connections, which is named by its key.
+/// Writes the record of one of a unit's connections, which is named by its key.
 pub(in crate::bulk) fn put_connection(record: &mut Vec<u8>, numbered: Numbered<'_>, connection: usize) {
     let block = &numbered.unit.block;
     let said = block.connections[connection];
@@ -28,7 +28,7 @@ pub(in crate::bulk) fn put_connection(record: &mut Vec<u8>, numbered: Numbered<'
     record.put_names(block.categories_of(connection).map(|category| entities[category]));
 }
 
-/// A connection of which everything that is said so far is known.
+/// A connection with all facts read so far.
 struct Connection {
     name: NameHash,
     key: ConnectionKey<Uuid>,
@@ -80,7 +80,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The key is the same each time.
+    /// Adds a record's facts; the key is the same in each record.
     fn take_in(&mut self, mut fields: Fields<'_>, merging: Merging<'_>) -> Result<(), Malformed> {
         fields.name()?;
         fields.name()?;

@@ -1,4 +1,4 @@
-//! What is said of entities.
+//! Records of entities.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::record::{Coordinate, EntityFacts, EntityKey, EntityType, Merge, Place
 use crate::store::Entities;
 use crate::unit::{EntityRecord, NameHash};
 
-/// Writes what a unit says of one of its entities, which is named by its key.
+/// Writes the record of one of a unit's entities, which is named by its key.
 pub(in crate::bulk) fn put_entity(record: &mut Vec<u8>, numbered: Numbered<'_>, entity: usize) {
     let Numbered { unit, is_contingent, .. } = numbered;
     let EntityRecord::Key(entity_type, name) = unit.block.entities[entity] else {
@@ -19,7 +19,7 @@ pub(in crate::bulk) fn put_entity(record: &mut Vec<u8>, numbered: Numbered<'_>, 
     let names = unit.names(Table::Entities);
     let place = unit.place_of(entity);
     record.put_name(names[entity]);
-    // Of places the order of units matters: who had a Google id first.
+    // For places the order of units matters: it determines which restaurant had a Google id first.
     record.put_number(numbered.if_needed(is_contingent || place.is_some()));
     record.put_byte(entity_type as u8);
     record.put_text(unit.block.text(name));
@@ -32,7 +32,7 @@ pub(in crate::bulk) fn put_entity(record: &mut Vec<u8>, numbered: Numbered<'_>, 
     }
 }
 
-/// Writes all that is said of where a restaurant is.
+/// Writes an observed place of a restaurant.
 pub(in crate::bulk) fn put_place(record: &mut Vec<u8>, place: &Place) {
     record.put_time(place.observed_at);
     record.put_byte(u8::from(place.location.is_some()));
@@ -45,21 +45,21 @@ pub(in crate::bulk) fn put_place(record: &mut Vec<u8>, place: &Place) {
     record.put_maybe_text(place.metadata.as_ref().map(ToString::to_string).as_deref());
 }
 
-/// What a record says of an entity.
+/// The content of an entity's record.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bulk) struct Entity<'a> {
     pub(in crate::bulk) name: NameHash,
-    /// The number of its unit, and one; 0 if that does not matter.
+    /// The number of its unit plus one; 0 if the unit does not matter.
     pub(in crate::bulk) number: u64,
     kind: EntityType,
     text: &'a str,
     rest: Fields<'a>,
 }
 
-/// Where a unit says that a restaurant is.
+/// A unit's place of a restaurant.
 #[derive(Debug)]
 pub(in crate::bulk) struct Placed {
-    /// The row's place among the entities of its unit.
+    /// The row's position among the entities of its unit.
     pub(in crate::bulk) row: u64,
     pub(in crate::bulk) place: Place,
 }
@@ -72,7 +72,7 @@ impl<'a> Entity<'a> {
         Ok(Self { name, number, kind, text: fields.text()?, rest: fields })
     }
 
-    /// Tells all that is said of it besides its key.
+    /// Adds its facts other than the key to `facts`.
     fn read_facts(self, ids: super::Ids, facts: &mut EntityFacts<uuid::Uuid>) -> Result<(), Malformed> {
         let mut fields = self.rest;
         for attribute in fields.names()? {
@@ -86,7 +86,7 @@ impl<'a> Entity<'a> {
         Ok(())
     }
 
-    /// Where it is said to be.
+    /// Its place, if there is one.
     pub(in crate::bulk) fn placed(self) -> Result<Option<Placed>, Malformed> {
         let mut fields = self.rest;
         drop(fields.names()?);

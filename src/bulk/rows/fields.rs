@@ -1,4 +1,4 @@
-//! How the fields of a record are written and read.
+//! The encoding of a record's fields.
 
 use crate::bulk::spill::SpillError;
 use crate::record::Timestamp;
@@ -16,7 +16,7 @@ pub(in crate::bulk) trait PutFields {
         self.put(&[byte]);
     }
 
-    /// A number in as few bytes as it takes.
+    /// A number in as few bytes as possible.
     fn put_number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.put_byte(number as u8 | 0x80);
@@ -29,7 +29,7 @@ pub(in crate::bulk) trait PutFields {
         self.put(&number.to_be_bytes());
     }
 
-    /// A time of whole microseconds, as all are.
+    /// A time in whole microseconds, as all times are.
     fn put_time(&mut self, time: Timestamp) {
         self.put_int(time.timestamp_micros());
     }
@@ -69,7 +69,7 @@ impl PutFields for Vec<u8> {
     }
 }
 
-/// A record that is no record of ours. Blocks are checked, so that it takes a fault of this program to see one.
+/// An invalid record. Blocks are checksummed, so only a bug in graphsink can produce one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bulk) struct Malformed;
 
@@ -79,7 +79,7 @@ impl From<Malformed> for SpillError {
     }
 }
 
-/// What is left of a record to be read.
+/// The unread rest of a record.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bulk) struct Fields<'a>(pub(in crate::bulk) &'a [u8]);
 
@@ -151,7 +151,7 @@ impl<'a> Fields<'a> {
         Ok(bytes.as_chunks::<16>().0.iter().map(|name| NameHash::from_be_bytes(*name)))
     }
 
-    /// All that is left.
+    /// All unread bytes.
     pub(in crate::bulk) const fn rest(self) -> &'a [u8] {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Figures of connections, on their way from where mentions are merged to where connections are.
+//! Figures of connections, passed from the merge of mentions to the merge of connections.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::unit::NameHash;
 
 const LEVELS: [ActivityLevel; 3] = [ActivityLevel::Trending, ActivityLevel::Active, ActivityLevel::Normal];
 
-/// Writes the figures of a connection. Best mentions lose their sources, which are only needed to rank them.
+/// Writes the figures of a connection. Best mentions lose their sources, which are only needed for ranking.
 pub(super) fn put_figures(record: &mut Vec<u8>, connection: NameHash, metrics: &ConnectionMetrics<'_>) {
     record.put_name(connection);
     record.put_int(metrics.mention_count.into());
@@ -84,7 +84,7 @@ impl FiguresReader {
         Ok(())
     }
 
-    /// The figures of a connection, if it has mentions. Connections are asked for in their order.
+    /// The figures of a connection, if it has mentions. Connections must be requested in their order.
     pub(super) fn of(&mut self, connection: NameHash) -> Result<Option<StoredMetrics>, SpillError> {
         if self.record.is_empty() {
             return Ok(None);
@@ -98,7 +98,7 @@ impl FiguresReader {
         Ok(Some(figures))
     }
 
-    /// All connections were asked for: there must be no figures left.
+    /// Checks, after all connections were requested, that no figures are left.
     pub(super) fn end(&self) -> Result<(), SpillError> {
         if self.record.is_empty() { Ok(()) } else { Err(Malformed.into()) }
     }

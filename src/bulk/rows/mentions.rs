@@ -1,4 +1,4 @@
-//! What is said of mentions, and the figures that follow from them.
+//! Records of mentions, and the figures computed from them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::unit::{Block, NameHash, name_of_text};
 
 const SOURCES: [SourceType; 2] = [SourceType::Post, SourceType::Comment];
 
-/// Writes what a unit says of one of its mentions.
+/// Writes the record of one of a unit's mentions.
 pub(in crate::bulk) fn put_mention(record: &mut Vec<u8>, numbered: Numbered<'_>, place: usize) {
     let unit = numbered.unit;
     let connection = unit.block.mentions[place].connection.own();
@@ -61,27 +61,27 @@ fn read_mention<'a>(fields: &mut Fields<'a>) -> Result<MentionRef<'a>, Malformed
 
 /// Makes final rows of sorted records, and the figures of each connection.
 ///
-/// The mentions of a connection are held in memory, unless they are many or large: then they come in parts, and figures
-/// are those of the parts, joined. How rows are written depends on whether there are many; parts that come before that
-/// is known go by a file. Of a mention that is observed more than once the newest observation takes the place of those
-/// before.
+/// The mentions of a connection are held in memory unless they are many or large: then they are processed in parts, and
+/// the figures of the parts are joined. The format of the rows depends on whether the mentions are many; parts that
+/// come before this is known are kept in a file. If a mention is observed more than once, the newest observation
+/// replaces the earlier ones.
 pub(in crate::bulk) struct MentionMerge<'a> {
     merging: Merging<'a>,
     figures: SpoolWriter,
-    /// The connection whose mentions are read.
+    /// The connection whose mentions are being read.
     connection: Option<NameHash>,
-    /// Its mentions that were not written yet.
+    /// Its mentions not yet written.
     part: Block,
     /// Their names.
     names: Vec<NameHash>,
-    /// What is known of parts that are not in memory any more.
+    /// The state of parts that are no longer in memory.
     parts: Option<Parts>,
     directory: Arc<SpillDirectory>,
     limits: PartLimits,
     record: Vec<u8>,
 }
 
-/// Parts of a history, each of which was in memory.
+/// Parts of a history; each was in memory once.
 #[derive(Debug)]
 struct Parts {
     metrics: StoredMetrics,
@@ -90,18 +90,18 @@ struct Parts {
     held: Option<SpoolWriter>,
 }
 
-/// When the mentions of a connection become a part although there are more.
+/// The limits at which the mentions of a connection are cut into a part although there are more.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bulk) struct PartLimits {
     /// Bytes of texts, which the last mention of a part may exceed.
     pub(in crate::bulk) text_bytes: usize,
     pub(in crate::bulk) mentions: usize,
-    /// Threads of a connection that are told apart in memory.
+    /// Number of a connection's threads that are distinguished in memory.
     pub(in crate::bulk) threads: usize,
 }
 
 impl PartLimits {
-    /// Those of a merge that may use so much memory.
+    /// The limits for a merge with this much memory.
     pub(in crate::bulk) fn of_memory(memory: usize) -> Self {
         Self { text_bytes: (memory / 8).min(1 << 20), mentions: 4096, threads: memory / 4 / 32 }
     }
@@ -126,7 +126,7 @@ impl<'a> MentionMerge<'a> {
         })
     }
 
-    /// Merges all records. Gives the figures, in the order of the connections.
+    /// Merges all records. Returns the figures, in the order of the connections.
     pub(in crate::bulk) fn run<S: RowSink<Mentions>>(
         mut self,
         mut records: Merged,
@@ -174,7 +174,7 @@ impl<'a> MentionMerge<'a> {
         Ok(())
     }
 
-    /// Takes what is in memory for a part: writes it, or puts it aside as long as its history is short.
+    /// Makes a part of the mentions in memory: writes it, or puts it aside as long as its history is short.
     fn end_part<S: RowSink<Mentions>>(&mut self, rows: &mut S) -> Result<(), S::Error> {
         let before = self.parts.as_ref().map_or(0, |parts| parts.metrics.mention_count);
         let many = is_long(before.unsigned_abs() as usize + self.names.len());
@@ -210,7 +210,7 @@ impl<'a> MentionMerge<'a> {
         Ok(())
     }
 
-    /// Writes what was put aside, one by one.
+    /// Writes the mentions that were put aside, one by one.
     fn release<S: RowSink<Mentions>>(&mut self, history_indexed: bool, rows: &mut S) -> Result<(), S::Error> {
         let held = self.parts.as_mut().and_then(|parts| parts.held.take());
         let (Some(held), Some(connection)) = (held, self.connection) else { return Ok(()) };
@@ -232,7 +232,7 @@ impl<'a> MentionMerge<'a> {
         let Some(connection) = self.connection else { return Ok(()) };
         if self.parts.is_some() {
             self.end_part(rows)?;
-            // If they are few after all.
+            // There may be few after all.
             self.release(false, rows)?;
         }
         self.record.clear();
@@ -261,7 +261,7 @@ impl<'a> MentionMerge<'a> {
     fn clear(&mut self) {
         self.names.clear();
         if self.part.text_bytes() > self.limits.text_bytes {
-            // Of a large mention, for which room is not kept.
+            // Frees the memory of a large mention.
             self.part = Block::default();
         } else {
             self.part.clear_mentions();
@@ -275,7 +275,7 @@ impl Parts {
     }
 }
 
-/// Adds a mention; an error if the block has no room for it, which is a fault of this program.
+/// Adds a mention; fails if the block has no room for it, which is a bug in graphsink.
 fn put_into(block: &mut Block, mention: MentionRef<'_>) -> Result<(), SpillError> {
     block.push_loose_mention(mention);
     if block.has_lost_text() { Err(Malformed.into()) } else { Ok(()) }
@@ -290,7 +290,7 @@ fn read_head(fields: &mut Fields<'_>) -> Result<(NameHash, NameHash, u64), Malfo
     Ok((fields.name()?, fields.name()?, fields.number()?))
 }
 
-/// The threads of a connection that does not fit into memory: as hashes, and sorted outside of it where they are too
+/// The threads of a connection that does not fit into memory: as hashes, and sorted outside of memory if there are too
 /// many.
 #[derive(Debug, Default)]
 struct Threads {

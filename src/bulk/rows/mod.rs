@@ -1,10 +1,10 @@
-//! From what units say to final rows: a format of records for each table, and what merges them.
+//! From units to final rows: a record format for each table, and the merges of records.
 //!
-//! Each row of a unit becomes one record, which begins with the hash of its name. Sorted, all that is said of a row
-//! stands together, and rows come in the order of their ids. The merge rules are those of [`record`](crate::record).
+//! Each row of a unit becomes one record, which begins with the hash of its name. In sorted order all records of a row
+//! are adjacent, and rows are in the order of their ids. The merge rules are those of [`record`](crate::record).
 //!
-//! A record carries the number of its unit only where the unit may still be refused, or where the order of units
-//! matters: what others say is the same record each time, and is sorted, spilled and merged once.
+//! A record carries the number of its unit only if the unit may still be rejected, or if the order of units matters.
+//! Other records of the same fact are equal, so they are sorted, spilled and merged once.
 
 mod connections;
 mod entities;
@@ -25,33 +25,33 @@ pub(super) use fields::{Fields, Malformed, PutFields};
 pub(super) use mentions::{MentionMerge, PartLimits, put_mention};
 pub(super) use unit_set::UnitSet;
 
-/// A unit of a load. Numbers are given in the order in which units are accepted, from 0.
+/// A unit of a load. Numbers are assigned in the order of acceptance, from 0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbered<'a> {
     pub(super) number: u64,
     pub(super) unit: &'a Unit,
-    /// Whether it may still be refused. Units are refused for what they claim of Google's ids, or at once.
+    /// Whether it may still be rejected. Units are rejected for their claims of Google ids, or at once.
     pub(super) is_contingent: bool,
 }
 
 impl Numbered<'_> {
-    /// The number as records carry it.
+    /// The number in the form stored in records.
     const fn if_needed(self, is_needed: bool) -> u64 {
         if is_needed { self.number + 1 } else { 0 }
     }
 }
 
-/// What all merges need to know.
+/// The inputs of all merges.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Merging<'a> {
     pub(super) ids: Ids,
     pub(super) refused: &'a UnitSet,
-    /// What figures refer to.
+    /// The time to which figures refer.
     pub(super) as_of: Timestamp,
 }
 
 impl Merging<'_> {
-    /// Whether a record counts, by the number that it carries.
+    /// Whether a record counts, given its stored number.
     fn counts(&self, number: u64) -> bool {
         number == 0 || !self.refused.contains(number - 1)
     }
@@ -59,7 +59,7 @@ impl Merging<'_> {
 
 /// Takes final rows of a table, in the order of their ids.
 pub(super) trait RowSink<T: StoredTable> {
-    /// Why it takes no more.
+    /// Why it accepts no more rows.
     type Error: From<SpillError>;
 
     fn push<'a>(&mut self, row: &'a T::Row<'a>) -> Result<(), Self::Error>;

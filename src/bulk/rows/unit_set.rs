@@ -1,17 +1,17 @@
-//! Numbers of units.
+//! Sets of unit numbers.
 
 use crate::hash::HashMap;
 
-/// A set of numbers of units: those that are refused, of which there are few, or most of a stretch of the input.
+/// A set of unit numbers: the rejected units, which are few, or most of a stretch of the input.
 #[derive(Debug, Default)]
 pub(in crate::bulk) struct UnitSet {
-    /// Bits of as many numbers as a page has, by their common part.
+    /// Pages of bits, by the common part of their numbers.
     pages: HashMap<u64, Box<Page>>,
 }
 
 type Page = [u64; 64];
 
-/// Numbers of a page.
+/// Number of bits in a page.
 const NUMBERS: u64 = 64 * 64;
 
 impl UnitSet {

@@ -1,8 +1,8 @@
 //! A file of checksummed blocks, written once from its beginning to its end.
 //!
-//! Each block has its length, its number and a CRC-32 of both and of its bytes in front of it. How many blocks a file
-//! has is kept in memory, so that a file that ends early is found out too. To the layers above it is a stream of bytes,
-//! cut anywhere.
+//! Each block is preceded by its length, its number, and a CRC-32 of both and of its bytes. The number of blocks is
+//! kept in memory, so that a truncated file is also detected. To the layers above, the file is a stream of bytes with
+//! arbitrary block boundaries.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,32 +12,32 @@ use std::sync::Arc;
 use super::directory::{SpillDirectory, create_private_file};
 use super::error::SpillError;
 
-/// Bytes in front of a block's own: length, number, checksum.
+/// Bytes of a block's header: length, number, checksum.
 const HEAD: usize = 12;
 
-/// A file that was written. It is removed when the last that may read it is dropped.
+/// A written file. It is removed when its last reader is dropped.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     path: PathBuf,
     blocks: u32,
-    /// It is there as long as its files are.
+    /// The directory exists as long as its files.
     directory: Arc<SpillDirectory>,
 }
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        // What cannot be removed now goes with the directory.
+        // A file that cannot be removed now is removed with the directory.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// A file on its way to the disk.
+/// A file being written.
 #[derive(Debug)]
 pub(super) struct BlockWriter {
     file: File,
-    /// Removes it again if it is never finished.
+    /// Removes the file if it is never finished.
     written: SpillFile,
-    /// The block that is being filled, behind room for its head.
+    /// The block being filled, after space for its header.
     block: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// A number in as few bytes as it takes.
+    /// Writes a number in as few bytes as possible.
     pub(super) fn write_varint(&mut self, mut number: u64) -> Result<(), SpillError> {
         let mut bytes = [0; 10];
         let mut length = 0;
@@ -97,7 +97,7 @@ impl BlockWriter {
         self.file = file;
     }
 
-    /// Writes what is left. Not synced: no other process than this one ever reads it.
+    /// Writes the last block. The file is not synced: no other process ever reads it.
     pub(super) fn finish(mut self) -> Result<SpillFile, SpillError> {
         if self.block.len() > HEAD {
             self.write_block()?;
@@ -117,10 +117,10 @@ fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
 #[derive(Debug)]
 pub(super) struct BlockReader {
     file: File,
-    /// Lets go of it when this is dropped.
+    /// Released when this is dropped.
     spilled: Arc<SpillFile>,
     block: Vec<u8>,
-    /// What of the block was read.
+    /// Number of bytes of the block already read.
     read: usize,
     next_block: u32,
 }
@@ -135,12 +135,12 @@ impl BlockReader {
         &self.spilled.path
     }
 
-    /// Whether all was read.
+    /// Whether everything was read.
     fn is_at_end(&self) -> bool {
         self.read == self.block.len() && self.next_block == self.spilled.blocks
     }
 
-    /// Appends so many bytes; an error if there are not as many.
+    /// Appends `length` bytes; fails if there are fewer.
     pub(super) fn read_into(&mut self, mut length: usize, into: &mut Vec<u8>) -> Result<(), SpillError> {
         while length > 0 {
             if self.read == self.block.len() {
@@ -154,7 +154,7 @@ impl BlockReader {
         Ok(())
     }
 
-    /// The next number, or nothing at the end of the file.
+    /// The next number, or `None` at the end of the file.
     pub(super) fn read_varint(&mut self) -> Result<Option<u64>, SpillError> {
         if self.is_at_end() {
             return Ok(None);

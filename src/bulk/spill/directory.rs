@@ -1,11 +1,11 @@
-//! Where a load's files are, and what becomes of those of dead loads.
+//! The directory of a load's files, and the removal of dead loads' files.
 //!
-//! Each load has a directory of its own, and beside it a file that it holds locked as long as it lives. The lock goes
-//! with the process, however that ends. So a lock file whose lock is free is that of a dead load: its directory is
-//! removed, and then the file. Nothing else in the place is touched.
+//! Each load has its own directory, and beside it a file that it keeps locked as long as it lives. The lock is released
+//! when the process ends for any reason. So an unlocked lock file belongs to a dead load: its directory is removed, and
+//! then the file. Nothing else in the parent directory is touched.
 //!
-//! A lock file is made before its directory, and locked before that. Between making and locking it another load may
-//! take it for a dead one's, and remove it; the load then finds it locked or gone, and takes another name.
+//! A lock file is created before its directory, and locked before that. Between creation and locking another load may
+//! take it for a dead load's file and remove it; the load then finds it locked or missing, and chooses another name.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use super::error::SpillError;
 
-/// What the names of directories and lock files begin with.
+/// Prefix of the names of directories and lock files.
 const PREFIX: &str = "graphsink-bulk-";
-/// What the names of lock files end with.
+/// Suffix of the names of lock files.
 const LOCK: &str = ".lock";
 
-/// The directory of one load. It is removed with all that is in it when the last that holds it is dropped.
+/// The directory of one load. It is removed with its content when its last holder is dropped.
 #[derive(Debug)]
 pub(in crate::bulk) struct SpillDirectory {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub(in crate::bulk) struct SpillDirectory {
     block_bytes: usize,
 }
 
-/// What is known of a load's files also where they are not kept.
+/// Information about a load's files that is also used elsewhere.
 #[derive(Debug, Default)]
 pub(in crate::bulk) struct SpillState {
     bytes_written: AtomicU64,
@@ -42,27 +42,27 @@ pub(in crate::bulk) struct SpillState {
 }
 
 impl SpillState {
-    /// Bytes that were written so far, also those of files that are gone.
+    /// Bytes written so far, including files that were removed.
     pub(in crate::bulk) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Ordering::Relaxed)
     }
 
-    /// Whether it was closed. What came before that is seen by the one that asks.
+    /// Whether it was closed. A caller that sees true also sees everything that happened before the closing.
     pub(in crate::bulk) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Ends all that reads and writes, at the next block.
+    /// Ends all readers and writers, at their next block.
     pub(in crate::bulk) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
 }
 
 impl SpillDirectory {
-    /// Removes what dead loads left in `parent`, and makes a directory there. `block_bytes`: size of what is written,
-    /// read and checked at once.
+    /// Removes dead loads' files in `parent`, and creates a directory there. `block_bytes`: the size of a block, which
+    /// is written, read and checked at once.
     pub(in crate::bulk) fn create(parent: &Path, block_bytes: usize) -> Result<Arc<Self>, SpillError> {
-        // The process may go to another directory later.
+        // The process may change its current directory later.
         let parent = &std::path::absolute(parent).map_err(SpillError::directory(parent))?;
         remove_dead(parent)?;
         loop {
@@ -71,7 +71,7 @@ impl SpillDirectory {
             let Some(lock) = own_lock(parent, &lock_path)? else { continue };
             let path = parent.join(name);
             create_private_directory(&path).map_err(|source| {
-                // Without its directory it is of no use, and of no harm: the next load removes it.
+                // Without its directory it is useless and harmless: the next load removes it.
                 let _ = fs::remove_file(&lock_path);
                 SpillError::Directory { path: parent.clone(), source }
             })?;
@@ -80,7 +80,7 @@ impl SpillDirectory {
         }
     }
 
-    /// An error if the disk is known to have less room than this.
+    /// Fails if the disk is known to have less free space than this.
     pub(in crate::bulk) fn expect_room(&self, needed: u64) -> Result<(), SpillError> {
         match free_bytes(&self.path) {
             Some(free) if free < needed => {
@@ -91,7 +91,7 @@ impl SpillDirectory {
         }
     }
 
-    /// A name for another file.
+    /// A name for a new file.
     pub(super) fn next_path(&self) -> PathBuf {
         self.path.join(self.files.fetch_add(1, Ordering::Relaxed).to_string())
     }
@@ -104,7 +104,7 @@ impl SpillDirectory {
         self.state.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// An error once the load has ended.
+    /// Fails once the load has ended.
     pub(super) fn expect_open(&self) -> Result<(), SpillError> {
         if self.state.is_closed() { Err(SpillError::Ended) } else { Ok(()) }
     }
@@ -116,20 +116,20 @@ impl SpillDirectory {
 
 impl Drop for SpillDirectory {
     fn drop(&mut self) {
-        // The lock file goes last: as long as it is there, the next load finds what is left.
+        // The lock file is removed last: as long as it exists, the next load finds the remaining files.
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "spilled files cannot be removed, the next load will");
+            tracing::warn!(%error, path = %self.path.display(), "spilled files remain until the next load");
         } else if let Err(error) = fs::remove_file(&self.lock_path) {
-            tracing::warn!(%error, path = %self.lock_path.display(), "a lock file cannot be removed, the next load will");
+            tracing::warn!(%error, path = %self.lock_path.display(), "a lock file remains until the next load");
         }
     }
 }
 
-/// What is free on the disk for users without privileges, where the system tells it.
+/// Free space on the disk for users without privileges, if the system reports it.
 #[cfg(unix)]
 fn free_bytes(path: &Path) -> Option<u64> {
     let told = rustix::fs::statvfs(path).ok()?;
-    // Some file systems tell nothing.
+    // Some file systems do not report it.
     (told.f_blocks > 0).then(|| told.f_bavail.saturating_mul(told.f_frsize))
 }
 
@@ -138,7 +138,7 @@ fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// Makes a directory that is closed to other users: what is spilled is what units say.
+/// Creates a directory without access for other users: spilled data is the content of units.
 fn create_private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -146,7 +146,7 @@ fn create_private_directory(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Makes a file that its owner alone can read.
+/// Creates a file that only its owner can read.
 pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true);
@@ -155,22 +155,22 @@ pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Makes a lock file and locks it; nothing if another load took it for a dead one's.
+/// Creates a lock file and locks it; `None` if another load took it for a dead load's file.
 fn own_lock(parent: &Path, path: &Path) -> Result<Option<File>, SpillError> {
     let lock = create_private_file(path).map_err(SpillError::directory(parent))?;
     match lock.try_lock() {
-        // Whether it was removed before it was locked.
+        // It may have been removed before it was locked.
         Ok(()) => Ok(path.exists().then_some(lock)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
-            // What cannot be locked would be taken for a dead load's, which it is.
+            // An unlocked file would be taken for a dead load's, which is correct.
             let _ = fs::remove_file(path);
             Err(SpillError::directory(parent)(error))
         }
     }
 }
 
-/// Removes the files of loads whose process is gone.
+/// Removes the files of loads whose process has ended.
 fn remove_dead(parent: &Path) -> Result<(), SpillError> {
     for entry in fs::read_dir(parent).map_err(SpillError::directory(parent))? {
         let Ok(entry) = entry else { continue };
@@ -178,11 +178,11 @@ fn remove_dead(parent: &Path) -> Result<(), SpillError> {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
         let Some(directory) = name.strip_suffix(LOCK) else { continue };
-        // To open a pipe would wait for a reader of it, and a link leads to what is no load's.
+        // Opening a pipe would wait for a reader, and a link leads to files that belong to no load.
         if !fs::symlink_metadata(&lock_path).is_ok_and(|found| found.is_file()) {
             continue;
         }
-        // One that cannot be opened is another user's, or gone meanwhile.
+        // A file that cannot be opened is another user's, or was removed meanwhile.
         let Ok(lock) = File::options().write(true).open(&lock_path) else { continue };
         if lock.try_lock().is_ok() {
             remove_load(&parent.join(directory), &lock_path);
@@ -191,16 +191,16 @@ fn remove_dead(parent: &Path) -> Result<(), SpillError> {
     Ok(())
 }
 
-/// Removes the files of a load whose lock is held by this process now.
+/// Removes the files of a load whose lock this process now holds.
 fn remove_load(directory: &Path, lock_path: &Path) {
     let removed = match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     };
     match removed.and_then(|()| fs::remove_file(lock_path)) {
-        Ok(()) => tracing::info!(path = %directory.display(), "removed what a dead bulk load left"),
+        Ok(()) => tracing::info!(path = %directory.display(), "removed the files of a dead bulk load"),
         Err(error) => {
-            tracing::warn!(%error, path = %directory.display(), "what a dead bulk load left cannot be removed");
+            tracing::warn!(%error, path = %directory.display(), "the files of a dead bulk load cannot be removed");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What can go wrong with spilled files.
+//! Errors of spilled files.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a bulk load cannot keep what it sorts. The database is as it was before.
+/// Why a bulk load cannot keep its sorted data. The database is as it was before.
 ///
 /// ```
 /// use graphsink::SpillError;
@@ -27,11 +27,11 @@ pub enum SpillError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The disk has too little room for what is to be expected.
+    /// The disk has less free space than the load is expected to need.
     #[error(
         "{} has {} MiB free, and the load is expected to need {} MiB there: make room, or spill to another directory",
         path.display(), free >> 20, needed.div_ceil(1 << 20)
@@ -39,10 +39,9 @@ pub enum SpillError {
     NoRoom {
         /// The directory.
         path: PathBuf,
-        /// Bytes that are free.
+        /// Free bytes.
         free: u64,
-        /// Bytes that are needed: see
-        /// [`BulkSettings::expected_input_bytes`](crate::BulkSettings::expected_input_bytes).
+        /// Needed bytes: see [`BulkSettings::expected_input_bytes`](crate::BulkSettings::expected_input_bytes).
         needed: u64,
     },
     /// A file could not be written.
@@ -50,22 +49,22 @@ pub enum SpillError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// A file could not be read.
-    #[error("cannot read {} again: look at the disk, and run the load again", path.display())]
+    #[error("cannot read {} again: check the disk, and run the load again", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// What was read is not what was written.
+    /// The data read differs from the data written.
     #[error(
-        "{} is not what was written to it: look at the disk and at what else writes there, and run the load again",
+        "{} is not what was written to it: check the disk and other programs that write there, and run the load again",
         path.display()
     )]
     Corrupt {
@@ -73,7 +72,7 @@ pub enum SpillError {
         path: PathBuf,
     },
     /// The load ended meanwhile, for another reason.
-    #[error("the load has ended, and its files with it")]
+    #[error("the load has ended, and its files were removed")]
     Ended,
 }
 

@@ -1,4 +1,4 @@
-//! Several sorted runs as one.
+//! The merge of several sorted runs.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -10,21 +10,21 @@ use super::block::{BlockReader, SpillFile};
 use super::error::SpillError;
 use super::sorter::Records;
 
-/// Sorted records, each once.
+/// Sorted records without duplicates.
 #[derive(Debug, Clone)]
 pub(super) enum Run {
     File(Arc<SpillFile>),
     Memory(Arc<Records>),
 }
 
-/// Reads runs as one, in the order of the records' bytes; what several have is read once.
+/// Reads several runs in the order of the records' bytes; a record that is in several runs is read once.
 #[derive(Debug)]
 pub(in crate::bulk) struct Merged {
     /// The next record of each run that has one.
     heads: BinaryHeap<Head>,
     current: Vec<u8>,
     has_begun: bool,
-    /// Counts what is read, of each run by itself.
+    /// Counts the records read from each run.
     count: Option<Arc<AtomicU64>>,
 }
 
@@ -45,7 +45,7 @@ impl Merged {
         Self { count: Some(count), ..self }
     }
 
-    /// Runs that are not at their ends.
+    /// Number of runs that are not at their ends.
     #[cfg(test)]
     pub(super) fn runs(&self) -> usize {
         self.heads.len()
@@ -56,7 +56,7 @@ impl Merged {
         while let Some(mut first) = self.heads.peek_mut() {
             let is_new = !self.has_begun || first.record != self.current;
             if is_new {
-                // What was current is overwritten by the run's next.
+                // The run's next record overwrites the current one.
                 std::mem::swap(&mut self.current, &mut first.record);
                 self.has_begun = true;
             }
@@ -64,7 +64,7 @@ impl Merged {
                 count.fetch_add(1, AtomicOrdering::Relaxed);
             }
             if !first.advance()? {
-                // With it goes its file.
+                // This drops its file as well.
                 PeekMut::pop(first);
             }
             if is_new {
@@ -75,7 +75,7 @@ impl Merged {
     }
 }
 
-/// A run's next record, and what comes behind it.
+/// A run's next record, and the rest of the run.
 #[derive(Debug)]
 struct Head {
     record: Vec<u8>,
@@ -98,7 +98,7 @@ impl Rest {
 }
 
 impl Head {
-    /// Goes on to the run's next record; false at its end.
+    /// Advances to the run's next record; returns false at its end.
     fn advance(&mut self) -> Result<bool, SpillError> {
         self.record.clear();
         match &mut self.rest {
@@ -117,7 +117,7 @@ impl Head {
     }
 }
 
-/// The smallest record is the greatest of the heap.
+/// Reversed, so that the heap's greatest is the smallest record.
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> Ordering {
         other.record.cmp(&self.record)

@@ -1,12 +1,12 @@
-//! Files that a load spills to: checksummed blocks, and records of bytes that are sorted outside of memory.
+//! Spilled files: checksummed blocks, and records of bytes that are sorted outside of memory.
 //!
-//! Nothing here knows what a record means. A [`Sorter`] takes records in any order, keeps what fits into its memory,
-//! and writes sorted runs of the rest; [`Sorted`] reads them as one stream in the order of their bytes, each record
-//! once. A [`Spool`] keeps records in the order in which they came.
+//! Nothing here depends on the meaning of a record. A [`Sorter`] accepts records in any order, keeps those that fit
+//! into its memory, and writes the others as sorted runs; [`Sorted`] reads all of them as one stream in the order of
+//! their bytes, without duplicates. A [`Spool`] keeps records in the order of writing.
 //!
-//! What is written is read by the same process or by none: a load that ends for any reason takes its [`SpillDirectory`]
-//! with it, and of one that was killed the next load removes it. So formats are free to change, and what is counted
-//! here (blocks, records) is kept in memory. A byte that changes on the disk is an error, never another row.
+//! Files are read only by the process that wrote them: the end of a load, for any reason, removes its
+//! [`SpillDirectory`], and after a killed load the next load does. So formats may change freely, and the numbers of
+//! blocks and records are kept in memory. A byte that changes on disk is an error, never a different row.
 
 mod block;
 mod directory;

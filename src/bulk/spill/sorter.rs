@@ -8,24 +8,25 @@ use super::directory::SpillDirectory;
 use super::error::SpillError;
 use super::merge::{Merged, Run};
 
-/// Files that are read at once, however much memory there is: of those that a process may open the rest of it needs
-/// some, and up to three such merges are under way together. Those of a load with default settings.
+/// Maximum number of files that are read at once, whatever the memory: the rest of the process needs some of its open
+/// files, and up to three such merges run at once. This is the number for a load with default settings.
 const FILES_AT_ONCE: usize = 128;
 
-/// Takes records in any order, to give them back in the order of their bytes, each once.
+/// Accepts records in any order, and returns them in the order of their bytes, without duplicates.
 ///
-/// Memory is one buffer of records and one of their places. When one of them is full the records are sorted, and what
-/// is said twice goes. If less than half is left there is room for more; otherwise all of it becomes a run on the disk.
+/// The memory consists of a buffer of records and a buffer of their positions. When one of them is full the records are
+/// sorted and duplicates are removed. If less than half remains, the sorter continues in memory; otherwise it writes
+/// everything to disk as a run.
 #[derive(Debug)]
 pub(in crate::bulk) struct Sorter {
     directory: Arc<SpillDirectory>,
     records: Records,
-    /// Bytes of records that fit.
+    /// Maximum bytes of records in memory.
     bytes_max: usize,
-    /// Records that fit.
+    /// Maximum number of records in memory.
     records_max: usize,
     runs: Vec<Run>,
-    /// Records of all runs.
+    /// Number of records in all runs.
     count: u64,
 }
 
@@ -36,10 +37,10 @@ pub(super) struct Records {
     places: Vec<Place>,
 }
 
-/// Where a record stands in memory.
+/// The position of a record in memory.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// Its first bytes, by which most comparisons are decided without a look at the others.
+    /// Its first bytes, which decide most comparisons without reading the others.
     head: u128,
     start: u32,
     length: u32,
@@ -59,12 +60,12 @@ impl Records {
         &bytes[place.start as usize..][..place.length as usize]
     }
 
-    /// The record of this rank, once they are sorted.
+    /// The record of this rank, once the records are sorted.
     pub(super) fn get(&self, rank: usize) -> Option<&[u8]> {
         self.places.get(rank).map(|place| Self::bytes_of(&self.bytes, *place))
     }
 
-    /// Sorts, and drops what is there twice.
+    /// Sorts, and removes duplicates.
     fn sort(&mut self) {
         let bytes = &self.bytes;
         let whole = |place: &Place| Self::bytes_of(bytes, *place);
@@ -73,7 +74,7 @@ impl Records {
         self.places.dedup_by(|left, right| left.head == right.head && whole(left) == whole(right));
     }
 
-    /// Moves the bytes of the records that are left together.
+    /// Moves the bytes of the remaining records together.
     fn compact(&mut self) {
         self.places.sort_unstable_by_key(|place| place.start);
         let mut end = 0;
@@ -86,7 +87,7 @@ impl Records {
         self.bytes.truncate(end);
     }
 
-    /// Bytes of the records that are left once they were sorted.
+    /// Bytes of the records that remain after sorting.
     fn bytes_left(&self) -> usize {
         self.places.iter().map(|place| place.length as usize).sum()
     }
@@ -98,19 +99,19 @@ impl Records {
 }
 
 impl Sorter {
-    /// A sorter that keeps so many bytes in memory. `usual`: bytes of a usual record, by which memory is divided
-    /// between records and their places.
+    /// A sorter that keeps `memory` bytes in memory. `usual`: bytes of a usual record, by which memory is divided
+    /// between records and their positions.
     pub(in crate::bulk) fn new(directory: &Arc<SpillDirectory>, memory: usize, usual: usize) -> Self {
-        // Places are numbers of 32 bits.
+        // Positions are numbers of 32 bits.
         let memory = memory.min(u32::MAX as usize);
         let records_max = (memory / (usual + size_of::<Place>())).max(1);
         let bytes_max = memory.saturating_sub(records_max * size_of::<Place>());
-        // Room that is not used takes up no memory: the system gives pages when they are first written.
+        // Unused capacity takes no memory: the system provides pages when they are first written.
         let records = Records { bytes: Vec::with_capacity(bytes_max), places: Vec::with_capacity(records_max) };
         Self { directory: Arc::clone(directory), records, bytes_max, records_max, runs: Vec::new(), count: 0 }
     }
 
-    /// Takes a record.
+    /// Adds a record.
     pub(in crate::bulk) fn push(&mut self, record: &[u8]) -> Result<(), SpillError> {
         let places = &self.records.places;
         let is_full = places.len() == self.records_max || self.records.bytes.len() + record.len() > self.bytes_max;
@@ -131,7 +132,7 @@ impl Sorter {
         self.spill()
     }
 
-    /// Writes what is in memory, which is sorted, as a run.
+    /// Writes the records in memory, which are sorted, as a run.
     fn spill(&mut self) -> Result<(), SpillError> {
         let mut writer = BlockWriter::create(&self.directory)?;
         self.count += self.records.places.len() as u64;
@@ -142,13 +143,13 @@ impl Sorter {
         self.runs.push(Run::File(Arc::new(writer.finish()?)));
         self.records.clear();
         if self.records.bytes.capacity() > self.bytes_max {
-            // It held a record that is larger than all that may be in memory.
+            // It held a record that is larger than the memory limit.
             self.records.bytes = Vec::with_capacity(self.bytes_max);
         }
         Ok(())
     }
 
-    /// All records are there. What memory still holds is spilled as well, unless it holds everything.
+    /// Finishes after the last record. Records in memory are spilled as well, unless memory holds all of them.
     pub(in crate::bulk) fn finish(mut self) -> Result<Sorted, SpillError> {
         self.records.sort();
         if self.runs.is_empty() {
@@ -164,7 +165,7 @@ impl Sorter {
     }
 }
 
-/// Records in the order of their bytes, each once.
+/// Records in the order of their bytes, without duplicates.
 #[derive(Debug, Clone)]
 pub(in crate::bulk) struct Sorted {
     runs: Vec<Run>,
@@ -173,43 +174,44 @@ pub(in crate::bulk) struct Sorted {
 }
 
 impl Sorted {
-    /// Reads them; files go as soon as they are read to their ends, unless there is another copy of this. `memory`:
-    /// bytes for what is read at once. Where there are more runs than that has room for, some are merged to one first.
+    /// Reads them; files are removed as soon as they are read to their ends, unless there is another copy of this.
+    /// `memory`: bytes for reading. If there are more runs than this allows, some are first merged into one.
     pub(in crate::bulk) fn into_merged(mut self, memory: usize) -> Result<Merged, SpillError> {
         self.reduce_to(memory)?;
         Merged::new(self.runs)
     }
 
-    /// Merges runs until they can be read with so much memory. What is read with little memory more than once should be
-    /// reduced first.
+    /// Merges runs until they can be read with this memory. Records that are read with little memory more than once
+    /// should be reduced first.
     pub(in crate::bulk) fn reduce_to(&mut self, memory: usize) -> Result<(), SpillError> {
         let at_once = (memory / self.directory.block_bytes().max(1)).clamp(2, FILES_AT_ONCE);
         while self.runs.len() > at_once {
-            // One block is that of the writer. As few as will do: what is merged here is read and written once more.
+            // One block is the writer's. As few runs as possible are merged here, because they are read and written
+            // once more.
             let excess = self.runs.len() - at_once + 1;
             let now: Vec<Run> = self.runs.drain(..excess.min(at_once - 1).max(2)).collect();
             let read = Arc::default();
             let (merged, written) = write_run(&self.directory, Merged::new(now)?.counted(Arc::clone(&read)))?;
-            // What several of them had is there once now.
+            // Records that were in several of them are now there once.
             self.count -= read.load(Ordering::Relaxed) - written;
             self.runs.push(Run::File(Arc::new(merged)));
         }
         Ok(())
     }
 
-    /// How many records are to be read, those of each run by themselves. To [reduce](Self::reduce_to) changes it.
+    /// Number of records to be read, counted in each run. [Reducing](Self::reduce_to) changes it.
     pub(in crate::bulk) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many runs there are.
+    /// Number of runs.
     #[cfg(test)]
     pub(super) fn runs(&self) -> usize {
         self.runs.len()
     }
 }
 
-/// Writes a run, and says how many records it has.
+/// Writes a run, and returns its number of records.
 fn write_run(directory: &Arc<SpillDirectory>, mut merged: Merged) -> Result<(SpillFile, u64), SpillError> {
     let mut writer = BlockWriter::create(directory)?;
     let mut count = 0;

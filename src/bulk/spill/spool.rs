@@ -1,4 +1,4 @@
-//! Records in the order in which they came.
+//! Records in the order of writing.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ impl SpoolWriter {
     }
 }
 
-/// Records that were written, to be read any number of times. The file goes when the last reader and the last copy of
-/// this are gone.
+/// Written records, to be read any number of times. The file is removed when the last reader and the last copy of this
+/// are dropped.
 #[derive(Debug, Clone)]
 pub(in crate::bulk) struct Spool(Arc<SpillFile>);
 
 impl Spool {
-    /// Reads it; it is removed once this is through.
+    /// Reads it; it is removed when the reader has finished.
     pub(in crate::bulk) fn into_reader(self) -> SpoolReader {
         SpoolReader { file: Some(self.0), reader: None }
     }
@@ -40,14 +40,14 @@ impl Spool {
 /// Reads records in the order in which they were written.
 #[derive(Debug)]
 pub(in crate::bulk) struct SpoolReader {
-    /// What is to be opened by the first look at it.
+    /// The file to be opened on first use.
     file: Option<Arc<SpillFile>>,
-    /// Gone once all was read.
+    /// `None` once everything was read.
     reader: Option<BlockReader>,
 }
 
 impl SpoolReader {
-    /// The next record in place of what `record` holds; false at the end.
+    /// Replaces the content of `record` by the next record; returns false at the end.
     pub(in crate::bulk) fn next(&mut self, record: &mut Vec<u8>) -> Result<bool, SpillError> {
         if let Some(file) = self.file.take() {
             self.reader = Some(BlockReader::open(file)?);

@@ -1,6 +1,6 @@
-//! The words that the sample is put together from. Their order is part of it: the popular ones first.
+//! The words of the sample. Their order is significant: the popular ones come first.
 
-/// City, forum, latitude and longitude of its middle in thousandths of a degree.
+/// City, forum, latitude and longitude of its centre in thousandths of a degree.
 #[rustfmt::skip]
 pub(super) const CITIES: [(&str, &str, i64, i64); 6] = [
     ("Austin", "austinfood", 30_267, -97_743), ("Houston", "houstonfood", 29_760, -95_370),
@@ -49,7 +49,7 @@ pub(super) const DISHES: [(&str, &str); 60] = [
     ("mapo tofu", "chinese"), ("peking duck", "chinese"), ("cornbread", "sides"),
 ];
 
-/// Ways to make a dish, for more dishes than the plain ones.
+/// Variants of dishes, to get more than the plain ones.
 #[rustfmt::skip]
 pub(super) const WAYS: [&str; 48] = [
     "smoked", "spicy", "vegan", "grilled", "truffle", "garlic", "double", "crispy", "house", "breakfast",

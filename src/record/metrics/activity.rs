@@ -1,18 +1,15 @@
 //! How lively a connection is.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
+use crate::record::UnknownLabel;
+
 /// How lively a connection is.
-///
-/// ```
-/// use graphsink::ActivityLevel;
-///
-/// assert_eq!(serde_json::to_string(&ActivityLevel::Trending)?, "\"trending\"");
-/// # Ok::<(), serde_json::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ActivityLevel {
+pub(crate) enum ActivityLevel {
     /// At least 3 best mentions, all of the 30 days before `as_of`.
     Trending,
     /// Not trending; the newest mention is of the 7 days before `as_of`.
@@ -23,29 +20,22 @@ pub enum ActivityLevel {
 
 impl ActivityLevel {
     /// The label of the database's enum `activity_level`.
-    ///
-    /// ```
-    /// assert_eq!(graphsink::ActivityLevel::Active.as_str(), "active");
-    /// ```
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Trending => "trending",
             Self::Active => "active",
             Self::Normal => "normal",
         }
     }
+}
 
-    /// The level with this label.
-    ///
-    /// ```
-    /// use graphsink::ActivityLevel;
-    ///
-    /// assert_eq!(ActivityLevel::from_label("normal"), Some(ActivityLevel::Normal));
-    /// assert_eq!(ActivityLevel::from_label("asleep"), None);
-    /// ```
-    #[must_use]
-    pub fn from_label(label: &str) -> Option<Self> {
-        [Self::Trending, Self::Active, Self::Normal].into_iter().find(|level| level.as_str() == label)
+/// The level with this label.
+impl FromStr for ActivityLevel {
+    type Err = UnknownLabel;
+
+    fn from_str(label: &str) -> Result<Self, UnknownLabel> {
+        let found = [Self::Trending, Self::Active, Self::Normal].into_iter().find(|level| level.as_str() == label);
+        found.ok_or(UnknownLabel { of: "activity_level" })
     }
 }

@@ -13,9 +13,9 @@ use crate::hash::HashSet;
 use crate::record::{MentionRef, Timestamp};
 
 /// How many best mentions a connection keeps.
-pub const TOP_MENTIONS: usize = 5;
+pub(crate) const TOP_MENTIONS: usize = 5;
 /// A mention is recent for this many days, both ends included.
-pub const RECENT_DAYS: i64 = 30;
+pub(crate) const RECENT_DAYS: i64 = 30;
 /// A connection is active for this many days after its newest mention, both ends included.
 const ACTIVE_DAYS: i64 = 7;
 /// Fewest best mentions of a trending connection.
@@ -26,51 +26,31 @@ fn within(time: Timestamp, as_of: Timestamp, days: i64) -> bool {
 }
 
 /// The columns of a connection that follow from its mentions.
-///
-/// ```
-/// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-///
-/// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-/// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-/// let id = uuid::Uuid::from_u128(7);
-/// let metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
-/// assert_eq!((metrics.mention_count, metrics.total_upvotes, metrics.top_mentions.len()), (1, 12, 1));
-/// # Ok::<(), chrono::ParseError>(())
-/// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConnectionMetrics<'a> {
+pub(crate) struct ConnectionMetrics<'a> {
     /// Number of mentions.
-    pub mention_count: i32,
+    pub(crate) mention_count: i32,
     /// Sum of their upvotes.
-    pub total_upvotes: i64,
+    pub(crate) total_upvotes: i64,
     /// Number of distinct threads among them.
-    pub source_diversity: i32,
+    pub(crate) source_diversity: i32,
     /// Number of those created in the 30 days before `as_of`.
-    pub recent_mention_count: i32,
+    pub(crate) recent_mention_count: i32,
     /// The greatest `created_at`.
-    pub last_mentioned_at: Option<Timestamp>,
+    pub(crate) last_mentioned_at: Option<Timestamp>,
     /// See [`ActivityLevel`].
-    pub activity_level: ActivityLevel,
+    pub(crate) activity_level: ActivityLevel,
     /// The best five, best first.
-    pub top_mentions: Vec<TopMention<'a>>,
+    pub(crate) top_mentions: Vec<TopMention<'a>>,
 }
 
 /// Figures as they stand in the database.
-///
-/// ```
-/// let stored: graphsink::StoredMetrics = graphsink::ConnectionMetrics::empty();
-/// assert_eq!(stored.mention_count, 0);
-/// ```
-pub type StoredMetrics = ConnectionMetrics<'static>;
+pub(crate) type StoredMetrics = ConnectionMetrics<'static>;
 
 impl<'a> ConnectionMetrics<'a> {
     /// The figures of a connection without mentions.
-    ///
-    /// ```
-    /// assert_eq!(graphsink::ConnectionMetrics::empty().last_mentioned_at, None);
-    /// ```
     #[must_use]
-    pub const fn empty() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self {
             mention_count: 0,
             total_upvotes: 0,
@@ -83,17 +63,7 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// The figures of exactly these mentions.
-    ///
-    /// ```
-    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-    ///
-    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-    /// let id = uuid::Uuid::from_u128(7);
-    /// assert_eq!(ConnectionMetrics::from_mentions([(id, &post)], now).top_mentions[0].score, 12.0);
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
-    pub fn from_mentions<M: Into<MentionRef<'a>>>(
+    pub(crate) fn from_mentions<M: Into<MentionRef<'a>>>(
         mentions: impl IntoIterator<Item = (Uuid, M)>,
         as_of: Timestamp,
     ) -> Self {
@@ -123,22 +93,8 @@ impl<'a> ConnectionMetrics<'a> {
     /// `recent_before` is the number of mentions that were recent at `as_of` before the changes;
     /// `known_threads` are those threads of the changes that the connection already had. Where
     /// the second part of the answer says so, the figures lack what must be read again.
-    ///
-    /// ```
-    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-    ///
-    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-    /// let id = uuid::Uuid::from_u128(7);
-    /// let change = MentionChange::Inserted { mention_id: id, mention: (&post).into() };
-    /// let (before, no_threads) = (ConnectionMetrics::empty(), std::collections::HashSet::<&str>::new());
-    /// let (after, reread) = before.advance(&[change], 0, &no_threads, now);
-    /// assert_eq!(after, ConnectionMetrics::from_mentions([(id, &post)], now));
-    /// # assert!(!reread.threads && !reread.newest);
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
     #[must_use]
-    pub fn advance<S: BuildHasher>(
+    pub(crate) fn advance<S: BuildHasher>(
         &'a self,
         changes: &[MentionChange<'a>],
         recent_before: i32,
@@ -219,19 +175,7 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// Ranks and cuts the best mentions, scores them at `as_of`, and sets the activity level.
-    ///
-    /// ```
-    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-    ///
-    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-    /// let id = uuid::Uuid::from_u128(7);
-    /// let mut metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
-    /// metrics.set_top(now + chrono::TimeDelta::days(60));
-    /// assert!(metrics.top_mentions[0].score < 12.0, "older, and so worth less");
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
-    pub fn set_top(&mut self, as_of: Timestamp) {
+    pub(crate) fn set_top(&mut self, as_of: Timestamp) {
         // Stable: stored mentions that tie keep the order that their source ids gave them.
         self.top_mentions.sort_by(TopMention::rank);
         self.top_mentions.truncate(TOP_MENTIONS);
@@ -249,40 +193,16 @@ impl<'a> ConnectionMetrics<'a> {
     }
 
     /// Whether a mention could be recent at `as_of`; false spares counting them.
-    ///
-    /// ```
-    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-    ///
-    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-    /// let id = uuid::Uuid::from_u128(7);
-    /// let metrics = ConnectionMetrics::from_mentions([(id, &post)], now);
-    /// assert!(metrics.may_have_recent(now));
-    /// assert!(!metrics.may_have_recent(now + chrono::TimeDelta::days(31)));
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
     #[must_use]
-    pub fn may_have_recent(&self, as_of: Timestamp) -> bool {
+    pub(crate) fn may_have_recent(&self, as_of: Timestamp) -> bool {
         self.last_mentioned_at.is_some_and(|last| last >= days_before(as_of, RECENT_DAYS))
     }
 
     /// Whether `self`, freshly computed, says the same as the stored figures. Scores decay with
     /// every passing microsecond; `score_tolerance` is the relative error below which a stored
     /// score still counts as the same.
-    ///
-    /// ```
-    /// use graphsink::{ConnectionMetrics, Mention, MentionChange, SourceType, Timestamp};
-    ///
-    /// let now: Timestamp = "2024-03-01T00:00:00Z".parse()?;
-    /// let post = Mention::new(SourceType::Post, "t3_xyz", "https://example.org", "food", now).upvotes(12);
-    /// let id = uuid::Uuid::from_u128(7);
-    /// let stored = ConnectionMetrics::from_mentions([(id, &post)], now);
-    /// let later = ConnectionMetrics::from_mentions([(id, &post)], now + chrono::TimeDelta::minutes(1));
-    /// assert!(later.agrees_with(&stored, 1e-3) && !later.agrees_with(&stored, 0.0));
-    /// # Ok::<(), chrono::ParseError>(())
-    /// ```
     #[must_use]
-    pub fn agrees_with(&self, stored: &ConnectionMetrics<'_>, score_tolerance: f64) -> bool {
+    pub(crate) fn agrees_with(&self, stored: &ConnectionMetrics<'_>, score_tolerance: f64) -> bool {
         self.mention_count == stored.mention_count
             && self.total_upvotes == stored.total_upvotes
             && self.source_diversity == stored.source_diversity
@@ -436,8 +356,8 @@ mod tests {
         let levels = [ActivityLevel::Trending, ActivityLevel::Active, ActivityLevel::Normal];
         let labels = ["trending", "active", "normal"];
         assert_eq!(levels.map(ActivityLevel::as_str), labels);
-        assert_eq!(labels.map(ActivityLevel::from_label), levels.map(Some));
-        assert_eq!(ActivityLevel::from_label("hot"), None);
+        assert_eq!(labels.map(str::parse), levels.map(Ok));
+        assert!("hot".parse::<ActivityLevel>().is_err());
     }
 
     #[test]

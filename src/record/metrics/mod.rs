@@ -4,7 +4,7 @@
 //! mentions; [`ConnectionMetrics::advance`] takes stored figures and the changes of one epoch, so
 //! that the cost does not grow with a connection's history. Where the changes do not tell enough
 //! (a stored best mention fell behind mentions that were not read), `advance` says what must be
-//! read again. `tests/laws.rs` checks one against the other.
+//! read again. `record/laws/metrics.rs` checks one against the other.
 
 mod activity;
 mod change;
@@ -12,10 +12,8 @@ mod figures;
 mod score;
 mod top_mention;
 
-pub use activity::ActivityLevel;
-pub use change::{MentionChange, RereadNeeded};
-pub use figures::{ConnectionMetrics, RECENT_DAYS, StoredMetrics, TOP_MENTIONS};
+pub(crate) use activity::ActivityLevel;
+pub(crate) use change::{MentionChange, RereadNeeded};
+pub(crate) use figures::{ConnectionMetrics, RECENT_DAYS, StoredMetrics, TOP_MENTIONS};
 pub(crate) use score::days_before;
-pub use score::{SCORE_DECAY_DAYS, score};
-pub use top_mention::TopMention;
-pub(crate) use top_mention::write_time;
+pub(crate) use top_mention::{TopMention, write_time};

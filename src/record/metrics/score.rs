@@ -5,24 +5,15 @@ use chrono::TimeDelta;
 use crate::record::Timestamp;
 
 /// The age in days at which a score has fallen to 1/e.
-pub const SCORE_DECAY_DAYS: f64 = 60.0;
+pub(crate) const SCORE_DECAY_DAYS: f64 = 60.0;
 pub(super) const MICROS_PER_DAY: f64 = 86_400_000_000.0;
 
 /// `upvotes * exp(-(as_of - created_at in days) / 60)`.
 ///
-/// ```
-/// use graphsink::{Timestamp, score};
-///
-/// let (written, later): (Timestamp, Timestamp) = ("2024-01-01T00:00:00Z".parse()?, "2024-03-01T00:00:00Z".parse()?);
-/// assert_eq!(score(100, written, written), 100.0);
-/// assert_eq!(score(100, written, later).round(), 37.0, "after sixty days");
-/// # Ok::<(), chrono::ParseError>(())
-/// ```
-///
 /// A mention of the far future would score beyond what a double (and JSON) can hold; it scores
 /// `f64::MAX` with the sign of its upvotes.
 #[must_use]
-pub fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
+pub(crate) fn score(upvotes: i32, created_at: Timestamp, as_of: Timestamp) -> f64 {
     if upvotes == 0 {
         return 0.0;
     }

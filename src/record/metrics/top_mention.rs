@@ -11,34 +11,24 @@ use super::score::{MICROS_PER_DAY, SCORE_DECAY_DAYS, score};
 use crate::record::{MentionRef, SourceType, Timestamp};
 
 /// One of a connection's best mentions, as kept in `top_mentions`.
-///
-/// ```
-/// use graphsink::TopMention;
-///
-/// let json = r#"{"mention_id":"00000000-0000-0000-0000-000000000007","score":9.5,"upvotes":12,
-///                "content_excerpt":"the brisket","source_url":"https://example.org/t3","created_at":"2024-01-10T14:20:00Z"}"#;
-/// let best: TopMention<'_> = serde_json::from_str(json)?;
-/// assert_eq!(best.upvotes, 12);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TopMention<'a> {
+pub(crate) struct TopMention<'a> {
     /// The mention's id.
-    pub mention_id: Uuid,
+    pub(crate) mention_id: Uuid,
     /// Its score at the `as_of` of the last write.
-    pub score: f64,
+    pub(crate) score: f64,
     /// Its votes.
-    pub upvotes: i32,
+    pub(crate) upvotes: i32,
     /// Its words.
-    pub content_excerpt: Cow<'a, str>,
+    pub(crate) content_excerpt: Cow<'a, str>,
     /// Where to read it.
-    pub source_url: Cow<'a, str>,
+    pub(crate) source_url: Cow<'a, str>,
     /// When it was written.
     #[serde(with = "micros")]
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// The key that breaks ties. Not stored, so unknown for a mention read from `top_mentions`.
     #[serde(skip)]
-    pub source: Option<(Cow<'a, str>, SourceType)>,
+    pub(crate) source: Option<(Cow<'a, str>, SourceType)>,
 }
 
 /// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.

@@ -1,4 +1,4 @@
-//! Keys, indexes, statistics and foreign keys, made when the rows are there.
+//! Builds keys, indexes, statistics and foreign keys after the rows were written.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::transaction::{BulkTransaction, Phase, step_failed};
 use crate::error::BulkStoreError;
 
 impl BulkTransaction {
-    /// Makes keys and indexes, gathers statistics, and checks foreign keys. Each step is told before it begins.
+    /// Builds keys and indexes, gathers statistics, and checks foreign keys. Each step is reported before it begins.
     pub(crate) async fn build(&mut self, mut progress: impl FnMut(BuildStep<'_>)) -> Result<(), BulkStoreError> {
         debug_assert_eq!(self.phase, Phase::Bare);
         self.phase = Phase::Failed;

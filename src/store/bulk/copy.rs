@@ -1,4 +1,4 @@
-//! Rows on their way into bare tables.
+//! Copying rows into bare tables.
 
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
@@ -13,22 +13,22 @@ use crate::record::Table;
 /// Why rows were not copied.
 #[derive(Debug)]
 pub(crate) enum CopyError<E> {
-    /// The rows did not come.
+    /// The source of the rows failed.
     Rows(E),
-    /// The server did not take them.
+    /// The server did not accept them.
     Store(BulkStoreError),
 }
 
-/// What encodes rows for [`BulkTransaction::copy`].
+/// The encoder of rows for [`BulkTransaction::copy`].
 pub(crate) fn encoder<T: StoredTable>() -> CopyPieces<T> {
     CopyPieces::of_whole_rows()
 }
 
-/// Pieces as [`CopyPieces`] makes them, without the head of the first and the end of the last:
-/// what is left is whole rows, and goes to as many statements as need be.
+/// Pieces of [`CopyPieces`], without the header of the first and the trailer of the last: they contain whole rows, and
+/// can be distributed over any number of statements.
 struct Rows<S> {
     pieces: S,
-    /// Given out when the next piece tells that it is not the last.
+    /// Held back until the next piece shows that it is not the last.
     held: Option<Bytes>,
 }
 
@@ -52,18 +52,19 @@ impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E> Rows<S> {
     }
 }
 
-/// The statements that copy. They have the names that the driver gives, so they are made when the load begins: a name
-/// that the session knows already, behind a pooler or after another client, would end it when all is sorted.
+/// The statements that copy. They have names given by the driver, so they are prepared when the load begins: a name
+/// that the session already knows, behind a pooler or after another client, would otherwise end the load when
+/// everything is sorted.
 #[derive(Debug)]
 pub(super) struct Copies {
     /// In the order of [`Table::ALL`].
     plain: Vec<Statement>,
-    /// Of frozen rows.
+    /// For frozen rows.
     frozen: Vec<Statement>,
 }
 
 impl Copies {
-    /// Parses them, which looks at no table. `schema` is quoted.
+    /// Parses them, which accesses no table. `schema` is quoted.
     pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, StoreError> {
         Ok(Self { plain: prepare(client, schema, false).await?, frozen: prepare(client, schema, true).await? })
     }
@@ -87,14 +88,15 @@ async fn prepare(client: &Client, schema: &str, frozen: bool) -> Result<Vec<Stat
 }
 
 impl BulkTransaction {
-    /// Copies rows of a table; says how many. The pieces are those of one [`encoder`], which all end with a row.
+    /// Copies rows of a table; returns their number. The pieces are those of one [`encoder`], and each ends at the end
+    /// of a row.
     pub(crate) async fn copy<E>(
         &mut self,
         table: Table,
         pieces: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<u64, CopyError<E>> {
         debug_assert_eq!(self.phase, Phase::Bare);
-        // Until it is known to be sound.
+        // Marked as failed until it is known to be sound.
         self.phase = Phase::Failed;
         let failed = |error| CopyError::Store(step_failed(&format!("copying {table}"), error));
         let copies = self.copies.as_ref().expect("prepared when the load began");

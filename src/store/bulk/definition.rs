@@ -1,7 +1,7 @@
-//! The indexes, keys and foreign keys of the tables: read from the catalog, dropped, made again.
+//! The indexes, keys and foreign keys of the tables: read from the catalog, dropped, recreated.
 //!
-//! A definition is text that PostgreSQL wrote, in the session that will run it again, so that what is qualified and
-//! what is not fits the session's search path. Names and literals come quoted from the server.
+//! A definition is text that PostgreSQL generated in the session that will run it again, so that its qualification of
+//! names fits the session's search path. Names and literals are quoted by the server.
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -10,8 +10,8 @@ use super::inspection::{dependents, table_named};
 use crate::error::{BulkObstacle, StoreError};
 use crate::record::Table;
 
-/// Indexes, with the key that each may belong to, oldest first: of two that would do for a foreign key, PostgreSQL
-/// takes the older one.
+/// Indexes, with the key that each may belong to, oldest first: if two are suitable for a foreign key, PostgreSQL
+/// chooses the older one.
 const INDEXES: &str = "
     select i.indexrelid, t.relname::text, pg_catalog.quote_ident(x.relname), pg_catalog.pg_get_indexdef(i.indexrelid),
            coalesce(s.spcname::text, ''), pg_catalog.quote_literal(coalesce(s.spcname::text, '')),
@@ -37,8 +37,7 @@ const INDEXES: &str = "
     where i.indrelid = any($1)
     order by i.indexrelid";
 
-/// Foreign keys of the tables and to the tables, oldest first: their triggers fire in the order in which they were
-/// made.
+/// Foreign keys of the tables and to the tables, oldest first: their triggers fire in the order of creation.
 const FOREIGN_KEYS: &str = "
     select k.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(k.conname),
            pg_catalog.pg_get_constraintdef(k.oid),
@@ -75,13 +74,13 @@ pub(super) struct Index {
     /// Quoted.
     pub(super) name: String,
     definition: String,
-    /// As a literal; empty for that of the database.
+    /// As a literal; empty for the database's default.
     tablespace: String,
     comment: Option<String>,
     is_clustered: bool,
     is_replica_identity: bool,
     pub(super) is_unique: bool,
-    /// Ends of `alter column`.
+    /// The rest of `alter column` clauses.
     statistics: Vec<String>,
     key: Option<Key>,
 }
@@ -93,18 +92,18 @@ struct Key {
     name: String,
     definition: String,
     kind: KeyKind,
-    /// When it is checked.
+    /// The clause for when it is checked.
     timing: String,
     comment: Option<String>,
 }
 
-/// How a constraint is made.
+/// How a constraint is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyKind {
-    /// Of an index that is there.
+    /// From an existing index.
     Primary,
     Unique,
-    /// With its index.
+    /// Together with its index.
     Whole,
 }
 
@@ -117,15 +116,15 @@ pub(super) struct ForeignKey {
     pub(super) name: String,
     definition: String,
     comment: Option<String>,
-    /// The unique index that it refers to.
+    /// The unique index to which it refers.
     refers_to: String,
-    /// The table at its other end, if that is none of the three.
+    /// The table at its other end, if it is not one of the three.
     other: Option<OtherTable>,
     /// Whether an index has the referring rows in the order of what they refer to.
     has_order: bool,
 }
 
-/// A table of others that a foreign key leads to or comes from.
+/// Another table to or from which a foreign key leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OtherTable {
     /// Quoted, with its schema.
@@ -133,7 +132,7 @@ pub(super) struct OtherTable {
     pub(super) oid: u32,
 }
 
-/// All that is dropped and made again.
+/// All objects that are dropped and recreated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Definitions {
     pub(super) indexes: Vec<Index>,
@@ -141,7 +140,7 @@ pub(super) struct Definitions {
 }
 
 impl Definitions {
-    /// Reads them, and what is in the way of making them again.
+    /// Reads them, and the obstacles to recreating them.
     pub(super) async fn read(client: &Client, tables: &[u32]) -> Result<(Self, Vec<BulkObstacle>), StoreError> {
         let of_tables = [(&tables as &(dyn tokio_postgres::types::ToSql + Sync), Type::OID_ARRAY)];
         let index_rows = client.query_typed(INDEXES, &of_tables).await?;
@@ -165,13 +164,13 @@ impl Definitions {
         Ok((Self { indexes, foreign_keys }, obstacles))
     }
 
-    /// Drops the foreign keys, which takes locks of the tables at their other ends.
+    /// Drops the foreign keys, which locks the tables at their other ends.
     pub(super) fn drop_foreign_keys(&self) -> String {
         let drop = |key: &ForeignKey| format!("alter table {} drop constraint {};", key.table, key.name);
         self.foreign_keys.iter().map(drop).collect()
     }
 
-    /// The tables of others that the load locks as well, from when foreign keys are dropped until it ends.
+    /// The other tables that the load also locks, from the dropping of foreign keys to its end.
     pub(super) fn other_tables(&self) -> Vec<OtherTable> {
         let mut others: Vec<_> = self.foreign_keys.iter().filter_map(|key| key.other.clone()).collect();
         others.sort_unstable();
@@ -188,7 +187,7 @@ impl Definitions {
         self.indexes.iter().map(drop).collect()
     }
 
-    /// The names of what is not the same in both.
+    /// The names of objects that differ.
     pub(super) fn differences(&self, other: &Self) -> Vec<String> {
         let mut differences = changed(&self.indexes, &other.indexes, |index| format!("index {}", index.name));
         let of = |key: &ForeignKey| format!("foreign key {} of {}", key.name, key.table);
@@ -197,7 +196,7 @@ impl Definitions {
     }
 }
 
-/// Names of those that are not in both lists, or not the same.
+/// Names of objects that are not in both lists, or differ.
 fn changed<D: PartialEq>(before: &[D], after: &[D], name: impl Fn(&D) -> String) -> Vec<String> {
     let lacks = |list: &[D], item: &D| !list.contains(item);
     let mut names: Vec<String> = before.iter().filter(|item| lacks(after, item)).map(&name).collect();
@@ -216,7 +215,7 @@ impl Index {
                 name: row.try_get(17)?,
                 definition: row.try_get(18)?,
                 kind: match kind {
-                    // Others than B-trees come with options that only the constraint's own definition says.
+                    // Indexes other than B-trees have options that only the constraint's own definition contains.
                     "p" if row.try_get(13)? => KeyKind::Primary,
                     "u" if row.try_get(13)? => KeyKind::Unique,
                     _ => KeyKind::Whole,
@@ -248,7 +247,7 @@ impl Index {
             return Ok(Some(BulkObstacle::Tablespace { index: index(), tablespace: row.try_get(4)? }));
         }
         let has_options = !row.try_get::<_, bool>(14)?;
-        // A deferrable key has a trigger of its own.
+        // A deferrable key has its own trigger.
         let is_switched_off: bool = row.try_get(21)?;
         let loses = |key: &&Key| {
             is_switched_off || key.kind == KeyKind::Whole && has_options && !key.definition.contains(" WITH (")
@@ -256,10 +255,10 @@ impl Index {
         Ok(self.key.as_ref().filter(loses).map(|key| BulkObstacle::Key { key: key.name.clone() }))
     }
 
-    /// Makes the index with all that it has.
+    /// Statements that create the index with all its properties.
     pub(super) fn make(&self, schema: &str) -> String {
         let Self { table, name, tablespace, .. } = self;
-        // No definition says where an index lies.
+        // Definitions do not contain the tablespace.
         let mut statements = vec![format!("set local default_tablespace = {tablespace}")];
         match &self.key {
             Some(key) => statements.extend(key.make(self, schema)),
@@ -313,7 +312,7 @@ impl ForeignKey {
     }
 
     fn obstacle(&self, reason: Option<&str>) -> Option<BulkObstacle> {
-        // The server says it in words of ours, which are few.
+        // The server returns one of these few texts.
         const REASONS: [&str; 5] = [
             "its table is partitioned",
             "its table belongs to another role",
@@ -325,7 +324,7 @@ impl ForeignKey {
         Some(BulkObstacle::ForeignKey { table: self.table.clone(), foreign_key: self.name.clone(), reason })
     }
 
-    /// Makes it, and checks all rows.
+    /// Statements that create it and check all rows.
     ///
     /// Two new indexes in one order are merged in less than half of the time of the hash join that the server would
     /// choose: 180 ms instead of 500 ms for 715,000 mentions of 502,000 connections.

@@ -1,8 +1,8 @@
-//! The commit of a bulk load, and whether it took place where it got no answer.
+//! The commit of a bulk load, and its fate if it got no answer.
 //!
-//! The protocol is that of [`fence`](super::super::fence): the load's transaction has a row of its own in
-//! `graphsink_attempts`, and another session asks for it. Each question is asked on a new connection, again and again,
-//! as the server may be on its way up: after a crash it first replays what the load has written.
+//! The protocol is that of [`fence`](super::super::fence): the load's transaction has its own row in
+//! `graphsink_attempts`, and another session asks for it. The question is repeated, each time on a new connection,
+//! because the server may be starting: after a crash it first replays the load's writes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ use crate::error::{BulkStoreError, StoreError};
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl BulkTransaction {
-    /// Commits. Where the answer gets lost, the fence tells what became of it, so that an error is the truth.
+    /// Commits. If the answer is lost, the fence determines the result, so that an error is always true.
     pub(crate) async fn commit(mut self) -> Result<(), BulkStoreError> {
         if self.phase != Phase::Built {
             return Err(BulkStoreError::Unsound);
         }
-        // However long it takes: standbys may have to confirm it, or files be written out.
+        // Without a time limit: standbys may have to confirm it, or files may have to be written.
         let error = match self.run("commit").await {
             Ok(()) => {
                 self.phase = Phase::Over;
@@ -50,14 +50,14 @@ impl BulkTransaction {
         }
     }
 
-    /// Says how to find out what could not be found out.
+    /// The error for an undetermined commit, which says how to determine it later.
     fn unknown(&self, source: StoreError) -> BulkStoreError {
         let (attempt, schema) = (self.attempt, self.session.schema());
         let query = format!("select fenced from {schema}.graphsink_attempts where attempt = '{attempt}'");
         BulkStoreError::CommitUnknown { attempt, query, source }
     }
 
-    /// The row of an attempt whose fate is known is of no use. If it stays, an engine deletes it some day.
+    /// Deletes the row of an attempt whose fate is known. If it remains, an engine deletes it later.
     async fn forget_attempt(&self) {
         let delete = format!("delete from {}.graphsink_attempts where attempt = $1", self.session.schema());
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.attempt, Type::UUID)];
@@ -70,7 +70,7 @@ impl BulkTransaction {
     }
 }
 
-/// Asks until there is an answer, or the deadline passed; at least once.
+/// Asks until there is an answer or the deadline has passed; at least once.
 pub(super) async fn fate_of(manager: &SessionManager, attempt: Uuid, patience: Patience, deadline: Instant) -> Fate {
     let ask = || async move {
         let session = manager.connect().await.map_err(Arc::new)?;

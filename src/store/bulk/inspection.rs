@@ -1,7 +1,8 @@
-//! Whether the tables can be loaded in bulk: rights, and what others added that can be neither kept nor made again.
+//! Checks whether the tables can be loaded in bulk: rights, and objects added by others that can be neither kept nor
+//! recreated.
 //!
-//! All of it is read from the catalog. It is looked at when a load begins, to say at once what is in the way, and again
-//! under the lock that keeps it as it is.
+//! All of this is read from the catalog. It is checked when a load begins, to report obstacles at once, and again under
+//! the lock that prevents changes.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -9,8 +10,8 @@ use tokio_postgres::{Client, Row};
 use crate::error::{BulkObstacle, BulkStoreError, StoreError};
 use crate::record::Table;
 
-/// The three tables: oid, kind or family that forbids a load, owner, whether this role has the owner's rights, rights
-/// that it lacks, row-level security. In the order of [`Table::ALL`].
+/// The three tables: oid, kind or inheritance that forbids a load, owner, whether this role has the owner's rights,
+/// missing rights, row-level security. In the order of [`Table::ALL`].
 const TABLES: &str = "
     select c.oid, c.relname::text,
            c.relkind <> 'r' or c.relispartition or exists (
@@ -25,7 +26,7 @@ const TABLES: &str = "
     where c.relname in ('entities', 'connections', 'mentions')
     order by pg_catalog.array_position(array['entities', 'connections', 'mentions'], c.relname::text)";
 
-/// Rights beyond those on the three tables: to create indexes, and to leave a row for the fence.
+/// Rights beyond those on the three tables: to create indexes, and to write a row for the fence.
 const OTHER_RIGHTS: &str = "
     select array(
         select 'create in schema ' || $1 where not pg_catalog.has_schema_privilege($1, 'create')
@@ -36,7 +37,7 @@ const OTHER_RIGHTS: &str = "
               where n.nspname = $1 and c.relname = 'graphsink_attempts') as a(attempts)
         where not pg_catalog.has_table_privilege(a.attempts, p))";
 
-/// Triggers that would fire, but for the one of the migrations; and rules on insert. With $1, the tables.
+/// Triggers that would fire, except for that of the migrations; and rules on insert. With $1, the tables.
 const TRIGGERS_AND_RULES: &str = "
     select c.relname::text, true, t.tgname::text
     from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
@@ -50,13 +51,13 @@ const TRIGGERS_AND_RULES: &str = "
     where r.ev_class = any($1) and r.ev_type = '3' and r.ev_enabled <> 'D'
     order by 1, 2, 3";
 
-/// Whether some publication tells subscribers that one of these tables is truncated.
+/// Whether a publication tells subscribers that one of these tables is truncated.
 const PUBLISHES_TRUNCATE: &str = "
     select exists (select from pg_catalog.pg_publication_tables t
                    join pg_catalog.pg_publication p on p.pubname = t.pubname and p.pubtruncate
                    where t.schemaname = $1 and t.tablename in ('entities', 'connections', 'mentions'))";
 
-/// Event triggers that fire for what a load drops and makes again.
+/// Event triggers that fire for objects that a load drops and recreates.
 const EVENT_TRIGGERS: &str = "
     select coalesce(pg_catalog.string_agg(e.evtname, ', ' order by e.evtname), '')
     from pg_catalog.pg_event_trigger e
@@ -66,8 +67,8 @@ const EVENT_TRIGGERS: &str = "
       and case pg_catalog.current_setting('session_replication_role')
           when 'replica' then e.evtenabled in ('R', 'A') else e.evtenabled in ('O', 'A') end";
 
-/// What depends on something that is dropped ($1, indexes; $2, constraints) and is not dropped with it; and extensions
-/// that an index belongs to, or goes with.
+/// Objects that depend on a dropped index ($1) or constraint ($2) and are not dropped with it; and extensions that own
+/// an index, or depend on it.
 const DEPENDENTS: &str = "
     with dropped(class, object) as (
         select 'pg_catalog.pg_class'::regclass, pg_catalog.unnest($1::oid[])
@@ -84,7 +85,7 @@ const DEPENDENTS: &str = "
     where d.deptype in ('e', 'x') and (d.classid, d.objid) in (select class, object from dropped)
     order by 1, 2";
 
-/// What the catalog says of the three tables.
+/// The catalog's data about the three tables.
 #[derive(Debug)]
 pub(super) struct Inspection {
     /// In the order of [`Table::ALL`].
@@ -92,7 +93,7 @@ pub(super) struct Inspection {
     pub(super) obstacles: Vec<BulkObstacle>,
 }
 
-/// Looks at the tables of a schema: an error where the role lacks rights.
+/// Inspects the tables of a schema; fails if the role lacks rights.
 pub(super) async fn inspect_tables(client: &Client, schema: &str) -> Result<Inspection, BulkStoreError> {
     let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let rows = client.query_typed(TABLES, &of_schema).await.map_err(StoreError::from)?;
@@ -127,17 +128,17 @@ pub(super) async fn inspect_tables(client: &Client, schema: &str) -> Result<Insp
     Ok(Inspection { oids, obstacles })
 }
 
-/// Whether subscribers would hear of a truncation.
+/// Whether a truncation would be published to subscribers.
 pub(super) async fn publishes_truncate(client: &Client, schema: &str) -> Result<bool, StoreError> {
     Ok(client.query_typed_one(PUBLISHES_TRUNCATE, &[(&schema, Type::TEXT)]).await?.try_get(0)?)
 }
 
-/// The names of event triggers that are in force; empty where there are none.
+/// The names of event triggers that are in force; empty if there are none.
 pub(super) async fn event_triggers(client: &Client) -> Result<String, StoreError> {
     Ok(client.query_typed_one(EVENT_TRIGGERS, &[]).await?.try_get(0)?)
 }
 
-/// What depends on these indexes and constraints, and would be in the way of dropping them.
+/// Objects that depend on these indexes and constraints and would prevent dropping them.
 pub(super) async fn dependents(
     client: &Client,
     indexes: &[u32],
@@ -149,7 +150,7 @@ pub(super) async fn dependents(
     rows.iter().map(dependent).collect()
 }
 
-/// Which of the tables have rows.
+/// The tables that have rows.
 pub(super) async fn filled(client: &Client, schema: &str) -> Result<Vec<Table>, StoreError> {
     let exists = Table::ALL.map(|table| format!("exists (select from {schema}.{table})"));
     let row = client.query_typed_one(&format!("select {}", exists.join(", ")), &[]).await?;
@@ -162,7 +163,7 @@ pub(super) async fn filled(client: &Client, schema: &str) -> Result<Vec<Table>, 
     Ok(filled)
 }
 
-/// The table of a name that is one of the three.
+/// The table with this name, which must be one of the three.
 pub(super) fn table_named(name: &str) -> Table {
     Table::ALL.into_iter().find(|table| table.as_str() == name).expect("only the three tables are asked for")
 }

@@ -1,12 +1,12 @@
-//! Who holds what a bulk load waits for.
+//! The holders of locks that a bulk load waits for.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::error::StoreError;
 
-/// Sessions that hold a lock of these tables ($1) that is in the way, or the merges' lock ($2). Readers are only in the
-/// way of a load that wants to be alone ($3).
+/// Sessions that hold a conflicting lock on these tables ($1), or the merges' lock ($2). Readers conflict only with a
+/// load that wants exclusive access ($3).
 const HOLDERS: &str = "
     select pg_catalog.string_agg(distinct pg_catalog.concat(
                'process ', l.pid, ' ' || nullif(a.application_name, ''), ', ' || a.state), '; ')
@@ -18,16 +18,17 @@ const HOLDERS: &str = "
            or l.locktype = 'advisory' and l.objsubid = 1
               and l.classid::int8 = ($2 >> 32 & 4294967295) and l.objid::int8 = ($2 & 4294967295))";
 
-/// Says which sessions hold the tables or the merges' lock. A guess where it fails: they may be gone by now.
+/// Names the sessions that hold the tables or the merges' lock. After a failure this is a guess: they may have ended by
+/// now.
 pub(super) async fn holders(client: &Client, tables: &[u32], merge_lock: i64, readers: bool) -> String {
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
         [(&tables, Type::OID_ARRAY), (&merge_lock, Type::INT8), (&readers, Type::BOOL)];
     let found = client.query_typed_one(HOLDERS, &parameters).await;
     let found = found.and_then(|row| row.try_get::<_, Option<String>>(0));
-    found.ok().flatten().unwrap_or_else(|| "which is not known".to_owned())
+    found.ok().flatten().unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Whether an error says that others held a lock for too long, or would have for ever.
+/// Whether an error means that another session held a lock for too long, or for ever.
 pub(super) fn is_blocked(error: &StoreError) -> bool {
     matches!(error.sqlstate(), Some("55P03" | "40P01"))
 }

@@ -1,17 +1,16 @@
-//! How much memory the server may use to build indexes, and how many processes.
+//! The memory and the number of processes that the server may use to build indexes.
 //!
-//! Memory: where the server's owner has set `maintenance_work_mem`, in a file, for the database or for the role, it
-//! stays. Where PostgreSQL's own default is in force (64 MB), which is for the smallest of servers, it becomes as much
-//! as the shared buffers: the one setting that nearly every server has been given by its size. Never more than a bound,
-//! never less than the default. All processes of one build share it, and it bounds what the check of a foreign key may
-//! use as well.
+//! Memory: a `maintenance_work_mem` that was configured, in a file, for the database or for the role, is kept.
+//! PostgreSQL's own default (64 MB), which is for very small servers, is raised to the size of the shared buffers:
+//! nearly every server has this setting configured for its size. It is never more than a bound, and never less than the
+//! default. All processes of one build share it, and it also bounds the check of a foreign key.
 //!
-//! Processes: `max_parallel_maintenance_workers` stays as it is, two by default. A server does not tell how many cores
-//! it has, and more processes than that do harm. On two cores, all indexes of 1,000,000 mentions, 700,000 connections
-//! and 200,000 entities (PostgreSQL 15, everything in memory; one to three runs each) took 14.8 s with one besides the
-//! session's own, 15.2 to 16.1 with two, 17.6 and 17.9 with four, and 21.8 with none. PostgreSQL itself takes none
-//! where they would have less than 32 MB each. At that size the memory made no difference (64 MB or 512 MB with one:
-//! 14.8 s), nor did the order of the tables (15.2 and 15.6 s).
+//! Processes: `max_parallel_maintenance_workers` is not changed; its default is two. A server does not report its
+//! number of cores, and more processes than cores do harm. On two cores, all indexes of 1,000,000 mentions, 700,000
+//! connections and 200,000 entities (PostgreSQL 15, everything in memory; one to three runs each) took 14.8 s with one
+//! process besides the session's own, 15.2 to 16.1 with two, 17.6 and 17.9 with four, and 21.8 with none. PostgreSQL
+//! itself starts none if each would have less than 32 MB. At that size the memory made no difference (64 MB or 512 MB
+//! with one: 14.8 s), nor did the order of the tables (15.2 and 15.6 s).
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -29,18 +28,18 @@ const FIND: &str = "
 
 const SET: &str = "select pg_catalog.set_config('maintenance_work_mem', $1, true)";
 
-/// Sets it for this transaction. The bound is in bytes.
+/// Sets the memory for this transaction. The bound is in bytes.
 pub(super) async fn provide(client: &Client, memory_max: u64) -> Result<(), StoreError> {
     let row = client.query_typed_one(FIND, &[]).await?;
     let (setting, is_default, shared_buffers) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let bound = i64::try_from(memory_max).unwrap_or(i64::MAX) / KIB;
     let memory = if is_default { better(setting, shared_buffers, bound) } else { setting };
-    tracing::debug!(memory_kib = memory, "what the server may use to build indexes");
+    tracing::debug!(memory_kib = memory, "memory of the server for building indexes");
     client.query_typed_one(SET, &[(&memory.to_string(), Type::TEXT)]).await?;
     Ok(())
 }
 
-/// What a default becomes.
+/// The value that replaces the default.
 fn better(default: i64, shared_buffers: i64, bound: i64) -> i64 {
     shared_buffers.min(bound).max(default)
 }

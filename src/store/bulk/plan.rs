@@ -1,38 +1,38 @@
-//! What is made when the rows are there, in which order.
+//! The order of the steps that recreate objects after the rows were written.
 //!
-//! The largest table comes first (connections, which were copied last, are a part of its size), and all that reads a
-//! table comes together, as its pages are in memory then: it matters where the tables are larger than the memory;
-//! otherwise the order of the tables makes no difference (`memory.rs` has the figures). Statistics come before foreign
-//! keys: each is checked by one join, which is planned by them.
+//! The largest table comes first (connections, which were copied last, are a fraction of its size), and all steps that
+//! read a table are adjacent, because its pages are then in memory. This matters if the tables are larger than the
+//! memory; otherwise the order of the tables makes no difference (`memory.rs` has the figures). Statistics come before
+//! foreign keys: each foreign key is checked by one join, whose plan uses them.
 
 use super::definition::Definitions;
 use crate::record::Table;
 
-/// A step of building, which is about to begin.
+/// A building step that is about to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BuildStep<'a> {
     /// From 0.
     pub(crate) number: usize,
-    /// How many there are.
+    /// Number of steps.
     pub(crate) steps: usize,
     pub(crate) what: BuildWhat,
-    /// What is read.
+    /// The table that is read.
     pub(crate) table: Option<Table>,
-    /// The index, the foreign key or the table, quoted where SQL would have it so.
+    /// The index, the foreign key or the table, quoted if SQL requires it.
     pub(crate) name: &'a str,
 }
 
-/// What a step makes.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BuildWhat {
-    /// An index, and the key that it belongs to.
+    /// An index, and the key to which it belongs.
     Index,
     Statistics,
     ForeignKey,
 }
 
 impl BuildWhat {
-    /// What it does, for errors.
+    /// Its action, for errors.
     pub(super) const fn doing(self) -> &'static str {
         match self {
             Self::Index => "building the index",
@@ -57,7 +57,8 @@ pub(super) fn steps(definitions: &Definitions, schema: &str) -> Vec<Step> {
     for table in Table::ALL.into_iter().rev() {
         let of_table = definitions.indexes.iter().filter(|index| index.table == table);
         let mut of_table: Vec<_> = of_table.collect();
-        // Keys first, as what they refuse ends the load. Stable: of each kind the oldest first, as before.
+        // Keys first, because a row that they refuse ends the load. The sort is stable: for each kind the oldest first,
+        // as before.
         of_table.sort_by_key(|index| !index.is_unique);
         steps.extend(of_table.into_iter().map(|index| Step {
             what: BuildWhat::Index,

@@ -22,29 +22,30 @@ use crate::config::Config;
 use crate::error::{BulkObstacle, BulkStoreError, StoreError};
 use crate::record::Table;
 
-/// How long it takes a load to find out what became of its commit, at least: the server may have to recover first.
+/// Minimum time for determining the fate of a commit: the server may have to recover first.
 const FATE_WAIT_MIN: Duration = Duration::from_mins(5);
-/// How long one try to be alone waits at least, whatever `lock_timeout` is: each try keeps later readers waiting.
+/// Minimum wait of one attempt to get exclusive access, whatever `lock_timeout` is. Each attempt blocks later readers.
 const TRY_MIN: Duration = Duration::from_millis(1_500);
-/// The first pause between two tries, in which readers come and go. It doubles with each.
+/// The first pause between two attempts, in which readers proceed. It doubles with each attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Its bound: of later readers one in ten waits, for as long as a try.
+/// The longest pause: one in ten of the later readers waits, for the duration of an attempt.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
-/// The server looks so often whether the load is still there while it works for it. Otherwise it would go on building
-/// an index behind locks, for hours. Not on every system: there it finds out when the statement ends.
+/// How often the server checks whether the load is still connected while it works for it. Without this it would
+/// continue to build an index behind locks, for hours. Not every system supports it: there the server notices when the
+/// statement ends.
 const CHECK_CONNECTION: &str = "set local client_connection_check_interval = '5s'";
 
-/// What a bulk load may take.
+/// The limits of a bulk load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransactionSettings {
-    /// Memory of the server to build indexes with, in bytes, where the server's owner has not set it.
+    /// Memory of the server for building indexes, in bytes, if `maintenance_work_mem` was not configured.
     pub(crate) server_memory_max: u64,
-    /// How long to wait for readers to be done with the tables before the rows are copied, the last try included.
+    /// How long to wait for readers of the tables before the rows are copied, including the last attempt.
     pub(crate) readers_wait: Duration,
-    /// From how many bytes on rows go into a new statement: the driver tells no error before the end of a copy, so that
-    /// all other rows would follow one that was refused.
+    /// Bytes after which rows go into a new statement: the driver reports no error before the end of a copy, so that
+    /// all other rows would be sent after a refused one.
     pub(crate) copy_bytes_max: usize,
-    /// How long to ask what became of a commit without an answer, at least.
+    /// Minimum time for determining the fate of a commit without an answer.
     pub(crate) fate_wait_min: Duration,
 }
 
@@ -59,18 +60,18 @@ impl Default for TransactionSettings {
     }
 }
 
-/// How far a load has come.
+/// The phase of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The tables are taken, and others may read them.
+    /// The tables are locked, and others may read them.
     Begun,
-    /// The load is alone with bare tables.
+    /// The load has exclusive access to bare tables.
     Bare,
-    /// All is made again.
+    /// Everything is recreated.
     Built,
     /// Something failed, and the transaction with it.
     Failed,
-    /// The server has answered its end.
+    /// The server has confirmed its end.
     Over,
 }
 
@@ -79,27 +80,27 @@ pub(super) enum Phase {
 pub(crate) struct BulkTransaction {
     pub(super) session: Session,
     pub(super) manager: SessionManager,
-    /// As a value.
+    /// The schema's name, as a value.
     schema_name: String,
-    /// Of the three tables.
+    /// Oids of the three tables.
     pub(super) oids: Vec<u32>,
-    /// At the other ends of their foreign keys.
+    /// Tables at the other ends of their foreign keys.
     others: Vec<OtherTable>,
-    /// The row that the fence asks for.
+    /// The id of the row that the fence looks for.
     pub(super) attempt: Uuid,
     pub(super) definitions: Option<Definitions>,
-    /// There once the transaction has begun.
+    /// Present once the transaction has begun.
     pub(super) copies: Option<Copies>,
     pub(super) settings: TransactionSettings,
-    /// How long what the server does at once may take.
+    /// Time limit for short operations of the server.
     patience: Duration,
     lock_timeout: Duration,
     pub(super) fence: Patience,
     pub(super) fate_wait: Duration,
     pub(super) phase: Phase,
-    /// Whether the server is at work for the load.
+    /// Whether the server is executing a statement for the load.
     pub(super) is_busy: bool,
-    /// Whether rows may be copied as frozen ones.
+    /// Whether rows may be copied frozen.
     pub(super) is_truncated: bool,
 }
 
@@ -110,8 +111,8 @@ impl fmt::Debug for BulkTransaction {
 }
 
 impl BulkTransaction {
-    /// Connects, checks all that a load needs, and takes the tables: merges and writers wait until it ends, readers see
-    /// empty tables. Fails where a lock takes longer than the configured `lock_timeout`.
+    /// Connects, checks the requirements of a load, and locks the tables: merges and writers wait until it ends,
+    /// readers see empty tables. Fails if a lock takes longer than the configured `lock_timeout`.
     pub(crate) async fn begin(config: &Config, settings: TransactionSettings) -> Result<Self, BulkStoreError> {
         let (manager, session) = Self::connect(config).await?;
         Self::begin_on(session, manager, config, settings).await
@@ -167,9 +168,9 @@ impl BulkTransaction {
         Ok(load)
     }
 
-    /// Drops and makes again on empty tables, and rolls that back. What event triggers do with it can be known in no
-    /// other way: most are harmless, and one that refuses should do so before hours of sorting. In a transaction of its
-    /// own, which leaves the load without a transaction id and without the stronger lock.
+    /// Drops and recreates everything on the empty tables, and rolls that back. There is no other way to know the
+    /// effect of event triggers: most are harmless, and one that refuses should do so before hours of sorting. This is
+    /// a separate transaction, which leaves the load without a transaction id and without the stronger lock.
     async fn rehearse(&mut self) -> Result<(), BulkStoreError> {
         let settings = self.settings;
         self.settings.readers_wait = Duration::ZERO;
@@ -193,9 +194,9 @@ impl BulkTransaction {
         }
     }
 
-    /// Begins the transaction, whose end no timeout of the server, the database or the role brings about.
+    /// Begins the transaction, which no timeout of the server, the database or the role may end.
     async fn open(&mut self, keeps_statements: bool) -> Result<(), BulkStoreError> {
-        // The timeout of transactions is new in PostgreSQL 17.
+        // The transaction timeout exists since PostgreSQL 17.
         let mut begin = format!(
             "begin isolation level read committed read write;
              set local statement_timeout = 0;
@@ -223,13 +224,13 @@ impl BulkTransaction {
         Ok(self.run("release savepoint optional").await?)
     }
 
-    /// What another client prepared on this session, before a pooler gave it away, may have the driver's names. That is
-    /// given up only then: a pooler that keeps track of names would miss its own.
+    /// Statements that another client prepared on this session, before a pooler passed it on, may have the driver's
+    /// names. They are deallocated only in that case: a pooler that keeps track of names would miss its own statements.
     async fn prepare_copies(&mut self) -> Result<(), StoreError> {
         let (client, schema) = (self.session.client(), self.session.schema());
         let prepared = match answer(self.patience, Copies::prepare(client, schema)).await? {
             Err(error) if error.sqlstate() == Some("42P05") => {
-                tracing::debug!("names of statements of another client are given up");
+                tracing::debug!("statements of another client are deallocated");
                 let forget = "rollback to savepoint optional; deallocate all";
                 answer(self.patience, client.batch_execute(forget)).await??;
                 answer(self.patience, Copies::prepare(client, schema)).await??
@@ -240,13 +241,13 @@ impl BulkTransaction {
         Ok(())
     }
 
-    /// Asked when no transaction that writes could be begun.
+    /// Called when no writing transaction could begin.
     async fn is_standby(&self) -> bool {
         let find = self.session.client().query_typed_one("select pg_catalog.pg_is_in_recovery()", &[]);
         matches!(answer(self.patience, find).await, Ok(Ok(row)) if row.try_get(0).unwrap_or(false))
     }
 
-    /// Rights, the shape of the tables, and what others added.
+    /// Checks rights, the shape of the tables, and objects added by others.
     async fn inspect(&mut self) -> Result<(), BulkStoreError> {
         let shape = check_shape(self.session.client(), &self.schema_name);
         answer(self.patience, Box::pin(shape)).await??;
@@ -254,7 +255,7 @@ impl BulkTransaction {
         no_obstacles(obstacles)
     }
 
-    /// Reads what is to be dropped and made again, and all that is in the way.
+    /// Reads the objects to be dropped and recreated, and all obstacles.
     async fn define(&mut self) -> Result<(Definitions, Vec<BulkObstacle>), BulkStoreError> {
         let inspection = Box::pin(inspect_tables(self.session.client(), &self.schema_name)).await?;
         let (definitions, others) = Box::pin(Definitions::read(self.session.client(), &inspection.oids)).await?;
@@ -263,7 +264,8 @@ impl BulkTransaction {
         Ok((definitions, [inspection.obstacles, others].concat()))
     }
 
-    /// Takes the merges' lock alone, as merges do, then the tables, parents before children like all writers.
+    /// Takes the merges' lock exclusively, as merges do, then locks the tables, parents before children like all
+    /// writers.
     async fn take(&mut self) -> Result<(), BulkStoreError> {
         let take = format!(
             "select pg_catalog.pg_advisory_xact_lock({}); lock table {} in exclusive mode",
@@ -283,11 +285,11 @@ impl BulkTransaction {
         }
     }
 
-    /// Looks for rows before any lock is asked for that others would wait behind: tables in use are seldom empty.
+    /// Looks for rows before requesting any lock that others would wait behind: tables in use are seldom empty.
     async fn look(&mut self) -> Result<(), BulkStoreError> {
         self.run("savepoint look").await?;
         match self.expect_empty().await {
-            // What keeps readers out keeps a load out as well: that is waited for when the tables are taken.
+            // A lock that blocks readers also blocks a load, which waits for it when it locks the tables.
             Err(BulkStoreError::Store(error)) if is_blocked(&error) => {}
             looked => looked?,
         }
@@ -299,9 +301,9 @@ impl BulkTransaction {
         if filled.is_empty() { Ok(()) } else { Err(BulkStoreError::NotEmpty { tables: filled }) }
     }
 
-    /// Waits for readers to be done, remembers keys and indexes, drops them, and truncates the tables. Where others do
-    /// not let go in time ([`BulkStoreError::Locked`]), it may be called again. After each try that failed, those that
-    /// hold the tables are told.
+    /// Waits for readers, records keys and indexes, drops them, and truncates the tables. If other sessions do not
+    /// release their locks in time ([`BulkStoreError::Locked`]), it may be called again. After each failed attempt the
+    /// holders of the tables are reported.
     pub(crate) async fn prepare_tables(&mut self, mut waits_for: impl FnMut(&str)) -> Result<(), BulkStoreError> {
         debug_assert_eq!(self.phase, Phase::Begun);
         let limited = self.limit_tries().await;
@@ -332,7 +334,7 @@ impl BulkTransaction {
         Ok(())
     }
 
-    /// Longer than a deadlock takes to be found, which also sends autovacuum away.
+    /// Sets a lock timeout longer than the detection of a deadlock takes; that check also cancels autovacuum.
     async fn limit_tries(&mut self) -> Result<(), BulkStoreError> {
         Ok(self
             .run(&format!(
@@ -343,28 +345,28 @@ impl BulkTransaction {
             .await?)
     }
 
-    /// Sessions that hold what the load waits for. Readers only where the load wants to be alone.
+    /// Sessions that hold locks that the load waits for. Readers count only if the load wants exclusive access.
     async fn holders(&self, readers: bool) -> String {
-        // Those of others are wanted when foreign keys are dropped.
+        // Locks on other tables are needed when foreign keys are dropped.
         let others = self.others.iter().filter(|_| readers).map(|table| table.oid);
         let tables: Vec<u32> = self.oids.iter().copied().chain(others).collect();
         holders(self.session.client(), &tables, self.session.merge_lock(), readers).await
     }
 
-    /// Tries to get all locks, those of the tables at the other ends of foreign keys included.
+    /// Tries to get all locks, including those of the tables at the other ends of foreign keys.
     async fn be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
         self.run(&format!("savepoint alone; lock table {} in access exclusive mode", self.tables())).await?;
-        // As they are now, which may be otherwise than when the load began.
+        // As they are now, possibly changed since the load began.
         let (definitions, obstacles) = self.define().await?;
         no_obstacles(obstacles)?;
         self.run(&definitions.drop_foreign_keys()).await?;
-        // Of the top level again: rows are frozen only if the same level has truncated the table.
+        // Back at the top level: rows are frozen only if the same level has truncated the table.
         self.run("set local lock_timeout = 0; release savepoint alone").await?;
         Ok(definitions)
     }
 
     async fn bare(&mut self, definitions: &Definitions) -> Result<(), BulkStoreError> {
-        // No row is ever truncated.
+        // Existing rows are never truncated.
         self.expect_empty().await?;
         Box::pin(memory::provide(self.session.client(), self.settings.server_memory_max)).await?;
         let drop = definitions.drop_indexes(self.session.schema());
@@ -376,8 +378,8 @@ impl BulkTransaction {
         Ok(())
     }
 
-    /// Writes the row that the fence asks for. Last of all, and with the time of now, not that of the transaction's
-    /// beginning: engines delete old rows, and the fence may be asked for days.
+    /// Writes the row that the fence looks for. This is the last step and uses the current time, not that of the
+    /// transaction's beginning: engines delete old rows, and the fence may be asked for days.
     pub(super) async fn record_attempt(&mut self) -> Result<(), StoreError> {
         let schema = self.session.schema();
         let insert =
@@ -387,23 +389,23 @@ impl BulkTransaction {
         Ok(())
     }
 
-    /// The process of the server that does the load's work.
+    /// The server process of the load's session.
     #[cfg(test)]
     pub(crate) async fn server_process(&self) -> Result<i32, StoreError> {
         let row = self.session.client().query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?;
         Ok(row.try_get(0)?)
     }
 
-    /// An error once the connection has ended, and the load with it.
+    /// Fails once the connection, and so the load, has ended.
     pub(crate) async fn expect_alive(&self) -> Result<(), BulkStoreError> {
         if self.session.client().is_closed() {
-            // The driver says why.
+            // The driver's error has the cause.
             self.session.client().batch_execute("").await.map_err(StoreError::from)?;
         }
         Ok(())
     }
 
-    /// Gives the tables back as they were; a statement under way is cancelled. To drop the value does the same, without
+    /// Rolls back and unlocks the tables; a statement under way is cancelled. Dropping the value does the same, without
     /// waiting for it.
     pub(crate) async fn roll_back(mut self) {
         let patience = self.patience;
@@ -429,7 +431,7 @@ impl BulkTransaction {
         Table::ALL.map(|table| format!("{schema}.{table}")).join(", ")
     }
 
-    /// An error ends the transaction.
+    /// Marks the transaction as failed on an error.
     fn sound<T>(&mut self, done: Result<T, BulkStoreError>) -> Result<T, BulkStoreError> {
         if done.is_err() {
             self.phase = Phase::Failed;
@@ -439,7 +441,7 @@ impl BulkTransaction {
 }
 
 impl Drop for BulkTransaction {
-    /// The session ends with its connection, but not before the statement under way, which may be at work for hours.
+    /// The session ends with its connection, but not before the statement under way, which may run for hours.
     fn drop(&mut self) {
         if self.is_busy && tokio::runtime::Handle::try_current().is_ok() {
             self.session.cancel();
@@ -451,7 +453,7 @@ fn no_obstacles(obstacles: Vec<BulkObstacle>) -> Result<(), BulkStoreError> {
     if obstacles.is_empty() { Ok(()) } else { Err(BulkStoreError::Obstacles(obstacles)) }
 }
 
-/// An error of the rehearsal names the event triggers for which there was one.
+/// An error of the rehearsal names the event triggers for which it was run.
 fn in_rehearsal(event_triggers: &str, error: BulkStoreError) -> BulkStoreError {
     let rehearsing = format!("rehearsing what the event triggers {event_triggers} make of the load");
     match error {
@@ -461,7 +463,7 @@ fn in_rehearsal(event_triggers: &str, error: BulkStoreError) -> BulkStoreError {
     }
 }
 
-/// An error of `begin` speaks of the session.
+/// Converts an error of `begin`, which is about the session.
 fn into_begin(error: StoreError) -> StoreError {
     match error {
         StoreError::Postgres(error) => StoreError::Begin(error),
@@ -469,7 +471,7 @@ fn into_begin(error: StoreError) -> StoreError {
     }
 }
 
-/// What a step's error is told as.
+/// Converts the error of a step.
 pub(super) fn step_failed(step: &str, source: StoreError) -> BulkStoreError {
     BulkStoreError::Step { step: step.to_owned(), source }
 }

@@ -1,13 +1,13 @@
-//! Folds one entity into another, for each of a caller's merges: several in one transaction, retries, lost commits, one
-//! outcome each.
+//! Folds one entity into another, for each of a caller's merges: several in one transaction, with retries, lost
+//! commits, and one outcome each.
 //!
-//! A folded entity is deleted. Its id and its key stay behind in `entity_redirects`, the ids of connections that became
-//! one with others in `connection_redirects`; the engine's lookups follow them, one step, in the same statement. Folds
-//! hold an advisory lock alone that every epoch shares from its first statement on: so redirects do not change while an
-//! epoch is under way, and what an epoch found is there until its commit.
+//! A folded entity is deleted. Its id and its key are kept in `entity_redirects`, and the ids of removed connections in
+//! `connection_redirects`; the engine's lookups follow them, one step, in the same statement. Folds hold exclusively an
+//! advisory lock that every epoch shares from its first statement on: so redirects do not change during an epoch, and
+//! rows that an epoch found exist until its commit.
 //!
-//! What follows from an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the
-//! one that PostgreSQL refuses is alone.
+//! The reaction to an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the one
+//! that PostgreSQL refuses is alone.
 //!
 //! Decisions:
 //! - **The folded entity's row is deleted.** Had it stayed, marked, its key and its lock would keep writers out without
@@ -64,7 +64,8 @@ use crate::outcome::{Unavailable, UnavailableCause};
 use crate::telemetry;
 use transaction::{FoldTransaction, Folded};
 
-/// Folds of one transaction. All epochs wait for it, so it must be short; a single fold may still be long.
+/// Maximum number of folds in a transaction. All epochs wait for it, so it must be short; a single fold may still take
+/// long.
 const FOLDS_MAX: usize = 100;
 
 /// Merges that are attempted together.
@@ -80,8 +81,8 @@ impl Group {
 }
 
 impl Store {
-    /// Carries merges out, in their order. Gives up when nothing came of them for so much time. `changed` is called
-    /// after each transaction that committed, or may have, before its outcomes are told.
+    /// Carries out merges, in their order. Gives up if none of them gets an outcome for the given time. `changed` is
+    /// called after each transaction that committed, or may have, before its outcomes are delivered.
     pub(crate) async fn merge(
         &self,
         merges: &[EntityMerge],
@@ -100,9 +101,9 @@ impl Store {
 struct Folding<'a> {
     store: &'a Store,
     merges: &'a [EntityMerge],
-    /// What is still to be attempted, in this order.
+    /// Groups still to be attempted, in this order.
     groups: VecDeque<Group>,
-    /// Of the merges before the first group.
+    /// Outcomes of the merges before the first group.
     outcomes: Vec<MergeOutcome>,
     time: Duration,
     deadline: Instant,
@@ -119,7 +120,7 @@ impl<'a> Folding<'a> {
 
     async fn run(mut self) -> Vec<MergeOutcome> {
         while let Some(group) = self.groups.pop_front() {
-            // In order: what a later merge means depends on those before it.
+            // In order: the meaning of a later merge depends on those before it.
             debug_assert_eq!(self.outcomes.len(), group.range.start);
             match self.store.circuit.enter(self.deadline).await {
                 Ok(permit) => self.attempt(group, permit).await,
@@ -181,7 +182,7 @@ impl<'a> Folding<'a> {
     }
 }
 
-/// A group of merges as what an attempt writes.
+/// A group of merges as the work of an attempt.
 struct FoldWork<'a> {
     store: &'a Store,
     merges: &'a [EntityMerge],

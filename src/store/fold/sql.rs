@@ -1,7 +1,8 @@
-//! The SQL of folds that epochs have no use for.
+//! The SQL that only folds use.
 //!
-//! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: folds are rare. The rules
-//! are the same otherwise: whole columns as arrays, values as parameters, only the schema's name is put in.
+//! Not prepared once per connection like [`Statement`](super::super::statement::Statement)s: folds are rare. Otherwise
+//! the rules are the same: whole columns as arrays, values as parameters, and only the schema's name is inserted into
+//! the text.
 
 use super::super::table::{self, Mentions};
 
@@ -9,9 +10,9 @@ use super::super::table::{self, Mentions};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sql(pub(super) &'static str, pub(super) &'static str);
 
-/// The finders below need GIN indexes, which only bitmap scans can use. While they run only the entries and rows that a plan
-/// reads have a cost: otherwise what is fixed in the cost of a GIN index (its pending list, since PostgreSQL 16 its descent
-/// too) makes the server read all restaurants by way of another index, on tables without statistics.
+/// The finders below need GIN indexes, which only bitmap scans can use. While they run, only the entries and rows that
+/// a plan reads have a cost: otherwise, on tables without statistics, the fixed part of a GIN index's cost (its pending
+/// list, since PostgreSQL 16 also its descent) makes the server read all restaurants through another index.
 pub(super) const ALLOW_BITMAPS: &str = "set local enable_bitmapscan = on;
      set local random_page_cost = 0; set local seq_page_cost = 0;
      set local cpu_tuple_cost = 100; set local cpu_index_tuple_cost = 100";
@@ -19,21 +20,22 @@ pub(super) const FORBID_BITMAPS: &str = "set local enable_bitmapscan = off;
      set local random_page_cost to default; set local seq_page_cost to default;
      set local cpu_tuple_cost to default; set local cpu_index_tuple_cost to default";
 
-/// Folds find rows by their ids and sort them by their keys before they lock them. Without sorts, which epochs forbid,
-/// the server reads the whole index of the keys instead.
+/// Folds find rows by their ids and sort them by their keys before they lock them. Without sorts, which epochs disable,
+/// the server would read the whole index of the keys instead.
 pub(super) const ALLOW_SORTS: &str = "set local enable_sort = on; set local enable_incremental_sort = on";
 
-/// In the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: no new reference to them may begin.
+/// Locks in the order of [`EntityKey`](crate::record::EntityKey). Not `for no key update`: no new reference to the rows
+/// may begin.
 pub(super) const LOCK_ENTITIES: Sql = Sql(
     "merge_lock_entities",
     "select e.entity_id from {schema}.entities e where e.entity_id = any($1::uuid[])
      order by e.type, e.name for update",
 );
 
-// Where a folded entity is named. Without the read indexes each of these reads a table.
-/// One attribute at a time, as a row: of an array that it does not know the server thinks that any restaurant may have one
-/// of its elements, and reads all of them by way of another index of restaurants. `offset 0` keeps the question of one row
-/// by itself: as a join PostgreSQL 16 and later read all restaurants once and compare them with each row.
+// Finders of rows that name a folded entity. Without the read indexes each of these reads a whole table.
+/// One attribute at a time, as a row: for an array that is unknown at planning the server estimates that any restaurant
+/// may have one of its elements, and reads all of them through another index of restaurants. `offset 0` keeps the query
+/// for one row separate: as a join, PostgreSQL 16 and later read all restaurants once and compare them with each row.
 pub(super) const RESTAURANTS_WITH_ATTRIBUTES: Sql = Sql(
     "merge_find_restaurants",
     "select distinct e.entity_id
@@ -61,7 +63,7 @@ pub(super) const CONNECTIONS_OF_DISHES: Sql = connections_where!("c.dish_or_cate
 pub(super) const CONNECTIONS_WITH_CATEGORIES: Sql = connections_where!("c.categories && $1::uuid[]");
 pub(super) const CONNECTIONS_WITH_ATTRIBUTES: Sql = connections_where!("c.dish_attributes && $1::uuid[]");
 
-/// Those that have the keys already.
+/// Connections that already have the keys.
 pub(super) const CONNECTIONS_BY_KEY: Sql = Sql(
     "merge_find_connections",
     "select c.connection_id
@@ -70,7 +72,7 @@ pub(super) const CONNECTIONS_BY_KEY: Sql = Sql(
           and c.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])",
 );
 
-/// In the order of [`ConnectionKey`](crate::record::ConnectionKey).
+/// Locks in the order of [`ConnectionKey`](crate::record::ConnectionKey).
 pub(super) const LOCK_CONNECTIONS: Sql = Sql(
     "merge_lock_connections",
     "select c.connection_id, c.restaurant_id, c.dish_or_category_id, c.dish_attributes, c.categories, c.is_menu_item,
@@ -79,7 +81,7 @@ pub(super) const LOCK_CONNECTIONS: Sql = Sql(
      order by c.restaurant_id, c.dish_or_category_id, c.dish_attributes for update",
 );
 
-/// Mentions of connections ($1) that the connection has too into which theirs is folded ($2): both rows.
+/// Mentions that are in a connection ($1) and also in the connection into which it is folded ($2): both rows.
 pub(super) const DUPLICATES: &str = "merge_find_duplicates";
 /// The text of [`DUPLICATES`].
 pub(super) fn duplicates() -> String {
@@ -96,7 +98,7 @@ pub(super) fn duplicates() -> String {
 }
 pub(super) const DELETE_MENTIONS: Sql =
     Sql("merge_delete_mentions", "delete from {schema}.mentions where mention_id = any($1::uuid[])");
-/// With entries in the indexes for long histories, whatever history they become part of.
+/// The moved mentions get entries in the indexes for long histories, whatever their new history.
 pub(super) const MOVE_MENTIONS: Sql = Sql(
     "merge_move_mentions",
     "update {schema}.mentions m set connection_id = k.stays, history_indexed = true
@@ -116,7 +118,7 @@ pub(super) const MOVE_CONNECTIONS: Sql = Sql(
      where c.connection_id = k.id",
 );
 
-/// What all mentions of a connection say but for the best of them. Recent ones are those from $2 to $3.
+/// The figures of all mentions of a connection, except the best mentions. Recent mentions are those from $2 to $3.
 pub(super) const COUNT_MENTIONS: Sql = Sql(
     "merge_count_mentions",
     "select n.mentions, n.upvotes, n.threads, n.newest, n.recent
@@ -132,7 +134,7 @@ pub(super) const COUNT_MENTIONS: Sql = Sql(
 pub(super) const DELETE_ENTITIES: Sql =
     Sql("merge_delete_entities", "delete from {schema}.entities where entity_id = any($1::uuid[])");
 
-/// Repoints redirects to a row that is folded now at what it is folded into.
+/// Repoints redirects that lead to a row being folded to its new target.
 macro_rules! turn {
     ($redirects:literal) => {
         Sql(
@@ -148,7 +150,7 @@ macro_rules! turn {
 }
 pub(super) const TURN_ENTITY_REDIRECTS: Sql = turn!("entity_redirects");
 pub(super) const TURN_CONNECTION_REDIRECTS: Sql = turn!("connection_redirects");
-/// A key that was used again after its entity was folded belongs to the later one.
+/// A key that was reused after its entity was folded belongs to the later entity.
 pub(super) const FREE_ENTITY_KEYS: Sql = Sql(
     "merge_redirect",
     "update {schema}.entity_redirects r set name = null
@@ -167,5 +169,5 @@ pub(super) const ADD_CONNECTION_REDIRECTS: Sql = Sql(
      select k.from_id, k.into_id from unnest($1::uuid[], $2::uuid[]) as k(from_id, into_id)
      on conflict (from_id) do update set into_id = excluded.into_id",
 );
-/// The sequence's name is a value here, as it stands in a text.
+/// The sequence's name is a value here, because it is given as text.
 pub(super) const ADVANCE_GENERATION: Sql = Sql("merge_generation", "select nextval(($1::text)::regclass)");

@@ -1,21 +1,24 @@
-//! The transaction of some folds, statement by statement, up to but without its commit.
+//! The transaction of several folds, statement by statement, up to but excluding its commit.
 //!
-//! 1. `begin`; waits for other programs that have deleted or renamed entities, before any epoch waits for the merge. Then
-//!    the attempt's own row, and the merges' lock alone: it waits for the transactions under way, and later ones wait for it.
-//! 2. Entities behind the names; what becomes of each merge.
-//! 3. Locks: the entities; restaurants with a folded attribute; connections that name a folded entity anywhere, and
-//!    those that have the keys that these get.
-//! 4. Of connections that become one, mentions: of two that are one the newer observation stays, the others move.
-//! 5. Connections: those without mentions now go, the others get their keys, and those that got mentions their figures,
-//!    counted from the rows.
-//! 6. Folded entities go, what they knew is written to those that they became, redirects take their place.
+//! 1. `begin`. Waits for other programs that deleted or renamed entities, before any epoch waits for the merge. Then
+//!    writes the attempt's row and takes the merges' lock exclusively: it waits for the transactions under way, and
+//!    later ones wait for it.
+//! 2. Finds the entities of the names, and determines the outcome of each merge.
+//! 3. Locks the entities; restaurants with a folded attribute; connections that name a folded entity anywhere, and
+//!    those that have the keys that these will get.
+//! 4. Unites the mentions of connections that become one: if both have a mention, the newer observation stays; the
+//!    others move.
+//! 5. Deletes connections that now have no mentions, gives the others their keys, and gives those that got mentions
+//!    their figures, counted from the rows.
+//! 6. Deletes folded entities, writes their facts to the entities that they became, and adds redirects.
 //!
 //! Properties:
-//! - No engine's transaction is under way at the same time, so none can use what goes, and locks meet no other order.
-//! - Row locks keep other programs out: one that refers to a locked entity or connection waits, and fails for want
-//!   of the row.
-//! - The number of round trips does not depend on the number of folds, except that of the connections that become one
-//!   with a third, fourth .. the mentions move one after the other.
+//! - No engine's transaction is under way at the same time, so none can use the deleted rows, and locks meet no other
+//!   order.
+//! - Row locks block other programs: a program that refers to a locked entity or connection waits, and fails because
+//!   the row is deleted.
+//! - The number of round trips does not depend on the number of folds, with one exception: the mentions of the third,
+//!   fourth .. connection that becomes part of the same one are moved one connection after the other.
 
 use futures::TryStreamExt;
 use tokio_postgres::Row;
@@ -41,7 +44,7 @@ use crate::record::{
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
-/// What a transaction did, true once it is committed.
+/// The result of a transaction, valid once it is committed.
 #[derive(Debug)]
 pub(super) struct Folded {
     pub(super) folds: Folds,
@@ -57,15 +60,18 @@ pub(super) struct FoldTransaction<'a> {
 }
 
 impl FoldTransaction<'_> {
-    /// Carries merges out, as if one after the other.
+    /// Carries out merges, as if one after the other.
     pub(super) async fn write(&self, attempt: Uuid, merges: &[EntityMerge]) -> Result<Folded, StoreError> {
         let (settled, lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let parameters: [&(dyn ToSql + Sync); 4] = [&attempt, settled, &lock, &true];
-        self.session.batch(&format!("{}; {}", self.begin, sql::ALLOW_SORTS)).await.map_err(StoreError::Begin)?;
+        self.session
+            .batch("begin", &format!("{}; {}", self.begin, sql::ALLOW_SORTS))
+            .await
+            .map_err(StoreError::begin)?;
         // Given up at once: it must not be held while the merges' lock is waited for.
-        self.session.batch(SAVEPOINT).await?;
+        self.session.batch("savepoint", SAVEPOINT).await?;
         self.session.query(&statement::LOCK_GENERATION, &[]).await?;
-        self.session.batch(ROLLBACK_TO_SAVEPOINT).await?;
+        self.session.batch("rollback_to_savepoint", ROLLBACK_TO_SAVEPOINT).await?;
         self.session.record_attempt(&parameters).await?;
         let found = self.find(merges).await?;
         let (folds, planned) = Folds::plan(merges, |name| found.get(name));
@@ -80,7 +86,7 @@ impl FoldTransaction<'_> {
         let (mut keys, mut wanted_ids): (HashSet<&EntityKey>, HashSet<Uuid>) = Default::default();
         for name in merges.iter().flat_map(|merge| [&merge.from, &merge.into]) {
             match name {
-                // PostgreSQL knows no such text, so nothing has that name.
+                // PostgreSQL cannot store such a text, so no entity has that name.
                 EntityName::Key(key) if key.name.contains('\0') => {}
                 EntityName::Key(key) => drop(keys.insert(key)),
                 EntityName::Id(id) => drop(wanted_ids.insert(*id)),
@@ -106,7 +112,7 @@ impl FoldTransaction<'_> {
     async fn fold(&self, folds: &Folds) -> Result<(), StoreError> {
         let (from, into): (Vec<Uuid>, Vec<Uuid>) = folds.pairs().into_iter().unzip();
         self.lock_entities(&[&from[..], &into].concat()).await?;
-        // Not before the locks: who referred to these entities until now is seen.
+        // After the locks, so that all existing references to these entities are seen.
         self.session.client().batch_execute(sql::ALLOW_BITMAPS).await?;
         let restaurants = self.restaurants_with(folds).await?;
         let named = self.connections_with(folds).await?;
@@ -121,9 +127,9 @@ impl FoldTransaction<'_> {
         let gone: Vec<&StoredEntity> = entities.iter().filter(|entity| folds.target(entity.id) != entity.id).collect();
         let keys: Vec<(Uuid, EntityKey)> = gone.iter().map(|entity| (entity.id, entity.key.clone())).collect();
         let mut writes = folds.entities(entities);
-        // Before what they knew is written: one of their Google ids may go to another row.
+        // Before their facts are written: one of their Google ids may move to another row.
         self.touch(sql::DELETE_ENTITIES, &[&from], from.len()).await?;
-        // In the order of their Google ids, like every writer; one that moves goes with its row.
+        // In the order of their Google ids, like every writer; an id that moves is removed with its row.
         writes.sort_by(|left, right| left.google_place_id().cmp(&right.google_place_id()));
         let arrays = Arrays::new::<Entities>(Purpose::Update, &writes);
         let updated = self.session.execute(&statement::UPDATE_ENTITIES, &arrays.parameters()).await?;
@@ -174,7 +180,7 @@ impl FoldTransaction<'_> {
         Ok(named)
     }
 
-    /// Locks these connections, and those that have the keys that these get; reads them.
+    /// Locks these connections, and those that have the keys that these will get; reads them.
     async fn lock_connections(
         &self,
         folds: &Folds,
@@ -209,7 +215,7 @@ impl FoldTransaction<'_> {
         rows.iter().map(decode).collect()
     }
 
-    /// Step 4. Two connections at a time become one, so that a mention has at most one other of its key.
+    /// Step 4. Two connections at a time become one, so that a mention has at most one other with its key.
     async fn unite_mentions(&self, connections: &[FoldedConnection]) -> Result<(), StoreError> {
         let rounds = connections.iter().map(|connection| connection.others.len()).max().unwrap_or(0);
         for round in 0..rounds {
@@ -222,11 +228,11 @@ impl FoldTransaction<'_> {
         Ok(())
     }
 
-    /// Of mentions that both connections of a pair have, the row that does not stay.
+    /// For mentions that both connections of a pair have: the row that is deleted.
     async fn outdated_duplicates(&self, others: &[Uuid], stay: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let text = sql::duplicates().replace("{schema}", self.session.schema());
         let parameters: [&(dyn ToSql + Sync); 2] = [&others, &stay];
-        // Row by row: there may be as many as a connection has mentions.
+        // Read row by row: there may be as many as a connection has mentions.
         let rows = self.session.measured(sql::DUPLICATES, async {
             let mut outdated = Vec::new();
             let rows = self.session.client().query_raw(&text, parameters.iter().copied()).await?;
@@ -275,7 +281,7 @@ impl FoldTransaction<'_> {
         Ok(())
     }
 
-    /// The figures of connections, from all their mentions.
+    /// The figures of connections, computed from all their mentions.
     async fn figures(&self, ids: &[Uuid]) -> Result<Vec<ConnectionMetrics<'static>>, StoreError> {
         let since = days_before(self.as_of, RECENT_DAYS);
         let counted = self.query(sql::COUNT_MENTIONS, &[&ids, &since, &self.as_of]).await?;
@@ -301,7 +307,7 @@ impl FoldTransaction<'_> {
         Ok(figures)
     }
 
-    /// What was folded leads to what it became from now on. Also what led to it before.
+    /// Adds redirects from folded rows to their targets, and repoints existing redirects to them.
     async fn redirect(
         &self,
         folds: &Folds,
@@ -336,7 +342,7 @@ impl FoldTransaction<'_> {
         Ok(self.session.measured(name, self.session.client().execute(&text, parameters)).await?)
     }
 
-    /// Writes so many rows; each must be there.
+    /// Writes rows; each must exist.
     async fn touch(&self, statement: Sql, parameters: &Parameters<'_>, rows: usize) -> Result<(), StoreError> {
         if rows == 0 {
             return Ok(());
@@ -345,11 +351,11 @@ impl FoldTransaction<'_> {
     }
 }
 
-/// Of two rows of one mention the one that does not stay.
+/// Of two rows of one mention, the one that is deleted.
 fn outdated_of(row: &Row) -> Result<Uuid, StoreError> {
     let mut cells = Cells::new(row, 0);
     let (other, own) = (read_mention(&mut cells)?, read_mention(&mut cells)?);
-    // The ids of rows that say the same in everything do not matter; the connection's own stays.
+    // If both rows are equal, their ids do not matter; the connection's own stays.
     let moves = other.mention.precedence(&own.mention).is_gt();
     Ok(if moves { own.id } else { other.id })
 }

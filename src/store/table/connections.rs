@@ -8,7 +8,7 @@ use super::json::write_top_mentions;
 use super::{Cells, Column, JsonText, Role, Table};
 use crate::batch::{ConnectionWrite, StoredConnection};
 use crate::error::StoreError;
-use crate::record::{ActivityLevel, ConnectionFacts, ConnectionKey, ConnectionMetrics};
+use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics};
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
@@ -42,7 +42,7 @@ impl Table for Connections {
     ];
 }
 
-/// Null where the stored ones stay.
+/// Null if the stored ones stay.
 fn put_top_mentions(row: &ConnectionWrite<'_>, buffer: &mut BytesMut) -> bool {
     if !row.keeps_top_mentions {
         write_top_mentions(buffer, &row.metrics.top_mentions);
@@ -64,8 +64,7 @@ pub(in crate::store) fn read_connection(cells: &mut Cells<'_>) -> Result<StoredC
             source_diversity: cells.next()?,
             recent_mention_count: cells.next()?,
             last_mentioned_at: cells.next::<Option<StoredTime>>()?.map(|time| time.0),
-            activity_level: ActivityLevel::from_label(cells.next()?)
-                .ok_or(StoreError::UnknownLabel("activity_level"))?,
+            activity_level: cells.next::<&str>()?.parse()?,
             // What another program wrote there and the engine cannot read counts as nothing: the
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_slice(cells.next::<JsonText<'_>>()?.0).unwrap_or_default(),

@@ -1,7 +1,7 @@
-//! Rows on their way to the server: as arrays, one for each column, or in the format of `copy`.
+//! The encoding of rows for the server: as arrays, one for each column, or in the format of `copy`.
 //!
-//! A value is the same bytes in both, behind its length; sets and degrees alone travel differently in arrays.
-//! The formats: `array_recv` in PostgreSQL's source, and
+//! A value has the same bytes in both formats, after its length; only sets and degrees are encoded differently in
+//! arrays. The formats: `array_recv` in PostgreSQL's source, and
 //! <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,28 +13,28 @@ use crate::record::{SortedSet, Timestamp};
 use crate::store::array_text::{text_array, uuid_array};
 use crate::store::time::StoredTime;
 
-/// Size of the pieces that rows are copied in, in bytes.
+/// Size of a piece of copied rows, in bytes.
 const PIECE: usize = 64 << 10;
-/// Room that a row seldom exceeds, in bytes.
+/// A size that a row seldom exceeds, in bytes.
 const ROW: usize = 2 << 10;
-/// What stands in front of all rows: the signature, no flags, and no extension of the head.
+/// The header before all rows: the signature, no flags, and no extension.
 pub(in crate::store) const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What stands behind them.
+/// The trailer after all rows.
 pub(in crate::store) const COPY_END: &[u8] = &(-1_i16).to_be_bytes();
-/// The length that stands for null.
+/// The length that represents null.
 const NULL: i32 = -1;
 
-/// How sets and degrees travel.
+/// The form of sets and degrees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As elements of arrays, which the statement makes values of.
+    /// As elements of arrays, which the statement converts.
     Element,
     /// As they are stored.
     Stored,
 }
 
-/// The rows of a statement, one array for each of its parameters. All have one length by construction: `unnest` would pad
-/// the shorter ones with nulls without a word.
+/// The rows of a statement, one array for each of its parameters. All have the same length by construction: `unnest`
+/// would silently pad shorter ones with nulls.
 #[derive(Debug)]
 pub(in crate::store) struct Arrays(Vec<Array>);
 
@@ -45,7 +45,7 @@ struct Array {
     length: i32,
     has_null: bool,
     elements: BytesMut,
-    /// Bytes of this array and all later ones of the statement: the driver's buffer grows once for all of them.
+    /// Bytes of this array and all later ones of the statement, so that the driver's buffer grows once for all of them.
     room: usize,
 }
 
@@ -115,10 +115,9 @@ impl ToSql for Array {
     to_sql_checked!();
 }
 
-/// Rows in the format of `copy`, in pieces that are ready to be sent.
+/// Rows in the format of `copy`, in pieces that are ready to send.
 ///
-/// The driver has a writer for this; it goes through a trait object for each value, and through its queue with every four
-/// kilobytes.
+/// The driver's own writer uses a trait object for each value, and its queue for every four kilobytes.
 pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &'a T::Row<'a>>) -> Vec<Bytes> {
     let rows = rows.into_iter();
     let mut encoder = CopyPieces::<T>::with_room(Purpose::Insert, (rows.size_hint().0 + 1) * ROW / 4);
@@ -130,26 +129,26 @@ pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &
     pieces
 }
 
-/// Encodes rows in the format of `copy` as they come, and gives out a piece whenever one is full.
+/// Encodes rows in the format of `copy` as they come, and returns each full piece.
 pub(crate) struct CopyPieces<T: Table> {
     columns: Vec<&'static Column<T>>,
     piece: BytesMut,
 }
 
 impl<T: Table> CopyPieces<T> {
-    /// Of rows with all of their columns, which nothing comes after: for `copy` into a table without keys.
+    /// For rows with all of their columns, which are not updated afterwards: for `copy` into a table without keys.
     pub(crate) fn of_whole_rows() -> Self {
         Self::with_room(Purpose::Whole, PIECE)
     }
 
-    /// `room`: bytes of all rows, roughly.
+    /// `room`: approximate bytes of all rows.
     fn with_room(purpose: Purpose, room: usize) -> Self {
         let mut piece = BytesMut::with_capacity(PIECE.min(room));
         piece.put_slice(COPY_HEAD);
         Self { columns: Column::of(purpose).map(|(_, column)| column).collect(), piece }
     }
 
-    /// Adds a row. Gives the piece before it if that was full.
+    /// Adds a row. Returns the piece before it if that was full.
     pub(crate) fn push<'a>(&mut self, row: &'a T::Row<'a>) -> Option<Bytes> {
         let full = (self.piece.len() > PIECE - ROW)
             .then(|| std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze());
@@ -160,7 +159,7 @@ impl<T: Table> CopyPieces<T> {
         full
     }
 
-    /// The last piece, with what ends all of them.
+    /// The last piece, with the trailer.
     pub(crate) fn finish(mut self) -> Bytes {
         self.piece.put_slice(COPY_END);
         self.piece.freeze()
@@ -180,11 +179,11 @@ impl<T: Table> Value<T> {
         }
     }
 
-    /// Writes a row's value, behind its length.
+    /// Writes a row's value after its length.
     fn put<'a>(&self, row: &'a T::Row<'a>, form: Form, buffer: &mut BytesMut) -> IsNull {
         match (self, form) {
             (Self::Id(get), _) => put(buffer, get(row).as_bytes()),
-            // An enum travels as its label.
+            // An enum is sent as its label.
             (Self::Label(_, get), _) => put(buffer, get(row).as_bytes()),
             (Self::Text(get), _) => put_maybe(buffer, get(row), |buffer, text| put(buffer, text.as_bytes())),
             (Self::Bool(get), _) => put(buffer, &[u8::from(get(row))]),
@@ -226,7 +225,7 @@ fn put_maybe<V>(buffer: &mut BytesMut, value: Option<V>, put: impl FnOnce(&mut B
     }
 }
 
-/// Writes a value behind its length, which is known afterwards.
+/// Writes a value after its length, which is filled in afterwards.
 fn put_behind_length(buffer: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> IsNull {
     let start = buffer.len();
     buffer.put_i32(0);
@@ -240,7 +239,7 @@ fn put_time(buffer: &mut BytesMut, time: Timestamp) -> IsNull {
     put(buffer, &StoredTime(time).micros().to_be_bytes())
 }
 
-/// A `numeric` of eight decimals: digits to the base of 10,000, of which one stands before the point.
+/// A `numeric` with eight decimals: digits to the base of 10,000, one of them before the point.
 fn put_degrees(buffer: &mut BytesMut, units: i64) -> IsNull {
     const POSITIVE: u16 = 0;
     const NEGATIVE: u16 = 0x4000;
@@ -251,7 +250,7 @@ fn put_degrees(buffer: &mut BytesMut, units: i64) -> IsNull {
         // The first digit's power of 10,000.
         buffer.put_i16(0);
         buffer.put_u16(if units < 0 { NEGATIVE } else { POSITIVE });
-        // Decimals that are shown.
+        // Number of decimals.
         buffer.put_u16(8);
         for digit in digits {
             buffer.put_u16(digit as u16);
@@ -268,7 +267,7 @@ fn put_set<'a>(buffer: &mut BytesMut, element: &Type, members: impl ExactSizeIte
     put_behind_length(buffer, |buffer| {
         let length = members.len() as i32;
         buffer.put_i32(i32::from(length > 0));
-        // No nulls among them.
+        // Without nulls.
         buffer.put_i32(0);
         buffer.put_u32(element.oid());
         if length > 0 {

@@ -10,7 +10,7 @@ use super::encode::write_json;
 use super::{Cells, Column, Role, Table};
 use crate::batch::EntityWrite;
 use crate::error::StoreError;
-use crate::record::{Coordinate, EntityFacts, EntityKey, EntityType, Place, canonical};
+use crate::record::{Coordinate, EntityFacts, EntityKey, Place, canonical};
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
@@ -29,7 +29,7 @@ impl Table for Entities {
         Column::new("latitude", Role::Changing, Degrees(|row| Some(row.place()?.location?.0.units()))),
         Column::new("longitude", Role::Changing, Degrees(|row| Some(row.place()?.location?.1.units()))),
         Column::new("address", Role::Changing, Text(|row| row.place()?.address.as_deref())),
-        // It is a lock of its own, taken behind all row locks and in its own order.
+        // It is a lock of its own, taken after all row locks and in its own order.
         Column::new("google_place_id", Role::Late, Text(|row| row.google_place_id())),
         Column::new(
             "restaurant_metadata",
@@ -43,10 +43,10 @@ impl Table for Entities {
     ];
 }
 
-/// The columns in front of an entity's facts.
+/// The columns before an entity's facts.
 pub(in crate::store) const ID_AND_KEY: &[&str] = &["entity_id", "type", "name"];
 
-/// Reads the columns behind [`ID_AND_KEY`].
+/// Reads the columns after [`ID_AND_KEY`].
 pub(in crate::store) fn read_facts(cells: &mut Cells<'_>) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {
     let aliases = cells.set::<&str, Arc<str>>()?;
     let restaurant_attributes = cells.set::<Uuid, _>()?;
@@ -66,6 +66,6 @@ pub(in crate::store) fn read_facts(cells: &mut Cells<'_>) -> Result<EntityFacts<
 
 /// Reads an entity's type and name.
 pub(in crate::store) fn read_key(cells: &mut Cells<'_>) -> Result<EntityKey, StoreError> {
-    let entity_type = EntityType::from_label(cells.next()?).ok_or(StoreError::UnknownLabel("entity_type"))?;
+    let entity_type = cells.next::<&str>()?.parse()?;
     Ok(EntityKey { entity_type, name: cells.next::<&str>()?.into() })
 }

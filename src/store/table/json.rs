@@ -1,11 +1,12 @@
-//! The best mentions of a connection as JSON, several times as fast as by `serde`: every connection that is written has some.
+//! The best mentions of a connection as JSON, encoded several times as fast as by `serde`: every connection that is
+//! written has some.
 
 use bytes::{BufMut, BytesMut};
 
 use super::encode::write_json;
 use crate::record::{TopMention, write_time};
 
-/// What `serde_json` would write.
+/// Writes the same bytes as `serde_json`.
 pub(super) fn write_top_mentions(buffer: &mut BytesMut, mentions: &[TopMention<'_>]) {
     buffer.put_u8(b'[');
     for (place, top) in mentions.iter().enumerate() {
@@ -28,11 +29,11 @@ pub(super) fn write_top_mentions(buffer: &mut BytesMut, mentions: &[TopMention<'
     buffer.put_u8(b']');
 }
 
-/// Bytes of a best mention without its texts, or a few more.
+/// Slightly more than the bytes of a best mention without its texts.
 const MEMBERS: usize = 256;
 
 fn write_text(buffer: &mut BytesMut, text: &str) {
-    // Counts in all bytes, of which one instruction then takes many.
+    // Counts over all bytes, so that one instruction processes many.
     let escaped = text.bytes().filter(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).count();
     if escaped == 0 {
         buffer.put_u8(b'"');

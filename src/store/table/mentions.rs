@@ -4,7 +4,7 @@ use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::{Cells, Column, Role, Table};
 use crate::batch::{MentionRow, StoredMention};
 use crate::error::StoreError;
-use crate::record::{Mention, SourceType};
+use crate::record::Mention;
 use crate::store::time::StoredTime;
 
 /// See [`Table`].
@@ -31,14 +31,14 @@ impl Table for Mentions {
     ];
 }
 
-/// The columns that are not read: what they say is known, or follows from the connection.
+/// The columns that are not read: their values are known, or follow from the connection.
 pub(in crate::store) const OF_CONNECTION: &[&str] = &["connection_id", "history_indexed"];
 
 /// Reads a mention's columns, without those [`OF_CONNECTION`].
 pub(in crate::store) fn read_mention(cells: &mut Cells<'_>) -> Result<StoredMention, StoreError> {
     let id = cells.next()?;
     let mention = Mention {
-        source_type: SourceType::from_label(cells.next()?).ok_or(StoreError::UnknownLabel("mention_source"))?,
+        source_type: cells.next::<&str>()?.parse()?,
         source_id: cells.next::<&str>()?.into(),
         thread_id: cells.next::<&str>()?.into(),
         source_url: cells.next()?,

@@ -1,8 +1,8 @@
-//! The columns of the three tables, each in one place: its name, its type, and where its value comes from.
+//! The columns of the three tables, each in one place: its name, its type, and the source of its value.
 //!
-//! Whatever writes or reads whole rows is made of these lists: the texts of statements, the arrays that they take, rows in
-//! the format of `copy`, the lists of what is selected. A new column is a line of its table's list, and one of the function
-//! next to the list that reads a row.
+//! Everything that writes or reads whole rows is generated from these lists: the texts of statements, their arrays,
+//! rows in the format of `copy`, the lists of selected columns. A new column is a line of its table's list, and a line
+//! of the function next to the list that reads a row.
 
 mod connections;
 mod encode;
@@ -36,7 +36,7 @@ pub(super) use sql::{copy, insert, load, names, select, stored_types, types, upd
 pub(crate) trait Table: Sized + 'static {
     /// Its name.
     const NAME: &'static str;
-    /// What the engine writes as one row.
+    /// The data that the engine writes as one row.
     type Row<'a>;
     /// The columns that the engine writes, in the order in which statements name them. The first one is the id.
     const COLUMNS: &'static [Column<Self>];
@@ -47,27 +47,27 @@ pub(crate) struct Column<T: Table> {
     name: &'static str,
     role: Role,
     value: Value<T>,
-    /// Whether an update with null leaves what is stored.
+    /// Whether an update with null keeps the stored value.
     is_kept_where_null: bool,
 }
 
 /// When a column is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// When the row is inserted.
+    /// Only when the row is inserted.
     Fixed,
-    /// Then, and with each update.
+    /// On insert and with each update.
     Changing,
-    /// With updates alone.
+    /// Only with updates.
     Late,
 }
 
-/// Which statement a row is written for.
+/// The statement for which a row is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Insert,
     Update,
-    /// A `copy` that nothing comes after: all columns.
+    /// A `copy` without a later update: all columns.
     Whole,
 }
 
@@ -101,7 +101,7 @@ impl<T: Table> Column<T> {
     fn of(purpose: Purpose) -> impl Iterator<Item = (usize, &'static Self)> {
         T::COLUMNS.iter().enumerate().filter(move |(place, column)| match purpose {
             Purpose::Insert => column.role != Role::Late,
-            // The id tells which row.
+            // The id identifies the row.
             Purpose::Update => *place == 0 || column.role != Role::Fixed,
             Purpose::Whole => true,
         })
@@ -109,7 +109,8 @@ impl<T: Table> Column<T> {
 }
 
 impl<T: Table> Value<T> {
-    /// The type of the array that carries values of many rows. Sets travel as text: `unnest` would flatten arrays of arrays.
+    /// The type of the array with the values of many rows. Sets are sent as text: `unnest` would flatten arrays of
+    /// arrays.
     const fn array_type(&self) -> Type {
         match self {
             Self::Id(_) => Type::UUID_ARRAY,
@@ -123,7 +124,7 @@ impl<T: Table> Value<T> {
     }
 }
 
-/// The cells of a row from a column on, one after the other.
+/// The cells of a row, starting at a column, one after the other.
 pub(super) struct Cells<'a> {
     row: &'a Row,
     next: usize,
@@ -150,7 +151,7 @@ struct JsonText<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for JsonText<'a> {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        // Behind the version of the format.
+        // After the version of the format.
         Ok(Self(raw.get(1..).unwrap_or_default()))
     }
 

@@ -1,4 +1,4 @@
-//! Parts of statements that come from a table's columns. `{schema}` stands for the quoted name of the schema.
+//! Parts of statements that are generated from a table's columns. `{schema}` stands for the quoted name of the schema.
 
 use tokio_postgres::types::Type;
 
@@ -14,7 +14,7 @@ pub(in crate::store) fn stored_types<T: Table>() -> impl Iterator<Item = (&'stat
     T::COLUMNS.iter().map(|column| (column.name, column.value.stored_type()))
 }
 
-/// `insert into .. select .. from unnest(..)`, to go on behind.
+/// `insert into .. select .. from unnest(..)`, to be continued.
 pub(in crate::store) fn insert<T: Table>() -> String {
     let columns = written::<T>(Purpose::Insert);
     let values = list::<T>(Purpose::Insert, |_, column| column.value.of_element(&format!("k.{}", column.name)));
@@ -25,7 +25,7 @@ pub(in crate::store) fn insert<T: Table>() -> String {
     )
 }
 
-/// `update .. from unnest(..)`. `also` is set besides.
+/// `update .. from unnest(..)`, which also sets `also`.
 pub(in crate::store) fn update<T: Table>(also: &str) -> String {
     let id = T::COLUMNS[0].name;
     let changes = Column::<T>::of(Purpose::Update).skip(1).map(|(_, column)| {
@@ -45,20 +45,20 @@ pub(in crate::store) fn copy<T: Table>(purpose: Purpose) -> String {
     format!("copy {{schema}}.{} ({}) from stdin binary", T::NAME, written::<T>(purpose))
 }
 
-/// The same for rows with all of their columns. Frozen ones need no vacuum, but the table must have been truncated by the same
-/// transaction.
+/// The same for rows with all of their columns. Frozen rows need no vacuum, but the table must have been truncated by
+/// the same transaction.
 pub(in crate::store) fn load<T: Table>(frozen: bool) -> String {
     let freeze = if frozen { ", freeze" } else { "" };
     format!("copy {{schema}}.{} ({}) from stdin (format binary{freeze})", T::NAME, written::<T>(Purpose::Whole))
 }
 
-/// Columns of `alias` as they are read, without some.
+/// Columns of `alias` in the form in which they are read, without some.
 pub(in crate::store) fn select<T: Table>(alias: &str, without: &[&str]) -> Vec<String> {
     let columns = T::COLUMNS.iter().filter(|column| !without.contains(&column.name));
     columns.map(|column| column.value.read(&format!("{alias}.{}", column.name))).collect()
 }
 
-/// Columns of `alias` as they are, without some.
+/// Unconverted columns of `alias`, without some.
 pub(in crate::store) fn names<T: Table>(alias: &str, without: &[&str]) -> Vec<String> {
     let columns = T::COLUMNS.iter().filter(|column| !without.contains(&column.name));
     columns.map(|column| format!("{alias}.{}", column.name)).collect()
@@ -83,14 +83,14 @@ fn element_name<T: Table>(value: &Value<T>) -> String {
     format!("{}[]", value.array_type().name().trim_start_matches('_'))
 }
 
-/// Something of each column, with the number of its parameter.
+/// A part for each column, with the number of its parameter.
 fn list<T: Table>(purpose: Purpose, part: impl Fn(usize, &Column<T>) -> String) -> String {
     let columns = Column::<T>::of(purpose).zip(1..);
     columns.map(|((_, column), number)| part(number, column)).collect::<Vec<_>>().join(", ")
 }
 
 impl<T: Table> Value<T> {
-    /// The type in the table. Where it is `varchar` it may be `text` as well.
+    /// The type in the table. For `varchar` the column may also be `text`.
     const fn stored_type(&self) -> &'static str {
         match self {
             Self::Id(_) => "uuid",
@@ -107,12 +107,12 @@ impl<T: Table> Value<T> {
         }
     }
 
-    /// The column's value, made of an array's element.
+    /// The column's value, converted from an array's element.
     fn of_element(&self, element: &str) -> String {
         match self {
             Self::Label(name, _) => format!("{element}::{{schema}}.{name}"),
             Self::Degrees(_) => format!("{element}::numeric / 100000000"),
-            // Most are empty, and travel as null, which need not be parsed.
+            // Most are empty, and are sent as null, which need not be parsed.
             Self::Ids(_) => format!("coalesce({element}::uuid[], array[]::uuid[])"),
             Self::Texts(_) => format!("coalesce({element}::text[], array[]::text[])"),
             Self::Id(_)
@@ -125,10 +125,10 @@ impl<T: Table> Value<T> {
         }
     }
 
-    /// The column as it is read.
+    /// The column in the form in which it is read.
     fn read(&self, column: &str) -> String {
         match self {
-            // So that no type has to be looked up.
+            // As text, so that no type has to be looked up.
             Self::Label(..) => format!("{column}::text"),
             Self::Degrees(_) => format!("({column} * 100000000)::bigint"),
             _ => column.to_owned(),

@@ -1,4 +1,4 @@
-//! Connections of a unit, and what is said of them.
+//! Connections of a unit, and the facts about them.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::unit::block::{ConnectionRecord, ConnectionRecordName, Linked};
 use crate::unit::row::Row;
 
 impl UnitOfWork {
-    /// Adds a connection by its key. It is created unless it exists.
+    /// Adds a connection by its key. It is created if it does not exist.
     ///
     /// ```
     /// # use graphsink::UnitOfWork;
@@ -30,13 +30,12 @@ impl UnitOfWork {
         let restaurant = self.own_entity(restaurant.into());
         let dish = self.own_entity(dish.into());
         let name = ConnectionRecordName::Key { restaurant, dish };
-        // As in the loader's format, a dish is on the menu unless the unit says that it is not.
+        // As in the loader's format, a dish is on the menu unless the unit states otherwise.
         let index = self.push_connection(name, true);
         ConnectionBuilder { unit: self, index }
     }
 
-    /// Names a connection that exists, to add mentions or categories. The unit is rejected when no
-    /// such row exists.
+    /// Names an existing connection, to add mentions or categories. The unit is rejected if no such row exists.
     ///
     /// ```
     /// # use graphsink::{Mention, SourceType, UnitOfWork};
@@ -54,14 +53,14 @@ impl UnitOfWork {
         ConnectionBuilder { unit: self, index }
     }
 
-    /// Says more of a connection of this unit.
+    /// Adds facts to a connection of this unit.
     #[cfg(test)]
     pub(crate) fn say_more(&mut self, connection: ConnectionHandle) -> ConnectionBuilder<'_> {
         ConnectionBuilder { unit: self, index: connection.index }
     }
 }
 
-/// Says more of a connection that was just added. The row is in the unit already; [`handle`] ends.
+/// Adds facts to a connection that was just added. The row is in the unit already; [`handle`] ends the chain.
 ///
 /// [`handle`]: ConnectionBuilder::handle
 #[derive(Debug)]
@@ -75,8 +74,8 @@ impl ConnectionBuilder<'_> {
         &mut self.unit.block.connections[self.index as usize]
     }
 
-    /// Adds a dish attribute, part of the connection's key. A connection that is named by its id
-    /// has its key for good: the unit is then invalid.
+    /// Adds a dish attribute, part of the connection's key. The key of a connection that is named by its id cannot
+    /// change: the unit is then invalid.
     ///
     /// ```
     /// use graphsink::UnitOfWork;
@@ -114,6 +113,36 @@ impl ConnectionBuilder<'_> {
         self
     }
 
+    /// Adds dish attributes: [`dish_attribute`](Self::dish_attribute) for each.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let attributes = ["smoky", "lean"].map(|name| unit.dish_attribute(name).handle());
+    /// unit.connection(franklin, brisket).dish_attributes(attributes).handle();
+    /// ```
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn dish_attributes(self, attributes: impl IntoIterator<Item = impl Into<EntityRef>>) -> Self {
+        attributes.into_iter().fold(self, Self::dish_attribute)
+    }
+
+    /// Adds categories of the dish: [`category`](Self::category) for each.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let (franklin, brisket) = (unit.restaurant("franklin barbecue").handle(), unit.dish("brisket").handle());
+    /// let categories = ["barbecue", "beef"].map(|name| unit.dish(name).handle());
+    /// unit.connection(franklin, brisket).categories(categories).handle();
+    /// ```
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn categories(self, categories: impl IntoIterator<Item = impl Into<EntityRef>>) -> Self {
+        categories.into_iter().fold(self, Self::category)
+    }
+
     /// Whether the dish is on the menu. Default: true for a connection named by its key. Once true
     /// in the database it stays true.
     ///
@@ -127,7 +156,7 @@ impl ConnectionBuilder<'_> {
     #[allow(clippy::return_self_not_must_use)]
     pub fn menu_item(mut self, is_menu_item: bool) -> Self {
         let record = self.record();
-        // An id may be named several times; all of it is one row, in which true wins.
+        // An id may be named several times; all of them are one row, in which true wins.
         let said_before = matches!(record.name, ConnectionRecordName::Id(_)) && record.is_menu_item;
         record.is_menu_item = is_menu_item || said_before;
         self

@@ -1,4 +1,4 @@
-//! Entities of a unit, and what is said of them.
+//! Entities of a unit, and the facts about them.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::unit::block::{EntityRecord, Linked};
 use crate::unit::row::Row;
 
 impl UnitOfWork {
-    /// Adds an entity by its key. It is created unless it exists.
+    /// Adds an entity by its key. It is created if it does not exist.
     ///
     /// ```
     /// # use graphsink::{EntityType, UnitOfWork};
@@ -75,8 +75,8 @@ impl UnitOfWork {
         self.entity(EntityType::RestaurantAttribute, name)
     }
 
-    /// Names an entity that exists, to refer to it or to add aliases, attributes or a place. The
-    /// unit is rejected when no such row exists.
+    /// Names an existing entity, to refer to it or to add aliases, attributes or a place. The unit is rejected if no
+    /// such row exists.
     ///
     /// ```
     /// # use graphsink::UnitOfWork;
@@ -91,13 +91,13 @@ impl UnitOfWork {
         EntityBuilder { unit: self, index }
     }
 
-    /// Says more of an entity of this unit.
+    /// Adds facts to an entity of this unit.
     pub(crate) fn again(&mut self, entity: EntityHandle) -> EntityBuilder<'_> {
         EntityBuilder { unit: self, index: entity.index }
     }
 }
 
-/// Says more of an entity that was just added. The row is in the unit already; [`handle`] ends.
+/// Adds facts to an entity that was just added. The row is in the unit already; [`handle`] ends the chain.
 ///
 /// [`handle`]: EntityBuilder::handle
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub struct EntityBuilder<'a> {
 }
 
 impl EntityBuilder<'_> {
-    /// Adds another spelling. One that equals the name is dropped.
+    /// Adds another spelling. An alias that equals the name is dropped.
     ///
     /// ```
     /// use graphsink::UnitOfWork;
@@ -136,6 +136,35 @@ impl EntityBuilder<'_> {
         let attribute = self.unit.own_entity(attribute.into());
         self.unit.link(self.index, Linked::RestaurantAttribute(attribute));
         self
+    }
+
+    /// Adds other spellings: [`alias`](Self::alias) for each.
+    ///
+    /// ```
+    /// use graphsink::UnitOfWork;
+    ///
+    /// let spellings = ["Franklin BBQ", "Franklin's"];
+    /// let mut unit = UnitOfWork::new();
+    /// unit.restaurant("franklin barbecue").aliases(spellings).handle();
+    /// ```
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn aliases(self, aliases: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        aliases.into_iter().fold(self, Self::alias)
+    }
+
+    /// Adds attributes of the restaurant: [`attribute`](Self::attribute) for each.
+    ///
+    /// ```
+    /// use graphsink::{EntityHandle, UnitOfWork};
+    ///
+    /// let mut unit = UnitOfWork::new();
+    /// let attributes: Vec<EntityHandle> =
+    ///     ["patio", "dog friendly"].map(|name| unit.restaurant_attribute(name).handle()).into();
+    /// unit.restaurant("franklin barbecue").attributes(attributes).handle();
+    /// ```
+    #[allow(clippy::return_self_not_must_use)]
+    pub fn attributes(self, attributes: impl IntoIterator<Item = impl Into<EntityRef>>) -> Self {
+        attributes.into_iter().fold(self, Self::attribute)
     }
 
     /// Says where the restaurant is. Of several observations the newest wins.

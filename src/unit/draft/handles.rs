@@ -1,8 +1,8 @@
-//! How rows of a unit are named: by handles, or by ids of rows that exist.
+//! Names of rows in a unit: handles, or ids of existing rows.
 
 use uuid::Uuid;
 
-/// Refers to an entity of the unit that gave it out.
+/// Refers to an entity of the unit that returned it.
 ///
 /// ```
 /// use graphsink::{InvalidUnit, UnitOfWork};
@@ -19,7 +19,7 @@ pub struct EntityHandle {
     pub(super) index: u32,
 }
 
-/// Refers to a connection of the unit that gave it out: see [`UnitOfWork::connection`](crate::UnitOfWork::connection).
+/// Refers to a connection of the unit that returned it: see [`UnitOfWork::connection`](crate::UnitOfWork::connection).
 ///
 /// ```
 /// use graphsink::{ConnectionHandle, UnitOfWork};
@@ -35,7 +35,7 @@ pub struct ConnectionHandle {
     pub(super) index: u32,
 }
 
-/// Refers to a mention of the unit that gave it out: see [`Committed::mention`](crate::Committed::mention).
+/// Refers to a mention of the unit that returned it: see [`Committed::mention`](crate::Committed::mention).
 ///
 /// ```
 /// use graphsink::{Committed, MentionHandle};
@@ -53,7 +53,7 @@ pub struct MentionHandle {
 macro_rules! handle {
     ($handle:ident) => {
         impl $handle {
-            /// The row's position in the unit that carries `nonce`.
+            /// The row's position in the unit with this `nonce`; `None` for a handle of another unit.
             pub(crate) fn index_in(self, nonce: u64) -> Option<usize> {
                 (self.nonce == nonce).then_some(self.index as usize)
             }
@@ -64,7 +64,7 @@ handle!(EntityHandle);
 handle!(ConnectionHandle);
 handle!(MentionHandle);
 
-/// Names an entity: a handle of this unit, or the id of a row that exists. Whatever takes one takes both.
+/// Names an entity: a handle of this unit, or the id of an existing row. Every method that takes one accepts both.
 ///
 /// ```
 /// # use graphsink::UnitOfWork;
@@ -94,7 +94,7 @@ impl From<Uuid> for EntityRef {
     }
 }
 
-/// Names a connection: a handle of this unit, or the id of a row that exists.
+/// Names a connection: a handle of this unit, or the id of an existing row.
 ///
 /// ```
 /// use graphsink::{Mention, SourceType, UnitOfWork};

@@ -9,7 +9,7 @@ use crate::unit::block::OwnRow;
 use crate::unit::row::Row;
 
 impl UnitOfWork {
-    /// Adds a mention, or a copy of one, on a connection.
+    /// Adds a mention, or a copy of one, to a connection.
     ///
     /// ```
     /// use graphsink::{Mention, SourceType, UnitOfWork};
@@ -31,7 +31,7 @@ impl UnitOfWork {
         MentionHandle { nonce: self.nonce, index: self.block.mentions.len() as u32 - 1 }
     }
 
-    /// Adds a mention that the outcome will also know by a label of the caller's.
+    /// Adds a mention with the caller's label, by which the outcome also knows it.
     ///
     /// ```
     /// use graphsink::{Mention, SourceType, UnitOfWork};

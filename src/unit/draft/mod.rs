@@ -1,4 +1,4 @@
-//! The builder that a caller fills.
+//! The builder of units.
 
 mod connection;
 mod entity;

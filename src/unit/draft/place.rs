@@ -1,10 +1,10 @@
-//! Where a restaurant is, as a unit says it.
+//! Observed places of restaurants.
 
 use serde_json::Value;
 
 use crate::record::Timestamp;
 
-/// One observation of where a restaurant is. The newest observation wins as a whole.
+/// One observation of a restaurant's place. The newest observation wins as a whole.
 ///
 /// ```
 /// use graphsink::{PlaceObservation, UnitOfWork};
@@ -34,7 +34,7 @@ pub struct PlaceObservation {
 }
 
 impl PlaceObservation {
-    /// An observation that says nothing yet.
+    /// An observation without data.
     ///
     /// ```
     /// use graphsink::PlaceObservation;

@@ -1,4 +1,4 @@
-//! The rows that a caller wants written together.
+//! The builder of a unit.
 
 use std::collections::HashMap;
 #[cfg(feature = "resolver")]
@@ -37,13 +37,14 @@ use crate::unit::labels::Labels;
 /// ```
 #[derive(Debug, Clone)]
 pub struct UnitOfWork {
-    /// Tells this unit's handles from those of any other. A clone keeps it: the same rows.
+    /// Distinguishes this unit's handles from those of any other. A clone keeps it, because it has the same rows.
     pub(in crate::unit) nonce: u64,
     pub(in crate::unit) block: Block,
-    /// Of entities, by their places. More than one of an entity when it is named more than once; the newest wins.
+    /// Observed places, with the position of their entity. An entity that is named more than once may have several; the
+    /// newest wins.
     pub(in crate::unit) places: Vec<(u32, PlaceObservation)>,
     pub(in crate::unit) temp_ids: Labels,
-    /// Connections that are named by their id and were given a dish attribute, which is an error.
+    /// Connections that are named by their id and got a dish attribute, which is an error.
     pub(in crate::unit) attributes_on_ids: Vec<u32>,
     entities_by_id: HashMap<Uuid, u32>,
     connections_by_id: HashMap<Uuid, u32>,
@@ -126,7 +127,7 @@ impl UnitOfWork {
         })
     }
 
-    /// Gives entities other names, where there are any; the old ones become aliases.
+    /// Renames entities for which there is another name; the old names become aliases.
     #[cfg(feature = "resolver")]
     pub(crate) fn rename<'a>(&mut self, new_name: impl Fn(&EntityKey) -> Option<&'a Arc<str>>) {
         for index in 0..self.block.entities.len() {

@@ -124,5 +124,6 @@ async fn a_disk_with_too_little_room_for_the_input_is_told_at_the_beginning() {
     let expected = format!("{} has ", directory.path().display());
     assert!(error.to_string().starts_with(&expected) && error.to_string().contains("make room"), "{error}");
     assert_eq!(left_in(&directory), Vec::<String>::new());
-    load(&database, settings.expected_input_bytes(1 << 20), (0..50).map(unit)).await.unwrap();
+    let report = load(&database, settings.expected_input_bytes(1 << 20), (0..50).map(unit)).await.unwrap();
+    assert_eq!(report.committed, 50);
 }

@@ -309,7 +309,7 @@ async fn tables_without_read_indexes_get_them_later_as_ever() {
     let (_directory, settings) = settings(1 << 20);
     let mut unit = UnitOfWork::new();
     unit.entity(EntityType::Restaurant, "franklin bbq").handle();
-    load(&database, settings, [unit]).await.unwrap();
+    assert_eq!(load(&database, settings, [unit]).await.unwrap().committed, 1);
     Migrations::all().run(&config).await.unwrap();
     let other = Database::migrated().await;
     let dump = catalog::dump(&database.client().await, "public").await;

@@ -150,6 +150,6 @@ async fn what_is_in_the_way_is_told_at_the_beginning_and_nothing_is_left() {
                      alter table connections add constraint mine_too unique (connection_id, mention_count)";
     client.batch_execute(additions).await.unwrap();
     let before = catalog::dump(&client, "public").await;
-    load(&database, settings, (0..50).map(unit)).await.unwrap();
+    assert_eq!(load(&database, settings, (0..50).map(unit)).await.unwrap().committed, 50);
     catalog::assert_same_catalog("loaded", &before, &catalog::dump(&client, "public").await);
 }

@@ -206,7 +206,7 @@ async fn child_that_is_killed() {
         }
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    load.finish().await.unwrap();
+    assert_eq!(load.finish().await.unwrap().rejected, 0);
 }
 
 /// Starts the child and kills it when it is in this phase.

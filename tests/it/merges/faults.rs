@@ -139,7 +139,7 @@ async fn a_merge_that_is_cut_off_anywhere_is_told_as_it_is() {
         proxy.disarm();
         let again = within(engine.merge(vec![merge])).await.remove(0);
         assert!(matches!(again, MergeOutcome::AlreadyMerged { .. }), "{fault:?}: {again:?}");
-        assert_eq!(again.into_id(), outcome.into_id());
+        assert_eq!(again.survivor(), outcome.survivor());
     }
     assert_pairs(&client, faults.len() as i64, 0).await;
     let counts = proxy.counts();
@@ -195,7 +195,7 @@ async fn units_and_merges_wait_for_each_other() {
     until(&client, WAITS_FOR_MERGES).await;
     proxy.release();
     assert!(within(receipt).await.committed().is_some());
-    let into = within(merging).await.unwrap().into_id().expect("merged");
+    let into = within(merging).await.unwrap().survivor().expect("merged");
     let of_dish = "select c.restaurant_id from connections c join entities d on d.entity_id = c.dish_or_category_id
                    where d.name = $1";
     let restaurant_of = async |dish: &str| -> Uuid { client.query_one(of_dish, &[&dish]).await.unwrap().get(0) };
@@ -214,7 +214,7 @@ async fn units_and_merges_wait_for_each_other() {
     let receipt = other.submit(late).await.unwrap();
     until(&client, WAITS_FOR_MERGES).await;
     proxy.release();
-    let into = within(merging).await.unwrap().into_id().expect("merged");
+    let into = within(merging).await.unwrap().survivor().expect("merged");
     let Outcome::Committed(committed) = within(receipt).await else { panic!("a unit waits and commits") };
     assert_eq!(committed.entities[0].id, into);
     assert_eq!(restaurant_of("only after").await, into);
@@ -241,7 +241,7 @@ async fn what_another_program_adds_until_the_row_is_locked_is_merged_too() {
     });
     until(&client, WAITS_FOR_ROW).await;
     program.batch_execute("commit").await.unwrap();
-    let into = within(merging).await.unwrap().into_id().expect("merged");
+    let into = within(merging).await.unwrap().survivor().expect("merged");
     let rows = client.query("select restaurant_id from connections", &[]).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.get::<_, Uuid>(0)).collect::<Vec<_>>(), [into, into]);
     assert_pairs(&client, 1, 0).await;
@@ -319,7 +319,7 @@ async fn a_process_that_is_killed_while_it_merges_leaves_whole_merges() {
         let config = Config::builder(url).as_of(graphsink::AsOf::Fixed(as_of())).build().unwrap();
         let engine = Engine::start(config).await.unwrap();
         for number in 0..PAIRS {
-            within(engine.merge(vec![of_number(number)])).await.remove(0).into_id().expect("merged");
+            within(engine.merge(vec![of_number(number)])).await.remove(0).survivor().expect("merged");
         }
         return;
     }
@@ -355,7 +355,7 @@ async fn a_process_that_is_killed_while_it_merges_leaves_whole_merges() {
     let already =
         outcomes.iter().filter(|outcome| matches!(outcome, MergeOutcome::AlreadyMerged { .. })).count() as i64;
     assert!(already >= before, "{already} of {before}");
-    assert!(outcomes.iter().all(|outcome| outcome.into_id().is_some()), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| outcome.survivor().is_some()), "{outcomes:?}");
     assert_pairs(&client, PAIRS as i64, 0).await;
     println!("{kills} kills, {before} merges before them");
     assert!(

@@ -193,7 +193,7 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
         made.push(commit(&engine, unit).await.entities[0].id);
     }
     let [a, b, c] = made[..] else { panic!("three") };
-    assert_eq!(merge_one(&engine, b, a).await.into_id(), Some(a));
+    assert_eq!(merge_one(&engine, b, a).await.survivor(), Some(a));
 
     // A unit creates b once more: it is there, and its first id still means a.
     let again = Uuid::now_v7();
@@ -217,7 +217,7 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     assert_eq!(entity(restaurant("b").into()).await, Some(again));
     assert_eq!(entity(b.into()).await, Some(a));
     // The key goes with the later one.
-    assert_eq!(merge_one(&engine, restaurant("b"), c).await.into_id(), Some(c));
+    assert_eq!(merge_one(&engine, restaurant("b"), c).await.survivor(), Some(c));
     assert_eq!(entity(restaurant("b").into()).await, Some(c));
     assert_eq!(entity(b.into()).await, Some(a));
     assert_eq!(entity(again.into()).await, Some(c));
@@ -231,6 +231,6 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     ));
     let third = entity(restaurant("b").into()).await.unwrap();
     assert!(![a, b, c, again].contains(&third));
-    assert_eq!(merge_one(&engine, third, a).await.into_id(), Some(a));
+    assert_eq!(merge_one(&engine, third, a).await.survivor(), Some(a));
     assert_eq!(entity(restaurant("b").into()).await, Some(a));
 }

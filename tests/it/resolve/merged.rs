@@ -22,7 +22,7 @@ async fn names_of_a_merged_entity_mean_what_it_became() {
     let restaurant = |name: &str| EntityKey::new(EntityType::Restaurant, name);
     let merges = vec![EntityMerge::new(gone, goes), EntityMerge::new(restaurant("franklins bbq place"), stays)];
     let outcomes = within(engine.merge(merges)).await;
-    assert!(outcomes.iter().all(|outcome| outcome.into_id() == Some(stays)), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| outcome.survivor() == Some(stays)), "{outcomes:?}");
 
     let config = database.config().build().unwrap();
     let exact = Resolver::attach(&engine, ResolverSettings::default().deepest(Tier::Exact)).await.unwrap();

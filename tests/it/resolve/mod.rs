@@ -36,10 +36,7 @@ fn place(name: &str) -> Query {
 /// A restaurant with aliases and an address.
 async fn add(engine: &Engine, name: &str, aliases: &[&str], address: Option<&str>) -> Uuid {
     let mut unit = UnitOfWork::new();
-    let mut builder = unit.restaurant(name);
-    for alias in aliases {
-        builder = builder.alias(*alias);
-    }
+    let mut builder = unit.restaurant(name).aliases(aliases);
     if let Some(address) = address {
         builder = builder.place(PlaceObservation::new(as_of()).address(address));
     }

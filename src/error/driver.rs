@@ -1,0 +1,28 @@
+//! The driver's error behind a type of the crate's own.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What the driver said. It is opaque, so that another version of the driver breaks no program: what can be asked of it,
+/// [`StoreError`](crate::StoreError) answers.
+#[derive(Clone)]
+pub struct DriverError(Arc<tokio_postgres::Error>);
+
+impl DriverError {
+    pub(crate) fn get(&self) -> &tokio_postgres::Error {
+        &self.0
+    }
+}
+
+impl From<tokio_postgres::Error> for DriverError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+/// Without what the server said, which may quote a row.
+impl fmt::Debug for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DriverError").field(&self.0.code().map(tokio_postgres::error::SqlState::code)).finish()
+    }
+}
