@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_though_a_younger_unit_for_which_nobody_waits_is_on_its_way() {
+    fn waiting_ends_though_a_younger_unit_that_is_not_waited_for_is_on_its_way() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = accept(&in_flight);
         let mut settled = in_flight.settled_so_far();
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_given_up_with_others_hears_their_cause() {
+    fn units_abandoned_together_are_told_their_cause() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
@@ -547,7 +547,7 @@ mod tests {
     /// Transactions tell the rest of their units while the shutdown tells one after the other: whichever was faster, all
     /// are on its list.
     #[test]
-    fn whoever_is_given_up_with_others_is_on_the_list() {
+    fn units_abandoned_together_are_on_the_list() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_given_up_before_the_shutdown_is_not_on_its_list() {
+    fn a_unit_abandoned_before_the_shutdown_is_not_on_its_list() {
         let in_flight = InFlight::new(Arc::default());
         let (_before, _) = accept(&in_flight);
         in_flight.abandon(&UnavailableCause::EngineFailed);

@@ -114,8 +114,8 @@ impl ResolverSettings {
         self
     }
 
-    /// The confidence from which [`Resolver::find`] answers. Default: 0.6, because for a search a wrong result is
-    /// better than none.
+    /// The confidence from which [`Resolver::find`](crate::resolve::Resolver::find) answers. Default: 0.6, because for
+    /// a search a wrong result is better than none.
     ///
     /// ```
     /// use graphsink::resolve::ResolverSettings;

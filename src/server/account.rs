@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn postgres_is_preferred_then_nobody_then_anybody_but_root() {
+    fn postgres_is_preferred_then_nobody_then_any_user_but_root() {
         let root = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/root:/bin/sh\n";
         let daemon = "daemon:x:1:1::/:/bin/false\n";
         let nobody = "nobody:*:-2:-2:Unprivileged User:/var/empty:/usr/bin/false\n";

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_hears_the_cause_at_its_deadline() {
+    async fn a_waiting_caller_is_told_the_cause_at_its_deadline() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         let _probe = circuit.enter(soon()).await.unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_of_one_transaction_stop_nobody_and_prove_that_the_database_works() {
+    async fn errors_of_one_transaction_open_no_circuit_and_prove_that_the_database_works() {
         let circuit = Circuit::new(Arc::default());
         let own = Arc::new(StoreError::VanishedRow);
         circuit.enter(soon()).await.unwrap().report(Some(&own));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_probes_before_the_pause_is_over() {
+    async fn the_database_is_not_probed_before_the_pause_is_over() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         circuit.state().open.as_mut().unwrap().next_probe = soon() + Duration::from_mins(1);

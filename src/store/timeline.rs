@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_nobody_waits_for_any_longer_is_told_as_one_without_an_answer() {
+    fn an_abandoned_statement_is_reported_as_unanswered() {
         let timeline = Timeline::default();
         timeline.sent("begin").answered(&Ok(()));
         drop(timeline.sent("copy_mentions"));

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_somebody_broke_is_refused() {
+    fn a_broken_document_is_refused() {
         let refused = |value: Value| serde_json::from_value::<UnitDocument>(value).unwrap().into_unit().unwrap_err();
         assert_eq!(refused(json!({"entities": [{"name": "x"}]})), DocumentError::EntityName(0));
         let both = json!({"entities": [{"id": Uuid::nil(), "type": "restaurant", "name": "x"}]});

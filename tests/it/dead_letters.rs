@@ -119,7 +119,7 @@ async fn nothing_is_lost_between_the_tables_and_the_dead_letters() {
 }
 
 #[tokio::test]
-async fn a_document_that_somebody_changed_is_checked_like_any_unit() {
+async fn a_document_that_was_changed_is_checked_like_any_unit() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     commit(&engine, unit("first", "g1")).await;

@@ -164,7 +164,7 @@ async fn merges_make_one_history_of_two() {
 
 /// Engines of earlier versions know nothing of the flags, nor do other programs.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_those_who_know_no_long_histories_are_found() {
+async fn rows_of_engines_without_long_histories_are_found() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
     let insert =

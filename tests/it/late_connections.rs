@@ -99,7 +99,7 @@ async fn meet(dishes: usize, ends: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_somebody_else_inserts_meanwhile_is_found() {
+async fn a_connection_that_another_writer_inserts_meanwhile_is_found() {
     // One is inserted, three hundred are copied.
     for dishes in [1, 300] {
         meet(dishes, &["commit"]).await;

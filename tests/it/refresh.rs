@@ -107,7 +107,7 @@ async fn refreshing_does_not_touch_what_it_need_not() {
 
 /// Writers whose clock stands still and a refresh to the same time: no figure is wrong at any moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refreshing_while_others_write_harms_nobody() {
+async fn refreshing_while_others_write_changes_no_figure_wrongly() {
     let seed = seed("refresh under load");
     let records = generate::sample(seed, space(), 3_000);
     let later = as_of() + TimeDelta::days(20);

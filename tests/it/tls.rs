@@ -216,7 +216,7 @@ async fn every_mode_does_what_it_does_in_libpq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_tls_serves_only_those_who_do_not_insist() {
+async fn a_server_without_tls_serves_only_clients_that_do_not_require_it() {
     let server = EmbeddedServer::temporary().await.unwrap();
     server.create_database("plain").await.unwrap();
     let admin = connect(&server.url("plain")).await;

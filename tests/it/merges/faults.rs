@@ -147,7 +147,7 @@ async fn a_merge_that_is_cut_off_anywhere_is_told_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_that_nobody_can_be_asked_about_is_called_unknown_and_safe_to_repeat() {
+async fn a_merge_whose_commit_cannot_be_asked_for_is_unknown_and_safe_to_repeat() {
     let Rig { proxy, engine, client, .. } = rig(Duration::from_secs(1)).await;
     for (number, (fault, took_place)) in
         [(Fault::CUT_BEFORE_COMMIT, false), (Fault::CUT_AFTER_COMMIT, true)].into_iter().enumerate()

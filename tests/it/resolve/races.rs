@@ -60,7 +60,7 @@ async fn two_spellings_at_one_moment_are_two_entities_and_later_ones_find_them()
 
 /// Lookups take no locks: a writer that holds one is not waited for.
 #[tokio::test]
-async fn nobody_waits_for_anybody() {
+async fn a_resolver_does_not_wait_for_writers() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;
     let id = super::add(&engine, "blue door", &["Blue"], None).await;
     let mut client = database.client().await;

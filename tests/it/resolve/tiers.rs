@@ -254,7 +254,7 @@ async fn fewer_tiers_find_less() {
 }
 
 #[tokio::test]
-async fn a_missing_index_is_an_error_unless_nobody_needs_it() {
+async fn a_missing_index_is_an_error_only_where_it_is_needed() {
     let database = Database::empty().await;
     let config = database.config().build().unwrap();
     Migrations::tables_only().run(&config).await.unwrap();

@@ -130,7 +130,7 @@ async fn all_committed(receipts: Vec<Receipt>) {
 
 /// One outage after the other, and every way to end an engine in one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_ends_during_an_outage_leaves_nobody_waiting() {
+async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     let seed = seed("end during an outage");
     let mut server = server(&[]).await;
     let url = migrated(&server, "outage").await;

@@ -88,7 +88,7 @@ async fn all_committed(receipts: Vec<Receipt>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_somebody_holds_delays_only_the_units_that_touch_it() {
+async fn a_row_that_another_program_holds_delays_only_the_units_that_touch_it() {
     for (name, lock) in [
         ("entity", "select from entities where name = 'held' for update"),
         ("connection", "select from connections for update"),
@@ -131,7 +131,7 @@ async fn a_row_that_somebody_holds_delays_only_the_units_that_touch_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_locked_table_delays_everybody_and_nobody_is_rejected() {
+async fn a_locked_table_delays_all_units_and_rejects_none() {
     for table in ["entities", "connections", "mentions", "graphsink_attempts"] {
         let database = Database::migrated().await;
         let config = database.config().lock_timeout(Duration::from_millis(150)).in_flight_commits(1);
@@ -293,7 +293,7 @@ async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
 
 /// The engine's own waits for each other do not count as trouble: many connections, few rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_reader_of_everything_disturbs_nobody() {
+async fn a_foreign_reader_of_everything_delays_no_unit() {
     let seed = seed("reader");
     let database = Database::migrated().await;
     let engine = database.small_engine(60, 2).await;

@@ -78,7 +78,7 @@ async fn be_standby(server: &mut EmbeddedServer, url: &str, done: impl AsyncFnOn
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_refuses_everything_until_it_is_promoted_and_nobody_is_rejected() {
+async fn a_standby_refuses_everything_until_it_is_promoted_and_no_unit_is_rejected() {
     let seed = seed("standby");
     let mut server = server(&[]).await;
     let url = migrated(&server, "standby").await;

@@ -260,7 +260,7 @@ async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
 /// Every idle connection of the pool holds a plan whose result type changed. However many they are, they are not the
 /// unit's fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outdated_plans_on_many_connections_reject_nobody() {
+async fn outdated_plans_on_many_connections_reject_no_unit() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let config = database.config().in_flight_commits(8).build().unwrap();

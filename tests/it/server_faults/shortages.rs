@@ -166,7 +166,7 @@ impl Disk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_stops_the_line_and_rejects_nobody() {
+async fn a_full_disk_opens_the_circuit_and_rejects_no_unit() {
     let seed = seed("disk full");
     let mut server = server(&[]).await;
     let (url, disk) = Disk::of_database(&server, "full").await;

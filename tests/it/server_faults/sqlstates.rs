@@ -128,7 +128,7 @@ fn rejection(outcome: Outcome) -> Rejection {
 /// Transient (same work again), too long (halves), reconnect, resource, unknown, and a foreign key that is checked before
 /// another writer's parent is there: with all of these a unit is committed in the end, and its caller does not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn codes_of_passing_trouble_are_retried_and_nobody_is_blamed() {
+async fn codes_of_passing_trouble_are_retried_and_charged_to_no_unit() {
     let database = Database::migrated().await;
     let client = database.client().await;
     install(&client).await;

@@ -111,7 +111,7 @@ async fn a_commit_whose_session_is_ended_first_is_repeated() {
 /// The commit is lost, and the server cannot be asked before the deadline: whether it took place or not,
 /// the engine says that it does not know, and the same unit may be submitted again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_nobody_can_be_asked_about_is_called_unknown() {
+async fn a_commit_that_cannot_be_asked_for_is_unknown() {
     let records = records(seed("unknown until the deadline"), 60);
     let rig = Rig::start(|config| config.outcome_deadline(Duration::from_secs(1))).await;
     let client = rig.client().await;
