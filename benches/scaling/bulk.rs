@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::contestant::Result;
 use crate::database::{Database, Layout, SCHEMA, Tables};
-use crate::ingest::{check, now};
-use crate::memory::{URL, mebibytes, status};
+use crate::ingest::now;
+use crate::memory::{URL, mebibytes, status, told_by_child};
 use crate::table::table;
 use crate::workload::Records;
 
@@ -31,19 +31,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, grow_to: usize)
     let mut results = Vec::new();
     for mentions in [grow_to.div_ceil(10), grow_to] {
         database.reset(tables, Layout::Graphsink).await?;
-        let output = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--child", "bulk", "--input", &mentions.to_string()])
-            // Not as an argument, which others see: it holds a password.
-            .env(URL, database.url())
-            .stderr(std::process::Stdio::inherit())
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        if !output.status.success() {
-            return Err(format!("the process that loads in bulk ended with {}", output.status).into());
-        }
-        let told: Told = serde_json::from_slice(&output.stdout)?;
-        check(database, mentions).await?;
+        let told: Told = told_by_child(database, "bulk", mentions).await?;
         results.push((mentions, told));
     }
     let speed = |(mentions, told): &(usize, Told)| *mentions as f64 / told.seconds;

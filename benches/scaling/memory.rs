@@ -9,6 +9,7 @@
 //! gives back late what one thread allocated and another freed.
 
 use ::graphsink::{Config, Engine};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -33,24 +34,30 @@ struct Told {
     committed: u64,
 }
 
+/// What a process of its own tells, which writes so many mentions for a part of this bench.
+pub(crate) async fn told_by_child<T: DeserializeOwned>(database: &Database, part: &str, mentions: usize) -> Result<T> {
+    let output = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["--child", part, "--input", &mentions.to_string()])
+        // Not as an argument, which others see: it holds a password.
+        .env(URL, database.url())
+        .stderr(std::process::Stdio::inherit())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    if !output.status.success() {
+        return Err(format!("the process of the part {part} ended with {}", output.status).into());
+    }
+    let told = serde_json::from_slice(&output.stdout)?;
+    check(database, mentions).await?;
+    Ok(told)
+}
+
 pub(crate) async fn measure(database: &Database, tables: Tables, input: usize) -> Result<Value> {
     let mut results = Vec::new();
     for length in LENGTHS {
         database.reset(tables, Layout::Graphsink).await?;
         let mentions = input * length;
-        let output = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--child", "memory", "--input", &mentions.to_string()])
-            // Not as an argument, which others see: it holds a password.
-            .env(URL, database.url())
-            .stderr(std::process::Stdio::inherit())
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        if !output.status.success() {
-            return Err(format!("the process whose memory is measured ended with {}", output.status).into());
-        }
-        let told: Told = serde_json::from_slice(&output.stdout)?;
-        check(database, mentions).await?;
+        let told: Told = told_by_child(database, "memory", mentions).await?;
         if told.committed != mentions as u64 {
             return Err(format!("{} of {mentions} units were committed", told.committed).into());
         }

@@ -1,5 +1,5 @@
-//! The figures of a batch's mentions, as every hand-written pipeline has to count them: DESIGN.md's section 3 without the
-//! crate's own code.
+//! The figures of a batch's mentions, as every hand-written pipeline has to count them: counts, upvotes, threads, level of
+//! activity and the five best mentions, without the crate's own code.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;

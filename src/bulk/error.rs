@@ -75,7 +75,7 @@ impl BulkError {
         }
     }
 
-    /// Whether the same load may succeed later although nothing is mended.
+    /// Whether the same load may succeed later without a correction.
     ///
     /// ```
     /// assert!(!graphsink::BulkError::Aborted.is_retryable());
