@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_has_its_place() {
+    fn every_connection_parameter_is_supported_ignored_or_refused_by_name() {
         for (name, value, expected) in [
             ("sslmode", "allow", Place::Tls),
             ("host", "h", Place::Driver("host")),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn each_parameter_of_the_driver_is_one() {
+    fn all_parameters_of_the_driver_are_known() {
         for (_, own) in DRIVER {
             let value = match own {
                 "hostaddr" => "127.0.0.1",
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_what_the_string_does_not() {
+    fn the_environment_completes_the_connection_string() {
         let environment = [
             ("PGHOST", "db1,/run/x"),
             ("PGPORT", "6543,"),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_a_url_without_a_port_have_that_of_the_environment() {
+    fn hosts_without_a_port_take_the_port_of_the_environment() {
         let with = |url: &str, port: &'static str| {
             with_default_port(url.to_owned(), &|name: &str| (name == "PGPORT").then(|| port.into()))
         };
@@ -416,7 +416,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_password_file_that_others_may_read_is_passed_over() {
+    fn a_password_file_that_others_may_read_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
 
         let directory = tempfile::tempdir().unwrap();

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_expected_and_the_number_is_bounded() {
+    fn recent_writes_are_expected_and_their_number_is_bounded() {
         let recent = RecentWrites::default();
         let keys = || 0..3 * GENERATION as u64;
         recent.remember(0..10);

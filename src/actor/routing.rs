@@ -97,10 +97,11 @@ mod tests {
         routing.enter(1, &[3]);
         assert_eq!(routing.lane_choice(&[2, 9]), LaneChoice::Lane(0));
         assert_eq!(routing.lane_choice(&[3, 1]), LaneChoice::Several(1));
-        // A unit with another lane's key is routed there all the same; key 1 stays where it is.
+        // Key 1 belongs to another lane, but a unit may be sent anywhere. The key stays with its lane until that unit
+        // ends.
         routing.enter(1, &[3, 1]);
         routing.leave(&[1, 2]);
-        assert_eq!(routing.lane_choice(&[1]), LaneChoice::Lane(0), "another one is under way");
+        assert_eq!(routing.lane_choice(&[1]), LaneChoice::Lane(0), "another unit with the key is under way");
         routing.leave(&[3, 1]);
         assert_eq!(routing.lane_choice(&[1, 2]), LaneChoice::Any);
         assert_eq!(routing.lane_choice(&[3]), LaneChoice::Lane(1));
@@ -109,9 +110,9 @@ mod tests {
     }
 
     proptest! {
-        /// As long as only those enter who are sent, no key is in two lanes at once.
+        /// No key is in two lanes at once, as long as each unit enters the lane that was chosen for it.
         #[test]
-        fn lanes_do_not_share_keys(units in prop::collection::vec((prop::collection::vec(0_u64..8, 1..4), any::<bool>()), 1..60)) {
+        fn no_key_is_in_two_lanes_at_once(units in prop::collection::vec((prop::collection::vec(0_u64..8, 1..4), any::<bool>()), 1..60)) {
             let mut routing = Routing::new(3);
             let mut under_way: Vec<(usize, Vec<u64>)> = Vec::new();
             for (number, (keys, ends)) in units.into_iter().enumerate() {

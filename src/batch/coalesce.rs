@@ -134,10 +134,10 @@ mod tests {
     use crate::batch::epoch::Entities;
 
     proptest! {
-        /// Coalescing loses nothing and invents nothing: each name has one slot, that of its first row, and each
-        /// absorbed row's slot leads to its name.
+        /// Coalescing loses nothing and invents nothing: each name has one slot, that of its first row. The slot of
+        /// each absorbed row leads to its name.
         #[test]
-        fn a_name_has_one_slot(units in prop::collection::vec(prop::collection::vec(0_u128..6, 0..4), 0..20)) {
+        fn each_name_has_one_slot_and_its_rows_lead_there(units in prop::collection::vec(prop::collection::vec(0_u128..6, 0..4), 0..20)) {
             let mut batch: Batch<Entities> = Batch::default();
             let mut model: BTreeMap<u128, RowRef> = BTreeMap::new();
             for (unit, names) in (0..).zip(&units) {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_every_unit_finds_its_outcome_again() {
+    fn each_row_of_each_unit_gets_its_own_outcome() {
         let epoch = Epoch::from_units(vec![unit("a", &["1", "2"]), unit("b", &["3"]), unit("a", &["2"])]);
         let rows = |count| {
             let row = |index| CommittedRow { id: Uuid::from_u128(index), disposition: Disposition::Inserted };
@@ -224,9 +224,9 @@ mod tests {
         assert_eq!(ids(&committed[2].connections), [0]);
     }
 
-    /// What an epoch wrote is expected from then on: exactly what its units say of entities, each of them.
+    /// What an epoch wrote is expected from then on: exactly the facts that its units state about entities.
     #[test]
-    fn an_epoch_tells_all_facts_of_its_units() {
+    fn an_epoch_states_all_facts_of_its_units() {
         let said = |alias: &str| {
             let mut unit = UnitOfWork::new();
             let patio = unit.restaurant_attribute("patio").handle();
@@ -238,11 +238,11 @@ mod tests {
         let facts: HashSet<u64> = units.iter().flat_map(|unit| unit.fact_hashes()).map(|hash| hash.fact).collect();
         let told: HashSet<u64> = Epoch::from_units(units).facts().collect();
         assert!(facts.is_subset(&told), "{facts:?} {told:?}");
-        assert_eq!(told.len(), facts.len() + 1, "and the name of the entity that is named by its id");
+        assert_eq!(told.len(), facts.len() + 1, "the facts, and the name of the entity that was named by its id");
     }
 
     #[test]
-    fn a_batch_that_lacks_rows_is_not_joined() {
+    fn an_epoch_without_all_of_its_rows_is_not_joined() {
         let units = vec![unit("a", &["1"]), unit("b", &["2"])];
         let Epoch { units, entities, connections, .. } = Epoch::from_units(units);
         let mut mentions = MentionBatch::default();

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_are_short_and_there_are_no_circles() {
+    fn chains_of_merges_lead_to_the_last_survivor_and_circles_are_already_done() {
         use Planned::{Done, Fold};
         let (folds, planned) = plan(&[(1, 2), (3, 1), (2, 6), (6, 1), (1, 6)]);
         assert_eq!(planned, [Fold(id(1)), Fold(id(3)), Fold(id(2)), Done(id(6)), Done(id(6))]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_rejected() {
+    fn merges_with_itself_a_missing_entity_or_another_type_are_rejected() {
         let (folds, planned) = plan(&[(1, 1), (1, 99), (99, 1), (1, 11), (4, 5), (12, 11)]);
         let rejected = |rejection| Planned::Rejected(rejection);
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn entities_unite_and_attributes_follow() {
+    fn the_survivor_has_the_facts_of_both_and_attributes_lead_to_it() {
         let (folds, _) = plan(&[(1, 2), (11, 12)]);
         let with = |number: u8, aliases: &[&str], attributes: &[u8]| {
             let aliases = aliases.iter().map(|alias| std::sync::Arc::from(*alias)).collect();
@@ -265,11 +265,15 @@ mod tests {
             })
             .collect();
         let two = (id(2), "1 x y".to_owned(), vec![id(21), id(22)]);
-        assert_eq!(written, [two, (id(6), String::new(), vec![id(12)])], "no alias is the name, 3 stays as it is");
+        assert_eq!(
+            written,
+            [two, (id(6), String::new(), vec![id(12)])],
+            "a name is no alias of its own, 3 is unchanged"
+        );
     }
 
     #[test]
-    fn connections_that_get_one_key_are_one() {
+    fn connections_that_get_the_same_key_are_joined() {
         let (folds, _) = plan(&[(1, 2), (11, 12)]);
         let connection = |number: u8, (restaurant, dish): (u8, u8), attributes: &[u8], categories: &[u8], mentions| {
             let dish_attributes = attributes.iter().map(|attribute| id(*attribute)).collect();
@@ -320,7 +324,7 @@ mod tests {
                     others: vec![]
                 },
             ],
-            "104 stays as it is"
+            "104 is unchanged"
         );
     }
 }

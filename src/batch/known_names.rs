@@ -228,7 +228,7 @@ mod tests {
         known.remember(&LearnedNames { generation, session, ids, ..LearnedNames::default() });
     }
 
-    /// Those of `names` that are remembered, and the generation.
+    /// The remembered ones among `names`, and the generation.
     fn known_of(
         known: &KnownNames,
         session: u64,
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_known_under_the_generation_that_they_were_learned_in() {
+    fn names_are_known_only_under_the_generation_they_were_learned_in() {
         let known = KnownNames::new(10);
         assert_eq!(known_of(&known, 0, [1]), (vec![], None));
         remember(&known, 1, 0, [1, 2]);
@@ -252,22 +252,22 @@ mod tests {
         assert_eq!(known_of(&known, 0, [4, 3, 1]), (vec![3, 1], Some(generation(1))));
         remember(&known, 2, 0, [5]);
         assert_eq!(known_of(&known, 0, 1..6), (vec![5], Some(generation(2))));
-        // A slow transaction that began before.
+        // A slow transaction reports an earlier generation.
         remember(&known, 1, 0, [6]);
         assert_eq!(known_of(&known, 0, 1..7), (vec![6], Some(generation(1))));
         known.forget();
         assert_eq!(known_of(&known, 0, 1..7), (vec![], None));
-        // Nor is what an epoch learned that began before the newest session, also when all was forgotten since.
+        // A session older than the newest one remembers nothing, not even after everything was forgotten.
         assert_eq!(known_of(&known, 1, [1]), (vec![], None));
         known.forget();
         remember(&known, 1, 0, [1]);
         assert_eq!(known_of(&known, 0, [1]), (vec![], None));
         known.remember(&LearnedNames { ids: vec![(1, Uuid::nil())], ..LearnedNames::default() });
-        assert_eq!(known_of(&known, 0, [1]), (vec![], None), "nothing holds that was read under no generation");
+        assert_eq!(known_of(&known, 0, [1]), (vec![], None), "names read under no generation are not remembered");
     }
 
     #[test]
-    fn an_entity_is_known_if_all_is_that_is_stated_of_it() {
+    fn an_entity_is_known_only_if_all_facts_stated_about_it_are() {
         let known = KnownNames::new(10);
         let learned =
             |ids, facts| LearnedNames { generation: Some(generation(1)), ids, facts, ..LearnedNames::default() };
@@ -291,22 +291,22 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_newest_session_is_forgotten() {
+    fn names_learned_before_the_newest_session_are_forgotten() {
         let known = KnownNames::new(10);
         remember(&known, 1, 0, [1]);
         assert_eq!(known_of(&known, 2, [1]).0, [0; 0]);
         remember(&known, 1, 0, [1]);
-        assert_eq!(known_of(&known, 2, [1]).0, [0; 0], "of a transaction that began before");
+        assert_eq!(known_of(&known, 2, [1]).0, [0; 0], "learned by a session that began earlier");
         remember(&known, 1, 2, [1]);
-        assert_eq!(known_of(&known, 1, [1]).0, [1], "an older session that is still there");
+        assert_eq!(known_of(&known, 1, [1]).0, [1], "an older session reads what a newer one learned");
     }
 
     #[test]
-    fn as_many_are_remembered_as_may_be_and_those_longest_that_are_used() {
+    fn the_number_of_names_is_bounded_and_names_in_use_are_kept() {
         let known = KnownNames::new(8);
         for name in 0..100 {
             remember(&known, 1, 0, [name]);
-            assert_eq!(known_of(&known, 0, [0]).0, [0], "used all the time");
+            assert_eq!(known_of(&known, 0, [0]).0, [0], "a name in use is kept");
             let all = {
                 let known = known.lock();
                 known.young.len() + known.old.len()

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_the_one_that_was_drawn_at_this_time() {
+    fn ids_begin_at_the_present_time() {
         let before = Uuid::now_v7();
         let own = drawn(NewIds::new(), 3);
         assert!(before < own[0], "{before} {own:?}");
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_that_begin_at_one_time_have_no_id_in_common() {
+    fn sequences_of_ids_that_begin_at_the_same_time_are_disjoint() {
         let ids: std::collections::HashSet<Uuid> = (0..100).flat_map(|_| drawn(NewIds::new(), 100)).collect();
         assert_eq!(ids.len(), 10_000);
     }

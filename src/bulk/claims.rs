@@ -371,30 +371,30 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_may_be_refused_once_another_restaurant_has_claimed_its_id() {
+    fn a_unit_is_contingent_once_another_restaurant_has_claimed_its_google_id() {
         let mut claimants = Claimants::new(1 << 20);
         let mut may_refuse = |claims: &[(&str, &str)]| claimants.may_refuse(&unit(claims));
         assert!(!may_refuse(&[("a", "1"), ("b", "2")]));
         assert!(!may_refuse(&[("a", "1")]), "its own");
-        assert!(!may_refuse(&[("a", "3")]), "a restaurant may have had others");
+        assert!(!may_refuse(&[("a", "3")]), "a restaurant may change its id");
         assert!(may_refuse(&[("c", "1")]));
-        assert!(may_refuse(&[("a", "1")]), "which the other may have now");
-        assert!(may_refuse(&[("d", "4"), ("e", "4")]), "in one unit");
+        assert!(may_refuse(&[("a", "1")]), "the other restaurant may have it now");
+        assert!(may_refuse(&[("d", "4"), ("e", "4")]), "two claimants in one unit");
         assert!(may_refuse(&[("d", "4")]));
         assert!(!may_refuse(&[("f", "5")]));
     }
 
     #[test]
-    fn ids_that_find_no_room_count_as_claimed_and_the_others_are_still_known() {
+    fn google_ids_beyond_the_bound_count_as_claimed_and_the_others_are_still_known() {
         let mut claimants = Claimants::new(33 * 8);
         assert_eq!((claimants.ids_max, Claimants::new(0).ids_max), (7, 0));
         let capacity = claimants.of_id.capacity();
         for number in 0..20 {
             let (restaurant, id) = (format!("r{number}"), number.to_string());
             assert_eq!(claimants.may_refuse(&unit(&[(&restaurant, &id)])), number >= 7);
-            assert!(!claimants.may_refuse(&unit(&[("r3", "3")])), "taken in at first");
+            assert!(!claimants.may_refuse(&unit(&[("r3", "3")])), "remembered since the beginning");
         }
-        assert_eq!(claimants.of_id.capacity(), capacity, "no more memory than at the beginning");
+        assert_eq!(claimants.of_id.capacity(), capacity, "the memory does not grow");
     }
 
     fn settled(directory: &Arc<SpillDirectory>, restaurants: u64, memory: usize) -> Result<Vec<u64>, BulkError> {
@@ -402,7 +402,7 @@ mod tests {
         let mut entities = Sorter::new(directory, 1 << 20, 64);
         let mut record = Vec::new();
         for number in 0..restaurants {
-            // Each two claim the same.
+            // Two restaurants each claim the same id.
             let unit = unit(&[(&format!("r{number}"), &format!("id {}", number / 2))]);
             let name = unit.names(Table::Entities)[0];
             claims.absorb(&unit, 0, name).unwrap();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn more_contested_restaurants_than_memory_has_room_for_are_an_error_that_says_so() {
+    fn too_many_contested_restaurants_for_the_memory_are_an_error() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
         let odd: Vec<u64> = (0..3_000).filter(|number| number % 2 == 1).collect();

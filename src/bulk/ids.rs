@@ -38,7 +38,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_are_in_the_order_of_the_names(mut names in prop::collection::vec(any::<u128>(), 2..20)) {
+        fn ids_sort_as_their_names_and_have_version_7(mut names in prop::collection::vec(any::<u128>(), 2..20)) {
             let ids = Ids::of_load("2026-01-02T03:04:05.678Z".parse().unwrap());
             names.sort_unstable();
             names.dedup();
@@ -53,9 +53,9 @@ mod tests {
     }
 
     #[test]
-    fn all_but_the_last_bits_of_a_name_are_in_its_id() {
+    fn ids_differ_for_names_that_differ_in_the_first_74_bits() {
         let ids = Ids::of_load("2026-01-02T03:04:05Z".parse().unwrap());
         let all: std::collections::BTreeSet<Uuid> = (0..128).map(|bit| ids.id(1 << bit)).collect();
-        assert_eq!(all.len(), 74 + 1, "bits that are left out make no difference");
+        assert_eq!(all.len(), 74 + 1, "the other bits are left out");
     }
 }

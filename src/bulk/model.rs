@@ -19,7 +19,7 @@ use crate::record::{EntityKey, EntityType, Mention, Place, Table};
 use crate::store::{Connections, Entities, Mentions, StoredTable};
 use crate::unit::{PlaceObservation, Unit};
 
-/// Places of restaurants in a unit: with ids that other units claim too.
+/// Places of restaurants in a unit, with ids that other units claim, too.
 #[derive(Debug, Clone)]
 struct Claim {
     restaurant: u8,
@@ -40,7 +40,7 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
     for claim in claims {
         let mut place = PlaceObservation::new(at(claim.day));
         if let Some(google) = claim.google {
-            // Some are prefixes of others.
+            // Some names are prefixes of others.
             place = place.google_place_id("g".repeat(google as usize + 1));
         }
         if let Some(address) = claim.address {
@@ -55,7 +55,7 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
     Arc::new(unit.prepare())
 }
 
-/// Why a unit cannot be written after those before it, by the contract: without hashes or ranks.
+/// Why a unit cannot be written after those before it, derived from the contract without hashes or ranks.
 fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
     let mut places: BTreeMap<String, Arc<Place>> = BTreeMap::new();
     for (key, (_, facts)) in &tables.entities {
@@ -210,7 +210,10 @@ fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
     };
     prop_assert_eq!(is_long(&loaded), is_long(&expected));
     let mentions = loaded.mentions.iter().filter(|(_, row)| loaded.indexed.contains(&row.0));
-    prop_assert!(mentions.into_iter().all(|(key, _)| loaded.indexed.contains(&key.0)), "of short histories none is");
+    prop_assert!(
+        mentions.into_iter().all(|(key, _)| loaded.indexed.contains(&key.0)),
+        "no mention of a short history is indexed"
+    );
     // A unit's ids are known without reading the tables.
     for (number, unit) in (0..).zip(&units) {
         if refusals.iter().any(|(refused, _)| *refused == number) {
@@ -233,7 +236,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(384) })]
 
     #[test]
-    fn a_load_leaves_what_each_unit_alone_leaves(
+    fn a_bulk_load_leaves_the_tables_of_unit_by_unit_writes(
         units in vec((vec(drawn(), 0..5), vec(claim(), 0..2)), 1..14)
             .prop_map(|mut units: Vec<(Vec<Drawn>, Vec<Claim>)>| {
                 units.retain(|(said, claims)| !said.is_empty() || !claims.is_empty());
@@ -249,9 +252,9 @@ proptest! {
         check(&all, memory)?;
     }
 
-    /// Only claims, so that ids move from one restaurant to another and back.
+    /// Only claims: ids move from one restaurant to another and back.
     #[test]
-    fn google_ids_change_hands_as_they_do_one_unit_after_the_other(
+    fn google_ids_change_owners_in_bulk_as_in_unit_by_unit_writes(
         units in vec(vec(claim(), 1..4), 1..24),
         memory in memory(),
     ) {
@@ -261,7 +264,7 @@ proptest! {
 }
 
 #[test]
-fn a_newer_place_gives_an_id_up_for_others() {
+fn a_newer_place_releases_its_old_google_id_for_others() {
     let claim = |restaurant, google, day| vec![Claim { restaurant, google, day, address: None, stars: None }];
     let units =
         [claim(0, Some(0), 0), claim(1, Some(0), 0), claim(0, None, 1), claim(1, Some(0), 0), claim(2, Some(0), 3)];
@@ -279,11 +282,14 @@ fn a_newer_place_gives_an_id_up_for_others() {
         row.1.place.as_ref()?.google_place_id.clone()
     };
     assert_eq!((has("r0"), has("r1")), (None, Some("g".to_owned())));
-    assert!(!loaded.entities.contains_key(&EntityKey::new(EntityType::Restaurant, "r2")), "refused whole");
+    assert!(
+        !loaded.entities.contains_key(&EntityKey::new(EntityType::Restaurant, "r2")),
+        "a refused unit leaves no row"
+    );
 }
 
-/// Large mentions are held in memory one at a time, also if they are few, where their number determines how their rows
-/// are written.
+/// Large mentions are held in memory one at a time. This holds for short histories too, whose rows are written by
+/// another path.
 #[test]
 fn a_short_history_of_large_mentions_is_not_held_in_memory() {
     struct Rows(Vec<(usize, usize, bool)>);
@@ -329,7 +335,7 @@ fn a_short_history_of_large_mentions_is_not_held_in_memory() {
 }
 
 #[test]
-fn a_history_that_does_not_fit_into_memory_has_the_figures_of_all_of_it() {
+fn figures_of_a_history_beyond_memory_cover_all_of_it() {
     let mentions = |from: u8| Drawn::Mentions { of: (0, 0, None), from, thread: from % 9, observed: 0 };
     let units: Vec<_> = (0..200_u8).map(|number| (vec![mentions(number % 24)], Vec::new())).collect();
     for (text_bytes, mentions, threads) in [(0, 1, 0), (200, 40, 3), (1 << 20, 4096, 1 << 10)] {

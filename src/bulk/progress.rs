@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_are_timed_and_forget_the_steps_of_those_before() {
+    fn each_phase_is_timed_and_begins_without_a_step() {
         let counters = Counters::new(Arc::default());
         counters.to_merge.store(10, Ordering::Relaxed);
         assert_eq!((counters.progress().phase, counters.progress().total), (BulkPhase::Reading, 0));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_follows_from_the_pace() {
+    fn the_remaining_time_follows_from_the_pace() {
         let counters = Counters::new(Arc::default());
         let progress = BulkProgress { elapsed: Duration::from_secs(3), done: 1, total: 4, ..counters.progress() };
         assert_eq!(progress.remaining(), Some(Duration::from_secs(9)));

@@ -227,9 +227,9 @@ mod tests {
     use crate::bulk::claims::Claimants;
     use crate::unit::{PlaceObservation, UnitOfWork};
 
-    /// What a history says of popular restaurants, again and again, is one record, although it claims their ids.
+    /// Equal statements about popular restaurants are one record, also where they claim the restaurants' ids.
     #[test]
-    fn units_that_claim_what_is_theirs_are_not_told_apart() {
+    fn repeated_claims_of_a_restaurants_own_google_id_are_one_record() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
         let (mut entities, mut connections) =

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_no_more_than_the_whole() {
+    fn the_parts_of_the_memory_never_exceed_the_whole() {
         for memory in [0, 1, 1 << 16, 256 << 20, usize::MAX] {
             let Division { entities, connections, mentions, in_flight, log, claimants, merging, block } =
                 BulkSettings::default().memory(memory).division();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_that_is_needed_follows_from_the_input_or_from_the_memory() {
+    fn the_disk_space_needed_follows_from_the_input_or_from_the_memory() {
         let settings = BulkSettings::default().memory(64 << 20);
         assert_eq!(settings.room_needed(), 64 << 20);
         assert_eq!(settings.clone().expected_input_bytes(1_000).room_needed(), 100 * ROOM_TENTHS);

@@ -209,26 +209,29 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reason_is_the_one_that_is_told() {
+    fn the_first_reason_for_a_failure_is_reported() {
         let (_parent, shared) = shared();
         assert!(shared.failed().now_or_never().is_none());
         shared.fail(BulkError::Panicked);
         shared.fail(BulkError::Aborted);
         assert!(shared.failed().now_or_never().is_some());
         assert!(matches!(shared.failure(), BulkError::Panicked));
-        assert!(matches!(shared.failure(), BulkError::Ended), "it is told once");
+        assert!(matches!(shared.failure(), BulkError::Ended), "the reason is reported once");
         assert!(!shared.begin_commit());
         assert!(shared.acquire(1).now_or_never().unwrap().is_none());
     }
 
-    /// To fail closes the files, so that merges end with an error of their own, which may come first.
+    /// A failure closes the files. Merges then end with an error of their own, which may arrive first.
     #[test]
-    fn a_consequence_is_not_told_in_place_of_the_reason() {
+    fn a_consequence_of_a_failure_never_replaces_its_reason() {
         let (_parent, shared) = shared();
         shared.fail(BulkError::Panicked);
         assert!(matches!(shared.end(Some(SpillError::Ended.into())), BulkError::Panicked));
         let (_parent, shared) = self::shared();
-        assert!(matches!(shared.end(Some(BulkError::Aborted)), BulkError::Aborted), "it is the reason itself");
+        assert!(
+            matches!(shared.end(Some(BulkError::Aborted)), BulkError::Aborted),
+            "an error without an earlier reason is the reason"
+        );
         assert!(shared.failed().now_or_never().is_some());
     }
 
@@ -241,25 +244,25 @@ mod tests {
     }
 
     #[test]
-    fn room_is_given_back_and_numbers_are_those_of_what_was_taken_in() {
+    fn room_is_returned_and_accepted_units_are_numbered_without_gaps() {
         let (_parent, shared) = shared();
         let room = || shared.acquire(600).now_or_never().map(Option::unwrap);
         let unit = || UnitOfWork::new().prepare();
         let (first, second) = (room().unwrap(), room());
-        assert!(second.is_none(), "there is room for one");
+        assert!(second.is_none(), "there is room for one unit");
         assert_eq!(shared.accept(unit(), first), Some((0, true)));
         let arrived = shared.take_arrivals();
         drop(arrived);
-        assert_eq!(shared.accept(unit(), room().unwrap()), Some((1, true)), "the supervisor has looked meanwhile");
+        assert_eq!(shared.accept(unit(), room().unwrap()), Some((1, true)), "the supervisor has taken the arrivals");
         let all = shared.acquire(usize::MAX).now_or_never();
-        assert!(all.is_none(), "more than all room is all of it");
+        assert!(all.is_none(), "a request for more than the total waits for the total");
         shared.take_arrivals();
         assert!(shared.acquire(usize::MAX).now_or_never().is_some());
-        assert!(shared.close() && !shared.close(), "once");
+        assert!(shared.close() && !shared.close(), "a load is closed once");
     }
 
     #[test]
-    fn a_unit_is_not_taken_in_once_the_load_is_closed() {
+    fn a_closed_load_accepts_no_unit() {
         let (_parent, shared) = shared();
         let room = shared.acquire(1).now_or_never().unwrap().unwrap();
         shared.close();

@@ -238,9 +238,9 @@ fn sort<R: TableRuns>(
 mod tests {
     use super::*;
 
-    /// A load whose threads are more than a process may have leaves none of them.
+    /// A load needs more threads than the process may have: none of them is left.
     #[test]
-    fn threads_that_were_started_end_when_another_cannot_be_made() {
+    fn started_threads_end_when_another_cannot_be_created() {
         let lives = Arc::new(());
         let error = actix::System::new().block_on(async {
             let mut threads = SorterThreads::default();
@@ -255,6 +255,6 @@ mod tests {
             threads.start(|| Err(io::ErrorKind::WouldBlock.into())).unwrap_err()
         });
         assert!(matches!(&error, BulkError::Thread(source) if source.kind() == io::ErrorKind::WouldBlock), "{error}");
-        assert_eq!(Arc::strong_count(&lives), 1, "the threads are gone, with all that they held");
+        assert_eq!(Arc::strong_count(&lives), 1, "the threads have ended and dropped what they held");
     }
 }

@@ -19,7 +19,7 @@ async fn connect(url: &str) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_cannot_be_found_out_is_told_with_the_query_that_tells_it_later() {
+async fn an_unknown_commit_is_reported_with_the_query_that_finds_it_later() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let url = server.url("postgres");
     let config = Config::builder(&url).connect_timeout(Duration::from_secs(1)).outcome_deadline(Duration::from_secs(1));

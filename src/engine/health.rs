@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Live, ready, and how many reasons.
+    /// Liveness, readiness, and the number of reasons.
     fn judged(change: impl FnOnce(&mut Health), outage: Option<&str>) -> (bool, bool, usize) {
         let mut health = healthy();
         change(&mut health);
@@ -293,26 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_restart_mends_is_told_from_what_passes() {
+    fn only_conditions_that_a_restart_mends_are_not_live() {
         assert_eq!(judged(|_| {}, None), (true, true, 0), "a full engine is healthy");
         assert_eq!(judged(|_| {}, Some("down")), (true, false, 1), "an outage is no reason to restart");
         assert_eq!(judged(|health| health.status = EngineStatus::Draining, None), (true, false, 1));
         assert_eq!(judged(|health| health.actors[3].alive = false, None), (false, false, 1));
         let stuck = |health: &mut Health| health.backlog.oldest_unit = 3 * DEADLINE;
         assert_eq!(judged(stuck, Some("down")), (false, false, 2));
-        // All actors of an engine that ended are gone.
+        // An engine that has ended has no actors.
         let ended = |status| {
             move |health: &mut Health| {
                 health.status = status;
                 health.actors.iter_mut().for_each(|actor| actor.alive = false);
             }
         };
-        assert_eq!(judged(ended(EngineStatus::Stopped), None), (true, false, 1), "as it was told to");
+        assert_eq!(judged(ended(EngineStatus::Stopped), None), (true, false, 1), "a shutdown on request is no fault");
         assert_eq!(judged(ended(EngineStatus::Failed), None), (false, false, 1));
     }
 
     #[test]
-    fn it_reads_back_from_json() {
+    fn health_reads_back_from_json() {
         let mut health = healthy();
         health.database.unusable_for = Some(Duration::from_millis(1500));
         let json = serde_json::to_value(&health).unwrap();

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_the_menu_wins_and_categories_unite() {
+    fn a_merged_connection_is_on_the_menu_if_either_was_and_has_all_categories() {
         for (own, other) in [(false, false), (false, true), (true, false), (true, true)] {
             let facts = |category: u8, is_menu_item| ConnectionFacts {
                 categories: [category].into_iter().collect(),

@@ -199,7 +199,7 @@ mod tests {
     use crate::record::Timestamp;
 
     #[test]
-    fn types_are_called_as_in_the_database() {
+    fn entity_types_have_the_labels_of_the_database() {
         let labels = ["restaurant", "dish_or_category", "dish_attribute", "restaurant_attribute"];
         assert_eq!(EntityType::ALL.map(EntityType::as_str), labels);
         assert_eq!(EntityType::ALL.map(|entity_type| entity_type.to_string()), labels);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn names_say_what_they_name() {
+    fn entity_names_are_displayed_with_their_type() {
         let key = EntityKey { entity_type: EntityType::DishAttribute, name: "smo\"ky".into() };
         assert_eq!(EntityName::Key(key).to_string(), "dish_attribute \"smo\\\"ky\"");
         let id = Uuid::from_u128(7);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_unite_and_the_newest_place_wins() {
+    fn merged_entities_have_all_aliases_and_the_newest_place() {
         let facts = |number: u8, place| EntityFacts {
             aliases: [number.to_string().into()].into_iter().collect(),
             restaurant_attributes: [number].into_iter().collect(),

@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_called_as_in_the_database() {
+    fn source_types_have_the_labels_of_the_database() {
         for (source_type, label) in [(SourceType::Post, "post"), (SourceType::Comment, "comment")] {
             assert_eq!((source_type.as_str(), &*source_type.to_string()), (label, label));
             assert_eq!(label.parse(), Ok(source_type));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mention_is_its_own_thread_and_observed_when_written_unless_told_otherwise() {
+    fn by_default_a_mention_is_its_own_thread_and_observed_when_written() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let mention = Mention::new(SourceType::Post, "i", "u", "s", at("2024-01-01T00:00:00Z"));
         assert_eq!((&*mention.thread_id, mention.observed_at), ("i", mention.created_at));

@@ -125,10 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_called_as_in_the_database() {
+    fn tables_have_their_names_in_the_database() {
         assert_eq!(Table::ALL.map(|table| table.to_string()), ["entities", "connections", "mentions"]);
         assert_eq!(Table::ALL.map(Table::as_str), ["entities", "connections", "mentions"]);
-        assert!(Table::ALL.is_sorted(), "parents before children");
+        assert!(Table::ALL.is_sorted(), "tables are ordered with parents before children");
     }
 
     #[test]

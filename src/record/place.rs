@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn coordinates_round_like_numeric_literals() {
+    fn coordinates_round_as_numeric_literals_do_in_sql() {
         check(30.123_456_785, "30.12345679");
         check(-30.123_456_785, "-30.12345679");
         check(1.005, "1.00500000");
@@ -211,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn canonical_numbers_are_those_that_jsonb_gives_back() {
+    fn numbers_are_canonicalized_as_jsonb_returns_them() {
         let check = |given: Value, expected: &str| {
             let mut value = given;
             canonical(&mut value);
-            assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap(), "as a kind of number, too");
+            assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap(), "the kind of number is equal, too");
         };
         check(1.0.into(), "1.0");
         check((-7.0).into(), "-7.0");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_place_wins_as_a_whole() {
+    fn the_newest_place_wins_as_a_whole() {
         let at = |seconds| Utc.timestamp_opt(seconds, 0).unwrap();
         let full = Place {
             location: None,

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_is_union() {
+    fn merging_sets_is_their_union() {
         let mut left: SortedSet<u8> = [3, 1].into_iter().collect();
         let right: SortedSet<u8> = [2, 3].into_iter().collect();
         left.merge(right.clone());

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_given_until_a_commit_touches_its_name() {
+    fn a_cached_answer_is_valid_until_a_commit_touches_its_name() {
         for tier in [Some(Tier::Exact), Some(Tier::Alias)] {
             let cache = Cache::new(10, LONG);
             remember(&cache, "blue door", tier);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_all_names_of_a_type_ends_with_any_of_them() {
+    fn answers_that_depend_on_all_names_of_a_type_end_with_a_commit_of_any() {
         for tier in [Some(Tier::Fuzzy), None] {
             let cache = Cache::new(10, LONG);
             remember(&cache, "blue door", tier);
@@ -226,19 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_before_a_commit_does_not_count_when_it_is_remembered_after_it() {
+    fn an_answer_read_before_a_commit_and_cached_after_it_is_not_used() {
         let cache = Cache::new(10, LONG);
         let before = cache.before_snapshot();
         commit(&cache, EntityType::Restaurant, "blue door", &[]);
         cache.put(&query("blue door"), &ranked(None), before);
         assert!(cache.get(&query("blue door")).is_none());
-        // The next lookup has seen the commit.
+        // The next lookup reads after the commit.
         cache.put(&query("blue door"), &ranked(Some(Tier::Exact)), cache.before_snapshot());
         assert!(cache.get(&query("blue door")).is_some());
     }
 
     #[test]
-    fn the_other_text_of_a_query_counts_too() {
+    fn answers_are_cached_by_the_original_text_too() {
         let cache = Cache::new(10, LONG);
         let query = query("blue door").original("Blue Door!");
         cache.put(&query, &ranked(Some(Tier::Exact)), cache.before_snapshot());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn with_evidence_only_exact_names_are_remembered() {
+    fn of_queries_with_evidence_only_exact_matches_are_cached() {
         let cache = Cache::new(10, LONG);
         remember(&cache, "exact", Some(Tier::Exact));
         remember(&cache, "alias", Some(Tier::Alias));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_end_with_their_time_and_a_cache_of_nothing_holds_nothing() {
+    fn answers_expire_and_a_cache_of_size_zero_holds_none() {
         let cache = Cache::new(10, Duration::ZERO);
         remember(&cache, "blue door", Some(Tier::Exact));
         assert!(cache.get(&query("blue door")).is_none());

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_those_of_the_table() {
+    fn estimates_are_scaled_to_the_rows_of_the_table() {
         let corpus = Corpus::new(["abcd", "abxy"], 2_000.0);
         let rows = |text: &str| corpus.rows_with(trigram(&text.chars().collect::<Vec<_>>()));
         assert!((rows("abc") - 1_000.0).abs() < 1.0);

@@ -79,17 +79,20 @@ mod tests {
     use crate::record::EntityType;
 
     #[test]
-    fn one_error_ends_the_search_unless_it_may_be_another_place() {
+    fn a_name_with_one_typing_error_ends_the_search_unless_it_may_be_another_place() {
         let has_one_error = |stored: &str, query: &Query| {
             let entity = KnownEntity { id: Uuid::nil(), name: stored.to_owned(), address: None };
             Found::Fuzzy(vec![entity]).has_one_error(query)
         };
         let query = |name: &str| Query::new(EntityType::Restaurant, name);
         assert!(has_one_error("blue door", &query("blue doer")));
-        assert!(!has_one_error("blue door", &query("blau doer")), "that is more than one");
-        assert!(!has_one_error("13th street deli", &query("12th street deli")), "that is another street");
-        assert!(!has_one_error("deli 7", &query("deli")), "that is another deli");
-        assert!(!has_one_error("blue door", &query("blue doer").address("12 Oak St")), "it may be elsewhere");
+        assert!(!has_one_error("blue door", &query("blau doer")), "two errors are more than one");
+        assert!(!has_one_error("13th street deli", &query("12th street deli")), "another number is another street");
+        assert!(!has_one_error("deli 7", &query("deli")), "an added number is another deli");
+        assert!(
+            !has_one_error("blue door", &query("blue doer").address("12 Oak St")),
+            "an address asked for may be elsewhere"
+        );
         assert!(!Found::Nothing.has_one_error(&query("blue door")));
     }
 }

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_hold_what_begins_with_their_letters() {
+    fn ranges_contain_the_names_that_begin_with_their_letters() {
         let range = beginning_with(&['b', 'a']).unwrap();
         assert!(range.contains("ba") && range.contains("bar\u{10ffff}"));
         assert!(!range.contains("b") && !range.contains("bb") && !range.contains("az"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_common_beginning_is_read_further() {
+    fn the_range_of_a_common_beginning_is_narrowed_by_more_letters() {
         let names: Vec<String> = (0..1_000).map(|number| format!("the golden {number:04} grill")).collect();
         let corpus = Corpus::new(names.iter().map(String::as_str), 1_000_000.0);
         let halves = halves("the golden 0123 brill", &corpus);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_common_at_both_ends_is_not_read() {
+    fn ranges_that_would_read_too_many_rows_are_left_out() {
         let corpus = Corpus::new(["cafe"; 1_000], 1_000_000.0);
         assert_eq!(halves("cafe", &corpus), Halves::default());
         assert_eq!(halves("", &corpus), Halves::default());
@@ -112,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_with_one_error_is_within_one_of_them(
+        fn a_name_with_one_typing_error_is_in_one_of_the_ranges(
             letters in prop::collection::vec(prop::sample::select(vec!['a', 'b', ' ', '\u{e9}']), 6..16),
             place in any::<prop::sample::Index>(),
             kind in 0..4_u8,

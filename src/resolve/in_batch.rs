@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_match_become_one() {
+    fn matching_names_of_a_batch_become_one_entity() {
         let queries = ["the blue door", "blue door", "blue doer", "red lantern"].map(query);
         let resolved = resolved(&queries);
         let name = |index: usize| resolved[&queries[index].key].name.to_string();
@@ -199,19 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_part_of_the_match() {
+    fn names_of_different_types_never_match() {
         let attribute = Query::new(EntityType::DishAttribute, "italian");
         assert_eq!(groups(&[attribute, Query::new(EntityType::RestaurantAttribute, "italian")]), 2);
     }
 
     #[test]
-    fn what_the_author_wrote_ties_names_together() {
+    fn original_texts_tie_names_together() {
         assert_eq!(groups(&[query("franklin bbq").original("Franklin's"), query("Franklin's")]), 1);
         assert_eq!(groups(&[query("franklin bbq"), query("la barbecue")]), 2);
     }
 
     #[test]
-    fn what_may_be_said_of_any_place_ties_no_names_together() {
+    fn texts_that_fit_two_addresses_tie_no_names_together() {
         let said = |name: &str, text: &str| query(name).original(text);
         assert_eq!(groups(&[said("franklin bbq", "this place"), said("la barbecue", "this place")]), 2);
         assert_eq!(groups(&[said("franklin bbq", "Franklin's"), said("franklin barbeque", "Franklin's")]), 1);
@@ -219,7 +219,7 @@ mod tests {
             said("joes pizza", "Joe's").address("12 Oak St, Here"),
             said("joes pizzas", "Joe's").address("90 Elm St, There"),
         ];
-        assert_eq!(groups(&alike), 2, "their addresses say that they are two");
+        assert_eq!(groups(&alike), 2, "different addresses are two restaurants");
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn neither_order_nor_repetition_matters(
+        fn groups_do_not_depend_on_order_or_repetition(
             (queries, shuffled) in prop::collection::vec(any_query(), 1..20)
                 .prop_flat_map(|queries| (Just(queries.clone()), Just(queries).prop_shuffle())),
             repeated in 0..4_usize,
@@ -278,10 +278,10 @@ mod tests {
         }
 
         #[test]
-        fn centres_stay_what_they_are(queries in prop::collection::vec(any_query(), 1..20)) {
+        fn centres_of_groups_are_their_own_centres(queries in prop::collection::vec(any_query(), 1..20)) {
             let first = resolved(&queries);
             let centres: BTreeSet<EntityKey> = first.into_values().collect();
-            // With all that was said of them.
+            // The centres again, with everything that was stated about them.
             let again: Vec<Query> = queries.into_iter().filter(|query| centres.contains(&query.key)).collect();
             for (key, centre) in resolved(&again) {
                 prop_assert_eq!(key, centre);

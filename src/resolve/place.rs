@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn localities_come_from_the_address_or_beside_it() {
+    fn localities_are_read_from_the_address_or_given_beside_it() {
         let beside = Address::parse(Some("12 Oak St"), Some("Springfield"));
         assert_eq!(beside.same_locality(&parse("9 Elm St, Springfield, IL 62701")), Some(true));
         assert_eq!(beside.same_locality(&parse("9 Elm St, Shelbyville")), Some(false));

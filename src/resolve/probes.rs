@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_rare_and_apart() {
+    fn rare_pieces_of_a_name_are_looked_for() {
         let names: Vec<String> = (0..2_000).map(|number| format!("the restaurant {number}")).collect();
         let corpus = Corpus::new(names.iter().map(String::as_str), 1_000_000.0);
         let probes = probes("the restaurant jalisco", &corpus);
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn in_a_small_database_every_part_is_looked_for() {
+    fn in_a_small_database_every_piece_is_looked_for() {
         let probes = probes("blue_door 100%", &Corpus::new(["blue door"], 1.0));
         assert!(probes.len() >= 3, "{probes:?}");
         assert!(probes.iter().all(|probe| probe.trim_matches('%').chars().all(char::is_alphanumeric)), "{probes:?}");
     }
 
     #[test]
-    fn a_typing_error_leaves_another_piece() {
+    fn a_typing_error_leaves_another_piece_intact() {
         let corpus = Corpus::new(["italian", "blue door"], 2.0);
         let stored = "italian";
         assert!(probes("itallian", &corpus).iter().any(|probe| stored.contains(probe.trim_matches('%'))));

@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Whether an entity is compared with a name, by the definition.
+    /// Whether an entity is compared with a name, by definition.
     fn is_met(query: &Query, entity: &KnownEntity) -> bool {
         let number = |address: Option<&str>| Address::parse(address, None).number().map(str::to_owned);
         let at = number(query.address.as_deref());
@@ -189,7 +189,7 @@ mod tests {
             || at.is_some() && at == number(entity.address.as_deref())
     }
 
-    /// What the scan finds, by name.
+    /// The names that the scan finds.
     fn scan<'a>(queries: &[Query], entities: impl Iterator<Item = &'a KnownEntity>) -> Vec<Vec<String>> {
         let settings = ResolverSettings::default().candidates_max(3);
         let mut sought = Sought::new(queries.iter().enumerate(), WordCounts::default(), &settings);
@@ -200,9 +200,10 @@ mod tests {
     }
 
     proptest! {
-        /// The likeliest of all entities, whatever their order, ties by name; by a look at each.
+        /// The scan finds the likeliest entities in any order of the table, with ties by name. The expectation compares
+        /// each pair.
         #[test]
-        fn the_likeliest_of_all_are_found(
+        fn a_scan_finds_the_likeliest_entities(
             (entities, shuffled) in prop::collection::btree_map("[a-c]", any_name(), 0..20).prop_flat_map(|entities| {
                 // Names are unique.
                 let entities: std::collections::BTreeMap<_, _> = entities.into_values().collect();

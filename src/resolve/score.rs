@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_words_say_more_than_common_ones() {
+    fn rare_words_weigh_more_than_common_ones() {
         let mut counts = WordCounts::default();
         assert!(counts.weight("franklin") > 2.0 * counts.weight("the"));
         let names = ["tatsuya ramen", "jinya ramen", "ippudo ramen", "michi ramen"];
@@ -260,13 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn evidence_moves_the_odds() {
+    fn evidence_changes_the_confidence() {
         let address = |text: &str| Address::parse(Some(text), None);
         let (here, there) = (address("12 Oak St, Springfield"), address("99 Elm St, Shelbyville"));
-        assert!((confidence(0.6, &here, &address("")) - 0.6).abs() < 1e-12, "nothing said, nothing changed");
+        assert!(
+            (confidence(0.6, &here, &address("")) - 0.6).abs() < 1e-12,
+            "no evidence leaves the confidence unchanged"
+        );
         assert!(confidence(0.6, &here, &here) > 0.9);
         assert!(confidence(0.6, &here, &there) < 0.3);
-        assert!(confidence(0.1, &here, &here) < 0.85, "an address alone is not enough");
+        assert!(confidence(0.1, &here, &here) < 0.85, "an address alone is not enough to accept");
     }
 
     proptest! {

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_checked() {
+    fn thresholds_and_bounds_of_settings_are_checked() {
         let setting = |settings: ResolverSettings| settings.check().unwrap_err().setting;
         let default = ResolverSettings::default;
         assert_eq!(setting(default().accept_above(1.5)), "accept_above");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_on_a_threshold_is_for_the_policy() {
+    fn a_confidence_on_a_threshold_is_decided_by_the_policy() {
         let band = |confidence: f64| ResolverSettings::default().band(confidence);
         for (confidence, expected) in [(0.85, Band::Grey), (0.7, Band::Grey), (0.0, Band::New), (1.0, Band::Existing)] {
             assert_eq!(band(confidence), expected, "{confidence}");

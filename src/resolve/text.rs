@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_parentheses_qualifies() {
+    fn words_in_parentheses_are_qualifiers() {
         let found = words("palm (los angeles) grill)");
         let qualifying: Vec<bool> = found.iter().map(|word| word.qualifies).collect();
         assert_eq!(qualifying, [false, true, true, false]);

@@ -110,13 +110,13 @@ mod tests {
         assert!(is_similar("blue door", "The Blue D\u{f6}or"));
         assert!(is_similar("franklin bbq", "franklin barbecue"));
         assert!(!is_similar("blue door", "red lantern"));
-        assert!(!is_similar("", "blue door") && !is_similar("-", "-"), "nothing is similar to nothing");
+        assert!(!is_similar("", "blue door") && !is_similar("-", "-"), "texts without trigrams are similar to none");
     }
 
     proptest! {
-        /// The index finds what a look at each name finds.
+        /// The index finds what a comparison with each name finds.
         #[test]
-        fn all_that_is_similar_is_found(
+        fn the_trigram_index_finds_every_similar_name(
             names in prop::collection::vec("[abc]{1,4}( [abd]{1,5}){0,2}", 0..40),
             sought in "[abc]{0,4}( [abd]{1,5}){0,2}",
             least in prop::sample::select(vec![0.0, 0.1, 0.3, 0.5, 0.75, 1.0]),
@@ -127,13 +127,13 @@ mod tests {
             prop_assert_eq!(TrigramIndex::new(names, least).similar(&sought), each);
         }
 
-        /// The part of all trigrams that two names share, by the definition.
+        /// The share of all trigrams that two names have in common, by definition.
         #[test]
-        fn similarity_is_a_part_of_all_trigrams(left in "[ab]{1,6}", right in "[ab]{1,6}", least in 0.01..1.0_f64) {
+        fn similarity_is_the_share_of_common_trigrams(left in "[ab]{1,6}", right in "[ab]{1,6}", least in 0.01..1.0_f64) {
             let (left, right) = (trigrams(&left), trigrams(&right));
             let shared = left.iter().filter(|trigram| right.contains(trigram)).count() as f64;
             let all = left.iter().chain(&right).collect::<std::collections::BTreeSet<_>>().len() as f64;
-            // Not where rounding decides.
+            // Leaves out pairs that rounding would decide.
             prop_assume!((shared / all - least).abs() > 1e-6);
             prop_assert_eq!(is_similar(&left, &right, least), shared > 0.0 && shared / all >= least);
         }

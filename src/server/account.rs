@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn postgres_is_preferred_then_nobody_then_any_user_but_root() {
+    fn the_server_runs_as_postgres_then_nobody_then_any_user_but_root() {
         let root = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/root:/bin/sh\n";
         let daemon = "daemon:x:1:1::/:/bin/false\n";
         let nobody = "nobody:*:-2:-2:Unprivileged User:/var/empty:/usr/bin/false\n";
@@ -137,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_parent_is_named() {
+    fn an_inaccessible_parent_directory_is_named() {
         let top = tempfile::tempdir().unwrap();
         let inner = top.path().join("closed/inner");
         fs::create_dir_all(&inner).unwrap();
         for (path, mode) in [("", 0o755), ("closed", 0o755), ("closed/inner", 0o711)] {
             fs::set_permissions(top.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
         }
-        // No real user has this id, so only the bits for others count.
+        // No real user has this id, so only the permissions of others apply.
         let stranger = other("stranger", 3_999_999_999, 3_999_999_999);
         assert_eq!(stranger.barrier(&inner), None);
         assert!(Account::Owner.check_reaches(&inner).is_ok());

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn any_means_fourteen_or_newer_and_a_cluster_needs_its_own_version() {
+    fn version_14_or_newer_will_do_and_a_cluster_needs_its_own_version() {
         let of = |major| Version { major, text: major.to_string() };
         assert!(!Wanted::Any.accepts(&of(13)));
         assert!(Wanted::Any.accepts(&of(14)) && Wanted::Any.accepts(&of(21)));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn path_comes_before_pg_config_and_the_packages_folders_come_last() {
+    fn path_is_searched_before_pg_config_and_package_folders_last() {
         let found: Vec<PathBuf> =
             candidates(OsStr::new("/a:relative:/b"), || Some("/c".into()), || vec!["/d".into(), "/e".into()]).collect();
         assert_eq!(found, ["/a", "/b", "/c", "/d", "/e"].map(PathBuf::from));
@@ -224,13 +224,13 @@ mod tests {
         assert_eq!(expand(pattern.to_str().unwrap()), expected);
     }
 
-    /// A folder with scripts that call themselves PostgreSQL `version`.
+    /// A folder with scripts that report PostgreSQL's `version`.
     fn pretend(folder: &Path, version: &str, programs: &[&str]) {
         fs::create_dir_all(folder).unwrap();
         for program in programs {
             let path = folder.join(program);
-            // `cp` and `sh` write it in a process of their own: a file this process holds open for writing could not be
-            // run ("text file busy") if another test's fork inherited it at that moment.
+            // `cp` and `sh` write the file in a process of their own. If this process held it open for writing, the
+            // fork of another test could inherit the descriptor, and the file could not be run ("text file busy").
             let script = format!("#!/bin/sh\necho '{program} (PostgreSQL) {version}'\n");
             let write =
                 Command::new("/bin/sh").args(["-c", r#"printf %s "$1" > "$2""#, "sh", &script]).arg(&path).status();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_taken_only_with_both_programs_of_one_version_that_will_do() {
+    fn a_folder_is_used_only_with_both_programs_in_one_supported_version() {
         let top = tempfile::tempdir().unwrap();
         let probe = |name: &str| Binaries::probe(&top.path().join(name), &Account::Owner, Wanted::Any);
         pretend(&top.path().join("good"), "17.2", &["postgres", "initdb"]);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_postgres_leads_to_the_folder_that_has_the_rest() {
+    fn a_link_to_postgres_is_followed_to_the_folder_with_the_other_programs() {
         let top = tempfile::tempdir().unwrap();
         let (real, links) = (top.path().join("real"), top.path().join("links"));
         pretend(&real, "16.1", &["postgres", "initdb"]);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn the_install_script_looks_in_the_same_folders() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/install-postgres");
-        // The published crate does not contain it.
+        // The published crate does not contain the script.
         let Ok(script) = fs::read_to_string(script) else { return };
         for folder in FOLDERS {
             assert!(script.contains(folder), "{folder} is missing in .ci/install-postgres");

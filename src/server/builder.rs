@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_the_module_needs_are_refused_with_the_reason() {
+    fn settings_that_the_module_needs_itself_are_refused_with_the_reason() {
         let refused = |name, value| match check_setting(name, value) {
             Err(ServerError::Setting { reason, .. }) => reason,
             other => panic!("{name}: {other:?}"),

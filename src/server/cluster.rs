@@ -364,14 +364,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_keeps_the_last_lines() {
+    fn the_tail_of_a_log_keeps_its_last_lines() {
         let text = (0..50).map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
         assert_eq!(tail(&text).lines().next(), Some("30"));
         assert_eq!(tail("one"), "one");
     }
 
     #[test]
-    fn a_directory_has_one_owner_at_a_time() {
+    fn a_data_directory_has_one_owner_at_a_time() {
         let top = tempfile::tempdir().unwrap();
         let held = lock(top.path()).unwrap();
         let Err(ServerError::AlreadyRunning { pid, .. }) = lock(top.path()) else { panic!("locked twice") };
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(first.len(), 40);
         assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o600);
         assert_eq!(password(&one, &Account::Owner, false).unwrap(), first);
-        assert!(password(&two, &Account::Owner, false).is_err(), "an old cluster does not get a new password");
+        assert!(password(&two, &Account::Owner, false).is_err(), "an existing cluster must not get a new password");
         assert_ne!(password(&two, &Account::Owner, true).unwrap(), first);
     }
 }

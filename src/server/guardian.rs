@@ -114,7 +114,7 @@ mod tests {
     fn sleeper(guardian: &mut Guardian) -> Child {
         let program = Program {
             path: Path::new("/bin/sh"),
-            // INT does what it does to `initdb`: it ends the process.
+            // As with `initdb`, INT ends the process.
             arguments: ["-c", "trap 'exit 3' INT; while :; do sleep 0.05; done"].map(OsString::from).to_vec(),
             account: &Account::Owner,
             directory: Path::new("/"),
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn the_will_ends_the_process_and_removes_the_directory() {
+    fn the_guardian_ends_the_process_and_removes_the_directory() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "x").unwrap();
         let mut guardian = Guardian::start(Some(directory.path())).unwrap();
         let mut child = sleeper(&mut guardian);
         assert!(child.try_wait().unwrap().is_none());
         drop(guardian);
-        // By the trap, or by the signal itself where the shell had not come to the trap yet.
+        // The trap ends it, or the signal itself if the shell had not yet set the trap.
         assert!(!child.wait().unwrap().success());
         assert!(!directory.path().exists());
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_gate_lets_nothing_run() {
+    fn a_program_whose_gate_closes_is_not_run() {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", GATE, "sh", "/bin/sh", "-c", "exit 42"]);
         let mut gate = command.stdin(Stdio::piped()).spawn().unwrap();

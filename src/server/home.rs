@@ -133,12 +133,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_become_two_digits_each() {
+    fn bytes_are_encoded_as_two_hex_digits_each() {
         assert_eq!(hexadecimal(&[0, 0x0f, 0xa0, 255]), "000fa0ff");
     }
 
     #[test]
-    fn a_directory_with_other_things_is_refused_and_left_alone() {
+    fn a_directory_with_foreign_files_is_refused_and_left_alone() {
         let top = tempfile::tempdir().unwrap();
         fs::write(top.path().join("thesis.txt"), "x").unwrap();
         let refused = Home::durable(top.path(), &mut Account::Owner);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_directory_is_named_before_it_is_made_and_goes_with_its_value() {
+    fn a_temporary_directory_is_private_and_removed_when_its_value_is_dropped() {
         let home = Home::temporary(&Account::Owner).unwrap();
         let path = home.to_remove().unwrap().to_path_buf();
         assert!(!path.exists());

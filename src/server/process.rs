@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn proc_stat_is_read_even_with_a_nasty_name() {
+    fn proc_stat_is_parsed_for_process_names_with_spaces_and_parentheses() {
         assert_eq!(parse_proc_stat("17 (postgres) S 1 17 17 0 -1"), Some(entry(17, 1, "postgres")));
         assert_eq!(parse_proc_stat("18 (a) b (c) R 17 1"), Some(entry(18, 17, "a) b (c")));
         assert_eq!(parse_proc_stat("19 (postgres) Z 1 17"), None);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn ps_lines_are_read() {
+    fn lines_of_ps_are_parsed() {
         assert_eq!(parse_ps_line("  17     1 Ss   /opt/pg/bin/postgres"), Some(entry(17, 1, "postgres")));
         assert_eq!(parse_ps_line("  19     1 Z+   (postgres)"), None);
         assert_eq!(parse_ps_line(""), None);

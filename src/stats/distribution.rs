@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_right_to_three_percent() {
+    fn quantiles_are_within_three_percent() {
         let values = of(1..=100_000);
         assert_eq!((values.count(), values.sum()), (100_000, 5_000_050_000));
         for (share, exact) in [(0.5, 50_000.0), (0.9, 90_000.0), (0.99, 99_000.0), (1.0, 100_000.0)] {
@@ -333,11 +333,11 @@ mod tests {
         assert_eq!(of([7, 7, 9]).quantile(0.5), 7, "small values are exact");
         assert_eq!((of([]).quantile(0.5), of([]).max()), (0, 0));
         assert!(of([]).mean().abs() < f64::EPSILON);
-        assert_eq!(of([u64::MAX]).max(), VALUE_MAX, "nothing is lost for being large");
+        assert_eq!(of([u64::MAX]).max(), VALUE_MAX, "values beyond the maximum count as the maximum");
     }
 
     #[test]
-    fn a_difference_holds_what_came_since() {
+    fn the_difference_of_two_snapshots_has_the_values_in_between() {
         let recorder = Recorder::default();
         for value in [3, 1_000, 1_000] {
             recorder.record(value);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_quantiles_and_reads_back() {
+    fn a_distribution_in_json_has_its_quantiles_and_reads_back() {
         let values = of([1, 2, 3, 4_000]);
         let json = serde_json::to_value(&values).unwrap();
         assert_eq!((&json["count"], &json["p50"]), (&4.into(), &2.into()));

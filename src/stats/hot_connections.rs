@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_unit_counts_and_heat_halves_with_every_minute() {
+    fn a_single_unit_counts_and_heat_halves_every_minute() {
         let now = Instant::now();
         let mut sketch = HotConnections::new(now);
         sketch.absorb(vec![(8, id(1))], now);

@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory with `root.crt`, its key and other things; the root is also where libpq looks for one.
+    /// A directory with `root.crt`, its key and other files. The root is also at libpq's default place.
     fn files() -> (tempfile::TempDir, impl Fn(&str) -> PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_certificate_is_needed_for_checks_and_has_a_default() {
+    fn verification_needs_a_root_certificate_which_has_a_default() {
         let (_directory, file) = files();
         let none = || file("missing");
         let home = || file("");
@@ -269,7 +269,7 @@ mod tests {
                 home(),
                 Some("setting sslrootcert: contains a certificate that cannot be an authority's"),
             ),
-            // With a root, `require` checks; a wrong one is not passed over.
+            // With a root certificate, `require` verifies; an invalid one is an error.
             (Mode::Require, Some("missing.crt"), none(), Some("setting sslrootcert: names a file that cannot be read")),
             (Mode::Prefer, Some("missing.crt"), none(), None),
             (Mode::Disable, Some("missing.crt"), none(), None),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_certificate_comes_with_its_key() {
+    fn a_client_certificate_needs_the_key_that_fits_it() {
         let (_directory, file) = files();
         for (certificate, key, expected) in [
             (Some("root.crt"), Some("root.key"), None),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ready_for_use_shows_no_key() {
+    fn debug_output_shows_no_private_key() {
         let (_directory, file) = files();
         let text = format!("host=h sslmode=require sslcert={0}/root.crt sslkey={0}/root.key", file("").display());
         let (_, tls) = crate::tls::parse(&text).unwrap();

@@ -182,7 +182,7 @@ pub(super) fn not_a_connection_string() -> ConfigError {
 mod tests {
     use super::*;
 
-    /// What is left for tokio-postgres, and the four parameters.
+    /// The string left for tokio-postgres, and the four parameters.
     fn taken(text: &str) -> Option<(String, [Option<String>; 4])> {
         let (rest, parameters) = Parameters::take_out_of(text).ok()?;
         Some((rest, [parameters.mode, parameters.root, parameters.certificate, parameters.key]))
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_lose_the_parameters_about_tls_and_nothing_else() {
+    fn only_tls_parameters_are_taken_out_of_a_url() {
         for (url, rest, parameters) in [
             ("postgresql://h/d", "postgresql://h/d", ["", "", "", ""]),
             ("postgres://u:p@h:1/d?sslmode=verify-ca", "postgres://u:p@h:1/d", ["verify-ca", "", "", ""]),
@@ -207,7 +207,7 @@ mod tests {
                 "postgresql:///d?host=h",
                 ["require", "", "/c", "/k"],
             ),
-            // What is in a password stays in it: it ends at the first `@`.
+            // Text in a password is not a parameter: the password ends at the first `@`.
             ("postgresql://u:a?b&c=/d@h/d?sslmode=require", "postgresql://u:a?b&c=/d@h/d", ["require", "", "", ""]),
             ("postgresql://u:p%3Fsslmode%3Ddisable@h", "postgresql://u:p%3Fsslmode%3Ddisable@h", ["", "", "", ""]),
             (
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_at_sign_in_a_parameter_does_not_hide_those_before_it() {
+    fn an_at_sign_in_a_parameter_hides_no_earlier_parameter() {
         for url in
             ["postgresql://h/d?sslmode=verify-full&sslrootcert=/home/me@work/root.crt", "postgresql://u:p?sslkey=x@h"]
         {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_lose_the_parameters_about_tls_and_nothing_else() {
+    fn only_tls_parameters_are_taken_out_of_key_value_pairs() {
         for (text, rest, parameters) in [
             ("", "", ["", "", "", ""]),
             ("host=h sslmode=require dbname=d", "host=h dbname=d ", ["require", "", "", ""]),
@@ -239,7 +239,7 @@ mod tests {
                 "host=h ",
                 ["", "/a b'c\\d", "/x y", "/k"],
             ),
-            // What is in a password stays in it.
+            // Text in a quoted password is not a parameter.
             ("password='a sslmode=disable' user=u", "password='a sslmode=disable' user=u ", ["", "", "", ""]),
             ("password=a\\ sslmode=disable host=h", "password=a\\ sslmode=disable host=h ", ["", "", "", ""]),
             ("sslmode='' host='h'", "host='h' ", ["", "", "", ""]),
@@ -250,7 +250,7 @@ mod tests {
                 (rest, parameters.map(str::to_owned)),
                 "{text}"
             );
-            // tokio-postgres reads the rest as it read the whole.
+            // tokio-postgres reads the rest as it would read the whole.
             assert!(found.parse::<tokio_postgres::Config>().is_ok(), "{text}");
         }
         for broken in ["host", "host=", "=h", "host=h =x sslmode=verify-full", "password='a", "sslmode=", "sslmode = "]

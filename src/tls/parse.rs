@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_asks_for_tls_is_an_error_in_a_build_without_it() {
+    fn requiring_tls_is_an_error_in_a_build_without_it() {
         for (mode, needs) in [
             (Mode::Disable, false),
             (Mode::Allow, false),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_parameter_is_named_and_no_password_is() {
+    fn errors_name_unknown_parameters_but_no_password() {
         for (text, part) in [
             ("postgresql://u:s3cret@h/d?pgbouncer=true", "`pgbouncer`"),
             ("postgresql://u:s3cret@h/d?schema=x", "`schema`"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_how_to_encrypt() {
+    fn sslmode_and_certificates_are_taken_from_the_environment() {
         let environment = |name: &str| (name == "PGSSLMODE").then(|| "disable".into());
         assert_eq!(parse_in("host=h", &environment).unwrap().1.mode, Mode::Disable);
         assert_eq!(parse_in("host=h sslmode=prefer", &environment).unwrap().1.mode, Mode::Prefer);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn where_encryption_is_allowed_the_plain_way_comes_first() {
+    fn sslmode_allow_tries_without_encryption_first() {
         let (postgres, tls) = parse("host=h sslmode=allow").unwrap();
         let ways: Vec<SslMode> = tls.ways(&postgres).iter().map(tokio_postgres::Config::get_ssl_mode).collect();
         assert_eq!(ways.first(), Some(&SslMode::Disable));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_are_never_encrypted_and_an_address_is_a_name() {
+    fn unix_sockets_are_never_encrypted_and_hostaddr_is_verified_as_a_name() {
         for (text, mode) in [
             ("host=/run/postgresql sslmode=verify-full", Mode::Disable),
             ("host=/run/postgresql,h sslmode=prefer", Mode::Prefer),

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shows_nothing_is_blank_and_what_shows_anything_is_not() {
+    fn texts_without_a_visible_character_are_blank_and_no_others() {
         for blank in [
             "",
             " \t\n",

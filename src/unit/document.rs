@@ -303,7 +303,7 @@ mod tests {
         time.parse().unwrap()
     }
 
-    /// Everything that a unit can say.
+    /// A unit with every field set.
     fn unit() -> UnitOfWork {
         let mut unit = UnitOfWork::new();
         let patio = unit.restaurant_attribute("patio").handle();
@@ -327,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_comes_back_from_its_document_as_it_was() {
+    fn a_unit_read_from_its_document_equals_the_original() {
         let unit = unit();
         unit.validate(100).unwrap();
         let prepared = unit.prepare();
         let (text, id) = prepared.document().text_and_id().unwrap();
-        // Through a value, whose keys are sorted, as `jsonb` does.
+        // Through a value with sorted keys, as `jsonb` stores it.
         let value: Value = serde_json::from_str(&text).unwrap();
         let read: UnitDocument = serde_json::from_value(value).unwrap();
         let again = read.into_unit().unwrap();

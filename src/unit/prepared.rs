@@ -299,7 +299,7 @@ fn typed_uses(block: &Block, places: &[(u32, PlaceObservation)]) -> Vec<TypedUse
 mod tests {
     use super::*;
 
-    /// Units of one dish each: what is said of it, of one entity all.
+    /// The facts of a unit with one dish; all of them are about that entity.
     fn said_of_brisket(aliases: &[&str]) -> Vec<FactHash> {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
@@ -309,22 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn each_alias_is_one_more_thing_that_is_said_of_an_entity() {
-        let [mention] = said_of_brisket(&[])[..] else { panic!("it is there, and that is all") };
+    fn each_alias_of_an_entity_is_a_fact_of_its_own() {
+        let [mention] = said_of_brisket(&[])[..] else { panic!("its existence is the only fact") };
         let twice = said_of_brisket(&["the brisket", "Brisket!"]);
         assert_eq!((twice.len(), twice[0]), (3, mention));
-        assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is no alias");
+        assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is not an alias");
         let mut other = UnitOfWork::new();
         other.dish("ribs").alias("the brisket").handle();
         let other = other.prepare().fact_hashes().collect::<Vec<_>>();
         assert!(
             other.iter().all(|one| twice.iter().all(|said| one.fact != said.fact)),
-            "the same of another is something else"
+            "the same alias of another entity is another fact"
         );
     }
 
     #[test]
-    fn of_an_entity_named_by_its_id_only_what_is_added_is_said() {
+    fn an_entity_named_by_id_has_only_the_added_facts() {
         let mut unit = UnitOfWork::new();
         let patio = unit.restaurant_attribute("patio").handle();
         unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();

@@ -274,9 +274,9 @@ mod tests {
     use super::*;
     use crate::record::{Mention, SourceType};
 
-    /// Texts are shared, so that the unit is only said to be that large.
+    /// Texts are shared, so the unit only counts as that large.
     #[test]
-    fn a_unit_may_have_so_many_bytes_and_not_one_more() {
+    fn a_unit_may_have_the_maximum_of_bytes_and_not_one_more() {
         let text: Arc<str> = "x".repeat(1 << 20).into();
         let mut unit = UnitOfWork::new();
         let (restaurant, dish) = (unit.restaurant("r").handle(), unit.dish("d").handle());
@@ -290,7 +290,7 @@ mod tests {
         let mut whole = unit.clone();
         whole.block.lengthen_last_mention(&"x".repeat(left));
         assert_eq!(whole.bytes(), UNIT_BYTES_MAX);
-        assert!(matches!(whole.validate(1_000), Err(InvalidUnit::TextTooLong { .. })), "not for its bytes");
+        assert!(matches!(whole.validate(1_000), Err(InvalidUnit::TextTooLong { .. })), "the size is not the reason");
         for more in [1, 2] {
             let mut over = unit.clone();
             over.block.lengthen_last_mention(&"x".repeat(left + more));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_objects_count_as_levels_of_metadata_and_what_they_hold_does_not() {
+    fn only_lists_and_objects_count_as_levels_of_metadata() {
         let validated = |metadata: Value| {
             let mut unit = UnitOfWork::new();
             let place = PlaceObservation::new("2024-01-01T00:00:00Z".parse().unwrap());
@@ -311,7 +311,7 @@ mod tests {
         let list = |inner: Value| json!(["a", inner, 1]);
         for innermost in [json!({}), json!([]), json!(["text"])] {
             let around = |levels: usize, wrap: &dyn Fn(Value) -> Value| {
-                // The innermost is one level, the outermost must be an object.
+                // The value inside is at one level, and the outermost must be an object.
                 object((0..levels - 2).fold(innermost.clone(), |inner, _| wrap(inner)))
             };
             for wrap in [&object as &dyn Fn(Value) -> Value, &list] {

@@ -1,8 +1,8 @@
 //! A model of dispatch with dying children, lost mailboxes, and transactions that claim units at any time.
 //!
 //! The laws: after every step each unit without an outcome is claimed by one transaction, or in a place from which it
-//! will be claimed; an epoch arrives with exactly the rows of its units; and once deaths stop, each unit gets its
-//! outcome, without the sweep unless a message to the supervisor was lost.
+//! will be claimed. An epoch arrives with exactly the rows of its units. Once deaths stop, each unit gets its outcome,
+//! without the sweep unless a message to the supervisor was lost.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -51,7 +51,7 @@ struct Arriving {
     batches: [Option<Units>; BATCHERS],
 }
 
-/// A batcher has batches, the coordinator what arrives.
+/// A batcher has batches; the coordinator has those that arrived.
 #[derive(Debug, Default)]
 struct Child {
     incarnation: u64,
@@ -62,7 +62,7 @@ struct Child {
     discarded_below: EpochId,
 }
 
-/// A mailbox without a reader takes nothing.
+/// A mailbox without a reader accepts no message.
 #[derive(Debug, Default)]
 struct Children(RefCell<[Child; BATCHERS + 1]>);
 
@@ -82,7 +82,7 @@ impl Children {
 }
 
 impl Children {
-    /// One of them reads a message; returns the task of the epoch that this completed.
+    /// One child reads a message; returns the task of the epoch that this completed.
     fn step(&self, number: usize, supervisor: u64) -> Option<Task> {
         let mut children = self.0.borrow_mut();
         let child = &mut children[number];
@@ -147,14 +147,14 @@ struct Task {
 
 struct World {
     in_flight: Arc<InFlight>,
-    /// Its number, from 1.
+    /// The number of the supervisor, from 1.
     supervisor: u64,
     dispatch: Dispatch,
     children: Children,
-    /// Children of the last supervisor: they live until they have read their messages.
+    /// Children of the previous supervisor: they live until they have read their messages.
     orphans: Children,
     inbox: VecDeque<ToSupervisor>,
-    /// Those that have not claimed their units yet.
+    /// Tasks that have not claimed their units yet.
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
     outcomes: Vec<oneshot::Receiver<Told>>,
@@ -164,8 +164,8 @@ struct World {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A unit of this restaurant and this dish; its message may be too late for one supervisor and too early for the
-    /// next.
+    /// A unit of this restaurant and this dish. Its message may reach one supervisor too late and the next one too
+    /// early.
     Submit {
         restaurant: u8,
         dish: u8,
@@ -223,7 +223,7 @@ impl World {
             Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
             Step::Supervisor => self.step_supervisor(),
             Step::Child(child) => self.spawned.extend(self.children.step(child, self.supervisor)),
-            // Tasks that report an end report it to the dead supervisor.
+            // Orphaned tasks report their end to the dead supervisor.
             Step::Orphan(child) => self.spawned.extend(self.orphans.step(child, 0)),
             Step::Claim(task) => self.claim(task),
             Step::Fail(task) => self.fail(task),
@@ -295,7 +295,7 @@ impl World {
         for submission in &task.submissions {
             let cause = UnavailableCause::EngineFailed;
             let outcome = Outcome::Unavailable(Unavailable { commit_under_way: false, attempts: 1, cause });
-            assert!(self.in_flight.settle(submission, outcome), "one transaction alone has it");
+            assert!(self.in_flight.settle(submission, outcome), "only one transaction has the unit");
         }
         self.tell_finished(&task);
     }
@@ -314,7 +314,7 @@ impl World {
         }
     }
 
-    /// Messages on their way to it are lost with it.
+    /// Messages to a dead child are lost with it.
     fn kill_supervisor(&mut self) {
         self.supervisor += 1;
         self.inbox.clear();
@@ -344,7 +344,7 @@ impl World {
             };
             let is_somewhere =
                 once.contains(&number) || epoch.map_or(waits, |epoch| sealed.contains_key(&epoch) || is_open(epoch));
-            assert!(is_somewhere, "unit {number} of epoch {epoch:?} was forgotten");
+            assert!(is_somewhere, "unit {number} of epoch {epoch:?} is in no place that leads to a commit");
         }
     }
 
@@ -371,10 +371,7 @@ impl World {
         }
         let children = self.children.0.borrow();
         let mut children = children.iter();
-        assert!(
-            children.all(|child| child.batches.is_empty() && child.arriving.is_empty()),
-            "rows that no epoch wants"
-        );
+        assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows of no epoch");
         let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
         assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| !unit.is_unrouted()));
         assert!(
@@ -398,7 +395,7 @@ impl Child {
         for batch in batches.into_iter().flatten() {
             let same = batch.len() == submissions.len()
                 && batch.iter().zip(&submissions).all(|(unit, submission)| Arc::ptr_eq(unit, &submission.unit));
-            assert!(same, "epoch {epoch}: the rows of other units");
+            assert!(same, "epoch {epoch}: it has the rows of other units");
         }
         Some(Task { supervisor, epoch, submissions })
     }
@@ -422,7 +419,7 @@ fn pick<T>(from: &mut VecDeque<T>, number: usize) -> Option<T> {
     from.remove(number)
 }
 
-/// A unit without conflicting keys avoids a blocked lane, however few rows that has.
+/// A unit without conflicting keys avoids a blocked lane, however few rows that lane has.
 #[test]
 fn a_lane_whose_epoch_fails_is_the_last_choice() {
     let mut world = World::new();
@@ -447,7 +444,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn whatever_dies_each_unit_is_committed_once(steps in vec(step(), 1..400)) {
+    fn each_unit_is_committed_once_despite_any_deaths_of_actors(steps in vec(step(), 1..400)) {
         let mut world = World::new();
         for step in &steps {
             world.take(step);

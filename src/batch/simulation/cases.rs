@@ -1,4 +1,4 @@
-//! Single cases, each with its calls.
+//! Single cases, with the calls that each of them makes.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn transaction(tables: &Tables, race: fn(&mut Tables)) -> Memory<fn(&mut Tables)
 }
 
 #[test]
-fn what_is_merely_referenced_is_neither_locked_nor_written() {
+fn merely_referenced_rows_are_neither_locked_nor_written() {
     let mut tables = Tables::default();
     tables
         .write(
@@ -63,7 +63,7 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
     };
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| placed(unit, "a", 1, Some("g1"))), no_race).unwrap();
-    // Once to a new restaurant, once to an existing one; for another id, and for none.
+    // An id moves to a new restaurant and to an existing one, with another id in return or none.
     for (day, others, own, to) in [(2, "b", Some("g2"), "g1"), (3, "b", None, "g2")] {
         let moved = epoch(|unit| {
             placed(unit, others, day, Some(to));
@@ -75,7 +75,7 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
         tables.write(&moved, no_race).unwrap();
         assert_eq!((google(&tables, "a").as_deref(), google(&tables, others).as_deref()), (own, Some(to)));
     }
-    // A row outside of the epoch has the id that "a" needs: no row of the epoch gives it up, and two rows must not have
+    // A row outside of the epoch has the id that "a" needs. No row of the epoch gives it up, and two rows must not have
     // it.
     let moved = epoch(|unit| {
         placed(unit, "c", 4, Some("g3"));
@@ -93,7 +93,7 @@ fn a_google_id_moves_from_one_restaurant_of_an_epoch_to_another() {
 }
 
 #[test]
-fn a_row_that_is_gone_when_it_is_to_be_locked_is_noticed() {
+fn a_row_deleted_before_its_lock_is_noticed() {
     let mut tables = Tables::default();
     let whole = epoch(|unit| {
         let restaurant = unit.restaurant("r").alias("x").handle();
@@ -196,7 +196,7 @@ fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
 }
 
 #[test]
-fn connections_of_entities_that_are_new_are_not_looked_for() {
+fn connections_of_new_entities_are_not_looked_up() {
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| mentioned(unit, "known", "1")), no_race).unwrap();
     let both = epoch(|unit| {
@@ -217,7 +217,7 @@ fn connections_of_entities_that_are_new_are_not_looked_for() {
 }
 
 #[test]
-fn a_name_that_is_known_is_asked_for_again_only_when_ids_may_have_become_wrong() {
+fn known_names_are_looked_up_again_only_when_ids_may_be_wrong() {
     let known = Arc::new(KnownNames::new(100));
     let mut tables = Tables::default();
     let own = |mention: &'static str| epoch(move |unit| mentioned(unit, "r", mention));
@@ -230,11 +230,11 @@ fn a_name_that_is_known_is_asked_for_again_only_when_ids_may_have_become_wrong()
         *tables = memory.tables.into_inner();
         (asked, hits, misses)
     };
-    assert_eq!(write(&mut tables, "1"), ((2, 1), 0, 2), "both are new");
+    assert_eq!(write(&mut tables, "1"), ((2, 1), 0, 2), "both names are new");
     assert_eq!(write(&mut tables, "2"), ((0, 1), 2, 0));
     let before = tables.id(EntityType::Restaurant, "r");
     tables.delete(EntityType::Restaurant, "r");
-    assert_eq!(write(&mut tables, "3"), ((2, 2), 0, 2), "with one more call");
+    assert_eq!(write(&mut tables, "3"), ((2, 2), 0, 2), "one more call looks up all names");
     assert!(tables.id(EntityType::Restaurant, "r").is_some_and(|id| Some(id) != before));
     assert_eq!(write(&mut tables, "4"), ((0, 1), 2, 0));
     // If facts are stated the row is read, unless all of them are known to be stored, and always if a place is stated.
@@ -287,7 +287,7 @@ fn new_rows_have_new_ids_in_lock_order() {
 }
 
 #[test]
-fn units_are_rejected_for_ids_of_nothing_and_of_another_type_and_no_other_unit_is() {
+fn only_units_with_missing_ids_or_ids_of_another_type_are_rejected() {
     let mut tables = Tables::default();
     let both = epoch(|unit| {
         unit.restaurant("r");

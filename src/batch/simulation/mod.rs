@@ -96,7 +96,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(192) })]
 
     #[test]
-    fn any_grouping_leaves_what_each_unit_alone_leaves(
+    fn any_grouping_leaves_the_tables_of_unit_by_unit_writes(
         units in vec(vec(drawn(), 1..6), 1..14),
         sizes in vec(1_usize..5, 1..4),
         races in any::<bool>(),
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn names_that_are_known_lead_where_lookups_lead(steps in vec(step(), 1..24), known in 1_usize..12) {
+    fn known_names_lead_to_the_same_ids_as_lookups(steps in vec(step(), 1..24), known in 1_usize..12) {
         check_known_names(&steps, known)?;
     }
 }

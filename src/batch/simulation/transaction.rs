@@ -161,7 +161,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     }
 
     async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), MemoryError> {
-        assert!(writes.is_sorted_by_key(|write| google_id(&write.facts)), "Google ids are locks too");
+        assert!(writes.is_sorted_by_key(|write| google_id(&write.facts)), "Google ids are locked in their order");
         let mut tables = self.tables.borrow_mut();
         let mut changes = (self.rows_of("give_up_place_ids") > 0, false);
         for write in writes {
@@ -174,7 +174,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
                 assert!(!held, "{taken} would be held twice for a moment");
             }
             let row = tables.entities.get_mut(&write.key).unwrap();
-            assert_eq!(row.0, write.id, "an id is for good");
+            assert_eq!(row.0, write.id, "an id never changes");
             // Giving up an id may be the only change, which the tables do not show any more.
             let changes_something = row.1 != write.facts || self.given_up.borrow().contains(&row.0);
             assert!(changes_something, "a row that changes nothing is not written");
@@ -267,14 +267,14 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             let mention = row.block.mention_of(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
             let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
-            assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id is for good");
+            assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id never changes");
         }
         self.called("update_mentions", rows.len());
         Ok(())
     }
 
     async fn index_histories(&self, connections: &[Uuid]) -> Result<(), MemoryError> {
-        assert_eq!(self.rows_of("update_connections"), 0, "connections say so in the same version");
+        assert_eq!(self.rows_of("update_connections"), 0, "a connection changes with its history in one version");
         self.called("index_histories", connections.len());
         let mut tables = self.tables.borrow_mut();
         for connection in connections {
@@ -288,7 +288,10 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     async fn reread(&self, questions: &RereadQuestions) -> Result<RereadAnswers, MemoryError> {
         let written = ["insert_mentions", "update_mentions", "index_histories"];
         let calls = self.calls.borrow();
-        assert!(written.iter().all(|own| calls.iter().any(|(call, _)| call == own)), "mentions are written before");
+        assert!(
+            written.iter().all(|own| calls.iter().any(|(call, _)| call == own)),
+            "mentions are written before figures are read again"
+        );
         let tables = self.tables.borrow();
         let whole = |id: Uuid| ConnectionMetrics::from_mentions(tables.mentions_of(id), as_of());
         let mut answers = RereadAnswers::default();
@@ -320,9 +323,9 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             assert_eq!(
                 row.keeps_top_mentions,
                 before.2.top_mentions == new.2.top_mentions,
-                "they are sent if they change"
+                "figures are sent only if they change"
             );
-            assert_eq!(before.0, new.0, "an id is for good");
+            assert_eq!(before.0, new.0, "an id never changes");
         }
         Ok(())
     }

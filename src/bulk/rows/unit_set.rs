@@ -45,7 +45,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_in_it_was_put_in(
+        fn a_set_of_units_contains_exactly_the_inserted_ones(
             units in prop::collection::btree_set(prop_oneof![0..200_u64, 4000..9000_u64, any::<u64>()], 0..60),
         ) {
             let mut set = UnitSet::default();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_leaves_nothing() {
+    fn a_load_removes_its_directory_and_its_lock() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
         fs::write(directory.next_path(), "spilled").unwrap();
@@ -227,17 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn what_dead_loads_left_is_removed_and_nothing_else() {
+    fn only_the_files_of_dead_loads_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let living = SpillDirectory::create(parent.path(), 1024).unwrap();
-        fs::write(living.next_path(), "of a living load").unwrap();
-        // As a process leaves it that was killed: its locks are free. One had not made its directory yet.
+        fs::write(living.next_path(), "data of a running load").unwrap();
+        // A killed process leaves files whose locks are free. One of these had not yet created its directory.
         let dead = parent.path().join("graphsink-bulk-7-dead");
         fs::create_dir(&dead).unwrap();
-        fs::write(dead.join("0"), "of a dead load").unwrap();
+        fs::write(dead.join("0"), "data of a dead load").unwrap();
         fs::write(parent.path().join("graphsink-bulk-7-dead.lock"), "").unwrap();
         fs::write(parent.path().join("graphsink-bulk-8-early.lock"), "").unwrap();
-        // What others have there.
+        // Files of other programs.
         fs::create_dir(parent.path().join("graphsink-bulk-mine")).unwrap();
         fs::write(parent.path().join("other.lock"), "").unwrap();
         let next = SpillDirectory::create(parent.path(), 1024).unwrap();
@@ -263,12 +263,12 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_spilled_can_be_read_by_its_owner_alone() {
+    fn spilled_files_are_readable_by_their_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 4).unwrap();
         let mut spool = super::super::spool::SpoolWriter::create(&directory).unwrap();
-        spool.push(b"what a user has said").unwrap();
+        spool.push(b"the text of a user").unwrap();
         let _spool = spool.finish().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory.path), mode(&directory.lock_path)), (0o700, 0o600));
@@ -277,14 +277,14 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_disk_with_too_little_room_is_told_before_anything_is_written() {
+    fn a_disk_with_too_little_space_is_an_error_before_the_first_write() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
         directory.expect_room(1).unwrap();
         let error = directory.expect_room(1 << 60).unwrap_err();
         let SpillError::NoRoom { path, free, needed } = &error else { panic!("{error}") };
         assert_eq!((&**path, *needed), (parent.path(), 1 << 60));
-        // What `df` says, give or take what others write meanwhile.
+        // The figure of `df`, within what other processes write meanwhile.
         let df = std::process::Command::new("df").args(["-Pk".as_ref(), parent.path()]).output().unwrap().stdout;
         let df = String::from_utf8(df).unwrap();
         let told: u64 = df.lines().last().unwrap().split_whitespace().nth(3).unwrap().parse().unwrap();
@@ -299,7 +299,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_only_has_the_name_of_a_lock_file_is_left_alone() {
+    fn pipes_and_links_named_like_lock_files_are_left_alone() {
         let parent = tempfile::tempdir().unwrap();
         let fifo = parent.path().join("graphsink-bulk-7-pipe.lock");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -308,14 +308,14 @@ mod tests {
         std::os::unix::fs::symlink(&aim, parent.path().join("graphsink-bulk-8-link.lock")).unwrap();
         let (created, on_created) = std::sync::mpsc::channel();
         let place = parent.path().to_owned();
-        // To open a pipe waits until another process reads it.
+        // Opening a pipe would wait for a reader.
         std::thread::spawn(move || created.send(SpillDirectory::create(&place, 1024).map(drop)));
         on_created.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits").unwrap();
         assert_eq!(names(parent.path()), ["aim", "graphsink-bulk-7-pipe.lock", "graphsink-bulk-8-link.lock"]);
     }
 
     #[test]
-    fn a_relative_directory_is_the_same_one_wherever_the_process_goes() {
+    fn a_relative_directory_stays_the_same_when_the_process_changes_its_own() {
         let parent = tempfile::tempdir().unwrap();
         let here = std::env::current_dir().unwrap();
         let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_used_is_told_by_name() {
+    fn an_unusable_directory_is_named_in_the_error() {
         let parent = tempfile::tempdir().unwrap();
         let missing = parent.path().join("missing");
         let error = SpillDirectory::create(&missing, 1024).unwrap_err();

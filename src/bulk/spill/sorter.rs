@@ -244,17 +244,17 @@ mod tests {
         while let Some(record) = merged.next().unwrap() {
             records.push(record.to_vec());
         }
-        assert!(merged.next().unwrap().is_none(), "the end is the end");
+        assert!(merged.next().unwrap().is_none(), "the end is final");
         records
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
-        /// Whatever the memory is, and whatever a record looks like: few letters and lengths about that of a head, so
-        /// that records begin alike, are equal, and end where others go on.
+        /// Holds for any memory and any records. Few letters, and lengths about that of a head, give records that begin
+        /// alike, are equal, or continue one another.
         #[test]
-        fn any_memory_sorts_as_a_sort_in_memory_does(
+        fn the_order_does_not_depend_on_the_memory(
             records in prop::collection::vec(
                 prop_oneof![
                     prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 0..4),
@@ -276,12 +276,12 @@ mod tests {
             prop_assert_eq!(read(sorted.into_merged(usize::MAX).unwrap()), expected);
             let load = std::fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path());
             let files = load.filter(|path| path.is_dir()).flat_map(|path| std::fs::read_dir(path).unwrap());
-            prop_assert_eq!(files.count(), 0, "what was read is gone");
+            prop_assert_eq!(files.count(), 0, "files that were read are removed");
         }
     }
 
     #[test]
-    fn what_is_said_time_and_again_is_not_spilled() {
+    fn repeated_records_are_not_spilled() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 1024).unwrap();
         let records: Vec<Vec<u8>> = (0..100_000_u32).map(|number| (number % 50).to_be_bytes().to_vec()).collect();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_open_at_once_are_few_however_much_memory_there_is() {
+    fn the_number_of_open_files_is_bounded_whatever_the_memory() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 256).unwrap();
         let records: Vec<Vec<u8>> = (0..3_000_u32).rev().map(|number| number.to_be_bytes().to_vec()).collect();
@@ -323,9 +323,9 @@ mod tests {
         assert_eq!(read(merged), records.into_iter().rev().collect::<Vec<_>>());
     }
 
-    /// What is said in several runs is one record once these are merged.
+    /// Equal records of several runs become one when the runs are merged.
     #[test]
-    fn records_to_be_read_are_those_that_merging_leaves() {
+    fn the_count_of_records_equals_those_read_after_merging() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 256).unwrap();
         let records: Vec<Vec<u8>> = (0..4_000_u32).map(|number| (number % 100).to_be_bytes().to_vec()).collect();

@@ -86,7 +86,7 @@ mod tests {
         Ok(records)
     }
 
-    /// The only file of a directory of a load.
+    /// The only file in the directory of a load.
     fn only_file(parent: &std::path::Path) -> std::path::PathBuf {
         let directory =
             std::fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
@@ -104,19 +104,19 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
         #[test]
-        fn records_come_back_as_they_went_in(records in records(), block_bytes in 1_usize..300) {
+        fn a_spool_returns_the_records_that_were_written(records in records(), block_bytes in 1_usize..300) {
             let parent = tempfile::tempdir().unwrap();
             let directory = SpillDirectory::create(parent.path(), block_bytes).unwrap();
             let spool = spool(&directory, &records);
             prop_assert_eq!(read(spool.clone().into_reader()).unwrap(), records.clone());
             let file = only_file(parent.path());
             prop_assert_eq!(read(spool.into_reader()).unwrap(), records);
-            prop_assert!(!file.exists(), "read for the last time");
+            prop_assert!(!file.exists(), "the last reader removes it");
         }
 
-        /// Any byte that changes, is lost or comes first of another file is an error: never another record.
+        /// Any byte that changes, is lost, or comes from another file is an error, never another record.
         #[test]
-        fn a_changed_byte_is_an_error(
+        fn a_changed_byte_of_a_spool_is_an_error(
             records in records(),
             block_bytes in 1_usize..300,
             at in any::<prop::sample::Index>(),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_is_an_error() {
+    fn a_missing_spool_file_is_an_error() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 100).unwrap();
         let spool = spool(&directory, &[vec![1; 1000]]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_full_is_told_by_name() {
+    fn a_full_disk_is_an_error_that_names_the_directory() {
         if !std::path::Path::new("/dev/full").exists() {
             return;
         }

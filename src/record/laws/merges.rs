@@ -1,4 +1,4 @@
-//! Every merge rule is a join-semilattice, and the winner is the model's.
+//! Every merge rule is a join-semilattice, and its winner is that of the model.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn is_semilattice<T: Merge + Clone + PartialEq + Debug>(a: &T, b: &T, c: &T) {
     assert_eq!(joined(a, b), joined(b, a), "commutative");
     assert_eq!(joined(&joined(a, b), c), joined(a, &joined(b, c)), "associative");
     assert_eq!(joined(a, a), *a, "idempotent");
-    assert_eq!(joined(&joined(a, b), b), joined(a, b), "repeating what was said changes nothing");
+    assert_eq!(joined(&joined(a, b), b), joined(a, b), "repeating an observation changes nothing");
 }
 
 fn set() -> impl Strategy<Value = SortedSet<u8>> {
@@ -68,7 +68,7 @@ fn connection_facts() -> impl Strategy<Value = ConnectionFacts<u8>> {
     (set(), any::<bool>()).prop_map(|(categories, is_menu_item)| ConnectionFacts { categories, is_menu_item })
 }
 
-/// Observations of one mention that often differ in a single column.
+/// Observations of one mention that often differ in a single column only.
 fn observation() -> impl Strategy<Value = Mention> {
     let either = || prop::bool::weighted(0.2);
     let times = (either(), either());
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn sets_hold_what_a_set_holds(members in vec(0_u8..20, 0..20), extra in 0_u8..20) {
+    fn a_sorted_set_has_the_members_of_a_standard_set(members in vec(0_u8..20, 0..20), extra in 0_u8..20) {
         let mut expected: std::collections::BTreeSet<u8> = members.iter().copied().collect();
         let mut set: SortedSet<u8> = members.into_iter().collect();
         prop_assert_eq!(set.as_slice(), expected.iter().copied().collect::<Vec<_>>());
@@ -165,8 +165,8 @@ proptest! {
         prop_assert_eq!(Coordinate::longitude(units as f64 / 1e8).unwrap().units(), units);
     }
 
-    /// What PostgreSQL gives back for a stored place must tie with what was stored, or whether a
-    /// repetition changes the row, and which of two places wins, depends on what was batched together.
+    /// A place as PostgreSQL returns it must tie with the place as given. Otherwise the batching of units would decide
+    /// whether a repetition changes the row, and which of two places wins.
     #[test]
     fn a_place_ties_with_itself_as_stored(number in any::<f64>().prop_filter("JSON has no NaN", |n| n.is_finite())) {
         let place = |metadata| Place {
@@ -174,7 +174,7 @@ proptest! {
         };
         let given = place(json!({"a": number + 0.0}));
         let stored = place(as_stored(given.metadata.as_ref().unwrap()));
-        prop_assert!(given.precedence(&stored).is_eq(), "{:?} comes back as {:?}", given.metadata, stored.metadata);
+        prop_assert!(given.precedence(&stored).is_eq(), "{:?} is returned as {:?}", given.metadata, stored.metadata);
     }
 }
 
@@ -190,14 +190,14 @@ fn whole_numbers_tie_with_themselves_as_stored() {
         };
         let given = json!({"a": number});
         let stored = as_stored(&given);
-        assert!(place(given.clone()).precedence(&place(stored.clone())).is_eq(), "{given} comes back as {stored}");
+        assert!(place(given.clone()).precedence(&place(stored.clone())).is_eq(), "{given} is returned as {stored}");
     }
 }
 
-/// The value as it comes back from a `jsonb` column, which keeps decimals and knows no exponent.
+/// The value as a `jsonb` column returns it: decimals are kept, exponents are not.
 fn as_stored(value: &Value) -> Value {
     let number = value["a"].as_f64().expect("a number");
-    // Large whole numbers in all their digits; anything else with the digits that it is written with.
+    // Large whole numbers keep all their digits; other numbers keep the digits that they are written with.
     let printed = match value["a"].to_string() {
         exponent if exponent.contains('e') && number.fract() == 0.0 => format!("{number:.0}"),
         exponent if exponent.contains('e') => format!("{number}"),

@@ -1,4 +1,4 @@
-//! Figures that are advanced epoch by epoch are those of the whole, and those of the model.
+//! Figures that are advanced epoch by epoch equal those of the whole history, and those of the model.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -23,7 +23,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Writes one epoch. Says what changed, as the store would: one change a row, against what stood there before.
+    /// Writes one epoch. Reports the changes as the store does: one change for each row, relative to the row before.
     fn write(&mut self, epoch: &[MentionSpec]) -> Vec<(Uuid, Option<Mention>, Mention)> {
         let mentions: Vec<Mention> = epoch.iter().map(MentionSpec::mention).collect();
         let mut newest: BTreeMap<Uuid, MentionRef<'_>> = BTreeMap::new();
@@ -49,7 +49,7 @@ impl Rows {
         ConnectionMetrics::from_mentions(self.mentions.iter().map(|(id, mention)| (*id, mention)), as_of)
     }
 
-    /// One epoch as the engine does it: advance the stored figures, read again what that asks for.
+    /// One epoch as the engine writes it: advance the stored figures, and read again what they ask for.
     fn advance(&mut self, stored: &StoredMetrics, epoch: &[MentionSpec], as_of: Time) -> StoredMetrics {
         let before = self.clone();
         let changes = self.write(epoch);
@@ -94,7 +94,7 @@ impl Rows {
     }
 }
 
-/// Through JSON and back, as `top_mentions` is stored: without the source ids.
+/// Through JSON and back, as `top_mentions` is stored: source ids are lost.
 fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
     let top_mentions = serde_json::from_str(&serde_json::to_string(&metrics.top_mentions).unwrap()).unwrap();
     StoredMetrics {
@@ -108,7 +108,7 @@ fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
     }
 }
 
-/// The crate's figures against the model's, computed from the same rows.
+/// Compares the crate's figures with the model's, computed from the same rows.
 fn assert_as_model(metrics: &ConnectionMetrics<'_>, rows: &Rows, as_of: Time) {
     let model_rows: Vec<(SourceType, String, model::MentionRow)> = rows
         .mentions
@@ -152,7 +152,7 @@ fn mentions(sources: usize, count: std::ops::Range<usize>) -> impl Strategy<Valu
     vec(generate::mention(Space { sources, ..Space::tiny(as_of()) }), count)
 }
 
-/// Mentions that tie as often as they can: few votes, few times.
+/// Mentions with many ties: few votes, few times.
 fn tied_mentions(sources: usize, count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<MentionSpec>> {
     let spec = (
         generate::mention(Space { sources, ..Space::tiny(as_of()) }),
@@ -185,7 +185,7 @@ fn assert_any_split_is_the_whole(specs: &[MentionSpec], sizes: &[usize], hours: 
     let mut rows = Rows::default();
     let mut stored = stored_form(&ConnectionMetrics::empty());
     for (number, epoch) in epochs(specs, sizes).into_iter().enumerate() {
-        // The clock moves between epochs, and not only forward.
+        // The clock moves between epochs, forward and backward.
         let as_of = as_of() + TimeDelta::hours(hours.get(number).copied().unwrap_or(0));
         stored = rows.advance(&stored, epoch, as_of);
         assert_as_model(&stored, &rows, as_of);
@@ -231,14 +231,15 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: config().cases.min(64), ..config() })]
 
-    /// A comparison that is no total order makes a large sort panic.
+    /// Sorting a large slice panics if the comparison is no total order.
     #[test]
     fn large_epochs_of_ties_are_ranked(specs in tied_mentions(400, 300..400), first in 0_usize..60) {
         assert_any_split_is_the_whole(&specs, &[first], &[]);
     }
 }
 
-/// Cost must not grow with history: an epoch that only adds better or clearly worse mentions reads nothing again.
+/// Costs must not grow with a history: an epoch that only adds mentions which are better or clearly worse reads nothing
+/// again.
 #[test]
 fn plain_insertions_read_nothing_again() {
     let mention = |number: usize, upvotes: i32| {

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn score_halves_with_age_and_stays_finite() {
+    fn scores_halve_with_age_and_stay_finite() {
         let at = day(19_000.0);
         assert!((score(100, at, day(19_060.0)) - 100.0 / std::f64::consts::E).abs() < 1e-9);
         assert!((score(-3, at, at) + 3.0).abs() < 1e-12);
@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn best_mentions_are_ranked_by_decayed_votes() {
-        // 100 votes 200 days before are worth less than 5 votes of the same day.
+        // 100 votes of 200 days before are worth less than 5 votes of the same day.
         assert_eq!(best(&[mention("old", 100, 19_800.0), mention("new", 5, 20_000.0)]), ["new", "old"]);
-        // Negative votes rank behind none, and the older negative is the better one.
+        // Negative votes rank below none, and of two negatives the older one ranks higher.
         assert_eq!(
             best(&[mention("bad", -5, 20_000.0), mention("bad old", -5, 19_000.0), mention("zero", 0, 1.0)]),
             ["zero", "bad old", "bad"]
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn activity_has_inclusive_edges() {
+    fn activity_levels_include_their_thresholds() {
         let level = |times: &[f64]| {
             let mentions: Vec<Mention> = times.iter().map(|time| mention(&time.to_string(), 1, *time)).collect();
             let ids = (1..).map(Uuid::from_u128);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_best_mention_that_falls_asks_for_another_look() {
+    fn a_best_mention_that_loses_rank_asks_for_a_reread() {
         let mentions: Vec<Mention> = (0..6).map(|n| mention(&n.to_string(), 10 + n, 50.0)).collect();
         let mut stored = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
         stored.top_mentions.iter_mut().for_each(|top| top.source = None);
@@ -316,11 +316,11 @@ mod tests {
         };
         assert_eq!(advance(&change(12)), (72, true), "ties with a stored mention whose source id is unknown");
         assert_eq!(advance(&change(16)), (76, false));
-        assert_eq!(advance(&change(9)), (69, true), "the sixth, not read, may be better");
+        assert_eq!(advance(&change(9)), (69, true), "the sixth, which was not read, may be better");
     }
 
     #[test]
-    fn nothing_is_read_again_that_the_changes_tell() {
+    fn no_reread_is_asked_for_where_the_changes_suffice() {
         let mentions: Vec<Mention> = (0..3).map(|n| mention(&n.to_string(), 10 + n, 50.0 + f64::from(n))).collect();
         let stored = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
         let reread = |index: usize, new: &Mention| {
@@ -329,9 +329,9 @@ mod tests {
             stored.advance(&[change], 3, &std::collections::HashSet::<&str>::new(), day(60.0)).1
         };
         let none = RereadNeeded::default();
-        assert_eq!(reread(2, &mention("2", 1, 52.0)), none, "it fell, but there is none that was not read");
-        assert_eq!(reread(0, &mention("0", 10, 40.0)), none, "it went back, but was not the newest");
-        assert_eq!(reread(2, &mention("2", 12, 53.0)), none, "it went on");
+        assert_eq!(reread(2, &mention("2", 1, 52.0)), none, "the votes fell, but all mentions had been read");
+        assert_eq!(reread(0, &mention("0", 10, 40.0)), none, "the time moved back, but it was not the newest");
+        assert_eq!(reread(2, &mention("2", 12, 53.0)), none, "the time moved forward");
         assert_eq!(reread(2, &mention("2", 12, 51.5)), RereadNeeded { newest: true, ..none });
         let moved = mention("2", 12, 52.0);
         let moved = Mention { thread_id: "another".into(), ..moved };
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn top_mentions_survive_json() {
+    fn top_mentions_are_read_back_from_json_unchanged() {
         let time = Utc.with_ymd_and_hms(12_345, 6, 7, 8, 9, 10).unwrap() + TimeDelta::microseconds(1);
         for created_at in [time, day(19_000.000_001), Utc.with_ymd_and_hms(-43, 3, 15, 0, 0, 0).unwrap()] {
             let mut own =
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_called_as_in_the_database() {
+    fn activity_levels_have_the_labels_of_the_database() {
         let levels = [ActivityLevel::Trending, ActivityLevel::Active, ActivityLevel::Normal];
         let labels = ["trending", "active", "normal"];
         assert_eq!(levels.map(ActivityLevel::as_str), labels);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn days_before_end_at_the_earliest_time() {
+    fn days_before_a_time_saturate_at_the_earliest_time() {
         assert_eq!(days_before(day(100.0), 30), day(70.0));
         assert_eq!(days_before(Timestamp::MIN_UTC + TimeDelta::days(1), 30), Timestamp::MIN_UTC);
     }
@@ -386,13 +386,13 @@ mod tests {
     fn a_connection_may_have_recent_mentions_for_thirty_days() {
         let last = |time| ConnectionMetrics { last_mentioned_at: time, ..ConnectionMetrics::empty() };
         assert!(last(Some(day(70.0))).may_have_recent(day(100.0)));
-        assert!(last(Some(day(200.0))).may_have_recent(day(100.0)), "others may be recent");
+        assert!(last(Some(day(200.0))).may_have_recent(day(100.0)), "other mentions may be recent");
         assert!(!last(Some(day(69.999))).may_have_recent(day(100.0)));
         assert!(!last(None).may_have_recent(day(100.0)));
     }
 
     #[test]
-    fn any_of_three_asks_for_a_reread() {
+    fn each_of_the_three_reasons_asks_for_a_reread() {
         let none = RereadNeeded::default();
         assert!(!none.any());
         let each = [
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_agree_only_if_everything_does() {
+    fn figures_agree_only_if_all_fields_do() {
         let mentions = [mention("a", 10, 50.0), mention("b", 20, 60.0)];
         let own = ConnectionMetrics::from_mentions((1..).map(Uuid::from_u128).zip(&mentions), day(60.0));
         assert!(own.agrees_with(&own, 0.0));
@@ -428,7 +428,7 @@ mod tests {
             change(&mut stored);
             assert!(!own.agrees_with(&stored, 0.1), "change {number}");
         }
-        // The tolerance is relative, both ways, and its edge belongs to it.
+        // The tolerance is relative in both directions, and includes its edge.
         let mut stored = own.clone();
         for (own_score, stored_score, agrees) in
             [(10.0, 9.0, true), (10.0, 11.0, true), (10.0, 8.9, false), (10.0, 11.1, false), (-10.0, -10.5, true)]

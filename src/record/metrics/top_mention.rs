@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_chrono_writes_them() {
+    fn times_in_json_are_formatted_as_by_chrono() {
         let nanos = [0, 1_000, 10_000, 999_000, 1_000_000, 123_000_000, 123_456_000, 999_999_000, 123_456_789];
         let seconds =
             [0, 1, -1, 59, 86_399, 1_704_896_400, 951_782_400, -62_167_219_200, 253_402_300_799, 253_402_300_800];
