@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_obstacle_says_what_it_is_and_what_to_do() {
+    fn each_obstacle_names_itself_and_its_remedy() {
         let [table, name] = [Table::Mentions, Table::Entities];
         let text = || "x".to_owned();
         let obstacles = [

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_has_its_codes() {
+    fn every_class_has_the_sqlstates_of_its_kind() {
         for (codes, class) in [
             (&["40001", "40P01", "55P03"][..], ErrorClass::Transient),
             (&["XX000", "0A000", "ZZ999"], ErrorClass::Unknown),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_order_and_says_nothing_twice() {
+    fn the_table_of_classes_is_sorted_and_has_no_duplicates() {
         assert!(CLASSES.is_sorted_by(|left, right| left.0 < right.0));
     }
 }

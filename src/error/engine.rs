@@ -158,7 +158,7 @@ mod tests {
     use crate::error::said;
 
     #[test]
-    fn a_unit_that_is_not_to_blame_is_given_back() {
+    fn a_refused_submission_gives_the_unit_back() {
         let unit = || Box::new(UnitOfWork::new());
         assert!(SubmitError::Full(unit()).into_unit().is_some());
         assert!(SubmitError::Closed(unit()).into_unit().is_some());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_is_worth_trying_again_if_the_server_may_come_up_by_itself() {
+    async fn a_start_is_retryable_if_the_server_may_come_up_by_itself() {
         let starting_up = StartError::from(StoreError::connect(said("57P03").await));
         assert_eq!((starting_up.sqlstate(), starting_up.is_retryable()), (Some("57P03"), true));
         let wrong_password = StartError::from(StoreError::connect(said("28P01").await));

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_constraint_of_the_migrations_is_known() {
+    fn every_constraint_of_the_migrations_is_a_known_own_one() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/tables");
         let mut found = Vec::new();
         for file in std::fs::read_dir(folder).unwrap() {

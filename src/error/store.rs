@@ -256,7 +256,7 @@ impl StoreError {
 pub(super) mod tests {
     use super::*;
 
-    /// PostgreSQL's error as the driver reports it: a server that refuses to say anything else.
+    /// PostgreSQL's error as the driver reports it, from a server that answers only with errors.
     pub(crate) async fn said(code: &str) -> tokio_postgres::Error {
         use tokio::io::AsyncWriteExt;
         let (client, mut server) = tokio::io::duplex(4_096);
@@ -270,7 +270,7 @@ pub(super) mod tests {
         config.connect_raw(client, tokio_postgres::NoTls).await.err().unwrap()
     }
 
-    /// A connection that ends without a word.
+    /// A connection that ends without an answer.
     async fn silence() -> tokio_postgres::Error {
         let (client, _) = tokio::io::duplex(4_096);
         let mut config = tokio_postgres::Config::new();
@@ -279,12 +279,12 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_says_what_the_server_said_and_no_value_of_a_row() {
+    async fn errors_quote_the_server_but_no_value_of_a_row() {
         let error = StoreError::from(said("42501").await);
         assert_eq!(error.sqlstate(), Some("42501"));
         assert_eq!(error.to_string(), "PostgreSQL: the message (SQLSTATE 42501)");
         assert_eq!(format!("{error:?}"), "StoreError(PostgreSQL: the message (SQLSTATE 42501))");
-        // Messages of these may quote a row.
+        // Messages of this class may quote a row.
         assert_eq!(StoreError::from(said("23514").await).to_string(), "PostgreSQL refused a row (SQLSTATE 23514)");
         assert_eq!(StoreError::begin(said("0A000").await).sqlstate(), Some("0A000"));
         assert_eq!(StoreError::connect(said("28P01").await).sqlstate(), Some("28P01"));
@@ -294,7 +294,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_depends_on_when_it_was_said() {
+    async fn the_class_of_an_error_depends_on_the_step_it_came_from() {
         for (code, in_a_transaction, at_its_begin) in [
             ("40001", ErrorClass::Transient, ErrorClass::Transient),
             ("23505", ErrorClass::Poison, ErrorClass::Reconnect),
@@ -327,7 +327,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_would_stop_every_unit_is_systemic() {
+    async fn errors_that_would_hit_every_unit_are_systemic() {
         let lonely = [StoreError::NoAnswer(std::time::Duration::ZERO), StoreError::VanishedRow, StoreError::Panicked];
         assert!(lonely.iter().all(|error| !error.is_systemic()));
         assert!(StoreError::NoConnection(std::time::Duration::ZERO).is_systemic());

@@ -367,7 +367,7 @@ mod tests {
         in_flight.accept(unit, room()).unwrap()
     }
 
-    /// A unit in the transaction of this epoch.
+    /// A unit that is claimed by this epoch's transaction.
     fn claimed(in_flight: &InFlight, epoch: EpochId) -> (Arc<Submission>, oneshot::Receiver<Told>) {
         let (submission, outcome) = accept(in_flight);
         assert!(submission.route(epoch) && in_flight.claim(epoch, std::slice::from_ref(&submission)));
@@ -393,13 +393,13 @@ mod tests {
         assert_eq!(in_flight.unrouted().len(), 2);
         assert!(first.route(1) && second.route(1));
         assert!(in_flight.unrouted().is_empty());
-        assert!(!first.route(2), "it is in an epoch");
+        assert!(!first.route(2), "the unit is in an epoch");
         in_flight.take_back();
         assert!(first.route(1) && second.route(2), "an actor died: routed again");
         assert_eq!((first.epoch(), second.epoch()), (Some(1), Some(2)));
         let epoch = [first, second];
-        assert!(!in_flight.claim(1, &epoch), "one of its units belongs to another epoch");
-        assert!(in_flight.claim(1, &epoch[..1]), "and then none of them is claimed");
+        assert!(!in_flight.claim(1, &epoch), "one of the units belongs to another epoch");
+        assert!(in_flight.claim(1, &epoch[..1]), "the failed claim claimed none of them");
         assert!(!in_flight.claim(1, &epoch[..1]), "once only");
         assert!(!epoch[0].route(3), "its transaction is under way");
         assert_eq!(epoch[0].epoch(), Some(1));
@@ -413,14 +413,14 @@ mod tests {
         assert!(in_flight.claim(1, &units[..1]));
         let taken: Vec<_> = in_flight.take_back().into_iter().map(|(epoch, unit)| (epoch, unit.number)).collect();
         assert_eq!(taken, [(Some(2), units[1].number), (None, units[2].number)]);
-        assert!(!in_flight.claim(2, &units[1..2]), "it left that epoch");
+        assert!(!in_flight.claim(2, &units[1..2]), "the unit has left that epoch");
         assert_eq!(in_flight.unrouted().len(), 2);
         assert!(units[1].route(3) && in_flight.claim(3, &units[1..2]));
         assert_eq!(in_flight.take_back().len(), 1);
     }
 
     #[test]
-    fn a_claim_that_fails_halfway_hides_no_unit_from_the_taking_back() {
+    fn a_claim_that_fails_halfway_hides_no_unit_from_take_back() {
         let in_flight = InFlight::new(Arc::default());
         let units = [(); 100].map(|()| accept(&in_flight).0);
         let (last, others) = units.split_last().unwrap();
@@ -429,7 +429,7 @@ mod tests {
             let (trying, taken_back) = (Barrier::new(2), AtomicBool::new(false));
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    assert!(!in_flight.claim(1, &units), "the last one is in another epoch");
+                    assert!(!in_flight.claim(1, &units), "the last unit is in another epoch");
                     trying.wait();
                     while !taken_back.load(Ordering::Relaxed) {
                         assert!(!in_flight.claim(1, &units));
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_settled_once_and_gives_its_room_back_then() {
+    fn a_unit_is_settled_once_and_returns_its_room_then() {
         let in_flight = InFlight::new(Arc::default());
         let (submission, receiver) = accept(&in_flight);
         assert_eq!(in_flight.counters.snapshot().rows_in_flight, 1);
@@ -456,33 +456,33 @@ mod tests {
         let told = receiver.now_or_never().unwrap().unwrap();
         assert!(matches!(told.into(), Outcome::Unavailable(_)));
         assert_eq!(settled.try_recv(), Ok(Some(())));
-        assert!(!submission.is_unrouted() && !submission.route(1), "what was answered is not committed");
+        assert!(!submission.is_unrouted() && !submission.route(1), "a unit with an outcome is not committed");
     }
 
     #[test]
-    fn an_epoch_with_a_unit_that_was_given_up_is_not_claimed() {
+    fn an_epoch_with_an_abandoned_unit_is_not_claimed() {
         let in_flight = InFlight::new(Arc::default());
         let units = [(); 2].map(|()| accept(&in_flight).0);
         assert!(units.iter().all(|unit| unit.route(1)));
         in_flight.settle(&units[1], unavailable());
         assert!(!in_flight.claim(1, &units));
-        assert!(in_flight.claim(1, &units[..1]), "the other one stays in it");
+        assert!(in_flight.claim(1, &units[..1]), "the other unit stays in the epoch");
     }
 
     #[test]
-    fn waiting_ends_when_the_units_of_that_moment_are_settled() {
+    fn a_flush_ends_when_the_units_accepted_before_it_are_settled() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = accept(&in_flight);
         let mut settled = in_flight.settled_so_far();
         let (second, _) = accept(&in_flight);
         in_flight.settle(&second, unavailable());
-        assert_eq!(settled.try_recv(), Ok(None), "the first is still on its way");
+        assert_eq!(settled.try_recv(), Ok(None), "the first is unsettled");
         in_flight.settle(&first, unavailable());
         assert_eq!(settled.try_recv(), Ok(Some(())), "the second came later");
     }
 
     #[test]
-    fn waiting_does_not_last_until_younger_units_are_settled() {
+    fn each_flush_waits_for_its_own_units_only() {
         let in_flight = InFlight::new(Arc::default());
         assert_eq!(in_flight.settled_so_far().try_recv(), Ok(Some(())), "there is nothing to wait for");
         let (first, _) = accept(&in_flight);
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_though_a_younger_unit_that_is_not_waited_for_is_on_its_way() {
+    fn a_flush_ends_while_a_younger_unit_is_still_unsettled() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = accept(&in_flight);
         let mut settled = in_flight.settled_so_far();
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_failed_is_not_under_way_any_more() {
+    fn a_failed_commit_is_no_longer_under_way() {
         let in_flight = InFlight::new(Arc::default());
         let (submission, _) = claimed(&in_flight, 1);
         assert!(!submission.is_commit_under_way());
@@ -516,38 +516,38 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_was_given_up_is_not_committed_any_more() {
+    fn an_abandoned_unit_is_never_committed() {
         let in_flight = InFlight::new(Arc::default());
         let (kept, _) = claimed(&in_flight, 1);
         let (given_up, _) = claimed(&in_flight, 2);
         in_flight.settle(&given_up, unavailable());
         assert!(!InFlight::begin_commit([&kept, &given_up].into_iter()));
-        assert!(!kept.is_commit_under_way(), "nothing of it was sent");
+        assert!(!kept.is_commit_under_way(), "its commit was not sent");
         assert!(InFlight::begin_commit([&kept].into_iter()));
         in_flight.abandon(&UnavailableCause::ShutDown);
         in_flight.abandon(&UnavailableCause::ShutDown);
-        assert_eq!(in_flight.abandoned(), [kept.number], "the other one has its outcome from elsewhere");
+        assert_eq!(in_flight.abandoned(), [kept.number], "the other unit already had its outcome");
     }
 
     #[test]
-    fn units_abandoned_together_are_told_their_cause() {
+    fn units_abandoned_together_get_the_same_cause() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
-        // Accepted before, as it were, and overtaken by its transaction.
+        // In effect accepted before the abandonment, and overtaken by its transaction.
         let (second, mut outcome) = claimed(&in_flight, 2);
         assert!(!InFlight::begin_commit([&first, &second].into_iter()));
         in_flight.abandon_too(&first);
         in_flight.abandon_too(&second);
-        let told = outcome.try_recv().unwrap().expect("it has its outcome");
-        let Outcome::Unavailable(why) = told.into() else { panic!("it was given up") };
+        let told = outcome.try_recv().unwrap().expect("the unit has its outcome");
+        let Outcome::Unavailable(why) = told.into() else { panic!("the unit was abandoned") };
         assert!(matches!(why.cause, UnavailableCause::ShutDown) && !why.commit_under_way, "{why:?}");
     }
 
-    /// Transactions tell the rest of their units while the shutdown tells one after the other: whichever was faster, all
-    /// are on its list.
+    /// Transactions abandon the rest of their units while the shutdown abandons units one by one. In any order, all of
+    /// them are on the shutdown's list.
     #[test]
-    fn units_abandoned_together_are_on_the_list() {
+    fn units_abandoned_by_a_shutdown_are_on_its_list_in_any_order() {
         let in_flight = InFlight::new(Arc::default());
         let (first, _) = claimed(&in_flight, 1);
         in_flight.abandon(&UnavailableCause::ShutDown);
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_says_whether_a_commit_is_under_way() {
+    fn an_abandoned_unit_says_whether_its_commit_is_under_way() {
         let in_flight = InFlight::new(Arc::default());
         let (sent, of_sent) = claimed(&in_flight, 1);
         let (_, of_other) = claimed(&in_flight, 2);
@@ -582,13 +582,13 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(under_way(of_sent) && !under_way(of_other));
-        assert!(sent.is_commit_under_way(), "its answer is still to come");
+        assert!(sent.is_commit_under_way(), "the answer has not arrived");
         sent.commit_failed();
         assert!(!sent.is_commit_under_way());
     }
 
     #[test]
-    fn a_subscriber_may_look_at_the_units_when_it_hears_of_one() {
+    fn a_subscriber_may_read_the_units_in_flight_while_a_span_opens() {
         struct Look(Arc<InFlight>);
         impl<S: tracing::Subscriber> Layer<S> for Look {
             fn on_new_span(&self, _: &Attributes<'_>, _: &tracing::Id, _: Context<'_, S>) {
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_accepted_after_the_close_and_the_unit_comes_back() {
+    fn a_closed_engine_accepts_no_unit_and_gives_it_back() {
         let in_flight = InFlight::new(Arc::default());
         in_flight.close();
         let mut unit = UnitOfWork::new();
@@ -610,9 +610,9 @@ mod tests {
         assert_eq!(in_flight.accept(unit, room()).unwrap_err().rows(), 1);
     }
 
-    /// A program's waker that panics takes no room along, and no other program's turn.
+    /// A panicking waker of one program costs no room, and no other program its turn.
     #[test]
-    fn a_waker_that_panics_keeps_no_other_from_the_room_of_units_that_are_settled_together() {
+    fn a_panicking_waker_keeps_no_other_waiter_from_returned_room() {
         struct Counting(AtomicBool);
         impl std::task::Wake for Counting {
             fn wake(self: Arc<Self>) {
@@ -622,7 +622,7 @@ mod tests {
         struct Panicking;
         impl std::task::Wake for Panicking {
             fn wake(self: Arc<Self>) {
-                panic!("the program's own affair");
+                panic!("a fault of the program");
             }
         }
         const UNITS: usize = 100;

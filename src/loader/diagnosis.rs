@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_told_apart() {
+    fn lines_that_are_no_json_and_lines_that_are_no_object_have_rules_of_their_own() {
         let check =
             |line: &[u8], rule: &str| assert_eq!(reason(line).rule(), rule, "{}", String::from_utf8_lossy(line));
         check(b"{\"restaurant\":\"\xff\"}", "not_utf8");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_of_a_bad_line_is_told_where_it_can_be() {
+    fn the_unit_of_a_bad_line_is_found_where_it_can_be() {
         assert_eq!(unit_of_bad_line(br#"{"unit": "a", "source": 1}"#).as_deref(), Some("a"));
         assert_eq!(unit_of_bad_line(br#"{"unit": 1}"#), None);
         assert_eq!(unit_of_bad_line(br#"{"unit": "a""#), None);
@@ -281,13 +281,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_diagnosis_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             drop(Line::parse(&bytes));
             unit_of_bad_line(&bytes);
         }
 
         #[test]
-        fn no_value_of_any_field_makes_it_panic(field in 0..FIELDS.len(), value in any_json()) {
+        fn no_value_of_any_field_makes_the_diagnosis_panic(field in 0..FIELDS.len(), value in any_json()) {
             let (field, shape) = FIELDS[field];
             let pointer = format!("/{}", field.replace('.', "/"));
             if full().pointer(&pointer).is_some() {
@@ -300,7 +300,7 @@ mod tests {
                         drop(unit.validate(100));
                     }
                     Ok(None) => prop_assert!(false, "a line that is not blank"),
-                    // A string that is no time is a misfit of a kind that the table does not know.
+                    // A string that is not a time is an error of a kind that the table does not have.
                     Err(LineReason::WrongType { field: named, .. } | LineReason::Missing { field: named }) => {
                         prop_assert!(named.starts_with(field), "{named} for {field}");
                     }
@@ -310,7 +310,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_line_is_an_error_and_no_panic(cut in 1_usize..600) {
+        fn a_truncated_line_is_an_error_and_no_panic(cut in 1_usize..600) {
             let text = full().to_string();
             prop_assert!(Line::parse(&text.as_bytes()[..cut.min(text.len() - 1)]).is_err());
         }

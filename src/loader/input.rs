@@ -245,11 +245,11 @@ mod tests {
         );
         assert!(read[0].origin.lines[0].record.is_empty());
         let padded = good.clone() + &" ".repeat(LINE_BYTES_MAX - good.len());
-        assert_eq!(units(Units::new([bytes("in", padded)])), ["-:1"], "the longest line that is read");
+        assert_eq!(units(Units::new([bytes("in", padded)])), ["-:1"], "a line of the maximum length is read");
     }
 
     #[test]
-    fn compression_is_told_by_content() {
+    fn compression_is_detected_by_content() {
         let (one, two) = (line(None, "1") + "\n", line(None, "2"));
         let gzip = |text: &str| {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_breaks_off_is_the_last_item() {
+    fn an_input_that_breaks_off_ends_with_its_error() {
         let text: String = (0..2_000).map(|id| line(None, &format!("{}", id * 7_919 % 2_003)) + "\n").collect();
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(text.as_bytes()).unwrap();

@@ -238,7 +238,7 @@ pub(super) mod tests {
         })
     }
 
-    /// `full` with one field set, or taken away where the value is nothing.
+    /// `full` with one field set, or without it where the value is `None`.
     pub(in crate::loader) fn with(pointer: &str, value: Option<Value>) -> Value {
         let mut line = full();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -263,7 +263,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn every_field_of_a_line_is_read() {
         let line = parsed(&full());
         assert_eq!(line.unit(), Some("t3_xyz"));
         assert_eq!(line.temp_id.as_deref(), Some("m1"));
@@ -318,7 +318,10 @@ pub(super) mod tests {
             );
             let expected =
                 Mention::new(SourceType::Post, "t3_a", "https://example.org", "food", at("2024-01-10T14:20:00Z"));
-            assert_eq!(line.mention, expected, "its own thread, no words, no votes, observed when written");
+            assert_eq!(
+                line.mention, expected,
+                "the defaults: its own thread, no excerpt, no votes, observed when written"
+            );
         }
     }
 
@@ -335,7 +338,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_required_may_lack_its_name() {
+    fn optional_entities_may_lack_their_name() {
         assert!(parsed(&with("/dish_or_category/normalized_name", None)).dish.is_none());
         let attributes = json!([null, {}, { "type": "descriptive" }, { "attribute": "smoky" }]);
         assert_eq!(parsed(&with("/dish_attributes", Some(attributes))).dish_attributes, ["smoky"]);
@@ -365,11 +368,11 @@ pub(super) mod tests {
         line["restaurant"]["place"]["rating"] = json!(4.5);
         assert!(Line::parse(line.to_string().as_bytes()).unwrap().is_some());
         let deep = format!(r#"{{"mood":{}1{},{}"#, "[".repeat(500), "]".repeat(500), &minimal().to_string()[1..]);
-        assert!(Line::parse(deep.as_bytes()).unwrap().is_some(), "also what is nested deeply");
+        assert!(Line::parse(deep.as_bytes()).unwrap().is_some(), "unknown fields may be nested deeply");
     }
 
     #[test]
-    fn upvotes_are_any_32_bit_integer() {
+    fn any_32_bit_integer_is_accepted_as_upvotes() {
         for (text, upvotes) in [("2147483647", i32::MAX), ("-2147483648", i32::MIN), ("-0", 0), ("0", 0)] {
             let line = full().to_string().replace(":67", &format!(":{text}"));
             assert_eq!(Line::parse(line.as_bytes()).unwrap().unwrap().mention.upvotes, upvotes);
@@ -377,7 +380,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_line_becomes_its_rows() {
+    fn a_line_becomes_the_rows_that_it_states() {
         let mut unit = UnitOfWork::new();
         let added = parsed(&full()).add_to(&mut unit);
         assert_eq!(added, Added { entities: 5, connections: 1, mentions: 1 });
@@ -386,7 +389,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_line_without_a_dish_becomes_all_entities_it_names() {
+    fn a_line_without_a_dish_still_states_all_entities_it_names() {
         let mut unit = UnitOfWork::new();
         let added = parsed(&with("/dish_or_category", None)).add_to(&mut unit);
         assert_eq!(added, Added { entities: 4, connections: 0, mentions: 0 });
@@ -394,7 +397,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_rules_of_a_unit_are_left_to_the_unit() {
+    fn values_that_break_a_rule_of_units_are_refused_by_the_unit() {
         let check = |pointer: &str, value: Value, rule: &str| {
             let mut unit = UnitOfWork::new();
             parsed(&with(pointer, Some(value))).add_to(&mut unit);

@@ -519,7 +519,8 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_bytes_everywhere() {
-        // FNV-1a. A change of the sample changes it; another platform or another dependency must not.
+        // FNV-1a. A change of the sample changes this hash; another platform or another version of a dependency must
+        // not.
         let digest = Sample::new(Sample::SEED, Sample::LINES)
             .flat_map(|line| (line + "\n").into_bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -561,7 +562,7 @@ mod tests {
                 share(pointer)
             );
         }
-        assert!((70..95).contains(&share("/dish_or_category")), "most lines have a dish, not all");
+        assert!((70..95).contains(&share("/dish_or_category")), "most lines have a dish, but not all");
         assert!(lines.iter().any(|line| line["source"]["upvotes"].as_i64().unwrap() < 0));
         assert!(lines.iter().any(|line| line["is_menu_item"] == false));
         let as_of = rfc3339(Sample::AS_OF_SECONDS);
@@ -611,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_threads_does_not_depend_on_what_was_kept() {
+    fn the_memory_of_a_sample_does_not_grow_with_its_length() {
         let mut long = Sample::new(7, 50_000);
         let memory = |sample: &Sample| sample.world.restaurants.sums.len() + sample.world.dishes.sums.len();
         let before = memory(&long);

@@ -366,7 +366,7 @@ pub(super) mod tests {
         Input::Reader { name: name.to_owned(), reader: Box::new(io::Cursor::new(bytes.into())) }
     }
 
-    /// Each unit as "id: lines", and "!rules" behind it where it is bad.
+    /// Each unit as "id: lines", followed by "!rules" if it is bad.
     pub(in crate::loader) fn units(units: Units) -> Vec<String> {
         let show = |unit: Result<InputUnit, ReadError>| match unit {
             Ok(unit) => {
@@ -390,7 +390,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lines_that_follow_each_other_are_one_unit() {
+    fn consecutive_lines_of_one_unit_id_are_one_unit() {
         let [a, b, alone] = [&*line(Some("a"), "1"), &*line(Some("b"), "2"), &*line(None, "3")];
         check(&[alone, alone], &["-:1", "-:2"]);
         check(&[a, a, b, alone, a], &["a:1,2", "b:3", "-:4", "a:5"]);
@@ -407,7 +407,7 @@ pub(super) mod tests {
         check(&[a, bad_a, a, b], &["a:1,2,3 !missing_field@2", "b:4"]);
         check(&[bad_a, a], &["a:1,2 !missing_field@1"]);
         check(&[a, bad_a], &["a:1,2 !missing_field@2"]);
-        // A line that does not tell its unit belongs to the unit around it.
+        // A line without a readable unit id belongs to the unit around it.
         check(&[a, "x", "y", a], &["a:1,2,3,4 !not_json@2 !not_json@3"]);
         check(&[a, "x", b], &["a:1", "-:2 !not_json@2", "b:3"]);
         check(&[a, "x", alone], &["a:1", "-:2 !not_json@2", "-:3"]);
@@ -425,7 +425,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_too_large_is_let_go() {
+    fn a_unit_that_is_too_large_is_not_kept_in_memory() {
         let (a, b) = (line(Some("a"), "1"), line(Some("b"), "2"));
         let input = || bytes("in", [&*a, &*a, &*a, &*a, &*b].join("\n"));
         // Each line has four rows.
@@ -434,11 +434,15 @@ pub(super) mod tests {
             units(Units::new([input()]).unit_rows_max(10)),
             ["a:1,2,3 !unit_too_large@3", "a:4+ !unit_too_large@4", "b:5"]
         );
-        assert_eq!(units(Units::new([bytes("in", b.as_str())]).unit_rows_max(1)), ["b:1"], "left to the engine");
+        assert_eq!(
+            units(Units::new([bytes("in", b.as_str())]).unit_rows_max(1)),
+            ["b:1"],
+            "a unit of one line is left to the engine"
+        );
     }
 
     #[test]
-    fn rows_lead_back_to_their_lines() {
+    fn each_row_of_a_unit_leads_back_to_its_line() {
         let text = [line(Some("a"), "1"), String::new(), line(Some("a"), "2")].join("\r\n");
         let unit = Units::new([bytes("in", text)]).next().unwrap().unwrap();
         let line = |table, index| unit.origin.line_of(Row { table, index });
@@ -449,14 +453,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn records_are_kept_on_request() {
+    fn records_are_empty_where_keeping_them_is_turned_off() {
         let text = format!("{}\nx", line(None, "1"));
         let read: Vec<_> = Units::new([bytes("in", text)]).keep_records(false).map(Result::unwrap).collect();
         assert!(read.iter().all(|unit| unit.origin.lines[0].record.is_empty()));
     }
 
     #[test]
-    fn a_unit_within_which_the_input_breaks_off_is_bad() {
+    fn a_unit_cut_off_by_the_end_of_a_broken_input_is_bad() {
         struct Broken(io::Cursor<Vec<u8>>);
         impl Read for Broken {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
