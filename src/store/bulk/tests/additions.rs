@@ -1,8 +1,8 @@
-//! What others added to the tables is there afterwards as it was, or is named at the beginning.
+//! Objects that others added to the tables survive a load unchanged, or are named at the beginning.
 
 use super::*;
 
-/// All that is kept. Each statement makes a difference in the catalog.
+/// Additions that a load keeps. Each statement makes a difference in the catalog.
 const KEPT: &str = r#"
     create table users (name text primary key);
     insert into users values ('nobody');
@@ -72,14 +72,14 @@ const KEPT: &str = r#"
 "#;
 
 async fn add(database: &Database) {
-    // Statements by themselves: some may not be in a transaction.
+    // Each statement is sent separately: some are not allowed in a transaction.
     database.run("set allow_in_place_tablespaces = on").await;
     database.run("create tablespace bulk_space location ''").await;
     database.run(KEPT).await;
 }
 
 #[tokio::test]
-async fn what_others_added_is_there_afterwards_as_it_was() {
+async fn objects_that_others_added_survive_a_load_unchanged() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::all()).await;
     add(&database).await;
@@ -92,9 +92,9 @@ async fn what_others_added_is_there_afterwards_as_it_was() {
     database.assert_whole("a load with additions", &before).await;
 }
 
-/// Otherwise the test above could not fail.
+/// Shows that the comparison of the test above can fail.
 #[tokio::test]
-async fn the_dump_tells_each_difference() {
+async fn the_dump_shows_each_difference_in_the_catalog() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::new(&server, Migrations::all()).await;
     let mut before = database.catalog().await;
@@ -111,7 +111,7 @@ async fn the_dump_tells_each_difference() {
     }
 }
 
-/// A subscriber may have rows of others in the same tables.
+/// A subscriber may have rows of other sources in the same tables.
 #[tokio::test]
 async fn tables_whose_truncation_is_published_are_not_truncated() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
@@ -123,13 +123,13 @@ async fn tables_whose_truncation_is_published_are_not_truncated() {
     assert_eq!(
         database.client.query_one(file, &[]).await.unwrap().get::<_, u32>(0),
         before,
-        "a truncation makes a file"
+        "a truncation makes a new file"
     );
     database.assert_whole("published", &catalog).await;
 }
 
 #[tokio::test]
-async fn an_index_that_becomes_another_one_is_not_committed() {
+async fn a_load_that_would_change_an_index_is_not_committed() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::tables_only()).await;
     database
@@ -146,7 +146,7 @@ async fn an_index_that_becomes_another_one_is_not_committed() {
         Err(BulkStoreError::Altered { differences }) => assert_eq!(differences, ["index mentions_key"]),
         other => panic!("{other:?}"),
     };
-    // As soon as that can be known.
+    // The difference is found at the beginning if it exists by then.
     altered(database.begin().await.map(drop));
     database.until_rolled_back().await;
     database.run("alter event trigger meddle disable").await;
@@ -160,7 +160,7 @@ async fn an_index_that_becomes_another_one_is_not_committed() {
 }
 
 #[tokio::test]
-async fn an_event_trigger_that_refuses_is_told_at_the_beginning_and_others_are_no_obstacle() {
+async fn only_an_event_trigger_that_refuses_is_an_obstacle_and_is_named_at_the_beginning() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::tables_only()).await;
     database
@@ -187,13 +187,13 @@ async fn an_event_trigger_that_refuses_is_told_at_the_beginning_and_others_are_n
             matches!(error, BulkStoreError::Step { .. }) && text.contains("event triggers refuses, watches"),
             "{text}"
         );
-        // The trigger itself would not let the engine's schema be changed, but rows be written.
+        // The trigger would refuse changes of the engine's schema, but not of rows.
         database.assert_as_before(event, &before).await;
         database.run("alter event trigger refuses disable; drop event trigger refuses").await;
     }
     let before = database.catalog().await;
     let mut load = database.begin().await.unwrap();
-    // Neither a transaction id nor the stronger lock is left of the rehearsal.
+    // The rehearsal leaves neither a transaction id nor the stronger lock.
     let held = "select backend_xid is null from pg_stat_activity where pid = $1";
     let pid = load.server_process().await.unwrap();
     assert!(database.client.query_one(held, &[&pid]).await.unwrap().get::<_, bool>(0));
@@ -205,9 +205,9 @@ async fn an_event_trigger_that_refuses_is_told_at_the_beginning_and_others_are_n
     database.assert_whole("watched", &before).await;
 }
 
-/// An engine rejects the units. A load ends, and says which constraint it was.
+/// An engine rejects such units. A load ends, and names the constraint.
 #[tokio::test]
-async fn a_constraint_of_others_that_a_row_breaks_ends_the_load() {
+async fn a_row_that_breaks_a_foreign_constraint_ends_the_load() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     for (add, step, constraint, remove) in [
         (
@@ -239,7 +239,7 @@ async fn a_constraint_of_others_that_a_row_breaks_ends_the_load() {
         database.until_rolled_back().await;
         catalog::assert_same_catalog(step, &before, &database.catalog().await);
         database.assert_empty().await;
-        // Without it the engine writes what the constraint refuses.
+        // Without the constraint an engine writes the rows.
         database.run(remove).await;
         let before = database.catalog().await;
         database.assert_as_before(step, &before).await;
@@ -249,9 +249,9 @@ async fn a_constraint_of_others_that_a_row_breaks_ends_the_load() {
     database.assert_whole("without them", &before).await;
 }
 
-/// They are in use by others, who should hear of it.
+/// Other programs use these tables, so a wait for one of them names its holder.
 #[tokio::test]
-async fn tables_at_other_ends_of_foreign_keys_are_locked_while_rows_come_and_named_as_holders() {
+async fn tables_at_the_other_end_of_foreign_keys_are_locked_while_rows_are_written() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     database
         .run(

@@ -1,11 +1,11 @@
-//! What a load needs, and says at once where it is missing.
+//! The requirements of a load: a missing one is named at the beginning.
 
 use std::os::unix::fs::{MetadataExt, chown};
 
 use super::*;
 use crate::error::StartError;
 
-/// What is in the way, a part of what is said of it, and what takes it out of the way.
+/// An obstacle, a part of its message, and the statement that removes it.
 const OBSTACLES: [(&str, &str, &str); 22] = [
     (
         "create trigger inserted before insert on mentions for each row execute function nothing()",
@@ -131,7 +131,7 @@ const OBSTACLES: [(&str, &str, &str); 22] = [
     ),
 ];
 
-/// A database whose tables belong to a role that is no superuser; and that role's settings.
+/// A database whose tables belong to a role without superuser rights, and that role's settings.
 async fn owned(server: &EmbeddedServer) -> (Database, Config) {
     let database = Database::with_source(server, Migrations::tables_only()).await;
     database.run("set allow_in_place_tablespaces = on").await;
@@ -157,11 +157,11 @@ async fn owned(server: &EmbeddedServer) -> (Database, Config) {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_is_named_at_the_beginning() {
+async fn obstacles_of_a_load_are_named_at_the_beginning() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let (database, config) = owned(&server).await;
     let refused = async |what: &str| match BulkTransaction::begin(&config, TransactionSettings::default()).await {
-        Ok(_) => panic!("it began: {what}"),
+        Ok(_) => panic!("the load began despite: {what}"),
         Err(error) => error.to_string(),
     };
     for (add, said, remove) in OBSTACLES {
@@ -175,7 +175,7 @@ async fn what_cannot_be_kept_is_named_at_the_beginning() {
         let load = BulkTransaction::begin(&config, TransactionSettings::default()).await;
         load.unwrap_or_else(|error| panic!("{said}: {error}")).roll_back().await;
     }
-    // All at once, each by its name.
+    // All obstacles at once: each is named.
     for (add, _, _) in &OBSTACLES[1..5] {
         database.run(add).await;
     }
@@ -187,7 +187,7 @@ async fn what_cannot_be_kept_is_named_at_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_role_that_owns_the_tables_and_nothing_else_loads_them() {
+async fn a_role_that_owns_only_the_tables_can_load_them() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let (database, config) = owned(&server).await;
     let before = database.catalog().await;
@@ -233,20 +233,20 @@ async fn tables_with_rows_are_not_loaded() {
         other => panic!("{other:?}"),
     }
     database.until_rolled_back().await;
-    // Told at once, and without a lock that writers would wait for.
+    // The error comes at once, and without a lock that writers would wait for.
     let other = connect(&database.url).await;
     for held in [
         "insert into entities(entity_id, name, type) values (gen_random_uuid(), 'y', 'restaurant')",
         "lock table entities, connections, mentions in exclusive mode",
     ] {
         other.batch_execute(&format!("begin; {held}")).await.unwrap();
-        // Longer than the test waits.
+        // Longer than the test waits for anything.
         let config = database.config().lock_timeout(PATIENCE * 2).build().unwrap();
         let begun = within(BulkTransaction::begin(&config, TransactionSettings::default())).await;
         assert!(matches!(begun, Err(BulkStoreError::NotEmpty { .. })), "{held}: {begun:?}");
         other.batch_execute("rollback").await.unwrap();
     }
-    // What leads nowhere is no row of the tables.
+    // A redirect to a missing entity is no row of the tables.
     database
         .run(
             "delete from entities; insert into entity_redirects(from_id, type, name, into_id)
@@ -257,7 +257,7 @@ async fn tables_with_rows_are_not_loaded() {
 }
 
 #[tokio::test]
-async fn tables_that_no_engine_could_use_are_not_loaded() {
+async fn tables_that_an_engine_refuses_are_not_loaded() {
     let database = Database::new(shared().await, Migrations::tables_only()).await;
     database.run("alter table mentions add column note text not null").await;
     let begun = database.begin().await;
@@ -299,15 +299,15 @@ async fn a_standby_is_told_from_a_server_that_takes_writes() {
     assert!(matches!(begun, Err(BulkStoreError::Standby)), "{begun:?}");
 }
 
-/// As a pooler gives sessions on that others have used.
+/// A pooler may pass on sessions that others have used.
 #[tokio::test]
-async fn names_that_others_left_on_the_session_are_no_obstacle() {
+async fn prepared_statements_left_on_the_session_are_no_obstacle() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
     for keeps_statements in [true, false] {
         let config = database.config().prepared_statements(keeps_statements).build().unwrap();
         let (manager, session) = BulkTransaction::connect(&config).await.unwrap();
-        // All that the driver may be about to give.
+        // The names that the driver may choose next.
         let leave = "do $$ begin for n in 0..50000 loop execute format('prepare s%s as select 1', n); end loop; end $$";
         session.client().batch_execute(leave).await.unwrap();
         let settings = TransactionSettings::default();

@@ -1,8 +1,8 @@
-//! A loaded database is what the migrations make of an empty one, with rows in it.
+//! A loaded database equals one that the migrations made, except for its rows.
 
 use super::*;
 
-/// Whether every page of a table is marked as visible to all, and how many there are.
+/// Whether all pages of a table are marked as visible to all, and their number.
 async fn visible(database: &Database, table: Table) -> (i32, i32) {
     let pages = format!("select relallvisible, relpages from pg_class where oid = 'public.{table}'::regclass");
     let row = database.client.query_one(&pages, &[]).await.unwrap();
@@ -10,7 +10,7 @@ async fn visible(database: &Database, table: Table) -> (i32, i32) {
 }
 
 #[tokio::test]
-async fn the_catalog_is_what_the_migrations_make() {
+async fn after_a_load_the_catalog_equals_that_of_the_migrations() {
     for migrations in [Migrations::tables_only(), Migrations::all()] {
         let only_migrated = Database::new(shared().await, migrations).await.catalog().await;
         let database = Database::with_source(shared().await, migrations).await;
@@ -30,7 +30,7 @@ async fn the_catalog_is_what_the_migrations_make() {
 }
 
 #[tokio::test]
-async fn tables_of_a_quoted_schema_and_role_are_loaded_as_well() {
+async fn tables_of_a_quoted_schema_and_role_can_be_loaded() {
     let server = shared().await;
     let database = Database::with_source(server, Migrations::tables_only()).await;
     let role = format!("loader {}", uuid::Uuid::now_v7().simple());
@@ -49,7 +49,7 @@ async fn tables_of_a_quoted_schema_and_role_are_loaded_as_well() {
     let own = format!("postgresql://{}:x@{host}", role.replace(' ', "%20"));
     let config = |url: &str| Config::builder(url).schema("a \"b").build().unwrap();
     database.run(&format!("grant \"{role}\" to current_user; set role \"{role}\"; set statement_timeout = 0")).await;
-    // Made by the superuser, given to the role.
+    // The superuser creates the tables and gives them to the role.
     Migrations::all().run(&config(&database.url)).await.unwrap();
     database.run("reset role").await;
     database
@@ -63,7 +63,7 @@ async fn tables_of_a_quoted_schema_and_role_are_loaded_as_well() {
         .await;
     let before = catalog::dump(&database.client, "a \"b").await;
     let mut load = BulkTransaction::begin(&config(&own), TransactionSettings::default()).await.unwrap();
-    // Longer than the role's timeouts.
+    // The load takes longer than the role's timeouts.
     tokio::time::sleep(Duration::from_millis(150)).await;
     load.prepare_tables(|_| {}).await.unwrap();
     database.copy(&mut load).await.unwrap();
@@ -73,7 +73,7 @@ async fn tables_of_a_quoted_schema_and_role_are_loaded_as_well() {
 }
 
 #[tokio::test]
-async fn each_step_is_told_before_it_begins() {
+async fn each_step_is_reported_before_it_begins() {
     let database = Database::with_source(shared().await, Migrations::all()).await;
     let mut load = database.begin().await.unwrap();
     load.prepare_tables(|_| {}).await.unwrap();
@@ -124,7 +124,7 @@ async fn rows_beyond_the_size_of_a_statement_go_into_the_next_one() {
 }
 
 #[tokio::test]
-async fn memory_that_the_owner_has_set_stays_and_the_default_grows() {
+async fn only_the_default_of_maintenance_work_mem_is_raised() {
     let database = Database::new(shared().await, Migrations::tables_only()).await;
     let memory = async || {
         let mut load = database.begin().await.unwrap();

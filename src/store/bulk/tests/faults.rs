@@ -1,4 +1,5 @@
-//! Whatever happens to the session, the server or the load, the tables are as before or whole, and an engine can write.
+//! After any fault of the session, the server or the load, the tables are as before or complete, and an engine can
+//! write.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -21,7 +22,7 @@ enum Moment {
 const MOMENTS: [Moment; 7] =
     [Moment::Begun, Moment::Bare, Moment::Copying, Moment::Copied, Moment::Indexing, Moment::Built, Moment::Committing];
 
-/// An index takes its time, and so does a commit: `slow` rows sleep.
+/// Makes an index slow to build, and a commit slow: `slow` rows sleep.
 const SLOW: &str = "
     create table slow (seconds float8 not null);
     insert into slow values (0);
@@ -33,11 +34,11 @@ const SLOW: &str = "
     create constraint trigger commit_slowly after insert on graphsink_attempts deferrable initially deferred
         for each row when (not new.fenced) execute function commit_slowly();";
 
-/// Is a session of a load asleep in one of these?
+/// Whether a session of a load sleeps in one of these.
 const ASLEEP: &str = "select exists (select from pg_stat_activity where application_name = 'graphsink'
                       and datname = current_database() and wait_event = 'PgSleep')";
 
-/// Runs a load, and `fault` at that moment of it. The sleep begins before it and ends with it.
+/// Runs a load, and `fault` at that moment. The sleep begins before the fault and ends with it.
 async fn load_with_fault(database: &Database, at: Moment, fault: impl AsyncFnOnce(i32)) -> Result<(), BulkStoreError> {
     let mut fault = Some(fault);
     let mut all = Vec::new();
@@ -93,7 +94,7 @@ async fn load_with_fault(database: &Database, at: Moment, fault: impl AsyncFnOnc
     load.commit().await
 }
 
-/// Panics unless all is as before, and no longer slow.
+/// Panics unless all is as before, and removes the delay.
 async fn assert_as_before(database: &Database, what: &str, before: &[String]) {
     database.until_rolled_back().await;
     database.run("update slow set seconds = 0").await;
@@ -101,7 +102,7 @@ async fn assert_as_before(database: &Database, what: &str, before: &[String]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_is_terminated_at_any_moment_leaves_all_as_before() {
+async fn a_session_terminated_at_any_moment_leaves_all_as_before() {
     let database = Database::with_source(shared().await, Migrations::all()).await;
     database.run(SLOW).await;
     let before = database.catalog().await;
@@ -117,9 +118,9 @@ async fn a_session_that_is_terminated_at_any_moment_leaves_all_as_before() {
     database.assert_whole("at last", &before).await;
 }
 
-/// SIGKILL for all of it, as by a failure of power, then a start with recovery.
+/// SIGKILL for all processes of the server, as in a power failure, then a start with recovery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_crashes_at_any_moment_has_all_as_before() {
+async fn a_server_crash_at_any_moment_leaves_all_as_before() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let mut database = Database::with_source(&server, Migrations::all()).await;
     database.run(SLOW).await;
@@ -139,8 +140,8 @@ async fn a_server_that_crashes_at_any_moment_has_all_as_before() {
     database.assert_whole("at last", &before).await;
 }
 
-/// Polls a load until it has been polled so often since it is in this phase, or is beyond it, then drops it. Nothing if
-/// it ended before.
+/// Polls a load until it has been polled this many times in this phase, or has passed it, then drops it. Returns
+/// nothing if it ended before.
 async fn dropped(
     load: impl Future<Output = ()>,
     phase: &Cell<Option<Moment>>,
@@ -159,7 +160,7 @@ async fn dropped(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_is_dropped_at_any_await_leaves_all_as_before_or_all_loaded() {
+async fn a_load_dropped_at_any_await_leaves_all_as_before_or_all_loaded() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     database.run(SLOW).await;
     let before = database.catalog().await;
@@ -188,7 +189,7 @@ async fn a_load_that_is_dropped_at_any_await_leaves_all_as_before_or_all_loaded(
             let what = format!("dropped {at:?} {times}");
             database.until_rolled_back().await;
             catalog::assert_same_catalog(&what, &before, &database.catalog().await);
-            // A commit may have been under way.
+            // A commit may have been under way when the load was dropped.
             let loaded = "select exists (select from mentions)";
             if database.client.query_one(loaded, &[]).await.unwrap().get(0) {
                 assert!(at >= Some(Moment::Indexing), "{what}");
@@ -202,14 +203,14 @@ async fn a_load_that_is_dropped_at_any_await_leaves_all_as_before_or_all_loaded(
             }
         }
     }
-    println!("{left_empty} left nothing, {left_whole} all");
-    assert!(left_empty >= 18, "those that have not come to the last step before the commit");
+    println!("{left_empty} loads left empty tables, {left_whole} full ones");
+    assert!(left_empty >= 18, "loads dropped before their last step leave empty tables");
     database.assert_engine_writes().await;
 }
 
-/// A process that is killed says nothing to the server, which is building an index.
+/// A killed process sends nothing to the server, which is building an index.
 #[test]
-fn a_process_that_is_gone_does_not_leave_a_server_at_work() {
+fn the_server_stops_working_for_a_load_whose_process_is_gone() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let server = EmbeddedServer::temporary().await.unwrap();
@@ -217,7 +218,7 @@ fn a_process_that_is_gone_does_not_leave_a_server_at_work() {
         database.run(SLOW).await;
         let before = database.catalog().await;
         let mut load = {
-            // Everything of the process that drives the connection.
+            // The runtime that drives the connection is all that the process has.
             let process = tokio::runtime::Runtime::new().unwrap();
             let config = database.config().build().unwrap();
             let load =
@@ -230,7 +231,7 @@ fn a_process_that_is_gone_does_not_leave_a_server_at_work() {
         let (mut load, process) = load;
         let build = tokio::spawn(async move { load.build(|_| {}).await });
         database.until(ASLEEP).await;
-        // Its sockets are closed, and no request to cancel is sent.
+        // Its sockets are closed, and no cancel request is sent.
         process.shutdown_background();
         assert!(within(build).await.unwrap().is_err());
         assert_as_before(&database, "killed", &before).await;
@@ -238,7 +239,7 @@ fn a_process_that_is_gone_does_not_leave_a_server_at_work() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn locks_of_others_are_waited_for_so_long_and_named() {
+async fn locks_of_others_are_waited_for_up_to_the_limit_and_their_holders_named() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
     let other = connect(&database.url).await;
@@ -264,7 +265,7 @@ async fn locks_of_others_are_waited_for_so_long_and_named() {
         other.batch_execute("rollback").await.unwrap();
         database.assert_as_before(&held, &before).await;
     }
-    // A reader is no obstacle at first, but when the rows come. However short `lock_timeout` is.
+    // A reader is an obstacle only when the rows are written. A short `lock_timeout` makes no difference.
     other.batch_execute("begin; select from mentions").await.unwrap();
     let settings = TransactionSettings { readers_wait: Duration::from_millis(100), ..TransactionSettings::default() };
     let config = database.config().lock_timeout(Duration::from_millis(1)).build().unwrap();
@@ -276,9 +277,9 @@ async fn locks_of_others_are_waited_for_so_long_and_named() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(start.elapsed() >= Duration::from_millis(1_500), "longer than a deadlock takes to be found");
+    assert!(start.elapsed() >= Duration::from_millis(1_500), "the wait is longer than a deadlock check takes");
     other.batch_execute("rollback").await.unwrap();
-    // Again, with all that was sorted.
+    // Tries again, with all sorted records.
     load.prepare_tables(|_| {}).await.unwrap();
     database.copy(&mut load).await.unwrap();
     load.build(|_| {}).await.unwrap();
@@ -286,7 +287,7 @@ async fn locks_of_others_are_waited_for_so_long_and_named() {
     database.assert_whole("locked for a while", &before).await;
 }
 
-/// The load holds a lock that the reader wants, and the reader one that the load wants.
+/// The load holds a lock that the reader wants, and the reader holds one that the load wants.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_then_wants_to_write_does_not_end_the_load() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
@@ -311,7 +312,7 @@ async fn engines_wait_until_the_load_has_ended() {
     let mut unit = UnitOfWork::new();
     unit.restaurant("restaurant 1").alias("of the engine").handle();
     let receipt = engine.submit(unit).await.unwrap();
-    // Another one starts in the middle, and sees empty tables.
+    // Another engine starts during the load, and sees empty tables.
     let second = Engine::start(database.config().build().unwrap()).await.unwrap();
     load.prepare_tables(|_| {}).await.unwrap();
     database.copy(&mut load).await.unwrap();
@@ -327,7 +328,7 @@ async fn engines_wait_until_the_load_has_ended() {
     }
 }
 
-/// A load is longer than a unit's deadline, as a rule.
+/// A load usually takes longer than a unit's deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn units_beside_a_load_are_unavailable_at_their_deadline() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
@@ -347,7 +348,7 @@ async fn units_beside_a_load_are_unavailable_at_their_deadline() {
     load.build(|_| {}).await.unwrap();
     load.commit().await.unwrap();
     database.assert_loaded().await;
-    // The same again, now that it has ended.
+    // The same unit again, now that the load has ended.
     let outcome = within(engine.submit(unit()).await.unwrap()).await;
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
     let _ = within(engine.shutdown(Duration::from_secs(20))).await;
@@ -364,7 +365,7 @@ async fn commit_without_answer(server: &EmbeddedServer, database: &Database) -> 
     for statement in ["alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()"] {
         admin.batch_execute(statement).await.unwrap();
     }
-    // In force when the first commit waits.
+    // The setting is in force when the first commit waits.
     let pid: i32 = admin.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
     let waits = format!("select exists (select from pg_stat_activity where pid = {pid} and wait_event = 'SyncRep')");
     let probe = async {
@@ -380,7 +381,7 @@ const WAITS: &str = "select exists (select from pg_stat_activity
                                     where application_name = 'graphsink' and wait_event = 'SyncRep')";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_answer_is_lost_is_found_out() {
+async fn the_fate_of_a_commit_whose_answer_is_lost_is_found() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::all()).await;
     let before = database.catalog().await;
@@ -388,14 +389,14 @@ async fn a_commit_whose_answer_is_lost_is_found_out() {
     let (pid, attempt) = (load.server_process().await.unwrap(), load.attempt);
     let commit = tokio::spawn(load.commit());
     database.until(WAITS).await;
-    // It is on disk, and ends without an answer. The fence's own commit waits for the standby as well, until there is
-    // none to wait for.
+    // The commit is on disk, and its session ends without an answer. The commit of the fence waits for the standby as
+    // well, until none is configured.
     database.client.execute("select pg_terminate_backend($1)", &[&pid]).await.unwrap();
     for statement in ["alter system reset synchronous_standby_names", "select pg_reload_conf()"] {
         database.run(statement).await;
     }
     within(commit).await.unwrap().unwrap();
-    // An answer would have deleted the row: it was the fence that told.
+    // An answer to the commit would have deleted the row, so the fence found its fate.
     let left = database.client.query("select attempt, fenced from graphsink_attempts where not fenced", &[]).await;
     let left: Vec<(uuid::Uuid, bool)> = left.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(left, [(attempt, false)]);
@@ -404,7 +405,7 @@ async fn a_commit_whose_answer_is_lost_is_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_is_found_out_after_a_crash() {
+async fn the_fate_of_a_commit_is_found_after_a_crash() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let mut database = Database::with_source(&server, Migrations::all()).await;
     let before = database.catalog().await;
@@ -414,7 +415,7 @@ async fn a_commit_is_found_out_after_a_crash() {
     database.run("alter system reset synchronous_standby_names").await;
     server.crash().unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!commit.is_finished(), "it cannot know yet");
+    assert!(!commit.is_finished(), "the fate is not known yet");
     server.restart().await.unwrap();
     within(commit).await.unwrap().unwrap();
     database.client = connect(&database.url).await;
@@ -423,7 +424,7 @@ async fn a_commit_is_found_out_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_cannot_be_found_out_is_told_as_such() {
+async fn a_commit_whose_fate_cannot_be_found_is_reported_as_unknown() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let mut database = Database::with_source(&server, Migrations::tables_only()).await;
     let before = database.catalog().await;
@@ -440,7 +441,7 @@ async fn a_commit_that_cannot_be_found_out_is_told_as_such() {
     let text = error.to_string();
     assert!(text.contains(query) && text.contains(&own.to_string()) && text.contains("within two days"), "{text}");
     assert_eq!(super::super::super::fence::ATTEMPTS_KEPT, Duration::from_hours(48), "two days");
-    // What it says to ask tells the truth, also when an engine has written since.
+    // The query in the error finds the truth, also after an engine has written.
     server.restart().await.unwrap();
     database.client = connect(&database.url).await;
     let told = database.client.query(query, &[]).await.unwrap();
@@ -449,9 +450,9 @@ async fn a_commit_that_cannot_be_found_out_is_told_as_such() {
     database.assert_whole("unknown, and committed", &before).await;
 }
 
-/// Years may lie between the beginning of a transaction and its commit: its row is not old when it is written.
+/// Years may pass between the beginning of a transaction and its commit. Its row is dated when it is written.
 #[tokio::test]
-async fn the_attempts_row_is_as_young_as_the_rows() {
+async fn the_attempts_row_is_dated_when_the_rows_are_committed() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let mut load = database.begin().await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -475,7 +476,7 @@ async fn a_load_whose_rows_fail_commits_nothing() {
     assert!(matches!(load.copy(Table::Entities, rows).await, Err(CopyError::Rows("the disk is full"))));
     assert!(matches!(load.commit().await, Err(BulkStoreError::Unsound)));
     database.assert_as_before("no rows", &before).await;
-    // Neither is what is no row at all.
+    // Neither does a load commit bytes that are no row.
     let mut load = database.begin().await.unwrap();
     load.prepare_tables(|_| {}).await.unwrap();
     let nonsense = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"nonsense"))]);

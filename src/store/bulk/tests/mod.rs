@@ -1,5 +1,5 @@
-//! Bulk loads on real servers. The rows are those of a schema that an engine has written; the catalog afterwards is
-//! compared with what it was before, and with that of a database that was only migrated.
+//! Bulk loads on real servers. The rows are those of a schema that an engine has written. The catalog afterwards is
+//! compared with the catalog before, and with that of a database that was only migrated.
 
 mod additions;
 mod beginning;
@@ -24,16 +24,16 @@ use crate::record::{Mention, SourceType, Table};
 use crate::server::EmbeddedServer;
 use crate::{AsOf, Config, ConfigBuilder, Engine, Migrations, Outcome, PlaceObservation, UnitOfWork};
 
-/// How long a test waits for something that must come.
+/// The time limit for events that must happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A server for the tests that do it no harm.
+/// A server for tests that do not damage it.
 async fn shared() -> &'static EmbeddedServer {
     static SERVER: OnceCell<EmbeddedServer> = OnceCell::const_new();
     SERVER.get_or_init(|| async { EmbeddedServer::temporary().await.unwrap() }).await
 }
 
-/// A database with migrated tables, empty ones in `public` and full ones in `source`.
+/// A database with migrated tables: empty ones in `public`, full ones in `source`.
 struct Database {
     url: String,
     client: Client,
@@ -50,7 +50,7 @@ impl Database {
         Self { url, client }
     }
 
-    /// With rows to load.
+    /// The same with rows to load.
     async fn with_source(server: &EmbeddedServer, migrations: Migrations) -> Self {
         let database = Self::new(server, migrations).await;
         let source = database.config().schema("source").build().unwrap();
@@ -74,11 +74,11 @@ impl Database {
         catalog::dump(&self.client, "public").await
     }
 
-    /// The rows of a table of `source`, each a piece.
+    /// The rows of a table of `source`, each as a piece.
     async fn rows(&self, table: Table) -> BoxStream<'static, Result<Bytes, Infallible>> {
         let columns = columns(table);
         let sql = format!("copy (select {columns} from source.{table}) to stdout (format binary)");
-        // Each message is a row, the first one behind the head; the last one is the end.
+        // Each message is a row, the first one behind the header; the last one is the trailer.
         let rows: Vec<Bytes> = self.client.copy_out(&sql).await.unwrap().try_collect().await.unwrap();
         futures::stream::iter(rows.into_iter().map(Ok)).boxed()
     }
@@ -107,7 +107,7 @@ impl Database {
         load.commit().await
     }
 
-    /// Panics unless the loaded rows are those of `source`.
+    /// Panics unless the loaded rows equal those of `source`.
     async fn assert_loaded(&self) {
         for table in Table::ALL {
             let columns = columns(table);
@@ -122,7 +122,7 @@ impl Database {
             assert!(compared.get::<_, i64>(1) > 0, "{table} are empty");
         }
         let attempts = self.client.query_one("select count(*) from graphsink_attempts where not fenced", &[]).await;
-        assert_eq!(attempts.unwrap().get::<_, i64>(0), 0, "the attempt's row is of no use any more");
+        assert_eq!(attempts.unwrap().get::<_, i64>(0), 0, "the attempt's row is deleted with the answer");
     }
 
     async fn assert_empty(&self) {
@@ -132,14 +132,14 @@ impl Database {
         }
     }
 
-    /// Panics unless all is loaded, the catalog is what it was, and an engine writes.
+    /// Panics unless all is loaded, the catalog is unchanged, and an engine can write.
     async fn assert_whole(&self, what: &str, before: &[String]) {
         catalog::assert_same_catalog(what, before, &self.catalog().await);
         self.assert_loaded().await;
         self.assert_engine_writes().await;
     }
 
-    /// Panics unless all is as before once the load's session has ended, and an engine writes. Leaves empty tables.
+    /// Panics unless all is as before once the load's session has ended, and an engine can write. Leaves empty tables.
     async fn assert_as_before(&self, what: &str, before: &[String]) {
         self.until_rolled_back().await;
         catalog::assert_same_catalog(what, before, &self.catalog().await);
@@ -148,7 +148,7 @@ impl Database {
         self.run("truncate entities, connections, mentions; delete from graphsink_attempts").await;
     }
 
-    /// Panics unless an engine can write, after a load or instead of one.
+    /// Panics unless an engine can write, after a load or in place of one.
     async fn assert_engine_writes(&self) {
         write_with_engine(self.config().build().unwrap(), 1_000..1_010).await;
     }
@@ -157,7 +157,7 @@ impl Database {
         self.client.batch_execute(sql).await.unwrap();
     }
 
-    /// Asks again and again, until the answer is `true`.
+    /// Repeats the query until its answer is `true`.
     async fn until(&self, query: &str) {
         let start = Instant::now();
         while !self.client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
@@ -166,7 +166,7 @@ impl Database {
         }
     }
 
-    /// Waits until no session of a load is left. What it did is rolled back then.
+    /// Waits until no session of a load is left. Its transaction is rolled back by then.
     async fn until_rolled_back(&self) {
         self.until(
             "select not exists (select from pg_stat_activity where application_name = 'graphsink'
@@ -192,12 +192,12 @@ async fn connect(url: &str) -> Client {
     client
 }
 
-/// Waits, but not forever.
+/// Waits with a time limit.
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it ends within a minute")
+    tokio::time::timeout(PATIENCE, future).await.expect("the future ends within the time limit")
 }
 
-/// Units that meet in their rows, with places and some long histories.
+/// Units that share rows, with places and some long histories.
 async fn write_with_engine(config: Config, numbers: std::ops::Range<u32>) {
     let engine = Engine::start(config).await.unwrap();
     let mut receipts = Vec::new();
