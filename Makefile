@@ -16,7 +16,7 @@ TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: postgres ## load the sample into a server of its own, unit by unit and in bulk, and show what came of it
+demo: postgres ## load the sample into a server of its own, unit by unit and in bulk, and show the result
 	@CARGO='$(CARGO)' sh .ci/demo $(ARGS)
 
 # With TIMES: what libtest can do on a nightly compiler alone, unless it is told otherwise when it runs.
