@@ -14,7 +14,7 @@
 //! </div>
 //!
 //! Units that arrive while a transaction is under way are committed together by the next one (an
-//! *epoch*): a lone unit goes at once, and under load batches grow by themselves. What one epoch
+//! *epoch*): a single unit goes at once, and under load batches grow by themselves. What one epoch
 //! says of one row is merged before it is sent. When as many rows or bytes are in flight as the
 //! settings allow, `submit` waits; nothing is thrown away.
 //!

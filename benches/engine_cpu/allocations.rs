@@ -1,4 +1,4 @@
-//! Allocations and bytes a unit, of all threads: counts that no noise touches.
+//! Allocations and bytes for each unit, of all threads: counts, which noise does not affect.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::contestant::Result;
 use crate::process::{DEADLINE, PRODUCERS, produce};
 use crate::workload::{Record, Workload};
 
-/// The allocator of the bench `throughput`, which also counts while that is wanted.
+/// The allocator of the bench `throughput`, which also counts on request.
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
@@ -28,8 +28,8 @@ fn count(bytes: usize) {
     }
 }
 
-#[allow(unsafe_code, reason = "an allocator cannot be written without, and what crates offer distorts the CPU time")]
-// SAFETY: each call is passed on as it is.
+#[allow(unsafe_code, reason = "an allocator needs unsafe code, and the ones of crates distort the CPU time")]
+// SAFETY: each call is passed on unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
-    /// Counts like an allocation of what comes of it.
+    /// Counts like an allocation of the new size.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
         unsafe { MiMalloc.realloc(pointer, layout, size) }
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Allocations and bytes a unit.
+/// Allocations and bytes for each unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PerUnit {
     pub(crate) allocations: f64,
@@ -79,14 +79,14 @@ fn unit(records: &[Record]) -> UnitOfWork {
     unit
 }
 
-/// Of units of so many mentions: building them alone, and from there to their outcomes, which an engine without a database
-/// gives them.
+/// For units of this many mentions: the cost of building them alone, and the cost from there to the outcomes of an
+/// engine without a database.
 pub(crate) fn measure(runtime: &Runtime, workload: &Workload, mentions: usize) -> Result<[PerUnit; 2]> {
     let config = Config::builder("postgresql://localhost/nowhere").build()?;
     let engine = runtime.block_on(Engine::start_blackhole(config))?;
     let number = workload.records.len().div_ceil(mentions);
     let units = || workload.records.chunks(mentions).map(unit);
-    // Each unit is built when it is submitted, as programs do it.
+    // Each unit is built when it is submitted, as in programs.
     let submit = || {
         std::thread::scope(|scope| {
             let producer = |first| {
@@ -99,7 +99,7 @@ pub(crate) fn measure(runtime: &Runtime, workload: &Workload, mentions: usize) -
         })?;
         Ok(())
     };
-    // What grows once does so before.
+    // Structures that grow once do so before the count.
     submit()?;
     let building = counted(number, || {
         units().for_each(drop);

@@ -1,25 +1,25 @@
-//! CPU time of the engine itself, for each mention: what it costs outside PostgreSQL.
+//! CPU time of the engine itself for each mention: its cost outside PostgreSQL.
 //!
 //! ```text
 //! cargo bench --bench engine_cpu -- [--quick] [--json FILE] [--rounds N] [--mentions N]
 //! ```
 //!
-//! 1. Building the units, with criterion: what the caller pays.
-//! 2. The whole engine with tables that keep nothing (`Engine::start_blackhole`), with criterion on CPU time in place of
-//!    the clock: actors, admission, receipts, plans and encoding.
+//! 1. Building the units, with criterion: the caller's cost.
+//! 2. The whole engine with tables that keep nothing (`Engine::start_blackhole`), with criterion on CPU time in place
+//!    of the clock: actors, admission, receipts, plans and encoding.
 //! 3. The same, counting allocations.
-//! 4. The whole engine with a server of its own: what the kernel counts for this process, less what
-//!    building the units takes, which is the caller's.
+//! 4. The whole engine with a server of its own: the process's CPU time as the kernel counts it, without the caller's
+//!    cost of building the units.
 //!
 //! The workload is that of the bench `throughput`. Nothing here asserts a time.
 
-// Parts of the bench `throughput`, of which this one does not need everything.
+// Parts of the bench `throughput`, some of which this one needs only partly.
 #[allow(dead_code)]
 #[path = "../throughput/contestant.rs"]
 mod contestant;
 #[path = "../throughput/cpu.rs"]
 mod cpu;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[path = "../throughput/machine.rs"]
@@ -30,7 +30,7 @@ mod metrics;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 
@@ -54,19 +54,19 @@ struct Arguments {
     /// Few samples and a small workload, for CI: under half a minute
     #[arg(long)]
     quick: bool,
-    /// Writes the results, in microseconds a mention
+    /// Writes the results, in microseconds for each mention
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Rounds with the server [default: 5, quick: 1]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Mentions of each of them [default: 60000, quick: 10000]
+    /// Mentions of each round [default: 60000, quick: 10000]
     #[arg(long)]
     mentions: Option<usize>,
-    /// Only what needs no server
+    /// Only the parts that need no server
     #[arg(long)]
     no_server: bool,
-    /// `cargo bench` says this to every bench
+    /// `cargo bench` passes this to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -86,7 +86,7 @@ fn main() -> Result<()> {
         .build()?;
     println!("{}", machine::circumstances("not asked"));
 
-    // criterion tells its results in files only.
+    // criterion writes its results to files only.
     let directory = tempfile::tempdir()?;
     let mut criterion = Criterion::default()
         .output_directory(directory.path())
@@ -103,7 +103,7 @@ fn main() -> Result<()> {
         println!("{micros:>8.2}  {name}");
         results.insert(name.to_owned(), micros.into());
     }
-    println!("\nallocations and bytes a unit, from building to outcome, and of it building");
+    println!("\nallocations and bytes for each unit from building to outcome, and the part of building");
     for mentions in [1, 10, 100] {
         let [building, whole] = allocations::measure(&runtime, &run, mentions)?;
         println!(
@@ -127,7 +127,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Of one iteration.
+/// The median of one iteration.
 fn median_nanos(directory: &Path, name: &str) -> Result<f64> {
     let file = directory.join(name).join("new").join("estimates.json");
     let estimates: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;

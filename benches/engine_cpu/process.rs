@@ -17,11 +17,11 @@ use crate::workload::{Record, Workload};
 /// The names of the measurements without a database.
 pub(crate) const BUILD: &str = "build units";
 pub(crate) const BLACKHOLE: &str = "engine without a database";
-/// The threads that take CPU time: of producers, actors, and commits.
+/// The threads that use CPU time: of producers, actors, and commits.
 const THREADS: [&str; 3] = [cpu::PRODUCERS, "graphsink", "graphsink-sql"];
-/// Tasks that submit.
+/// The number of tasks that submit.
 pub(crate) const PRODUCERS: usize = 4;
-/// Longer than anything takes.
+/// A time limit that no step reaches.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// In microseconds, as PostgreSQL stores it.
@@ -29,7 +29,7 @@ pub(crate) fn now() -> Timestamp {
     ::graphsink::truncate(chrono::Utc::now())
 }
 
-/// From `submit` to the receipt's outcome, all threads together; building the units does not count.
+/// From `submit` to the receipt's outcome, of all threads together, without building the units.
 pub(crate) fn measure_without_database(
     criterion: &mut Criterion,
     runtime: &Runtime,
@@ -61,7 +61,7 @@ pub(crate) fn measure_without_database(
     let stats = runtime.block_on(engine.shutdown(DEADLINE)).stats;
     let [producers, actors, commits] = by_thread.map(|time| time.as_secs_f64() * 1e6 / mentions as f64);
     println!(
-        "{} epochs of {} units; µs a mention: producers {producers:.2}, actors {actors:.2}, commits {commits:.2}",
+        "{} epochs of {} units; µs for each mention: producers {producers:.2}, actors {actors:.2}, commits {commits:.2}",
         stats.epochs,
         stats.units_committed / stats.epochs.max(1),
     );
@@ -96,16 +96,16 @@ pub(crate) async fn produce(engine: Engine, units: impl Iterator<Item = UnitOfWo
     Ok(())
 }
 
-/// CPU time a mention, in microseconds, medians of the rounds.
+/// CPU time for each mention in microseconds, medians of the rounds.
 #[derive(Debug)]
 pub(crate) struct Whole {
-    /// User and system time of the process, by the kernel's ticks, less building.
+    /// User and system time of the process by the kernel's ticks, without building.
     engine: f64,
     /// The same by the scheduler's count, by thread.
     producers: f64,
     actors: f64,
     connections: f64,
-    /// Building the units alone.
+    /// The part for building the units.
     building: f64,
 }
 
@@ -133,7 +133,7 @@ impl Whole {
     }
 }
 
-/// The engine as it comes, on fresh lean tables each round.
+/// The engine with default settings, on fresh lean tables in each round.
 pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Result<Whole> {
     let database = Database::start(&[], None).await?;
     let workload = Arc::new(Workload::generate(mentions, now()));
@@ -179,8 +179,8 @@ pub(crate) async fn measure_with_server(rounds: usize, mentions: usize) -> Resul
     Ok(Whole { engine, producers, actors, connections, building })
 }
 
-/// By thread. The kernel brings a thread's count up to date when it leaves the processor, or a few
-/// milliseconds late: hence the short sleep of the thread that asks.
+/// By thread. The kernel updates a thread's count when the thread leaves the processor, or a few milliseconds later, so
+/// the reading thread sleeps first.
 fn cpu_so_far() -> Cpu {
     std::thread::sleep(Duration::from_millis(1));
     Cpu::now()
@@ -189,10 +189,10 @@ fn cpu_so_far() -> Cpu {
 /// User and system time of this process so far, in steps of 10 ms.
 fn process_time() -> Result<Duration> {
     let text = std::fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may hold anything; user and system time are the 12th and 13th after it.
+    // The name in parentheses may contain anything; user and system time are the 12th and 13th field after it.
     let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
     let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<std::result::Result<_, _>>()?;
-    // Linux has told 100 ticks a second on every machine since 2.6, whatever its timer does.
+    // Linux has reported 100 ticks a second on every machine since 2.6, whatever its timer.
     Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
 }
 

@@ -1,10 +1,8 @@
-//! The open loop: units arrive when their time has come, whether or not those before them were
-//! acknowledged.
+//! The open loop: units arrive at their time, whether or not earlier ones have been acknowledged.
 //!
-//! Every unit has an intended arrival, drawn before the load starts. Its latency counts from then,
-//! so that a stall counts for every unit that should have arrived meanwhile (no coordinated
-//! omission), and so that a generator that falls behind makes the engine look worse, never better.
-//! How late the generator was is measured too.
+//! Every unit has an intended arrival, drawn before the load starts. Its latency counts from then. A stall therefore
+//! counts for every unit that should have arrived meanwhile (no coordinated omission), and a generator that falls
+//! behind makes the engine look worse, never better. The delay of the generator is measured too.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +14,22 @@ use hdrhistogram::Histogram;
 use crate::contestant::Result;
 use crate::workload::{Random, Record};
 
-/// Time between the start and the first arrival.
+/// The time between the start and the first arrival.
 const LEAD: Duration = Duration::from_millis(10);
-/// Any number: the same arrivals in every round, and with every version.
+/// An arbitrary number: the same arrivals in every round and with every version.
 const SEED: u64 = 0x6f70_656e_206c_6f6f;
 
-/// When units arrive.
+/// The arrivals of units.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arrivals {
-    /// So far apart that they do not meet.
+    /// So far apart that units do not meet.
     Every(Duration),
-    /// By chance, so many a second on average.
+    /// At random, at this average rate per second.
     Poisson(f64),
 }
 
 impl Arrivals {
-    /// Units a second.
+    /// Units per second.
     pub(crate) fn rate(self) -> f64 {
         match self {
             Self::Every(gap) => 1.0 / gap.as_secs_f64(),
@@ -47,7 +45,7 @@ impl Arrivals {
             let this = at;
             at += match self {
                 Self::Every(gap) => gap,
-                // Exponential gaps; without 0, whose logarithm is none.
+                // Exponential gaps; 0 is left out because it has no logarithm.
                 Self::Poisson(rate) => Duration::from_secs_f64(-(1.0 - random.fraction()).ln() / rate),
             };
             this
@@ -55,7 +53,7 @@ impl Arrivals {
     }
 }
 
-/// How a load went. Times are in nanoseconds.
+/// The result of a load. Times are in nanoseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured {
     /// From the intended arrival to the acknowledgement.
@@ -78,24 +76,23 @@ impl Measured {
         self.took += other.took;
     }
 
-    /// Acknowledgements a second; below the offered rate when the load was more than what is taken.
+    /// Acknowledgements per second; below the offered rate if the load exceeds the engine's capacity.
     pub(crate) fn acknowledged(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }
 }
 
-/// Up to two minutes, which is longer than the engine lets a unit wait; fixed, so that it never grows
-/// while something is measured.
+/// Up to two minutes, longer than the engine lets a unit wait. The size is fixed, so that the histogram never grows
+/// during a measurement.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(120_000_000_000, 3).expect("a legal maximum and a legal precision")
 }
 
-/// Offers records to `submit`, which waits until the unit is accepted and gives a future that
-/// resolves when it is acknowledged.
+/// Offers records to `submit`, which waits until the unit is accepted and returns a future that resolves when it is
+/// acknowledged.
 ///
-/// Runs on a thread of its own, which sleeps until an arrival is due: a timer of a runtime would be
-/// late by up to a millisecond. Units are built while nothing is due, so that building them delays
-/// none unless the generator is at its limit.
+/// Runs on a thread of its own, which sleeps until an arrival is due: a timer of a runtime would be late by up to a
+/// millisecond. Units are built in the pauses, so building delays none unless the generator is at its limit.
 pub(crate) async fn offer<A>(
     records: Vec<Record>,
     arrivals: Arrivals,
@@ -109,7 +106,7 @@ where
     let collector = Arc::clone(&acknowledged);
     let (done, generated) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name(GENERATOR.to_owned()).spawn(move || {
-        // Its receiver is gone only when the bench is over.
+        // The receiver is gone only when the bench has ended.
         let _ = done.send(generate(&records, arrivals, &submit, &runtime, &collector));
     })?;
     let (start, late, waiting) = generated.await??;
@@ -161,7 +158,7 @@ where
         let collector = Arc::clone(acknowledged);
         waiting.push(runtime.spawn(async move {
             let answer = acknowledgement.await;
-            // Before the lock: waiting for it is no part of the latency.
+            // Before the lock: waiting for it is not part of the latency.
             let now = Instant::now();
             let mut collector = lock(&collector);
             collector.latencies.saturating_record(nanos(now.saturating_duration_since(due)));

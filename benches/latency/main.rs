@@ -4,25 +4,24 @@
 //! cargo bench --bench latency -- [--quick] [--json FILE] [--rounds N] [--tables lean|full]
 //! ```
 //!
-//! Each round starts with fresh tables, finds the rate that the engine takes when it never waits
-//! for units, and then offers shares of that rate in an open loop (see [`load`]). So a load is a
-//! share of what this machine could do a moment before, and only ratios mean anything. Latencies of
-//! all rounds are put together; the ratio of half load to idle is the median of the rounds.
+//! Each round starts with fresh tables, finds the rate of an engine that never waits for units, and then offers shares
+//! of that rate in an open loop (see [`load`]). A load is thus a share of the machine's capacity a moment before, and
+//! only ratios are meaningful. Latencies of all rounds are put together; the ratio of half load to idle is the median
+//! of the rounds.
 //!
-//! Beside it: a lone unit and a transaction that was written by hand in the fewest round trips, in
-//! turns, as in the bench `throughput`; and the generator alone, at the highest load, to see what of
-//! the latencies is its own.
+//! Beside it: a single unit and a hand-written transaction with the fewest round trips, in turns, as in the bench
+//! `throughput`; and the generator alone at the highest load, to show its own part of the latencies.
 //!
-//! Nothing here asserts a time; every unit must be committed and be in the tables.
+//! No time is asserted; every unit must be committed and be in the tables.
 
-// Parts of the bench `throughput`, of which this one does not need everything.
+// Parts of the bench `throughput`, some of which this one needs only partly.
 #[allow(dead_code)]
 #[path = "../throughput/contestant.rs"]
 mod contestant;
 #[allow(dead_code)]
 #[path = "../throughput/cpu.rs"]
 mod cpu;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[allow(dead_code)]
@@ -38,7 +37,7 @@ mod per_unit;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 
@@ -58,7 +57,7 @@ use load::Arrivals;
 use report::{Generator, Report, Step};
 use workload::{Record, Records, Workload};
 
-/// As in the bench `throughput`, so that the benches speak of one program.
+/// As in the bench `throughput`, so that the benches measure the same program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -78,29 +77,29 @@ struct Arguments {
     /// Seconds of each load [default: 5, quick: 1]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Units that find the saturating rate [default: 60000, quick: 10000]
+    /// Units for finding the saturating rate [default: 60000, quick: 10000]
     #[arg(long)]
     saturating_units: Option<usize>,
-    /// Lone units of each kind beside the hand-written transaction [default: 400, quick: 100; 0: none]
+    /// Single units of each kind beside the hand-written transaction [default: 400, quick: 100; 0: none]
     #[arg(long)]
     lone_units: Option<usize>,
     /// Tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full", default_value = "lean")]
     tables: String,
-    /// `cargo bench` says this to every bench
+    /// `cargo bench` passes this to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Loads, in parts of the saturating rate.
+/// Loads, as shares of the saturating rate.
 const LOADS: [f64; 5] = [0.10, 0.25, 0.50, 0.75, 0.90];
 /// Units that do not meet: an acknowledgement takes a few milliseconds.
 const IDLE: Arrivals = Arrivals::Every(Duration::from_millis(10));
-/// The Zipf laws are those of so many mentions: more than a round offers.
+/// The Zipf laws are those of this many mentions, more than a round offers.
 const UNIVERSE: usize = 500_000;
-/// Tasks that saturate the engine.
+/// The number of tasks that saturate the engine.
 const PRODUCERS: usize = 4;
-/// Longer than anything takes.
+/// A time limit that no step reaches.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 fn main() -> Result<()> {
@@ -140,7 +139,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             let (submitter, runtime) = (engine.clone(), tokio::runtime::Handle::current());
             let records = records.by_ref().take(units).collect();
             let measured = load::offer(records, arrivals, move |unit| {
-                // The generator's thread may wait: that is what a full engine asks for.
+                // The generator's thread may block, as callers of a full engine do.
                 let receipt = runtime.block_on(submitter.submit(unit))?;
                 Ok(committed(receipt))
             })
@@ -169,7 +168,7 @@ fn now() -> Timestamp {
     ::graphsink::truncate(chrono::Utc::now())
 }
 
-/// Units a second that the engine commits while there is always one more to submit.
+/// Units per second that the engine commits while there is always another one to submit.
 async fn saturate(engine: &Engine, records: Vec<Record>) -> Result<f64> {
     let units = records.len();
     let mut parts: Vec<Vec<Record>> = (0..PRODUCERS).map(|_| Vec::new()).collect();
@@ -202,7 +201,7 @@ async fn committed(receipt: Receipt) -> Result<()> {
     }
 }
 
-/// Each unit brought one new mention.
+/// Checks that each unit added one mention.
 async fn check(database: &Database, units: u64) -> Result<()> {
     let row = database.connect().await?.query_one("select count(*) from mentions", &[]).await?;
     let mentions: i64 = row.get(0);
@@ -212,8 +211,8 @@ async fn check(database: &Database, units: u64) -> Result<()> {
     Err(format!("{units} units were committed, and there are {mentions} mentions").into())
 }
 
-/// The highest load, on nothing: every unit is dropped and acknowledged at once. What is late here,
-/// and what CPU this takes, is the generator's own.
+/// The highest load without an engine: every unit is dropped and acknowledged at once. Delays and CPU time of this run
+/// are the generator's own.
 async fn generator_alone(report: &Report, seconds: f64) -> Result<Generator> {
     let arrivals = Arrivals::Poisson(LOADS[LOADS.len() - 1] * report.saturating_rate());
     let units = (arrivals.rate() * seconds).ceil() as usize;

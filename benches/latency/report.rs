@@ -1,4 +1,4 @@
-//! What was measured: as tables for people, as JSON for programs.
+//! The results: as tables for people, as JSON for programs.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::lone::Latencies;
 const HALF: f64 = 0.5;
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// One load of one round, or of all rounds.
+/// One load in one round, or in all rounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// Of the saturating rate; nothing: idle.
+    /// The share of the saturating rate; none: idle.
     pub(crate) share: Option<f64>,
     pub(crate) arrivals: Arrivals,
     pub(crate) measured: Measured,
@@ -45,11 +45,11 @@ impl Step {
     }
 }
 
-/// The generator on nothing.
+/// The generator without an engine.
 #[derive(Debug)]
 pub(crate) struct Generator {
     pub(crate) step: Step,
-    /// Building the unit, waiting for its time and noting its acknowledgement.
+    /// Building the unit, waiting for its time and recording its acknowledgement.
     pub(crate) cpu_per_unit: Duration,
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct Generator {
 #[derive(Debug)]
 pub(crate) struct Report {
     tables: Tables,
-    /// Units a second, one number a round.
+    /// Units per second, one number for each round.
     pub(crate) saturation: Vec<f64>,
-    /// For each load its rounds.
+    /// The rounds of each load.
     steps: Vec<Vec<Step>>,
     pub(crate) generator: Option<Generator>,
     pub(crate) lone: Vec<Latencies>,
@@ -83,7 +83,7 @@ impl Report {
         median(&self.saturation)
     }
 
-    /// Half load's p99 to the idle one, of each round.
+    /// The ratio of half load's p99 to the idle one, in each round.
     fn ratios(&self) -> Vec<f64> {
         let load = |share| self.steps.iter().find(|rounds| rounds.iter().all(|step| step.share == share));
         let (Some(idle), Some(half)) = (load(None), load(Some(HALF))) else { return Vec::new() };
@@ -137,7 +137,7 @@ impl Report {
         }
         if let Some(Generator { step, cpu_per_unit }) = &self.generator {
             println!(
-                "the generator on nothing, {:.0} units/s: p50 {:.3} ms, p99 {:.3} ms; late p99 {:.3} ms; CPU {:.1} µs a unit",
+                "the generator alone, {:.0} units/s: p50 {:.3} ms, p99 {:.3} ms; late p99 {:.3} ms; CPU {:.1} µs per unit",
                 step.arrivals.rate(),
                 millis(&step.measured.latencies, 0.5),
                 step.p99(),
@@ -150,7 +150,8 @@ impl Report {
             let [ours, ours_99] = [0.5, 0.99].map(|share| quantile(&lone.engine, share));
             let [theirs, theirs_99] = [0.5, 0.99].map(|share| quantile(&lone.by_hand, share));
             println!(
-                "a lone unit, {}: p50 {ours:.2} ms, by hand {theirs:.2} ms, ratio {:.2}; p99 {ours_99:.2} ms, {theirs_99:.2} ms, {:.2}",
+                "a single unit, {}: p50 {ours:.2} ms, by hand {theirs:.2} ms, ratio {:.2}; \
+                 p99 {ours_99:.2} ms, {theirs_99:.2} ms, {:.2}",
                 lone.unit,
                 ours / theirs,
                 ours_99 / theirs_99,
@@ -158,7 +159,7 @@ impl Report {
         }
     }
 
-    /// Rates are units a second, times milliseconds.
+    /// Rates are in units per second, times in milliseconds.
     pub(crate) fn json(&self) -> Value {
         let loads = self.totals().map(|(step, offered)| {
             let mut load = json!({

@@ -1,4 +1,4 @@
-//! Draws quality by threshold.
+//! Draws precision, recall and F1 by threshold.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use crate::Result;
 use crate::gold::Quality;
 
-/// What a line shows, its colour, and where its values are.
+/// The name of a line, its colour, and its values.
 type Line = (&'static str, RGBColor, fn(&Quality) -> f64);
 
 pub(crate) fn draw(file: &Path, curves: &[(&str, Vec<Quality>)]) -> Result<()> {

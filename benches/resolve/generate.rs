@@ -1,5 +1,5 @@
-//! Names as places and dishes have them: a made-up proper name or a common word, what kind of place it is, now and then
-//! an article, a possessive or a second word. Lengths and the skew of words and trigrams are those of real ones.
+//! Names like those of places and dishes: a made-up proper name or a common word, the kind of place, now and then an
+//! article, a possessive or a second word. Lengths and the skew of words and trigrams are those of real ones.
 
 use std::collections::HashSet;
 
@@ -72,7 +72,7 @@ const STREETS: [&str; 12] =
 const CITIES: [&str; 8] =
     ["Springfield", "Shelbyville", "Riverside", "Fairview", "Georgetown", "Franklin", "Clinton", "Salem"];
 
-/// An entity to be there.
+/// An entity to be stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Generated {
     pub(crate) name: String,
@@ -107,7 +107,7 @@ fn pick<'a>(words: &[&'a str], random: &mut StdRng) -> &'a str {
     words.choose(random).copied().unwrap_or_default()
 }
 
-/// The popular ones first: squared, so that some occur often and most hardly ever.
+/// Popular words first: squared, so that a few occur often and most are rare.
 fn skewed<'a, T: AsRef<str>>(words: &'a [T], random: &mut StdRng) -> &'a str {
     let place: f64 = random.random();
     words[(place * place * words.len() as f64) as usize].as_ref()
@@ -132,7 +132,7 @@ fn name(proper: &[String], random: &mut StdRng) -> String {
     }
 }
 
-/// A name with one typing error: a letter too few, too many, another one, or two in the wrong order.
+/// A name with one typing error: a letter missing, added or changed, or two swapped.
 pub(crate) fn misspelt(name: &str, random: &mut StdRng) -> String {
     let mut letters: Vec<char> = name.chars().collect();
     let place = random.random_range(0..letters.len() - 1);
@@ -145,7 +145,7 @@ pub(crate) fn misspelt(name: &str, random: &mut StdRng) -> String {
     letters.into_iter().collect()
 }
 
-/// A name that is not there.
+/// A name that is not stored.
 pub(crate) fn unknown(random: &mut StdRng) -> String {
     format!("{} {} {}", proper(random), proper(random), skewed(&KINDS, random))
 }

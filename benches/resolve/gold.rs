@@ -1,4 +1,4 @@
-//! Two restaurant guides, and which of their entries are the same place.
+//! Two restaurant guides, with the list of entries that are the same place.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -86,7 +86,8 @@ pub(crate) async fn run(url: &str, data: &Path, file: Option<&Path>) -> Result<(
     Ok(())
 }
 
-/// One guide. Its chains have one name in several cities, which the database keeps apart by the name.
+/// One guide. Its chains have one name in several cities; the database distinguishes them by adding the city to the
+/// name.
 async fn store<'a>(engine: &Engine, listings: &'a [Listing]) -> Result<HashMap<Uuid, &'a str>> {
     let mut names = HashSet::new();
     let mut keys = HashMap::new();
@@ -105,7 +106,7 @@ async fn store<'a>(engine: &Engine, listings: &'a [Listing]) -> Result<HashMap<U
     Ok(keys)
 }
 
-/// The same word as attributes of two types: what is asked for as one is never the other.
+/// The same word as attributes of two types: a query for one must never find the other.
 async fn scope(engine: &Engine, resolver: &Resolver, listings: &[Listing]) -> Result<()> {
     let cuisines = listings.iter().map(|listing| listing.cuisine.as_str());
     let cuisines: HashSet<&str> = cuisines.filter(|cuisine| !cuisine.trim().is_empty()).collect();

@@ -1,17 +1,17 @@
-//! How well and how fast names are resolved.
+//! Quality and speed of resolving names.
 //!
 //! ```text
 //! cargo bench --bench resolve -- [--data DIR] [--curve FILE] [--entities N] [--rounds N]
 //! ```
 //!
-//! - **Quality** (with `--data`): the entities of one restaurant guide are in the database, those of the other are asked
-//!   for, and a list says which are the same place. Precision, recall and F1 by threshold, from names alone and with
-//!   address and city; `--curve` draws them as SVG. DIR holds `er_fodors_zagat_entities.jsonl` and
+//! - **Quality** (with `--data`): the entities of one restaurant guide are stored, those of the other are queried, and
+//!   a list has the pairs that are the same place. Precision, recall and F1 by threshold, from names alone and with
+//!   address and city; `--curve` draws them as SVG. DIR has `er_fodors_zagat_entities.jsonl` and
 //!   `er_fodors_zagat_gold.csv`.
-//! - **Speed** (unless `--entities 0`): a million generated entities, nothing remembered between batches.
+//! - **Speed** (unless `--entities 0`): a million generated entities, with nothing remembered between batches.
 //!
-//! Nothing here asserts anything. The server is one of its own, durable, with PostgreSQL's defaults otherwise but for
-//! what `ServerBuilder` says.
+//! Nothing is asserted. The bench starts a durable server of its own, with PostgreSQL's defaults except for those that
+//! `ServerBuilder` changes.
 
 mod curve;
 mod generate;
@@ -26,7 +26,7 @@ use graphsink::server::EmbeddedServer;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Measures how well and how fast names are resolved.
+/// Measures quality and speed of resolving names.
 #[derive(Debug, Parser)]
 #[command(name = "resolve")]
 struct Arguments {
@@ -36,13 +36,13 @@ struct Arguments {
     /// Draws precision, recall and F1 by threshold
     #[arg(long, value_name = "FILE", requires = "data")]
     curve: Option<PathBuf>,
-    /// Entities in the database when speed is measured; 0: no speed
+    /// Entities in the database for the measurement of speed; 0: no speed
     #[arg(long, default_value_t = 1_000_000)]
     entities: usize,
     /// Batches of each kind
     #[arg(long, default_value_t = 30)]
     rounds: usize,
-    /// Given by `cargo bench`
+    /// `cargo bench` passes this to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }

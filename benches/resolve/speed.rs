@@ -1,4 +1,4 @@
-//! Latency and throughput of lookups, and nothing remembered.
+//! Latency and throughput of lookups, with nothing remembered.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::Result;
 use crate::generate::{Generated, entities, misspelt, seeded, unknown};
 
-/// Names of one batch of the bulk measurement.
+/// The number of names in one batch of the bulk measurement.
 const BULK: usize = 5_000;
 
 /// Shares of a batch, in percent: exact names, aliases, misspelt names, names with two errors; the rest is unknown.
@@ -32,7 +32,7 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
         Resolver::connect(&config, ResolverSettings::default().deepest(deepest).cache_entries(0).connections(1)).await
     };
     let resolver = connect(Tier::Fuzzy).await?;
-    println!("\nall tiers, 100 names a batch, {rounds} batches");
+    println!("\nall tiers, {rounds} batches of 100 names");
     for (title, mix) in [
         ("50 exact, 20 alias, 20 misspelt, 10 unknown", MIXED),
         ("100 misspelt (one error)", MISSPELT),
@@ -56,9 +56,9 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
             }
         }
         let recall = 100.0 * f64::from(right) / f64::from(asked);
-        println!("  {title}: {}; recall {recall:.1}% of {asked} that are there", percentiles(&mut times));
+        println!("  {title}: {}; recall {recall:.1}% of {asked} stored names", percentiles(&mut times));
     }
-    println!("one name at a time, {} of them", rounds * 50);
+    println!("one name at a time, {} times", rounds * 50);
     for (title, mix) in
         [("exact", (100, 0, 0, 0)), ("alias", (0, 100, 0, 0)), ("misspelt", MISSPELT), ("unknown", (0, 0, 0, 0))]
     {
@@ -79,11 +79,13 @@ pub(crate) async fn run(url: &str, count: usize, rounds: usize) -> Result<()> {
         resolver.find(queries).await?;
     }
     let names = (batches.len() * BULK) as f64 / start.elapsed().as_secs_f64();
-    println!("exact and alias alone, 70 exact, 25 alias, 5 unknown in 100, {BULK} a batch: {names:.0} names/s");
+    println!(
+        "exact and alias tiers only, batches of {BULK} names with 70% exact, 25% alias, 5% unknown: {names:.0} names/s"
+    );
     Ok(())
 }
 
-/// Loads as history should be loaded: tables, rows, indexes. Autovacuum would do the rest.
+/// Loads as a history should be loaded: tables, rows, indexes. `vacuum analyze` is explicit, in place of autovacuum.
 async fn fill(url: &str, config: &Config, stored: &[Generated]) -> Result<()> {
     let start = Instant::now();
     Migrations::tables_only().run(config).await?;
@@ -116,7 +118,7 @@ const fn entity_type(entity: &Generated) -> EntityType {
     if entity.is_dish { EntityType::DishOrCategory } else { EntityType::Restaurant }
 }
 
-/// Queries, and the name of the entity that each means.
+/// Queries, and the name of the entity that each should find.
 fn batch(stored: &[Generated], size: usize, mix: Mix, random: &mut StdRng) -> Vec<(Query, Option<String>)> {
     let (exact, alias, wrong, twice) = mix;
     (0..size)

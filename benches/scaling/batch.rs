@@ -1,4 +1,4 @@
-//! Speed by the size of batches: `max_batch_rows` from 100 to 65,536, on fresh tables each.
+//! Speed by the size of batches: `max_batch_rows` from 100 to 65,536, each on fresh tables.
 
 use ::graphsink::Engine;
 use serde_json::{Value, json};
@@ -10,15 +10,15 @@ use crate::table::{median, table};
 use crate::workload::Workload;
 
 const SIZES: [usize; 7] = [100, 300, 1_000, 3_000, 6_000, 16_384, 65_536];
-/// The default, which others are compared with.
+/// The default, with which the other sizes are compared.
 const DEFAULT: usize = 6_000;
-/// The engine's default for rows in flight. Larger batches get room for four, or they would never fill.
+/// The engine's default for rows in flight. Larger batches get room for four of them, or they would never fill.
 const ROWS_IN_FLIGHT: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Size {
     speeds: Vec<f64>,
-    /// Of the last round.
+    /// The last round's mean.
     epochs: u64,
     rows_per_epoch: u64,
 }
@@ -56,8 +56,8 @@ pub(crate) async fn measure(database: &Database, tables: Tables, rounds: usize, 
             size.rows_per_epoch.to_string(),
         ]
     });
-    let table = table(["max_batch_rows", "mentions/s", "to default", "epochs", "rows an epoch"], rows);
-    println!("\nspeed by the size of batches, {mentions} mentions each, median of {rounds}\n{table}");
+    let table = table(["max_batch_rows", "mentions/s", "to default", "epochs", "rows per epoch"], rows);
+    println!("\nspeed by the size of batches, {mentions} mentions each, median of {rounds} rounds\n{table}");
     let sizes = SIZES.iter().zip(&sizes).map(|(rows, size)| {
         let speed = median(&size.speeds);
         json!({ "max_batch_rows": rows, "mentions_per_second": speed, "to_default": speed / default,

@@ -1,8 +1,8 @@
-//! A bulk load by the length of the input: speed, memory, and what it spills. A tenth of the mentions, then all.
+//! A bulk load by the length of the input: speed, memory, and spilled bytes. A tenth of the mentions, then all of them.
 //!
-//! Each length runs in a process of its own, in which there is nothing but the load and one producer that makes each
-//! record when it submits it. The records' laws grow with the length, as a longer history knows more restaurants: what
-//! these take is told as "before". The clock runs from the first unit to the end of the commit.
+//! Each length runs in a process of its own, with only the load and one producer that makes each record when it submits
+//! it. The records' laws grow with the length, as a longer history has more restaurants: their memory is reported as
+//! "before". The clock runs from the first unit to the end of the commit.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::memory::{URL, mebibytes, status, told_by_child};
 use crate::table::table;
 use crate::workload::Records;
 
-/// What the process tells. Memory in kilobytes.
+/// The report of the process. Memory is in kilobytes.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     before: u64,
@@ -57,7 +57,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, grow_to: usize)
     Ok(json!({ "longer_to_shorter": ratio, "lengths": results.collect::<Vec<_>>() }))
 }
 
-/// The process that loads.
+/// The process of the load.
 pub(crate) async fn child(mentions: usize) -> Result<()> {
     let config = Config::builder(std::env::var(URL)?).schema(SCHEMA).build()?;
     let mut records = Records::new(mentions, now()).take(mentions);
@@ -65,7 +65,7 @@ pub(crate) async fn child(mentions: usize) -> Result<()> {
     let load = BulkLoad::begin(config, BulkSettings::default()).await?;
     let start = Instant::now();
     let producer = load.clone();
-    // In a task, because the thread that blocks on the runtime is none of its workers.
+    // In a task, because the thread that blocks on the runtime is not one of its workers.
     let producing: tokio::task::JoinHandle<Result<()>> = tokio::spawn(async move {
         for record in &mut records {
             producer.submit(record.unit()).await?;

@@ -1,10 +1,10 @@
-//! Speed by the share of mentions that are there already.
+//! Speed by the share of mentions that are already stored.
 //!
-//! Fresh tables each time, with a base of mentions in them; then as many again are submitted, of
-//! which a share is drawn from the base. Two kinds: *repeated* mentions say what is stored (a thread
-//! that was delivered again), *newer* ones were observed an hour later with one upvote more, so that
-//! their rows and their connections' figures change. The base and the new mentions are the same in
-//! all measurements, and so is the size of the tables at the start.
+//! Fresh tables each time, filled with a base of mentions. Then the same number is submitted, of which a share is drawn
+//! from the base. There are two kinds: *repeated* mentions equal the stored ones (a thread that was delivered again);
+//! *newer* ones were observed an hour later with one more upvote, so that their rows and their connections' figures
+//! change. The base and the new mentions are the same in all measurements, and so is the size of the tables at the
+//! start.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
 use crate::workload::{Random, Record, Workload};
 
-/// Any number: the same draw in every round.
+/// An arbitrary number: the same draw in every round.
 const SEED: u64 = 0x6475_706c_6963_6174;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Kind {
     Newer,
 }
 
-/// What is measured. The first is what others are compared with.
+/// The kinds of measurements. The others are compared with the first one.
 const CASES: [(Kind, u64); 8] = [
     (Kind::Repeated, 0),
     (Kind::Repeated, 25),
@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-/// As many records as the base has, and how many of them are new.
+/// As many records as in the base, and the number of new ones among them.
 fn mixed(workload: &Workload, kind: Kind, percent: u64) -> (Vec<Record>, usize) {
     let (base, fresh) = workload.records.split_at(workload.records.len() / 2);
     let mut random = Random(SEED);
@@ -96,7 +96,7 @@ pub(crate) async fn measure(database: &Database, tables: Tables, rounds: usize, 
             speeds.push(mentions as f64 / took.as_secs_f64());
         }
     }
-    // Of each round, since noise hits those that are neighbours alike.
+    // A ratio for each round, since noise affects neighbouring measurements alike.
     let to_none = |speeds: &[f64], none: &[f64]| {
         let ratios: Vec<f64> = speeds.iter().zip(none).map(|(speed, none)| speed / none).collect();
         median(&ratios)
@@ -111,7 +111,9 @@ pub(crate) async fn measure(database: &Database, tables: Tables, rounds: usize, 
         [format!("{percent}% {kind}"), format!("{speed:.0}"), format!("{ratio:.2}")]
     });
     let table = table(["there already", "mentions/s", "to none"], rows);
-    println!("\nspeed by the share of duplicates, {mentions} mentions after as many, median of {rounds}\n{table}");
+    println!(
+        "\nspeed by the share of duplicates, {mentions} mentions after as many, median of {rounds} rounds\n{table}"
+    );
     let results = results().map(|(kind, percent, speed, ratio)| {
         json!({ "kind": kind.to_string(), "percent": percent, "mentions_per_second": speed, "to_none": ratio })
     });

@@ -1,9 +1,9 @@
-//! Speed as the tables grow, slice by slice, with one engine that never stops.
+//! Speed as the tables grow, slice by slice, with one engine that runs throughout.
 //!
-//! The records of a slice are made before its clock starts. As the tables fill, more mentions stand
-//! on connections that exist, which cost other work than new ones: so the share of new connections
-//! is told beside the speed. Autovacuum and checkpoints run as they do in any database; hence single
-//! slices scatter, and the ratio is that of the last fifth to the first.
+//! The records of a slice are made before its clock starts. As the tables fill, more mentions belong to existing
+//! connections, whose cost differs from that of new ones; so the share of new connections is reported beside the speed.
+//! Autovacuum and checkpoints run as in any database. Single slices scatter therefore, and the ratio is that of the
+//! last fifth to the first.
 
 use ::graphsink::Engine;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
 use crate::workload::{Record, Records};
 
-/// Small enough for memory, and ten at least.
+/// Small enough for memory, and at least ten slices.
 const SLICE_MAX: usize = 100_000;
 
 #[derive(Debug)]
@@ -53,13 +53,13 @@ pub(crate) async fn measure(database: &Database, tables: Tables, grow_to: usize)
     let fifth = slices.len().div_ceil(5);
     let speed = |slices: &[Slice]| median(&slices.iter().map(|slice| slice.speed).collect::<Vec<_>>());
     let ratio = speed(&slices[slices.len() - fifth..]) / speed(&slices[..fifth]);
-    // Ten lines, however many slices.
+    // Ten lines for any number of slices.
     let each = slices.len().div_ceil(10);
     let rows = slices.chunks(each).map(|slices| {
         let last = &slices[slices.len() - 1];
         [last.mentions.to_string(), format!("{:.0}", speed(slices)), format!("{:.0}%", last.new_connections)]
     });
-    let table = table(["tables grown to", "mentions/s", "new connections a mention"], rows);
+    let table = table(["tables grown to", "mentions/s", "new connections per mention"], rows);
     println!("\nspeed as the tables grow to {grow_to} mentions\n{table}\nthe last fifth to the first: {ratio:.2}");
     let slices = slices.iter().map(|slice| {
         json!({ "mentions": slice.mentions, "mentions_per_second": slice.speed,

@@ -1,4 +1,4 @@
-//! What all parts do: four producers submit records, and wait for every acknowledgement.
+//! The common part: four producers submit records, and wait for every acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::database::Database;
 use crate::workload::Record;
 
 const PRODUCERS: usize = 4;
-/// Longer than anything takes.
+/// A time limit that no step reaches.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// In microseconds, as PostgreSQL stores it.
@@ -17,8 +17,7 @@ pub(crate) fn now() -> Timestamp {
     ::graphsink::truncate(chrono::Utc::now())
 }
 
-/// Writes records, one unit each. The answer is what it took, from the first submission to the last
-/// acknowledgement.
+/// Writes records, one in each unit. Returns the time from the first submission to the last acknowledgement.
 pub(crate) async fn ingest(engine: &Engine, records: Vec<Record>) -> Result<Duration> {
     let mut parts: Vec<Vec<Record>> = (0..PRODUCERS).map(|_| Vec::new()).collect();
     for (number, record) in records.into_iter().enumerate() {
@@ -46,7 +45,7 @@ async fn produce(engine: Engine, records: Vec<Record>) -> Result<()> {
     Ok(())
 }
 
-/// An error unless there are so many mentions, and the connections have counted as many.
+/// An error unless the tables have this many mentions, and the connections have counted as many.
 pub(crate) async fn check(database: &Database, mentions: usize) -> Result<()> {
     let count = "select (select count(*) from mentions), (select sum(mention_count) from connections)";
     let row = database.connect().await?.query_one(count, &[]).await?;
@@ -54,5 +53,5 @@ pub(crate) async fn check(database: &Database, mentions: usize) -> Result<()> {
     if found == (mentions as i64, Some(mentions as i64)) {
         return Ok(());
     }
-    Err(format!("there should be {mentions} mentions, and rows and counts say {found:?}").into())
+    Err(format!("expected {mentions} mentions; rows and counts are {found:?}").into())
 }

@@ -1,20 +1,20 @@
-//! How the cost of a mention changes with the size of batches, of tables, of the share of duplicates,
-//! and memory with the length of the input.
+//! The cost of a mention by the size of batches, by the size of tables and by the share of duplicates, and memory by
+//! the length of the input.
 //!
 //! ```text
 //! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory|bulk]...
 //! ```
 //!
-//! All on one server of its own, with the workload of the bench `throughput`; rounds interleave what
-//! is compared, and only ratios within a run mean anything. Nothing here asserts a time; what each
-//! measurement left in the tables is counted, and a wrong count ends the bench. The part `bulk` runs only if it is asked
-//! for: `--only bulk --grow-to 10000000` takes 30 GB of disk.
+//! All parts run on one server of its own, with the workload of the bench `throughput`. Rounds interleave the compared
+//! measurements, and only ratios within a run are meaningful. No time is asserted; the tables are counted after each
+//! measurement, and a wrong count ends the bench. The part `bulk` runs only on request: `--only bulk --grow-to
+//! 10000000` takes 30 GB of disk.
 
-// Parts of the bench `throughput`, of which this one does not need everything.
+// Parts of the bench `throughput`, some of which this one needs only partly.
 #[allow(dead_code)]
 #[path = "../throughput/contestant.rs"]
 mod contestant;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/database.rs"]
 mod database;
 #[path = "../throughput/machine.rs"]
@@ -25,7 +25,7 @@ mod metrics;
 #[allow(dead_code)]
 #[path = "../throughput/rows.rs"]
 mod rows;
-#[allow(dead_code, reason = "what the throughput bench needs besides")]
+#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
 #[path = "../throughput/workload.rs"]
 mod workload;
 
@@ -44,12 +44,12 @@ use clap::{Parser, ValueEnum};
 use contestant::Result;
 use database::{Database, Tables};
 
-/// The allocator of the examples. The generator's records are freed by other threads than those that
-/// made them, which glibc's answers with fragments; see `memory.rs`.
+/// The allocator of the examples. The generator's records are freed by other threads than those that made them, which
+/// fragments the memory of glibc's allocator; see `memory.rs`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures what speed and memory depend on.
+/// Measures the dependence of speed and memory on the load
 #[derive(Debug, Parser)]
 #[command(name = "scaling")]
 struct Arguments {
@@ -65,10 +65,10 @@ struct Arguments {
     /// Rounds of the parts `batch` and `duplicates` [default: 3, quick: 1]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Mentions of each measurement of these two [default: 40000, quick: 5000]
+    /// Mentions of each measurement of these two parts [default: 40000, quick: 5000]
     #[arg(long)]
     mentions: Option<usize>,
-    /// Mentions to which the tables grow in the part `growth`, and of the longer input of `bulk` [default: 1000000, quick: 30000]
+    /// Final mentions of the part `growth`, and of the longer input of `bulk` [default: 1000000, quick: 30000]
     #[arg(long)]
     grow_to: Option<usize>,
     /// Mentions of the shortest input of the part `memory` [default: 50000, quick: 5000]
@@ -77,10 +77,10 @@ struct Arguments {
     /// Tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full", default_value = "lean")]
     tables: String,
-    /// This is the process that does the work of this part
+    /// Marks the process that does the work of this part
     #[arg(long, hide = true, requires = "input")]
     child: Option<Part>,
-    /// `cargo bench` says this to every bench
+    /// `cargo bench` passes this to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -91,11 +91,11 @@ enum Part {
     Batch,
     /// Speed as the tables grow
     Growth,
-    /// Speed by the share of mentions that are there already
+    /// Speed by the share of mentions that are already stored
     Duplicates,
     /// Memory by the length of the input
     Memory,
-    /// A bulk load by the length of the input; only if it is named
+    /// A bulk load by the length of the input; only on request
     Bulk,
 }
 

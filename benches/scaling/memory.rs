@@ -1,12 +1,12 @@
 //! Resident memory by the length of the input: one, four and sixteen times.
 //!
-//! Each length runs in a process of its own, in which there is nothing but the engine and one producer
-//! that makes each record when it submits it, so that no input is held. The producer submits as fast as
-//! the engine takes it and drops the receipts: everything that is in memory is in flight. The process
-//! tells what it held before the engine started, and the most that it ever held (`VmHWM` of Linux).
+//! Each length runs in a process of its own, with only the engine and one producer that makes each record when it
+//! submits it, so that no input is kept. The producer submits as fast as the engine accepts and drops the receipts: all
+//! units in memory are in flight. The process reports its memory before the engine started, and its maximum (`VmHWM` of
+//! Linux).
 //!
-//! The allocator is the one of the examples; with that of glibc the figures are other ones, because it
-//! gives back late what one thread allocated and another freed.
+//! The allocator is the one of the examples. With that of glibc the figures differ, because it returns late the memory
+//! that one thread allocated and another freed.
 
 use ::graphsink::{Config, Engine};
 use serde::de::DeserializeOwned;
@@ -20,13 +20,13 @@ use crate::table::table;
 use crate::workload::Records;
 
 const LENGTHS: [usize; 3] = [1, 4, 16];
-/// The laws of the records do not depend on the length: else their names would take memory by it.
+/// The laws of the records do not depend on the length: otherwise the memory of their names would.
 const UNIVERSE: usize = 50_000;
 
-/// Tells the process where the server is.
+/// Tells the process the URL of the server.
 pub(crate) const URL: &str = "SCALING_BENCH_DATABASE_URL";
 
-/// What the process tells, in kilobytes.
+/// The report of the process, in kilobytes.
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     before: u64,
@@ -34,11 +34,11 @@ struct Told {
     committed: u64,
 }
 
-/// What a process of its own tells, which writes so many mentions for a part of this bench.
+/// Runs a part of this bench in a process of its own, which writes this many mentions; returns its report.
 pub(crate) async fn told_by_child<T: DeserializeOwned>(database: &Database, part: &str, mentions: usize) -> Result<T> {
     let output = tokio::process::Command::new(std::env::current_exe()?)
         .args(["--child", part, "--input", &mentions.to_string()])
-        // Not as an argument, which others see: it holds a password.
+        // Not as an argument, which other users can see: the URL contains a password.
         .env(URL, database.url())
         .stderr(std::process::Stdio::inherit())
         .kill_on_drop(true)
@@ -92,7 +92,7 @@ pub(crate) async fn child(mentions: usize) -> Result<()> {
     let before = status("VmRSS")?;
     let engine = Engine::start(Config::builder(url).schema(SCHEMA).build()?).await?;
     let producer = engine.clone();
-    // In a task, because the thread that blocks on the runtime is none of its workers.
+    // In a task, because the thread that blocks on the runtime is not one of its workers.
     let producing: tokio::task::JoinHandle<Result<()>> = tokio::spawn(async move {
         for record in &mut records {
             drop(producer.submit(record.unit()).await?);

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A table whose columns but the first are numbers.
+/// A table in which all columns but the first are numbers.
 pub(crate) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(headers);
@@ -17,7 +17,7 @@ pub(crate) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<
     table
 }
 
-/// Of at least one value.
+/// The median of at least one value.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);

@@ -1,9 +1,8 @@
-//! What every hand-written pipeline makes of a batch before it sends it: each entity once, each
-//! connection once with the figures of the batch's mentions, all in key order.
+//! The common preparation of a batch in all hand-written pipelines: each entity once, each connection once with the
+//! figures of the batch's mentions, all in key order.
 //!
-//! Entities go in two steps, because those of the second refer to some of the first: first the
-//! words, that are nothing but a type and a name; then what has aliases or attributes, the
-//! restaurants above all.
+//! Entities are written in two steps, because those of the second step refer to some of the first: first the words,
+//! which have only a type and a name; then the entities with aliases or attributes, mostly restaurants.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,7 +14,7 @@ use crate::workload::Record;
 
 /// An entity's type and name.
 pub(crate) type Word<'a> = (&'static str, &'a str);
-/// What the database answered.
+/// The ids that the database returned.
 pub(crate) type Ids<'a> = HashMap<Word<'a>, Uuid>;
 
 /// Aliases, and names of restaurant attributes.
@@ -29,7 +28,7 @@ pub(crate) struct Description<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Words<'a> {
     pub(crate) plain: BTreeSet<Word<'a>>,
-    /// None of these is plain.
+    /// The entities that have aliases or attributes.
     pub(crate) described: BTreeMap<Word<'a>, Description<'a>>,
 }
 
@@ -62,10 +61,10 @@ impl Description<'_> {
     }
 }
 
-/// A connection as a batch knows it.
+/// A connection of a batch.
 #[derive(Debug)]
 pub(crate) struct Connection<'a> {
-    /// Unless it exists already.
+    /// Its id, unless it exists already.
     pub(crate) id: Uuid,
     pub(crate) restaurant: Uuid,
     pub(crate) dish: Uuid,
@@ -73,13 +72,13 @@ pub(crate) struct Connection<'a> {
     pub(crate) dish_attributes: Vec<Uuid>,
     pub(crate) categories: BTreeSet<Uuid>,
     pub(crate) is_menu_item: bool,
-    /// Of the batch's mentions alone.
+    /// The figures of the batch's mentions alone.
     pub(crate) metrics: ConnectionMetrics<'a>,
-    /// With their ids.
+    /// The mentions, with their ids.
     pub(crate) mentions: Vec<(Uuid, &'a Record)>,
 }
 
-/// A batch's connections in key order; the batch holds no mention twice.
+/// A batch's connections in key order; the batch has no mention twice.
 pub(crate) fn connections<'a>(batch: &'a [Record], ids: &Ids<'a>, as_of: Timestamp) -> Vec<Connection<'a>> {
     let mut groups: HashMap<(Uuid, Uuid, Vec<Uuid>), Connection<'a>> = HashMap::new();
     for record in batch {
@@ -114,7 +113,7 @@ pub(crate) fn connections<'a>(batch: &'a [Record], ids: &Ids<'a>, as_of: Timesta
     connections.into_iter().map(with_metrics).collect()
 }
 
-/// Texts as the text of a `text[]`.
+/// A list of texts in the text form of a `text[]`.
 pub(crate) fn text_array<'a>(texts: impl IntoIterator<Item = &'a &'a str>) -> String {
     let quoted = |text: &&str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let texts: Vec<String> = texts.into_iter().map(quoted).collect();

@@ -1,6 +1,5 @@
-//! The medians as a picture: for each contestant a bar without and one with read indexes, the
-//! slowest and the fastest round across it, and a line where the COPY limit of as many connections
-//! stands.
+//! The medians as a picture: for each contestant a bar without read indexes and one with them, the range from the
+//! slowest to the fastest round across it, and a line at the COPY limit for the same number of connections.
 
 use std::path::Path;
 
@@ -12,13 +11,13 @@ use crate::database::Tables;
 use crate::report::{Bar, Report};
 
 const WIDTH: i32 = 960;
-/// Of one bar; two make a contestant.
+/// The height of one bar; a contestant has two.
 const BAR: i32 = 11;
 const GROUP: i32 = 2 * BAR + 12;
-/// Left of the bars: names. Right of the longest: its figure.
+/// The space left of the bars for names, and right of the longest one for its figure.
 const LEFT: i32 = 190;
 const RIGHT: i32 = 70;
-/// What a bar's figure takes.
+/// The width of a bar's figure.
 const FIGURE: i32 = 45;
 const TOP: i32 = 96;
 const BOTTOM: i32 = 30;
@@ -29,7 +28,7 @@ const LIMIT: RGBColor = RGBColor(200, 40, 40);
 const LEAN: RGBColor = RGBColor(44, 110, 170);
 const FULL: RGBColor = RGBColor(142, 187, 222);
 
-/// Writes the picture, with where and on what it was measured.
+/// Writes the picture, with the machine and the commit of the measurement.
 pub(crate) fn draw(file: &Path, report: &Report, circumstances: &str, workload: &str) -> Result<()> {
     let contestants = report.bars();
     let height = TOP + GROUP * contestants.len() as i32 + BOTTOM;
@@ -109,7 +108,7 @@ fn legend<E: std::error::Error + Send + Sync + 'static>(
     Ok(())
 }
 
-/// Between marks: 1, 2 or 5 with zeros, at most ten of them.
+/// The distance of marks: 1, 2 or 5 with zeros, with at most ten marks.
 fn step(largest: f64) -> f64 {
     let power = 10_f64.powf((largest / 10.0).log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).find(|step| largest / step <= 10.0).unwrap_or(10.0 * power)

@@ -1,4 +1,4 @@
-//! What takes part: a name, and a way to write the workload into fresh tables.
+//! A contestant: a name, and a way to write the workload into fresh tables.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
-/// Whatever goes wrong ends the bench.
+/// Any error ends the bench.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// One way to write the workload. To add one: a module with such a type, and a line in `main.rs`.
@@ -17,25 +17,25 @@ pub(crate) trait Contestant {
     /// The name in tables and in JSON.
     fn name(&self) -> &'static str;
 
-    /// Connections it writes over: it is compared with the COPY limit of as many.
+    /// The number of connections it writes over: it is compared with the COPY limit for the same number.
     fn connections(&self) -> usize;
 
-    /// Whose tables it writes to.
+    /// The tables that it writes to.
     fn layout(&self) -> Layout {
         Layout::Contract
     }
 
-    /// How many records it writes; those who are slow write a part, and are scaled.
+    /// The number of records it writes; slow contestants write a part, and are scaled.
     fn sample(&self, records: usize) -> usize {
         records
     }
 
-    /// Whether it promises every figure of a connection, or the counts alone.
+    /// Whether it guarantees all figures of a connection, or the counts alone.
     fn figures(&self) -> Figures {
         Figures::All
     }
 
-    /// Whether it can write to restaurants and connections that are there already.
+    /// Whether it can write to existing restaurants and connections.
     fn meets_existing(&self) -> bool {
         true
     }
@@ -44,7 +44,7 @@ pub(crate) trait Contestant {
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>>;
 }
 
-/// What of a connection's figures is compared with its mentions afterwards.
+/// The figures of a connection that are compared with its mentions afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Figures {
     /// All columns.
@@ -53,11 +53,11 @@ pub(crate) enum Figures {
     Counts,
 }
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) took: Duration,
-    /// Anything else that it can tell.
+    /// Further observations.
     pub(crate) notes: Vec<String>,
 }
 

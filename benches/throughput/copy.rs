@@ -1,4 +1,4 @@
-//! Binary COPY: rows in PostgreSQL's format, and the sending of them.
+//! Binary COPY: rows in PostgreSQL's format, and sending them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::SinkExt;
@@ -7,10 +7,10 @@ use tokio_postgres::{Client, CopyInSink};
 
 use crate::contestant::Result;
 
-/// Bytes in one message; libpq's psql sends 8 KiB, larger pieces cost less.
+/// The size of a message in bytes; psql sends 8 KiB, larger pieces cost less.
 const PIECE: usize = 64 << 10;
 
-/// Sends rows that lie in memory.
+/// Sends rows from memory.
 pub(crate) async fn copy(client: &Client, sql: &str, data: &Bytes) -> Result<()> {
     let sink: CopyInSink<Bytes> = client.copy_in(sql).await?;
     let mut sink = std::pin::pin!(sink);

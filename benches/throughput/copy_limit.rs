@@ -1,12 +1,12 @@
-//! The limit: binary COPY into the same tables, keys and foreign keys on, of rows that are already
-//! coalesced, have their ids and final figures, and lie in memory in PostgreSQL's format.
+//! The limit: binary COPY into the same tables, with keys and foreign keys, of rows that are already coalesced, have
+//! their ids and final figures, and are in memory in PostgreSQL's format.
 //!
-//! Nothing that must ask the database anything can be faster, and the client does nothing but send.
-//! Rows come in the order of their first occurrence, as a stream brings them: sorted by key the
-//! indexes would grow at one end, which takes knowledge of the future.
+//! No program that has to query the database can be faster, and the client only sends. Rows come in the order of their
+//! first occurrence, as in a stream: sorted by key the indexes would grow at one end, which requires knowledge of the
+//! future.
 //!
-//! One transaction a table. Over two connections: both load entities; when both are done each
-//! loads the connections, then the mentions, of its own half of the restaurants.
+//! One transaction for each table. Over two connections, both load entities; then each loads the connections and the
+//! mentions of its half of the restaurants.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,7 @@ const COPY_CONNECTIONS: &str = "copy connections (connection_id, restaurant_id, 
 const COPY_MENTIONS: &str = "copy mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url,
     subreddit, content_excerpt, author, upvotes, created_at, observed_at) from stdin (format binary)";
 
-/// Binary COPY over so many connections.
+/// Binary COPY over this many connections.
 #[derive(Debug)]
 pub(crate) struct CopyLimit {
     pub(crate) connections: usize,
@@ -49,7 +49,7 @@ impl Contestant for CopyLimit {
     }
 
     fn meets_existing(&self) -> bool {
-        // COPY cannot update what is there.
+        // COPY cannot update existing rows.
         false
     }
 
@@ -72,7 +72,7 @@ impl CopyLimit {
     }
 }
 
-/// What each connection sends, of each table.
+/// The rows of each table that a connection sends.
 pub(crate) struct Parts {
     entities: Vec<Bytes>,
     connections: Vec<Bytes>,
@@ -95,7 +95,7 @@ impl Parts {
             mentions[part].extend(connection.mentions.iter().map(|(id, record)| (*id, connection.id, *record)));
         }
         for (part, mut mentions) in mentions.into_iter().enumerate() {
-            // Ids were given in the order of the records.
+            // Ids were assigned in the order of the records.
             mentions.sort_unstable_by_key(|(id, ..)| *id);
             for (id, connection, record) in mentions {
                 encode_mention(&mut of_mentions[part], id, connection, record);

@@ -1,8 +1,8 @@
-//! What careful users do for bulk: binary COPY of each batch into temporary tables, then one
-//! `insert … select … on conflict` a table, all sent at once, over one connection.
+//! A careful bulk writer: binary COPY of each batch into temporary tables, then one `insert … select … on conflict` for
+//! each table, all sent at once over one connection.
 //!
-//! Names are resolved by the server, so no id has to come back. Figures are added up, as `unnest`
-//! does, and are no more right after a second delivery.
+//! The server resolves names, so no id has to be returned. Figures are added up, as in `unnest`, and are wrong after a
+//! second delivery.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::merge;
 use crate::metrics::ConnectionMetrics;
 use crate::workload::{Record, Workload};
 
-/// Mentions in a batch.
+/// The number of mentions in a batch.
 const BATCH: usize = 5_000;
 
 /// COPY to staging tables.
@@ -108,7 +108,7 @@ impl Writer {
     }
 }
 
-/// Restaurant, dish and dish attributes, by their names.
+/// A restaurant, a dish and dish attributes, by their names.
 type Key<'a> = (&'a str, &'a str, BTreeSet<&'a str>);
 
 #[derive(Default)]
@@ -193,7 +193,7 @@ fn encode_mention(rows: &mut Rows, id: Uuid, connection: i32, record: &Record) {
     rows.field(&mention.observed_at, &Type::TIMESTAMPTZ);
 }
 
-/// A primary key where rows are looked up: the plans know nothing of how many there are.
+/// A primary key where rows are looked up: the planner does not know the number of rows.
 const STAGING: &str = "
     create temporary table staged_entities (
         id uuid, type text, name text, described bool, aliases text[], attributes text[]) on commit delete rows;
@@ -213,7 +213,7 @@ const WORDS: &str = "
     select id, type::entity_type, name from staged_entities where not described
     on conflict (name, type) do nothing";
 
-/// Types are compared as text for the reason that `per_unit` gives.
+/// Types are compared as text for the reason given in `per_unit`.
 const DESCRIBED: &str = "
     insert into entities (entity_id, type, name, aliases, restaurant_attributes)
     select s.id, s.type::entity_type, s.name, s.aliases,
@@ -223,8 +223,8 @@ const DESCRIBED: &str = "
     from staged_entities s where s.described
     on conflict (name, type) do update";
 
-/// The ids that names stand for, once for both statements that need them. Looked up row by row: a
-/// join's plan would depend on statistics, and once read the whole of one side for each row of the other.
+/// The ids that names stand for, once for both statements that need them. They are looked up row by row: a join's plan
+/// would depend on statistics, and once read all rows of one side for each row of the other.
 const KEYS: &str = "
     insert into staged_keys
     select s.number,

@@ -1,9 +1,9 @@
-//! CPU time of this process by the names of its threads, where the kernel tells (Linux).
+//! CPU time of this process by thread name, where the kernel reports it (Linux).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The name of the threads that run producers and hand-written clients.
+/// The name of the threads of producers and hand-written clients.
 pub(crate) const PRODUCERS: &str = "bench";
 
 /// CPU time by thread name.
@@ -14,7 +14,7 @@ impl Cpu {
     pub(crate) fn now() -> Self {
         let mut by_name = BTreeMap::new();
         for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-            // A thread may end while it is looked at.
+            // A thread may end while it is read.
             let Ok(name) = std::fs::read_to_string(task.path().join("comm")) else { continue };
             let Ok(times) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
             let nanos = times.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);

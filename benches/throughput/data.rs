@@ -1,7 +1,7 @@
-//! A file of the loader's format as the workload: real threads instead of generated ones.
+//! A file of the loader's format as the workload: real threads in place of generated ones.
 //!
-//! Each line is a unit of its own. Places are left out, because no contestant but the engine
-//! writes them; so are repeated mentions, which the hand-written contestants would count twice.
+//! Each line is a unit of its own. Places are left out, because only the engine writes them; so are repeated mentions,
+//! which the hand-written contestants would count twice.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -52,7 +52,7 @@ struct Source {
     observed_at: Option<Timestamp>,
 }
 
-/// Reads a file, plain or packed. Says what was left out.
+/// Reads a file, plain or compressed. Reports the records that were left out.
 pub(crate) fn read(path: &Path, as_of: Timestamp) -> Result<Workload> {
     let mut records = Vec::new();
     let mut seen = HashSet::new();

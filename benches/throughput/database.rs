@@ -1,4 +1,4 @@
-//! The server of the bench, fresh tables for each measurement, and whether what was written is right.
+//! The server of the bench, fresh tables for each measurement, and checks of the written rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::contestant::{Figures, Result};
 use crate::rows::Entities;
 use crate::workload::Workload;
 
-/// Not `public`, so that dropping it leaves the extension alone.
+/// Not `public`, so that dropping it does not drop the extension.
 pub(crate) const SCHEMA: &str = "bench";
 
-/// What [`Database::connect`] says to each session. The schema is [`SCHEMA`].
+/// The settings of each session of [`Database::connect`]. The schema is [`SCHEMA`].
 pub(crate) const SESSION: &str = "
     set search_path = bench, public; set plan_cache_mode = force_generic_plan; set jit = off;
     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
@@ -27,7 +27,7 @@ const WITHOUT_OWN_INDEXES: &str =
 const TRIGRAMS: &str = "create extension if not exists pg_trgm with schema public";
 const CONTRACT_READ_INDEXES: &str = include_str!("../../migrations/read_indexes/V1__read_indexes.sql");
 
-/// Which indexes the tables have.
+/// The indexes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tables {
     /// Keys and foreign keys.
@@ -47,18 +47,18 @@ impl Tables {
     }
 }
 
-/// Whose tables they are.
+/// The origin of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Layout {
-    /// The three tables with their primary, unique and foreign keys and checks, and the contract's read indexes: nothing
-    /// that serves graphsink alone. What everything is compared on that is not graphsink.
+    /// The three tables with their primary, unique and foreign keys and checks, and the contract's read indexes,
+    /// without graphsink's own objects. All contestants except graphsink are compared on these.
     #[allow(dead_code, reason = "for the benches with other contestants")]
     Contract,
-    /// As graphsink's migrations make them.
+    /// The tables of graphsink's migrations.
     Graphsink,
 }
 
-/// A durable server of its own: fsync on, defaults otherwise but for what `ServerBuilder` says.
+/// A durable server of its own: fsync on, with defaults except for those that `ServerBuilder` changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     server: Arc<EmbeddedServer>,
@@ -85,7 +85,8 @@ impl Database {
         self.server.version()
     }
 
-    /// For those who connect by themselves, and for another process; it holds the password of this server of an hour.
+    /// For contestants that connect by themselves, and for other processes. It contains the password of a short-lived
+    /// server.
     #[allow(dead_code, reason = "for other benches and for `bench-orms`")]
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
@@ -99,10 +100,10 @@ impl Database {
         Ok(file.lines().next().unwrap_or_default().parse()?)
     }
 
-    /// Another database on the same server: a copy of this one, to which no session may be connected.
+    /// Another database on the same server: a copy of this one, which must have no session.
     pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
         let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };
-        // By files: by WAL, the default, everything would be written twice.
+        // By files: with WAL, the default, all data would be written twice.
         let sql = format!("create database {name} template {} strategy file_copy", self.name);
         postgres.connect().await?.batch_execute(&sql).await?;
         Ok(Self { name: name.to_owned(), ..postgres })
@@ -114,13 +115,13 @@ impl Database {
         Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
     }
 
-    /// Settings of an engine on the bench's tables, all else as it comes.
+    /// Settings of an engine on the bench's tables, with defaults otherwise.
     pub(crate) fn config(&self) -> ConfigBuilder {
         Config::builder(self.server.url(&self.name)).schema(SCHEMA)
     }
 
-    /// A session whose plans are pinned as the engine pins its own (index lookups, whatever the
-    /// statistics say): on tables that were empty a moment ago no other writer would get good ones.
+    /// A session whose plans are pinned as the engine pins its own (index lookups, independent of statistics): on
+    /// tables that were just empty no other writer would get good plans.
     pub(crate) async fn connect(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.server.url(&self.name), NoTls).await?;
         tokio::spawn(async move {
@@ -131,7 +132,7 @@ impl Database {
         Ok(client)
     }
 
-    /// Empty tables, and nothing left to write of what was there before.
+    /// Empty tables, with all earlier changes flushed.
     pub(crate) async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
         let client = self.connect().await?;
         client
@@ -141,7 +142,7 @@ impl Database {
         self.settle().await
     }
 
-    /// The tables, empty, in a database that has none. Of [`Tables::Full`] after [`Tables::Lean`]: the read indexes.
+    /// Creates empty tables in a database without any. [`Tables::Full`] after [`Tables::Lean`] adds the read indexes.
     pub(crate) async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
         match layout {
             Layout::Graphsink => self.migrate(tables).await,
@@ -171,16 +172,16 @@ impl Database {
         Ok(())
     }
 
-    /// Leaves nothing to write of what was there before.
+    /// Flushes all earlier changes.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.connect().await?.batch_execute("checkpoint").await?;
-        // What the kernel still has to do for the checkpoint is over soon.
+        // The kernel finishes the writes of the checkpoint soon after.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(())
     }
 
-    /// An error unless exactly the mentions of the first `sample` records were added, under ids from
-    /// `since` on, and their connections say so.
+    /// An error unless exactly the mentions of the first `sample` records were added, with ids from `since` on, and
+    /// their connections agree.
     pub(crate) async fn check_added(
         &self,
         workload: &Workload,
@@ -194,7 +195,7 @@ impl Database {
         let row = client.query_one(WRONG_SINCE, &[&all, &workload.as_of, &since]).await?;
         let (added, wrong): (i64, i64) = (row.get(0), row.get(1));
         if added != expected {
-            return Err(format!("{expected} mentions should be new, {added} are").into());
+            return Err(format!("expected {expected} new mentions, found {added}").into());
         }
         if wrong != 0 {
             return Err(format!("the figures of {wrong} connections differ from their mentions").into());
@@ -202,7 +203,7 @@ impl Database {
         Ok(())
     }
 
-    /// An error unless the tables hold exactly the first `sample` records of the workload.
+    /// An error unless the tables have exactly the first `sample` records of the workload.
     pub(crate) async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
         let records = &workload.records[..sample];
         let entities = Entities::of(records);
@@ -217,7 +218,7 @@ impl Database {
         let row = client.query_one(count, &[]).await?;
         let found = (row.get(0), row.get(1), row.get(2));
         if found != expected {
-            return Err(format!("entities, connections, mentions should be {expected:?} and are {found:?}").into());
+            return Err(format!("expected {expected:?} entities, connections, mentions, found {found:?}").into());
         }
         let all = figures == Figures::All;
         let row = client.query_one(WRONG, &[&all, &workload.as_of]).await?;
@@ -230,13 +231,15 @@ impl Database {
         let menu_items = connections.iter().filter(|row| row.is_menu_item).count();
         let expected = attributes + categories + menu_items;
         if facts != expected as i64 {
-            return Err(format!("{facts} aliases, attributes, categories and menu items, not {expected}").into());
+            return Err(
+                format!("expected {expected} aliases, attributes, categories and menu items, found {facts}").into()
+            );
         }
         Ok(())
     }
 }
 
-/// Mentions with ids from `$3` on, and how many of their connections are wrong.
+/// The number of mentions with ids from `$3` on, and of their connections that are wrong.
 const WRONG_SINCE: &str = "
     with added as materialized (select connection_id from mentions where mention_id >= $3),
     touched as materialized (select distinct connection_id from added)
@@ -251,7 +254,7 @@ const WRONG_SINCE: &str = "
            or $1 and (c.source_diversity is distinct from m.threads or c.recent_mention_count is distinct from m.recent
                       or c.last_mentioned_at is distinct from m.newest))";
 
-/// How many connections are wrong, and how many elements all sets have, menu items added.
+/// The number of wrong connections, and the total size of all sets, with menu items added.
 const WRONG: &str = "
     select (select count(*) from connections c left join (
         select connection_id, count(*) as mentions, sum(upvotes) as upvotes, count(distinct thread_id) as threads,

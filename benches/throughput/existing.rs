@@ -1,8 +1,8 @@
-//! Databases that hold millions of mentions already: without and with read indexes, with graphsink's tables and with the
-//! contract's, as far as they are asked for.
+//! Databases with millions of mentions: without and with read indexes, with graphsink's tables and with the contract's,
+//! as requested.
 //!
-//! They are loaded once, by COPY, and not restored between measurements: each measurement adds
-//! another slice of news. The tables grow by that, for all contestants alike.
+//! They are loaded once, by COPY, and not restored between measurements: each measurement adds another slice of new
+//! records. The tables grow by that, for all contestants alike.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::database::{Database, Layout, Tables};
 use crate::rows::{Entities, Key};
 use crate::workload::History;
 
-/// One for each core of a small machine.
+/// One loading task for each core of a small machine.
 const CONNECTIONS: usize = 2;
 
-/// Which of the databases.
+/// Names one of the databases.
 pub(crate) type Kind = (Tables, Layout);
 
 /// The databases, ready to be written to.
@@ -42,11 +42,11 @@ pub(crate) async fn prepare(
         lean.make_tables(Tables::Lean, layout).await?;
         load(&lean, history).await?;
         since("a history was loaded");
-        // Otherwise this would happen by itself, in the middle of some measurement.
+        // Otherwise autovacuum would do this during a measurement.
         lean.connect().await?.batch_execute("vacuum (analyze)").await?;
         since("vacuumed");
         if wanted(Tables::Full) {
-            // Where only these are wanted, the others become them.
+            // If only full tables are measured, the lean ones become them.
             let full = if wanted(Tables::Lean) { lean.copy(&name(Tables::Full)).await? } else { lean.clone() };
             full.make_tables(Tables::Full, layout).await?;
             full.connect().await?.batch_execute("vacuum (analyze)").await?;
@@ -74,7 +74,7 @@ async fn load(database: &Database, history: &Arc<History>) -> Result<()> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         let client = database.connect().await?;
-        // The rows are consistent by their making, and a crash ends the bench.
+        // The rows are consistent by construction, and a crash ends the bench.
         client.batch_execute("set session_replication_role = replica; set synchronous_commit = off").await?;
         clients.push(client);
     }
@@ -90,7 +90,7 @@ async fn load(database: &Database, history: &Arc<History>) -> Result<()> {
             }
             encode(history, town, known.clone()).await.map(Some)
         };
-        // While one town is sent the next one is made.
+        // While one town is sent the next one is generated.
         ((), next) = futures::try_join!(parts.send(&clients), following)?;
     }
     Ok(())
@@ -98,7 +98,7 @@ async fn load(database: &Database, history: &Arc<History>) -> Result<()> {
 
 type Encoded = (Parts, HashMap<Key, Uuid>);
 
-/// A town, and the words that it shares with others.
+/// A town, and the words that it shares with other towns.
 async fn encode(history: &Arc<History>, town: usize, known: HashMap<Key, Uuid>) -> Result<Encoded> {
     let history = Arc::clone(history);
     let encode = move || {

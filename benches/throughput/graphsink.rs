@@ -1,5 +1,4 @@
-//! The engine as it comes: default settings, four producers that build their units and submit
-//! them, every receipt awaited.
+//! The engine with default settings: four producers build their units, submit them, and await every receipt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +12,12 @@ use crate::cpu::{self, Cpu};
 use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
-/// Tasks that submit.
+/// The number of tasks that submit.
 const PRODUCERS: usize = 4;
-/// Longer than any run takes.
+/// A time limit that no run reaches.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// The engine with so many commits in flight.
+/// The engine with this many commits in flight.
 #[derive(Debug)]
 pub(crate) struct Graphsink {
     pub(crate) in_flight_commits: Option<usize>,
@@ -106,7 +105,7 @@ fn cpu_per_mention(cpu: &Cpu, workload: &Workload) -> String {
     )
 }
 
-/// What the producers would take if their units were not taken.
+/// The time for building the units, without an engine.
 fn build_units(workload: &Workload) -> Duration {
     let start = Instant::now();
     for record in &workload.records {

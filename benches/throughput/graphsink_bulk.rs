@@ -1,5 +1,5 @@
-//! The bulk load as it comes: default settings, four producers that build their units and submit them. The clock runs
-//! from the first unit to the end of the commit, which comes behind the last index.
+//! The bulk load with default settings: four producers build their units and submit them. The clock runs from the first
+//! unit to the end of the commit, which follows the last index.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::contestant::{Contestant, Measured, Result};
 use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
-/// Tasks that submit.
+/// The number of tasks that submit.
 const PRODUCERS: usize = 4;
 
 /// See the module.
@@ -24,7 +24,8 @@ impl Contestant for GraphsinkBulk {
         "graphsink_bulk"
     }
 
-    /// It has one, and takes the place of whatever else would fill the tables: it is compared with the better limit.
+    /// It has one connection, and replaces all other ways of filling the tables, so it is compared with the better
+    /// limit.
     fn connections(&self) -> usize {
         2
     }
@@ -34,7 +35,7 @@ impl Contestant for GraphsinkBulk {
     }
 
     fn meets_existing(&self) -> bool {
-        // It is for empty tables.
+        // A bulk load requires empty tables.
         false
     }
 

@@ -1,6 +1,6 @@
-//! What a lone unit waits for its acknowledgement, beside a hand-written transaction that sends
-//! all its statements at once. Both take turns on one server, each in a database of its own: the engine on tables with all
-//! that it needs, the other on the contract's.
+//! The acknowledgement time of a single unit, beside a hand-written transaction that sends all its statements at once.
+//! Both take turns on one server, each in a database of its own: the engine with all the tables that it needs, the
+//! other with the contract's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::database::{Database, Layout, Tables};
 use crate::per_unit::UnitWriter;
 use crate::workload::{Record, Workload};
 
-/// Two ways to acknowledge one kind of unit.
+/// Acknowledgement times of one kind of unit, in two ways.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     pub(crate) tables: Tables,
@@ -24,14 +24,13 @@ pub(crate) struct Latencies {
 }
 
 impl Latencies {
-    /// The time that a share of the acknowledgements did not exceed.
+    /// The time that this share of the acknowledgements did not exceed.
     pub(crate) fn quantile(times: &[Duration], share: f64) -> Duration {
         times[((times.len() - 1) as f64 * share).round() as usize]
     }
 }
 
-/// Acknowledgements one at a time: `rounds` units of new rows, and as many new mentions on
-/// connections that have some.
+/// Acknowledgements one at a time: `rounds` units of new rows, and as many new mentions on connections that have some.
 pub(crate) async fn measure(
     database: &Database,
     tables: Tables,
@@ -43,7 +42,7 @@ pub(crate) async fn measure(
     of_hand.reset(tables, Layout::Contract).await?;
     let engine = Engine::start(database.config().build()?).await?;
     let hand = UnitWriter::new(of_hand.connect().await?, true).await?;
-    // Something to stand among, and time for both to warm up.
+    // Gives the tables some rows, and both contestants time to warm up.
     let with_mention = workload.records.iter().filter(|record| record.dish.is_some());
     let warm_up: Vec<&Record> = with_mention.take(rounds).collect();
     for &record in &warm_up {
@@ -78,18 +77,18 @@ async fn submit(engine: &Engine, record: &Record) -> Result<Duration> {
     let start = Instant::now();
     match engine.submit(unit).await?.await {
         Outcome::Committed(_) => Ok(start.elapsed()),
-        other => Err(format!("a lone unit was not committed: {other:?}").into()),
+        other => Err(format!("a single unit was not committed: {other:?}").into()),
     }
 }
 
-/// The same connection, another mention.
+/// Another mention of the same connection.
 fn relabelled(record: &Record, label: &str) -> Record {
     let mut record = record.clone();
     record.mention.source_id = format!("{}_{label}", record.mention.source_id).into();
     record
 }
 
-/// Nothing that is there: another restaurant, dish and mention.
+/// New rows only: another restaurant, dish and mention.
 fn renamed(record: &Record, label: &str) -> Record {
     let mut record = relabelled(record, label);
     record.restaurant = Arc::from(format!("{} {label}", record.restaurant));

@@ -1,8 +1,8 @@
-//! What was measured on.
+//! The measured machine.
 
 use std::process::Command;
 
-/// The machine, the server and the commit that were measured.
+/// The machine, the server and the commit of the measurement.
 pub(crate) fn circumstances(server: &str) -> String {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();

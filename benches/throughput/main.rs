@@ -1,16 +1,16 @@
-//! Mentions per second and idle latency: the engine beside what users write by hand, and beside
-//! the limit that PostgreSQL sets.
+//! Mentions per second and idle latency: the engine beside hand-written alternatives, and beside the limit of
+//! PostgreSQL.
 //!
 //! ```text
 //! cargo bench --bench throughput -- [--quick] [--json FILE] [--chart FILE] [--rounds N]
 //!                                   [--mentions N | --data FILE] [--existing N]
 //! ```
 //!
-//! One run measures all contestants on one server of its own (durable: fsync on, keys and foreign
-//! keys on) with one workload, generated or read from a file. Each measurement starts with fresh tables and a
-//! checkpoint. Rounds interleave the contestants, so that noise hits all alike; medians count, and
-//! only ratios within a run mean anything. Nothing here asserts a time; what each contestant left
-//! in the tables is checked, and wrong tables end the bench.
+//! One run measures all contestants on one server of its own (durable: fsync on, keys and foreign keys on) with one
+//! workload, generated or read from a file. Each measurement starts with fresh tables and a checkpoint. Rounds
+//! interleave the contestants, so that noise affects all of them alike. The results are medians, and only ratios within
+//! a run are meaningful. No time is asserted; the tables of each contestant are checked, and wrong tables end the
+//! bench.
 //!
 //! A contestant is a module with a [`Contestant`] in it, and a line in [`contestants`].
 
@@ -62,7 +62,7 @@ use workload::{History, Workload};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures how fast mentions are written, beside alternatives and the limit.
+/// Measures the speed of writing mentions, beside alternatives and the limit.
 #[derive(Debug, Parser)]
 #[command(name = "throughput")]
 struct Arguments {
@@ -81,13 +81,13 @@ struct Arguments {
     /// Writes this file of the loader's format (plain, .gz or .zst) instead of a generated workload
     #[arg(long, value_name = "FILE", conflicts_with = "mentions")]
     data: Option<PathBuf>,
-    /// Measures also on tables that hold so many mentions already (2.5 GB of disk a million)
+    /// Also measures on tables that already have this many mentions (2.5 GB of disk per million)
     #[arg(long, value_name = "MENTIONS", conflicts_with = "data")]
     existing: Option<usize>,
     /// Draws the medians as an SVG file
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// Lone units of each kind for the latency [default: 400, quick: 100; 0: no latency]
+    /// Single units of each kind for the latency [default: 400, quick: 100; 0: no latency]
     #[arg(long)]
     latency_units: Option<usize>,
     /// Only these contestants (repeatable)
@@ -96,21 +96,21 @@ struct Arguments {
     /// Only tables without (lean) or with (full) read indexes
     #[arg(long, value_name = "lean|full")]
     tables: Option<String>,
-    /// Tells the seconds by statement, the engine's and (through `pg_stat_statements`) the server's; costs some speed
+    /// Prints seconds by statement, of the engine and (through `pg_stat_statements`) of the server; costs some speed
     #[arg(long)]
     statements: bool,
     /// A setting of the server, NAME=VALUE (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
     setting: Vec<String>,
-    /// Where the server logs to
+    /// The file of the server's log
     #[arg(long, value_name = "FILE")]
     server_log: Option<PathBuf>,
-    /// `cargo bench` says this to every bench
+    /// `cargo bench` passes this to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Who takes part, in the order of each round.
+/// The contestants, in the order of each round.
 fn contestants() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(copy_limit::CopyLimit { connections: 1 }),
@@ -139,7 +139,7 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    // Plain sessions and the producers; the engine brings its own threads.
+    // Plain sessions and the producers; the engine has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name(cpu::PRODUCERS)
@@ -186,8 +186,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
     for round in 1..=rounds {
         for contestant in &contestants {
             for &tables in &both {
-                // With a history each measurement writes another slice: first to empty tables, then
-                // to those that hold something, where nothing may be written twice.
+                // With a history each measurement writes another slice: first to empty tables, then to filled ones, in
+                // which no record may be written twice.
                 let workload = history.as_ref().map_or_else(
                     || Arc::clone(&workload),
                     |history| {
@@ -201,7 +201,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
                 println!("round {round}: {:<20} {} {speed:>9.0}/s", contestant.name(), tables.as_str());
                 report.add(contestant.as_ref(), tables, speed, notes);
                 if history.is_some() && !contestant.meets_existing() {
-                    report.leave_out(contestant.name(), "it cannot update what is there");
+                    report.leave_out(contestant.name(), "it cannot update existing rows");
                     continue;
                 }
                 if let Some(existing) = existing.get(&(tables, contestant.layout())) {
@@ -257,7 +257,7 @@ impl Run<'_> {
         Ok(measured)
     }
 
-    /// Mentions per second, and what there is to tell.
+    /// Mentions per second, and the notes.
     async fn measure(&self, database: &Database) -> Result<(f64, Vec<String>)> {
         if self.statements.is_some() {
             statements::reset(&database.connect().await?).await?;
@@ -265,7 +265,7 @@ impl Run<'_> {
         let wal = Wal::so_far(database).await?;
         let before = (server_cpu::so_far(database.postmaster().await?), Cpu::now());
         let mut measured = self.contestant.run(database, self.workload).await?;
-        // Sessions that end at this moment would be missed: they are no longer there, and not yet added up.
+        // Sessions that end at this moment would be missed: they have ended, and are not yet added up.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let server = server_cpu::so_far(database.postmaster().await?).saturating_sub(before.0);
         let client = Cpu::now().since(&before.1).total();
@@ -301,7 +301,8 @@ fn now() -> ::graphsink::Timestamp {
 
 fn settings(arguments: &[String]) -> Result<Vec<(String, String)>> {
     let parse = |setting: &String| {
-        let (name, value) = setting.split_once('=').ok_or_else(|| format!("--setting {setting}: no NAME=VALUE"))?;
+        let (name, value) =
+            setting.split_once('=').ok_or_else(|| format!("--setting {setting}: expected NAME=VALUE"))?;
         Ok((name.to_owned(), value.to_owned()))
     };
     arguments.iter().map(parse).collect()

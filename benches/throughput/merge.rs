@@ -1,7 +1,7 @@
-//! The merges of `on conflict do update` that the pipelines of this bench share: a column, and the
-//! expression that it is set to. Figures are added up, as `unnest` says.
+//! The merges of `on conflict do update` that the pipelines of this bench share: columns, each with the expression that
+//! it is set to. Figures are added up, as described in `unnest`.
 
-/// Of an entity that has aliases or attributes.
+/// For an entity that has aliases or attributes.
 pub(crate) const DESCRIBED: [(&str, &str); 3] = [
     (
         "aliases",
@@ -15,11 +15,11 @@ pub(crate) const DESCRIBED: [(&str, &str); 3] = [
     ("last_updated", "now()"),
 ];
 
-/// What says that an entity would change at all.
+/// The condition under which an entity changes at all.
 pub(crate) const DESCRIBED_CHANGES: &str = "not (entities.aliases @> excluded.aliases
     and entities.restaurant_attributes @> excluded.restaurant_attributes)";
 
-/// Of a connection.
+/// For a connection.
 pub(crate) const CONNECTION: [(&str, &str); 10] = [
     (
         "categories",
@@ -47,7 +47,7 @@ pub(crate) const CONNECTION: [(&str, &str); 10] = [
     ("last_updated", "now()"),
 ];
 
-/// `set` and what follows.
+/// `set` with its assignments.
 pub(crate) fn set(merges: &[(&str, &str)]) -> String {
     let merges: Vec<String> = merges.iter().map(|(column, value)| format!("{column} = {value}")).collect();
     format!("set {}", merges.join(", "))

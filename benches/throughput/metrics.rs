@@ -1,4 +1,4 @@
-//! The figures of a batch's mentions, as every hand-written pipeline has to count them: counts, upvotes, threads, level of
+//! The figures of a batch's mentions as hand-written pipelines have to compute them: counts, upvotes, threads, level of
 //! activity and the five best mentions, without the crate's own code.
 
 use std::cmp::Ordering;
@@ -100,7 +100,7 @@ impl<'a> ConnectionMetrics<'a> {
         let mentions = mentions.into_iter();
         let mut metrics = Self::empty();
         metrics.top_mentions.reserve_exact(mentions.size_hint().0);
-        // Most connections of a batch have one mention, and one thread.
+        // Most connections of a batch have one mention and one thread.
         let (mut first, mut others) = (None, HashSet::new());
         for (id, mention) in mentions {
             metrics.mention_count += 1;

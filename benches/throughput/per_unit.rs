@@ -1,16 +1,15 @@
-//! One transaction for each unit, written by hand with knowledge of PostgreSQL.
+//! One transaction for each unit, hand-written by a PostgreSQL expert.
 //!
-//! It keeps the merge rules and recomputes the figures of the one connection that it touches from
-//! its mentions. Names are resolved inside the statements, so that nothing has to be awaited: in
-//! the fewest round trips, the whole transaction is sent at once. `per_unit_transaction` awaits
-//! each statement, as programs do; `per_unit_pipelined` sends everything at once; latency is
-//! compared with the latter.
+//! It keeps the merge rules and recomputes the figures of its connection from the mentions. Names are resolved inside
+//! the statements, so no statement has to be awaited: with the fewest round trips, the whole transaction is sent at
+//! once. `per_unit_transaction` awaits each statement, as most programs do; `per_unit_pipelined` sends everything at
+//! once, and latency is compared with it.
 //!
-//! Types are compared as text so that names are looked up by the unique index and by no other: a
-//! plan made on empty tables takes the read index on the type, and then reads every restaurant.
+//! Types are compared as text so that names are looked up by the unique index only: a plan made on empty tables would
+//! use the read index on the type, and then read every restaurant.
 //!
-//! A connection that is new gets its final figures with its only row version; entities and
-//! connections that say all this already get no new version.
+//! A new connection gets its final figures with its only row version; existing entities and connections get a new
+//! version only if they change.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +27,7 @@ use crate::rows::top_mentions;
 use crate::workload::{Record, Workload};
 use ::graphsink::Timestamp;
 
-/// So many units are enough to know the speed; the rest would be waiting for the disk.
+/// This many units are enough to measure the speed; more would only wait for the disk.
 const SAMPLE: usize = 2_000;
 
 /// A transaction for each unit over one connection.
@@ -87,7 +86,7 @@ impl UnitWriter {
         Ok(Self { client, pipelined, words, described, connection, mention, figures })
     }
 
-    /// Writes a unit; when this returns it is durable.
+    /// Writes a unit; it is durable when this returns.
     pub(crate) async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
         let (types, names) = words(record);
         let ids: Vec<Uuid> = types.iter().map(|_| Uuid::now_v7()).collect();
@@ -165,7 +164,7 @@ impl UnitWriter {
             }
             Ok(())
         };
-        // A future of tokio-postgres sends when it is polled first.
+        // A future of tokio-postgres sends when it is first polled.
         if self.pipelined {
             futures::try_join!(
                 client.batch_execute("begin"),
@@ -233,7 +232,7 @@ const CONNECTION: &str = "
         is_menu_item = c.is_menu_item or excluded.is_menu_item, last_updated = now()
     where not (c.categories @> excluded.categories and c.is_menu_item >= excluded.is_menu_item)";
 
-/// The id of the connection that three names make.
+/// The id of the connection with these three names.
 const CONNECTION_ID: &str = "
     (select c.connection_id from connections c
      where c.restaurant_id = (select r.entity_id from entities r where r.name = $1 and r.type::text = 'restaurant')

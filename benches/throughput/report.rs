@@ -1,4 +1,4 @@
-//! What was measured: as a table for people, as JSON for the chart and for CI.
+//! The results: as a table for people, as JSON for the chart and for CI.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const BEST_OF: [(&str, [&str; 2]); 3] = [
     ("sqlx_unnest", ["sqlx_unnest_1000", "sqlx_unnest_5000"]),
 ];
 
-/// Mentions per second of one contestant, one number a round.
+/// Mentions per second of one contestant, one number for each round.
 #[derive(Debug, Default)]
 struct Speeds {
     connections: usize,
@@ -44,7 +44,7 @@ impl Speeds {
         Some((slowest, speeds.iter().copied().fold(0.0, f64::max)))
     }
 
-    /// From the slowest to the fastest round, as a share of the median.
+    /// The distance from the slowest to the fastest round, as a share of the median.
     fn spread(&self, tables: Tables) -> Option<f64> {
         let (slowest, fastest) = self.range(tables)?;
         Some((fastest - slowest) / self.median(tables)?)
@@ -73,11 +73,11 @@ pub(crate) struct Bar {
     pub(crate) median: f64,
     pub(crate) slowest: f64,
     pub(crate) fastest: f64,
-    /// The COPY limit with as many connections.
+    /// The COPY limit with the same number of connections.
     pub(crate) limit: Option<f64>,
 }
 
-/// Who is the limit of those with so many connections.
+/// The name of the limit for this number of connections.
 const fn limit(connections: usize) -> &'static str {
     if connections == 1 { "copy_limit" } else { "copy_limit_2" }
 }
@@ -88,7 +88,7 @@ pub(crate) struct Report {
     /// In the order of their first measurement.
     names: Vec<&'static str>,
     speeds: BTreeMap<&'static str, Speeds>,
-    /// On tables that held something.
+    /// On filled tables.
     existing: BTreeMap<&'static str, Speeds>,
     left_out: BTreeMap<&'static str, &'static str>,
     latencies: Vec<Latencies>,
@@ -103,12 +103,12 @@ impl Report {
         self.speeds.entry(name).or_default().add(contestant, tables, speed, notes);
     }
 
-    /// The same on tables that held something.
+    /// The same on filled tables.
     pub(crate) fn add_existing(&mut self, contestant: &dyn Contestant, tables: Tables, speed: f64, notes: Vec<String>) {
         self.existing.entry(contestant.name()).or_default().add(contestant, tables, speed, notes);
     }
 
-    /// Says why a way was not measured on tables that held something.
+    /// Notes why a contestant was not measured on filled tables.
     pub(crate) fn leave_out(&mut self, name: &'static str, reason: &'static str) {
         self.left_out.insert(name, reason);
     }
@@ -121,7 +121,7 @@ impl Report {
         self.speeds.get(name)?.median(tables)
     }
 
-    /// What the chart shows of each contestant, in the order of the rounds.
+    /// The chart's data for each contestant, in the order of the rounds.
     pub(crate) fn bars(&self) -> Vec<Bars> {
         let of = |name: &&'static str| {
             let speeds = &self.speeds[name];
@@ -190,7 +190,7 @@ impl Report {
         }
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "on tables that held something",
+            "on filled tables",
             "tables",
             "mentions/s",
             "spread",
@@ -223,7 +223,7 @@ impl Report {
         }
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "acknowledgement of a lone unit, ms",
+            "acknowledgement of a single unit, ms",
             "tables",
             "engine p50",
             "p99",
@@ -250,8 +250,8 @@ impl Report {
         println!("\n{table}");
     }
 
-    /// `{contestant: {lean, full}}`, medians in mentions per second, and the best of [`BEST_OF`]. Where tables that
-    /// held something were measured as well: `lean_existing` and `full_existing`.
+    /// `{contestant: {lean, full}}`, medians in mentions per second, and the best of [`BEST_OF`]. If filled tables were
+    /// measured as well: `lean_existing` and `full_existing`.
     pub(crate) fn json(&self) -> serde_json::Value {
         let mut contestants = serde_json::Map::new();
         for (name, speeds) in &self.speeds {

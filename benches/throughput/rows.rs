@@ -1,5 +1,5 @@
-//! Records to rows of the three tables, coalesced in memory: what the COPY limit is given for
-//! free, and what a hand-written pipeline does for each of its batches.
+//! Records to rows of the three tables, coalesced in memory: given to the COPY limit, and done by a hand-written
+//! pipeline for each of its batches.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(crate) type Key = (EntityType, Arc<str>);
 pub(crate) struct Entities {
     pub(crate) rows: Vec<Entity>,
     index: HashMap<Key, usize>,
-    /// Ids of entities that the tables hold already.
+    /// Ids of entities that the tables already have.
     known: HashMap<Key, Uuid>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Entity {
     pub(crate) id: Uuid,
-    /// Whether the tables hold it already.
+    /// Whether the tables already have it.
     pub(crate) is_known: bool,
     pub(crate) key: Key,
     pub(crate) aliases: BTreeSet<Arc<str>>,
@@ -38,7 +38,7 @@ impl Entities {
         Self::beside(records, HashMap::new())
     }
 
-    /// Entities that the tables hold already keep their ids.
+    /// Existing entities keep their ids.
     pub(crate) fn beside(records: &[Record], known: HashMap<Key, Uuid>) -> Self {
         let mut entities = Self { known, ..Self::default() };
         for record in records {
@@ -73,7 +73,7 @@ impl Entities {
         &mut self.rows[index]
     }
 
-    /// The id that a key has here.
+    /// The id of a key.
     pub(crate) fn id(&self, entity_type: EntityType, name: &Arc<str>) -> Uuid {
         self.rows[self.index[&(entity_type, Arc::clone(name))]].id
     }
@@ -95,7 +95,7 @@ pub(crate) struct Connection<'a> {
     pub(crate) categories: BTreeSet<Uuid>,
     pub(crate) is_menu_item: bool,
     pub(crate) metrics: ConnectionMetrics<'a>,
-    /// Its mentions: their ids, and which records they are.
+    /// Its mentions: their ids, and the positions of their records.
     pub(crate) mentions: Vec<(Uuid, &'a Record)>,
 }
 
@@ -132,12 +132,12 @@ pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of:
     rows
 }
 
-/// The best mentions as the column's text.
+/// The best mentions in the text form of the column.
 pub(crate) fn top_mentions(metrics: &ConnectionMetrics<'_>) -> String {
     serde_json::to_string(&metrics.top_mentions).expect("texts, numbers and times are always JSON")
 }
 
-/// Ids as the text of a `uuid[]`.
+/// Ids in the text form of a `uuid[]`.
 pub(crate) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a Uuid>) -> String {
     let ids: Vec<String> = ids.into_iter().map(Uuid::to_string).collect();
     format!("{{{}}}", ids.join(","))

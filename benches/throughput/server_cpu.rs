@@ -1,8 +1,8 @@
-//! CPU time of the server, where the kernel tells (Linux).
+//! CPU time of the server, where the kernel reports it (Linux).
 
 use std::time::Duration;
 
-/// CPU time of a server so far: of its postmaster, the processes under it, and those that ended.
+/// CPU time of a server so far: of its postmaster, its child processes, and those that ended.
 pub(crate) fn so_far(postmaster: u32) -> Duration {
     let mut ticks = stat(postmaster).map_or(0, |stat| stat.own + stat.ended_children);
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -21,7 +21,7 @@ struct Stat {
 
 fn stat(pid: u32) -> Option<Stat> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
     // Fields 4 and 14 to 17 of proc(5), which counts from one and has pid and name before these.

@@ -1,5 +1,5 @@
-//! Where the time goes by statement: the engine's account (`graphsink_statement_seconds`), and the server's
-//! (`pg_stat_statements`), which has no round trips in it.
+//! Time by statement: by the engine's metric (`graphsink_statement_seconds`), and by the server's
+//! (`pg_stat_statements`), which excludes round trips.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::contestant::Result;
 
-/// What the server must be started with.
+/// The required settings of the server.
 pub(crate) const SETTINGS: [(&str, &str); 3] = [
     ("shared_preload_libraries", "pg_stat_statements"),
     ("pg_stat_statements.track_planning", "on"),
@@ -42,7 +42,7 @@ pub(crate) fn since_last(snapshotter: &Snapshotter) -> Vec<String> {
     lines
 }
 
-/// Forgets what the server did so far.
+/// Resets the server's statistics.
 pub(crate) async fn reset(client: &Client) -> Result<()> {
     let sql = "set client_min_messages = warning; create extension if not exists pg_stat_statements schema public;
                select pg_stat_statements_reset()";

@@ -1,9 +1,8 @@
-//! What a careful user writes by hand for bulk: batches, coalesced in memory, upserted with
-//! `unnest`, over one connection or two, four round trips a batch.
+//! A careful hand-written bulk writer: batches, coalesced in memory, upserted with `unnest`, over one connection or
+//! two, four round trips for each batch.
 //!
-//! Figures are added up (`mention_count = c.mention_count + excluded.mention_count`), so a
-//! redelivered batch counts twice, and a thread that two batches speak of counts twice as well.
-//! That is what makes it cheap: it need not know what is there.
+//! Figures are added up (`mention_count = c.mention_count + excluded.mention_count`), so a redelivered batch counts
+//! twice, and so does a thread of two batches. This makes it cheap: it need not read the stored rows.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -24,11 +23,11 @@ use crate::database::Database;
 use crate::rows::{top_mentions, uuid_array};
 use crate::workload::{Record, Workload};
 
-/// Hand-written upserts in batches of so many mentions.
+/// Hand-written upserts in batches of this many mentions.
 #[derive(Debug)]
 pub(crate) struct Unnest {
     pub(crate) batch: usize,
-    /// One or two.
+    /// One connection or two.
     pub(crate) connections: usize,
 }
 
@@ -75,7 +74,7 @@ impl Contestant for Unnest {
     }
 }
 
-/// A part for each connection, with restaurants of its own: connections and mentions then never meet.
+/// A part for each connection, with restaurants of its own: connections and mentions never conflict.
 fn split(records: &[Record], parts: usize) -> Vec<Vec<Record>> {
     if parts == 1 {
         return vec![records.to_vec()];
@@ -91,8 +90,8 @@ fn split(records: &[Record], parts: usize) -> Vec<Vec<Record>> {
 
 struct BatchWriter {
     client: Client,
-    /// Words are shared between connections. Who commits them on their own makes no other wait for the
-    /// rest of the batch; a word that nothing refers to yet does no harm.
+    /// Words are shared between connections. They are committed separately, so that no other connection waits for the
+    /// rest of the batch; a word without references does no harm.
     words_apart: bool,
     words: Statement,
     described: Statement,
@@ -113,7 +112,7 @@ impl BatchWriter {
         Ok(Self { client, words_apart, words, described, ids, connections, mentions })
     }
 
-    /// Batch by batch; the answer is how often a deadlock had to be retried.
+    /// Writes batch by batch; returns the number of retries after deadlocks.
     async fn write_all(self, records: Vec<Record>, batch: usize, as_of: Timestamp) -> Result<usize> {
         let mut deadlocks = 0;
         for batch in records.chunks(batch) {
@@ -138,7 +137,7 @@ impl BatchWriter {
         self.insert_mentions(&connections, &connection_ids).await
     }
 
-    /// Every entity that is a word only; after this the transaction is open.
+    /// Writes every entity that is only a word; afterwards the transaction is open.
     async fn insert_plain<'a>(&self, words: &Words<'a>) -> Result<Ids<'a>> {
         let new_ids: Vec<Uuid> = words.plain.iter().map(|_| Uuid::now_v7()).collect();
         let (types, names): (Vec<&str>, Vec<&str>) = words.plain.iter().copied().unzip();
@@ -178,7 +177,7 @@ impl BatchWriter {
         Ok(())
     }
 
-    /// The answer is the ids, in the order of `connections`: each row is inserted or updated.
+    /// Returns the ids in the order of `connections`: each row is inserted or updated.
     async fn upsert_connections(&self, connections: &[Connection<'_>], as_of: Timestamp) -> Result<Vec<Uuid>> {
         let new_ids: Vec<Uuid> = connections.iter().map(|row| row.id).collect();
         let restaurants: Vec<Uuid> = connections.iter().map(|row| row.restaurant).collect();
@@ -223,7 +222,7 @@ impl BatchWriter {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// And commits.
+    /// Writes the mentions, and commits.
     async fn insert_mentions(&self, connections: &[Connection<'_>], connection_ids: &[Uuid]) -> Result<()> {
         let rows: Vec<(Uuid, Uuid, &Record)> = connections
             .iter()
@@ -271,7 +270,7 @@ pub(crate) const WORDS: &str = "
     select k.id, k.type::entity_type, k.name from unnest($1::uuid[], $2::text[], $3::text[]) as k(id, type, name)
     on conflict (name, type) do nothing";
 
-/// Types are compared as text for the reason that `per_unit` gives.
+/// Types are compared as text for the reason given in `per_unit`.
 pub(crate) const IDS: &str = "
     select k.ord, e.entity_id from unnest($1::text[], $2::text[]) with ordinality as k(type, name, ord)
     join entities e on e.name = k.name and e.type::text = k.type";

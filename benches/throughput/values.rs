@@ -1,9 +1,9 @@
-//! What an ORM sends: statements with a row of placeholders for each row, in batches of 250
-//! mentions, one statement after the other, one transaction a batch, over one connection.
+//! The statements of an ORM: a row of placeholders for each row, in batches of 250 mentions, one statement after the
+//! other, one transaction for each batch, over one connection.
 //!
-//! The merges are those of `unnest`, and so is what they cannot do: a batch that is delivered again
-//! counts twice. The text of a statement depends on the number of its rows, so it is sent with its
-//! values and not prepared; that is one round trip, where some ORMs take two.
+//! The merges are those of `unnest`, with the same limitation: a redelivered batch counts twice. The text of a
+//! statement depends on the number of its rows, so it is sent with its values and not prepared; that is one round trip,
+//! where some ORMs need two.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::database::Database;
 use crate::merge;
 use crate::workload::{Record, Workload};
 
-/// Mentions in a batch.
+/// The number of mentions in a batch.
 const BATCH: usize = 250;
 
 /// Multi-row VALUES.
@@ -129,7 +129,7 @@ impl Writer {
         for (of_type, name) in &words {
             values.extend([field(name, &Type::VARCHAR), field(of_type, &Type::TEXT)]);
         }
-        // The type as text for the reason that `per_unit` gives.
+        // The type as text for the reason given in `per_unit`.
         let select = format!(
             "select type::text, name, entity_id from entities where (name, type::text) in ({})",
             rows_of(2, words.len())
@@ -141,7 +141,7 @@ impl Writer {
         words.iter().map(|word| Ok((*word, id(word).ok_or("an entity that was just written is not there")?))).collect()
     }
 
-    /// The answer is the ids, in the order of `connections`: each row is inserted or updated.
+    /// Returns the ids in the order of `connections`: each row is inserted or updated.
     async fn upsert_connections(&self, connections: &[Connection<'_>]) -> Result<Vec<Uuid>> {
         let rows: Vec<_> = connections
             .iter()
@@ -225,7 +225,7 @@ impl Writer {
     }
 }
 
-/// A value and the type that it is sent as. An enum's label is of a type that the server finds out.
+/// A value with the type that it is sent as. The server determines the type of an enum's label.
 fn field<'a>(value: &'a (dyn ToSql + Sync), of_type: &Type) -> (&'a (dyn ToSql + Sync), Type) {
     (value, of_type.clone())
 }

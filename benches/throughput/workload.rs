@@ -1,14 +1,12 @@
-//! The one workload that every contestant writes: units of one mention each, with the skew of real
-//! threads.
+//! The common workload of all contestants: units of one mention each, with the skew of real threads.
 //!
-//! Shaped after `mentions.jsonl.gz`, the forum threads that the project was measured on: a
-//! restaurant for every five mentions and a dish for every twenty, both by Zipf's law, 18% of the
-//! mentions with dish attributes, 10% with restaurant attributes, 0.7 connections for a mention,
-//! four fifths of them with this one only, 90 bytes of excerpt, 90 of URL. No mention occurs twice: what
-//! re-observations cost is another bench.
+//! Shaped after `mentions.jsonl.gz`, the forum threads of the project's measurements: a restaurant for every five
+//! mentions and a dish for every twenty, both by Zipf's law, 18% of the mentions with dish attributes, 10% with
+//! restaurant attributes, 0.7 connections for each mention, four fifths of them with one mention only, 90 bytes of
+//! excerpt, 90 of URL. No mention occurs twice: the bench `scaling` measures repeated observations.
 //!
-//! The random numbers are `SplitMix64`, written out: the same seed gives the same workload on every
-//! machine and with every version of every crate. Ages are relative to `as_of`.
+//! The random numbers are `SplitMix64`, written out: the same seed gives the same workload on every machine and with
+//! every version of every crate. Ages are relative to `as_of`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,15 +14,15 @@ use std::sync::Arc;
 use ::graphsink::{EntityBuilder, Mention, SourceType, Timestamp, UnitOfWork};
 use chrono::TimeDelta;
 
-/// Any number; another one gives another workload of the same shape.
+/// An arbitrary number; another one gives another workload of the same shape.
 const SEED: u64 = 0x6772_6170_6873_6e6b;
-/// A restaurant for so many mentions, and how steep their law is (fitted to the real threads).
+/// The number of mentions for each restaurant, and the exponent of their law (fitted to the real threads).
 const MENTIONS_PER_RESTAURANT: usize = 5;
 const RESTAURANT_EXPONENT: f64 = 0.65;
 /// The same of dishes.
 const MENTIONS_PER_DISH: usize = 20;
 const DISH_EXPONENT: f64 = 0.7;
-/// Most mentions speak of what a restaurant is known for: a short list of dishes of its own.
+/// Most mentions are about dishes that a restaurant is known for: a short list of its own.
 const KNOWN_FOR_SHARE: f64 = 0.8;
 const KNOWN_FOR: usize = 8;
 const KNOWN_FOR_EXPONENT: f64 = 1.2;
@@ -34,14 +32,14 @@ const RESTAURANT_ATTRIBUTES: usize = 32;
 const CATEGORIES: usize = 48;
 const WORD_EXPONENT: f64 = 1.0;
 
-/// One unit's content, in memory before the clock starts.
+/// The content of one unit, in memory before the clock starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) restaurant: Arc<str>,
-    /// Other than the name, as is the dish's.
+    /// Different from the name, as is the dish's.
     pub(crate) alias: Option<Arc<str>>,
     pub(crate) restaurant_attributes: Vec<Arc<str>>,
-    /// Without a dish there is neither connection nor mention.
+    /// Without a dish there is neither a connection nor a mention.
     pub(crate) dish: Option<Arc<str>>,
     pub(crate) dish_alias: Option<Arc<str>>,
     pub(crate) dish_attributes: Vec<Arc<str>>,
@@ -51,7 +49,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What a caller of the engine builds.
+    /// The unit that a caller of the engine builds.
     pub(crate) fn unit(&self) -> UnitOfWork {
         let mut unit = UnitOfWork::new();
         self.add_to(&mut unit);
@@ -91,7 +89,7 @@ impl Record {
     }
 }
 
-/// The records, in the order in which they are submitted.
+/// The records, in the order of submission.
 #[derive(Debug)]
 pub(crate) struct Workload {
     pub(crate) records: Vec<Record>,
@@ -99,7 +97,7 @@ pub(crate) struct Workload {
     pub(crate) as_of: Timestamp,
 }
 
-/// How many mentions some records hold.
+/// The number of mentions in some records.
 pub(crate) fn mentions(records: &[Record]) -> usize {
     records.iter().filter(|record| record.dish.is_some()).count()
 }
@@ -112,12 +110,11 @@ impl Workload {
     }
 }
 
-/// What the tables hold already, and more of the same.
+/// The stored history, and more of the same.
 ///
-/// The history is that of towns, each with restaurants of its own and all with the same dishes and
-/// attributes. Of what is new, half is from towns that are there, any of them, by the same law: it
-/// meets most of their restaurants and many of their connections, wherever in the tables they lie.
-/// The other half is from a new town.
+/// The history consists of towns, each with restaurants of its own and all with the same dishes and attributes. Half of
+/// each slice is from existing towns, drawn by the same law: it meets most of their restaurants and many of their
+/// connections, anywhere in the tables. The other half is from a new town.
 pub(crate) struct History {
     town: Law,
     new_town: Law,
@@ -125,13 +122,13 @@ pub(crate) struct History {
     as_of: Timestamp,
 }
 
-/// Of the mentions of a town, at most: what fits into memory easily.
+/// The maximum number of mentions of a town: few enough for memory.
 const TOWN_MENTIONS: usize = 250_000;
-/// Towns beyond these numbers are those of slices.
+/// Towns from this number on are those of slices.
 const NEW_TOWNS: usize = 1 << 20;
 
 impl History {
-    /// A history of so many mentions or a few less, and slices of so many.
+    /// A history of about this many mentions, and slices of this many.
     pub(crate) fn new(mentions: usize, slice: usize, as_of: Timestamp) -> Self {
         let towns = mentions.div_ceil(TOWN_MENTIONS).max(1);
         Self { town: Law::new((mentions / towns).max(1)), new_town: Law::new(slice), towns, as_of }
@@ -141,7 +138,7 @@ impl History {
         self.towns
     }
 
-    /// Everything that happened in one town.
+    /// All records of one town.
     pub(crate) fn town(&self, town: usize) -> Workload {
         let mut random = Random(SEED ^ (town as u64 + 1) << 40);
         let mentions = self.town.mentions;
@@ -150,7 +147,7 @@ impl History {
         Workload { records, as_of: self.as_of }
     }
 
-    /// The news of that number; no two hold the same mention.
+    /// The slice of that number; no two slices have the same mention.
     pub(crate) fn slice(&self, slice: usize) -> Workload {
         let mut random = Random(SEED ^ !(slice as u64) << 40);
         let mentions = self.new_town.mentions;
@@ -166,7 +163,7 @@ impl History {
     }
 }
 
-/// How often everything occurs among so many mentions, and what the words are.
+/// The frequencies for this many mentions, and the words.
 struct Law {
     mentions: usize,
     restaurants: Zipf,
@@ -195,7 +192,7 @@ impl Law {
         Self { mentions, restaurants, dishes, known_for, dish_attributes, restaurant_attributes, categories, names }
     }
 
-    /// Mentions numbered from `first`; `place` says by whose law each is, and in which town.
+    /// Mentions numbered from `first`; `place` gives the law and the town of each.
     fn records<'a>(
         &self,
         first: usize,
@@ -231,7 +228,7 @@ impl Law {
         random: &mut Random,
     ) -> Record {
         let dish = if random.fraction() < KNOWN_FOR_SHARE {
-            // The list is not kept but drawn again, from the restaurant and the place in it.
+            // The list is not stored but drawn again, from the restaurant and the position in it.
             let nth = law.known_for.pick(random);
             law.dishes.pick(&mut Random((restaurant.seed * KNOWN_FOR + nth) as u64))
         } else {
@@ -252,8 +249,7 @@ impl Law {
     }
 }
 
-/// Records without end, for workloads that are larger than memory. The laws are those of a workload of so
-/// many mentions.
+/// Records without end, for workloads larger than memory. The laws are those of a workload of this many mentions.
 #[allow(dead_code, reason = "for other benches")]
 pub(crate) struct Records {
     law: Law,
@@ -292,7 +288,7 @@ impl Iterator for Records {
 struct Restaurant {
     name: Arc<str>,
     alias: Arc<str>,
-    /// Of what it is known for.
+    /// A dish that the restaurant is known for.
     seed: usize,
 }
 
@@ -320,7 +316,7 @@ fn names(stem: &str, count: usize) -> Vec<Arc<str>> {
     (0..count).map(|rank| name(stem, rank)).collect()
 }
 
-/// Scattered, as names are: the most popular are no neighbours in the index on names.
+/// Scattered, like real names: popular ones are no neighbours in the index on names.
 fn name(stem: &str, rank: usize) -> Arc<str> {
     format!("{:04x} {stem} {rank}", Random(rank as u64).next() >> 48).into()
 }
@@ -339,7 +335,7 @@ fn words(random: &mut Random, share: f64, law: &Zipf, names: &[Arc<str>]) -> Vec
     words
 }
 
-/// A discussion: a few neighbouring mentions share it.
+/// A discussion, shared by a few neighbouring mentions.
 struct Thread {
     id: Arc<str>,
     subreddit: String,
@@ -349,8 +345,8 @@ struct Thread {
 
 impl Thread {
     fn new(number: usize, random: &mut Random) -> Self {
-        // One in twenty is recent; none so close to a limit (7 and 30 days) that the time that the
-        // bench takes would decide on which side it is.
+        // One in twenty is recent; none is so close to a limit (7 and 30 days) that the duration of the bench would
+        // decide on which side it is.
         let age_days = match random.next() % 40 {
             0 => 1.0 + 5.0 * random.fraction(),
             1 => 9.0 + 20.0 * random.fraction(),

@@ -1,8 +1,8 @@
-//! What users of sqlx, sea-orm and diesel write, each the way its documentation does bulk. Built
-//! with the feature `bench-orms` only.
+//! The bulk writes of sqlx, sea-orm and diesel as their documentation recommends them. Built with the feature
+//! `bench-orms` only.
 //!
-//! All of them write what [`crate::batch`] made of a batch, over one connection with the bench's
-//! settings, one transaction a batch; they differ in how rows become statements.
+//! All of them write the batches of [`crate::batch`], over one connection with the bench's settings, one transaction
+//! for each batch; they differ in the statements that they make of rows.
 
 mod with_diesel;
 mod with_sea_orm;

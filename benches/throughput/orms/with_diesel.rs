@@ -1,8 +1,7 @@
-//! `insert_into … values(&rows)` with `on_conflict`, in batches of 1,000 mentions. Sixteen columns
-//! times the rows of a batch stay under the 65,535 parameters that a statement may have.
+//! `insert_into … values(&rows)` with `on_conflict`, in batches of 1,000 mentions. Sixteen columns times the rows of a
+//! batch stay below the 65,535 parameters of a statement.
 //!
-//! diesel knows no `where` for `do update`, so an entity that has aliases or attributes is written
-//! again each time.
+//! diesel has no `where` for `do update`, so an entity with aliases or attributes is rewritten each time.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -27,10 +26,10 @@ use crate::database::{Database, SESSION};
 use crate::merge;
 use crate::workload::{Record, Workload};
 
-/// Mentions in a batch.
+/// The number of mentions in a batch.
 const BATCH: usize = 1_000;
 
-/// A query builder's bulk insert.
+/// Bulk inserts of a query builder.
 #[derive(Debug)]
 pub(crate) struct DieselAsync;
 
@@ -53,7 +52,7 @@ impl Contestant for DieselAsync {
             session.batch_execute(SESSION).await?;
             let start = Instant::now();
             for batch in workload.records.chunks(BATCH) {
-                // `transaction` wants one type of error and would need another one than ours.
+                // `transaction` requires another type of error.
                 session.batch_execute("begin").await?;
                 write(&mut session, batch, workload.as_of).await?;
                 session.batch_execute("commit").await?;
@@ -135,7 +134,7 @@ async fn select_ids<'a>(session: &mut AsyncPgConnection, keys: &[Word<'a>]) -> R
     keys.iter().map(|key| Ok((*key, id(key).ok_or("an entity that was just written is not there")?))).collect()
 }
 
-/// The answer is the ids, in the order of `connections`: each row is inserted or updated.
+/// Returns the ids in the order of `connections`: each row is inserted or updated.
 async fn upsert_connections(session: &mut AsyncPgConnection, connections: &[Connection<'_>]) -> Result<Vec<Uuid>> {
     let rows = connections.iter().map(|row| {
         Ok(NewConnection {
@@ -202,7 +201,7 @@ async fn insert_mentions(
     Ok(())
 }
 
-// The tables below want these `pub`.
+// The tables below require these `pub`.
 #[allow(unreachable_pub)]
 mod sql_types {
     #[derive(Debug, diesel::sql_types::SqlType, diesel::query_builder::QueryId)]
@@ -218,7 +217,7 @@ mod sql_types {
     pub struct MentionSource;
 }
 
-/// An enum's label, whichever enum.
+/// The label of any enum.
 #[derive(Debug, Clone, Copy, AsExpression)]
 #[diesel(sql_type = sql_types::EntityType, sql_type = sql_types::ActivityLevel, sql_type = sql_types::MentionSource)]
 struct Label<'a>(&'a str);

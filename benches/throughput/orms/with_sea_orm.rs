@@ -19,10 +19,10 @@ use crate::database::{Database, SESSION};
 use crate::merge;
 use crate::workload::{Record, Workload};
 
-/// Mentions in a batch.
+/// The number of mentions in a batch.
 const BATCH: usize = 250;
 
-/// An ORM's bulk insert.
+/// Bulk inserts of an ORM.
 #[derive(Debug)]
 pub(crate) struct SeaOrm;
 
@@ -42,7 +42,7 @@ impl Contestant for SeaOrm {
     fn run<'a>(&'a self, database: &'a Database, workload: &'a Arc<Workload>) -> BoxFuture<'a, Result<Measured>> {
         async move {
             let mut options = ConnectOptions::new(database.url());
-            // With one connection its settings hold.
+            // With one connection its settings persist.
             options.min_connections(1).max_connections(1).sqlx_logging(false);
             let session = sea_orm::Database::connect(options).await?;
             session.execute_unprepared(SESSION).await?;
@@ -127,7 +127,7 @@ async fn select_ids<'a>(transaction: &DatabaseTransaction, keys: &[Word<'a>]) ->
     keys.iter().map(|key| Ok((*key, id(key).ok_or("an entity that was just written is not there")?))).collect()
 }
 
-/// The answer is the ids, in the order of `connections`: each row is inserted or updated.
+/// Returns the ids in the order of `connections`: each row is inserted or updated.
 async fn upsert_connections(transaction: &DatabaseTransaction, connections: &[Connection<'_>]) -> Result<Vec<Uuid>> {
     let rows = connections.iter().map(|row| {
         let metrics = &row.metrics;
@@ -207,7 +207,7 @@ impl Iden for Alias {
     }
 }
 
-// The derives want `pub` items; columns that have defaults and are never written are left out.
+// The derives require `pub` items; columns that have defaults and are never written are left out.
 
 #[allow(unreachable_pub)]
 mod entity {

@@ -1,5 +1,5 @@
-//! The `unnest` statements over sqlx, as its FAQ recommends for bulk. sqlx does not pipeline, so
-//! each statement is awaited.
+//! The `unnest` statements over sqlx, as its FAQ recommends for bulk. sqlx does not pipeline, so each statement is
+//! awaited.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::rows::{top_mentions, uuid_array};
 use crate::unnest;
 use crate::workload::{Record, Workload};
 
-/// Upserts in batches of so many mentions.
+/// Upserts in batches of this many mentions.
 #[derive(Debug)]
 pub(crate) struct SqlxUnnest {
     pub(crate) batch: usize,
