@@ -153,7 +153,7 @@ async fn check(url: &str, schema: &str, stats: &Stats) -> Result<(), AnyError> {
     }
     let inserted = stats.mentions.inserted;
     if (stats.units_committed, stats.mentions.received, inserted) != (units, units, units / 2) {
-        return Err(format!("{units} units were submitted, but the counters say {stats:?}").into());
+        return Err(format!("{units} units were submitted, but the counters are {stats:?}").into());
     }
     println!("counters, rows and metrics agree");
     Ok(())

@@ -213,6 +213,6 @@ async fn check(
     if found != *expected {
         return Err(format!("the database has {found:?}, the resolver counted {expected:?}").into());
     }
-    println!("the database agrees with what the resolver counted");
+    println!("the database agrees with the resolver's counts");
     Ok(())
 }

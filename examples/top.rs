@@ -64,12 +64,12 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), AnyError> {
     if !args.once && !io::stdout().is_terminal() {
-        return Err("standard output is no terminal; --once prints one picture".into());
+        return Err("standard output is not a terminal; --once prints one picture".into());
     }
     if let Some(address) = args.attach.clone() {
         return show(args, address).await;
     }
-    eprintln!("starting an engine to look at; --attach shows one that is running");
+    eprintln!("starting a demo engine; --attach shows a running one");
     let demo = Demo::start().await?;
     let shown = show(args, demo.address()).await;
     demo.end().await?;
@@ -170,7 +170,7 @@ impl Screen {
             match answers.try_recv() {
                 Ok(Answer { at, report }) => self.history.absorb(at, report),
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err("the thread that asks the engine is gone".into()),
+                Err(TryRecvError::Disconnected) => return Err("the thread that queries the engine has ended".into()),
             }
         }
     }

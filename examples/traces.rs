@@ -36,7 +36,7 @@ async fn main() -> Result<(), AnyError> {
     let print = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--print") => true,
-        Some(other) => return Err(format!("unknown argument {other}: only --print is known").into()),
+        Some(other) => return Err(format!("unknown argument {other}: the only one is --print").into()),
     };
     let (provider, spans) = recorder::provider(print);
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(LevelFilter::WARN);

@@ -66,7 +66,7 @@ impl BulkFeed<'_> {
         match end.await {
             Ok(End::Exhausted) => {}
             Ok(end) => return Err(end),
-            Err(_) => return Err(End::Failed("the reader ended without a word".into())),
+            Err(_) => return Err(End::Failed("the reader ended without a result".into())),
         }
         let mut stop = self.stop.clone();
         tokio::select! {

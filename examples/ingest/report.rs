@@ -79,14 +79,14 @@ impl Report<'_> {
         }
         if self.has_outcome() {
             html += &section("Outcome", "", &self.outcome());
-            html += &section("What became of the rows", "wide", &self.rows());
+            html += &section("Results of rows", "wide", &self.rows());
         }
         if let Some(reasons) = summary["rejected_by_reason"].as_object().filter(|reasons| !reasons.is_empty()) {
             let rows = reasons.iter().map(|(rule, reason)| {
                 let first = reason["first"].as_str().unwrap_or_default();
                 [code(rule), whole(&reason["units"]), escaped(first)]
             });
-            html += &section("Rejected", "wide", &table(&["reason", "units", "the first one"], &[1], rows));
+            html += &section("Rejected", "wide", &table(&["reason", "units", "first example"], &[1], rows));
         }
         html += &section("Settings", "", &self.settings());
         let _ = writeln!(html, "</div>\n{}\n</body></html>", self.data(&ends, &charts));
@@ -111,7 +111,7 @@ impl Report<'_> {
                 text("as_of").unwrap_or_default()
             )
         } else {
-            "<p class=\"lead\">The run ended before anything was loaded.</p>".to_owned()
+            "<p class=\"lead\">The run ended before any unit was loaded.</p>".to_owned()
         };
         if let Some(error) = text("error") {
             let _ = write!(lead, "<p class=\"bad\">The run failed: {error}</p>");
@@ -121,8 +121,10 @@ impl Report<'_> {
             lead += "<p class=\"bad\">Stopped before the end of the input. Run it again to load the rest.</p>";
         }
         if let Some(first) = text("first_unavailable") {
-            let _ =
-                write!(lead, "<p class=\"bad\">Some outcomes are unknown, the first one {first}. Run it again.</p>");
+            let _ = write!(
+                lead,
+                "<p class=\"bad\">Some outcomes are unknown, the first is that of {first}. Run it again.</p>"
+            );
         }
         lead
     }
@@ -136,7 +138,7 @@ impl Report<'_> {
             (whole(&summary["committed"]), "units committed"),
             (whole(&summary["rejected"]), "rejected"),
             (whole(&summary["unavailable"]), "unavailable"),
-            (milliseconds(&summary["acknowledgement_ms"]["p50"]), "until half were acknowledged"),
+            (milliseconds(&summary["acknowledgement_ms"]["p50"]), "median time to acknowledgement"),
             (milliseconds(&summary["acknowledgement_ms"]["p99"]), "until 99 % were"),
         ];
         // In bulk all units are acknowledged at the end.
@@ -176,17 +178,17 @@ impl Report<'_> {
         if summary["resolved"].is_object() {
             for (name, text) in [
                 ("names", "names"),
-                ("exact", "names found as they are"),
+                ("exact", "names found exactly"),
                 ("alias", "names found as an alias"),
-                ("fuzzy", "names found by likeness"),
-                ("same_as_new", "names taken for another new one"),
+                ("fuzzy", "names found by similarity"),
+                ("same_as_new", "names resolved to another new name"),
                 ("new", "new names"),
                 ("flagged", "new names to be reviewed"),
             ] {
                 rows.push([text.to_owned(), whole(&summary["resolved"][name])]);
             }
         }
-        table(&["what", "how many or how long"], &[1], rows)
+        table(&["what", "number or time"], &[1], rows)
     }
 
     /// The waiting times of transactions, and of units until their outcomes.
@@ -291,7 +293,7 @@ fn charts(moments: &[Moment]) -> (Vec<f64>, Vec<Chart>) {
             false,
         ),
         chart(
-            "What became of the rows, over time",
+            "Results of rows over time",
             "rows per second",
             ["inserted", "updated", "unchanged", "coalesced"]
                 .into_iter()

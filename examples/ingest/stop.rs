@@ -32,11 +32,11 @@ impl Stop {
                     continue;
                 }
                 if sender.send_replace(true) {
-                    eprintln!("quitting at once: units in flight are in the database whole or not at all");
+                    eprintln!("quitting at once: each unit in flight is committed completely or not at all");
                     // An embedded server stops with its owner, even then.
                     process::exit(1);
                 }
-                eprintln!("stopping: finishing what is in flight (Ctrl-C again quits at once)");
+                eprintln!("stopping: finishing units in flight (Ctrl-C again quits at once)");
             }
         });
         Ok(stop)

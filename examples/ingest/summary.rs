@@ -222,11 +222,11 @@ impl Summary {
         } else if !self.complete {
             writeln!(
                 text,
-                "Stopped before the end of the input. Run it again to load the rest; what is known stays as it is."
+                "Stopped before the end of the input. Run it again to load the rest; known rows stay unchanged."
             )?;
         }
         if let Some(first) = &self.first_unavailable {
-            writeln!(text, "Some outcomes are unknown, the first one {first}. Running it again is safe.")?;
+            writeln!(text, "Some outcomes are unknown, the first is that of {first}. Running it again is safe.")?;
         }
         writeln!(text, "\n{}", self.rows_table())?;
         if let Some(resolved) = &self.resolved {
@@ -239,7 +239,7 @@ impl Summary {
         if !self.strongest.is_empty() {
             writeln!(text, "\nThe ten strongest connections, by upvotes\n{}", self.strongest_table())?;
         }
-        writeln!(text, "\nTo look at it: {}", database.psql_hint())?;
+        writeln!(text, "\nTo inspect it: {}", database.psql_hint())?;
         print!("{text}");
         Ok(())
     }
@@ -292,7 +292,7 @@ impl Summary {
     }
 
     fn rejected_table(&self) -> Table {
-        let mut table = table(&["reason", "units", "the first one"], &[1]);
+        let mut table = table(&["reason", "units", "first example"], &[1]);
         for (rule, reason) in &self.rejected_by_reason {
             table.add_row([rule.clone(), grouped(reason.units), reason.first.clone()]);
         }

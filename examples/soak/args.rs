@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 
 use clap::Parser;
 
-/// Writes into a database while everything goes wrong that can, and proves that nothing is lost, doubled or half written.
+/// Writes into a database under all kinds of faults, and proves that no unit is lost, doubled or half written.
 ///
 /// It starts a PostgreSQL server of its own, puts a proxy in front of it, and injects faults by a schedule that follows
-/// from the seed: the same seed, minutes and rate are the same schedule. What the load does between two faults depends
-/// on the machine; so a violation is found again by the same seed often, not always.
+/// from the seed: the same seed, minutes and rate give the same schedule. The load between two faults depends on the
+/// machine, so the same seed often reproduces a violation, but not always.
 #[derive(Debug, Parser)]
 #[command(
     name = "soak",
@@ -17,15 +17,15 @@ use clap::Parser;
         RUST_LOG=graphsink=warn shows what the engines say meanwhile."
 )]
 pub(crate) struct Args {
-    /// Minutes of load and faults; checks come on top.
+    /// Minutes of load and faults, without the checks.
     #[arg(long, value_name = "MINUTES", default_value_t = 1.0, value_parser = positive)]
     pub(crate) minutes: f64,
 
-    /// Seed of the schedule and of the records [default: chance; printed].
+    /// Seed of the schedule and of the records [default: random; printed].
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 
-    /// Faults in a second, on average.
+    /// Average number of faults per second.
     #[arg(long, value_name = "FAULTS", default_value_t = 2.0, value_parser = positive)]
     pub(crate) fault_rate: f64,
 
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "16")]
     pub(crate) producers: NonZeroUsize,
 
-    /// Engines on the one database.
+    /// Engines on the same database.
     #[arg(long, value_name = "N", default_value = "2")]
     pub(crate) engines: NonZeroUsize,
 
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Prints the schedule and its hash, and does nothing.
+    /// Prints the schedule and its hash, and ends.
     #[arg(long, conflicts_with = "json")]
     pub(crate) print_schedule: bool,
 }

@@ -1,4 +1,4 @@
-//! What must hold: all the time, and when everything has settled.
+//! The checks: some run all the time, the others once the load has settled.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -20,19 +20,19 @@ use crate::model::{self, Ids, Record};
 use crate::producer::{HELD_PLACE, Load};
 use crate::stage::{ROLE, Stage};
 
-/// How long it may take until nothing is under way any more.
+/// The time limit until no unit is under way.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long an engine may take to its first commit after the last fault, on a machine with better things to do.
+/// The time limit for an engine's first commit after the last fault, on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(30);
-/// The pause between two looks under load.
+/// The pause between two checks under load.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Sessions of the engines that are in the middle of something, and all their sessions.
+/// The numbers of the engines' sessions that are active or in a transaction, and of all their sessions.
 const SESSIONS: &str = "
     select pid, state, coalesce(query, ''), state not in ('idle', 'disabled') as busy
     from pg_stat_activity where usename = $1 and backend_type = 'client backend'";
 
-/// For every unit what there is of it: its restaurant and its dish, its connection, its mention.
+/// The rows of every unit in the database: its restaurant and its dish, its connection, its mention.
 const MARKS: &str = "
     select e.name, count(*) = 2 and bool_and(c.connection_id is not null), (array_agg(m.mention_id))[1]
     from entities e
@@ -41,7 +41,7 @@ const MARKS: &str = "
     where e.name like $1 || '%'
     group by e.name";
 
-/// A checked unit is forgotten; what is left of it would only make every later check longer.
+/// Deletes the rows of checked units, which would only make every later check longer.
 const FORGET_MARKS: &str = "
     begin;
     create temporary table marked on commit drop as select entity_id from entities where name like 'mark %';
@@ -57,13 +57,13 @@ pub(crate) struct Checker {
     pub(crate) stage: Arc<Stage>,
     pub(crate) load: Arc<Load>,
     pub(crate) log: Log,
-    /// Records of the pool that are in the database.
+    /// The records of the pool that are in the database.
     pub(crate) said: Vec<bool>,
     /// Records beside the pool.
     pub(crate) always: Vec<Record>,
 }
 
-/// Looks at the figures again and again until `stop`, while everything is under way.
+/// Checks the figures again and again until `stop`, under load.
 pub(crate) async fn watch(stage: Arc<Stage>, load: Arc<Load>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         tracing::info!(totals = ?load.ledger.totals(), "so far");
@@ -72,7 +72,7 @@ pub(crate) async fn watch(stage: Arc<Stage>, load: Arc<Load>, stop: Arc<AtomicBo
             match stage.admin(&up).await {
                 Ok(client) => {
                     let as_of = stage.as_of;
-                    // A look waits while another session has a table locked, and nothing else hinders it.
+                    // This waits only while another session has a table locked.
                     let look = tokio::spawn(async move {
                         client.batch_execute("begin isolation level repeatable read read only").await?;
                         let differences = check_group_by(&client, as_of).await;
@@ -81,9 +81,9 @@ pub(crate) async fn watch(stage: Arc<Stage>, load: Arc<Load>, stop: Arc<AtomicBo
                     });
                     match look.await {
                         Ok(Ok(differences)) => {
-                            load.ledger.check_none("under load, figures are not what GROUP BY gives", &differences);
+                            load.ledger.check_none("under load, figures differ from GROUP BY", &differences);
                         }
-                        Ok(Err(error)) => load.ledger.violation(format!("the soak failed to look: {error:?}")),
+                        Ok(Err(error)) => load.ledger.violation(format!("the soak failed to check: {error:?}")),
                         Err(error) => load.ledger.violation(format!("figures cannot be read: {}", panic_text(error))),
                     }
                 }
@@ -94,7 +94,7 @@ pub(crate) async fn watch(stage: Arc<Stage>, load: Arc<Load>, stop: Arc<AtomicBo
     }
 }
 
-/// Every engine comes back by itself when faults are over: it commits what the database has already.
+/// Every engine recovers by itself when faults are over: it commits rows that exist already.
 pub(crate) async fn engines_come_back(load: &Load, always: &[Record]) {
     for engine in load.engines.all() {
         let committed = async {
@@ -119,19 +119,19 @@ pub(crate) async fn engines_come_back(load: &Load, always: &[Record]) {
         let back = timeout(RECOVERY, committed).await;
         load.ledger.check(back == Ok(true), || {
             format!(
-                "an engine did not come back within {RECOVERY:?} after the last fault: {back:?}, {:?}",
+                "an engine did not recover within {RECOVERY:?} after the last fault: {back:?}, {:?}",
                 engine.stats()
             )
         });
         if back.is_err() {
-            // Its unit has an outcome that was not waited for.
+            // Its unit has an outcome that is not awaited.
             load.ledger.count(|totals| totals.receipts_dropped += 1);
         }
     }
 }
 
 impl Checker {
-    /// Waits until nothing is under way, and checks everything.
+    /// Waits until no unit is under way, and checks everything.
     pub(crate) async fn checkpoint(&mut self) -> Result<(), AnyError> {
         self.settle().await;
         let stage = Arc::clone(&self.stage);
@@ -147,7 +147,7 @@ impl Checker {
         *self.load.ids.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ids);
         let engines = self.load.engines.sums(true);
         self.log.read(&up, &self.load.ledger)?;
-        // Each session leaves the row of its last transaction behind, and a lost commit that and a fence.
+        // Each session leaves the row of its last transaction, and a lost commit leaves that row and a fence.
         let attempts: i64 = client.query_one("select count(*) from graphsink_attempts", &[]).await?.get(0);
         let sessions = self.log.sessions;
         self.load.ledger.check(attempts as u64 <= 2 * sessions, || {
@@ -156,7 +156,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Every unit has its outcome, and no room is taken up.
+    /// Checks that every unit has its outcome, and no room is taken.
     async fn settle(&self) {
         let ledger = &self.load.ledger;
         for engine in self.load.engines.all() {
@@ -167,7 +167,8 @@ impl Checker {
         }
     }
 
-    /// No session of an engine is in a transaction, though some may need a moment to notice their client's end.
+    /// Checks that no session of an engine is in a transaction. Sessions may need a moment to notice their client's
+    /// end.
     async fn sessions_are_idle(&self, client: &Client) -> Result<(), AnyError> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -192,7 +193,7 @@ impl Checker {
         }
     }
 
-    /// The engines count what the producers count.
+    /// Checks that the engines' counts equal the producers'.
     fn books_balance(&self) {
         let (told, heard) = (self.load.engines.sums(true), self.load.ledger.totals());
         let ledger = &self.load.ledger;
@@ -206,11 +207,14 @@ impl Checker {
             ("unavailable", told.unavailable, heard.unavailable),
         ] {
             let fits = (heard..=heard + dropped).contains(&told);
-            ledger.check(fits, || format!("units {kind}: engines say {told}, producers {heard} and {dropped} unheard"));
+            ledger.check(fits, || {
+                format!("units {kind}: engines say {told}, producers {heard}, and {dropped} dropped their receipts")
+            });
         }
     }
 
-    /// Each unit is there whole or not at all, as its outcome says; gives the numbers of those that are.
+    /// Checks that each unit is in the database completely or not at all, as its outcome says; returns the numbers of
+    /// those that are.
     async fn marks(&mut self, client: &Client, units: &BTreeMap<u64, Unit>) -> Result<Vec<u64>, AnyError> {
         let mut found: BTreeMap<String, (bool, Option<Uuid>)> = BTreeMap::new();
         for row in client.query(MARKS, &[&MARK]).await? {
@@ -227,7 +231,7 @@ impl Checker {
                 Truth::Whole => rows.is_some() && (unit.mark.is_none() || rows.and_then(|rows| rows.1) == unit.mark),
                 Truth::Nothing => rows.is_none(),
                 Truth::Either => true,
-                // Told already: it has no outcome.
+                // It has no outcome, and is reported already.
                 Truth::Open => false,
             };
             if !fits {
@@ -241,15 +245,15 @@ impl Checker {
         let strangers: Vec<String> = found.into_keys().collect();
         let ledger = &self.load.ledger;
         ledger.check_none("units are half written", &halves);
-        ledger.check_none("units are not what their outcome says", &wrong);
-        ledger.check_none("units that were checked before came back", &strangers);
+        ledger.check_none("units differ from their outcomes", &wrong);
+        ledger.check_none("rows of units that were checked before", &strangers);
         let query = "select name from entities where name like 'poison %' or name like 'refused %'";
         let traces: Vec<String> = client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect();
-        ledger.check_none("rejected units left something", &traces);
+        ledger.check_none("rejected units left rows", &traces);
         Ok(whole)
     }
 
-    /// The whole database, row by row.
+    /// Compares the whole database, row by row.
     async fn rows(&self, client: Client, whole: &[u64]) -> Result<Client, AnyError> {
         let as_of = self.stage.as_of;
         let read = tokio::spawn(async move {
@@ -265,19 +269,19 @@ impl Checker {
                 return Err(text.into());
             }
         };
-        self.load.ledger.check_none("figures are not what GROUP BY gives", &of_figures);
+        self.load.ledger.check_none("figures differ from GROUP BY", &of_figures);
         let marks: Vec<Record> = whole.iter().map(|number| mark(*number, as_of)).collect();
         let pool = self.load.pool.iter().zip(&self.said).filter(|(_, said)| **said).map(|(record, _)| record);
         let records: Vec<&Record> = pool.chain(&marks).chain(&self.always).collect();
         let merged = self.load.merged.lock().unwrap_or_else(PoisonError::into_inner);
         let model = merged.graph_with(records, as_of);
         drop(merged);
-        self.load.ledger.check_none("the database is not what the model says", &database::differences(&model, &graph));
+        self.load.ledger.check_none("the database differs from the model", &database::differences(&model, &graph));
         Ok(client)
     }
 }
 
-/// The restaurant that holds the Google id which bad units claim.
+/// The restaurant with the Google id that bad units claim.
 pub(crate) fn holder(as_of: model::Time) -> Record {
     Record::Entity(model::EntitySpec {
         key: model::key(graphsink::EntityType::Restaurant, "holder"),
@@ -294,7 +298,7 @@ pub(crate) fn holder(as_of: model::Time) -> Record {
     })
 }
 
-/// What a task said when it panicked.
+/// The message of a task that panicked.
 fn panic_text(error: tokio::task::JoinError) -> String {
     let Ok(payload) = error.try_into_panic() else { return "the task was cancelled".to_owned() };
     text_of(&*payload).to_owned()
@@ -303,5 +307,5 @@ fn panic_text(error: tokio::task::JoinError) -> String {
 /// The text of a panic.
 pub(crate) fn text_of(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("something without a text")
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
 }

@@ -8,7 +8,7 @@ use graphsink::{Config, Engine, Stats};
 use crate::AnyError;
 use crate::ledger::Ledger;
 
-/// How long an engine may take to come up once faults are over.
+/// The time limit for an engine's start once faults are over.
 const START_PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Slot {
     restarting: tokio::sync::Mutex<()>,
 }
 
-/// Sums over all engines there were.
+/// Sums over all engines so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sums {
     pub(crate) submitted: u64,
@@ -63,7 +63,7 @@ impl Engines {
         Ok(Self { config, ledger, slots, ended: Mutex::default() })
     }
 
-    /// The engine of a slot, as of now.
+    /// The present engine of a slot.
     pub(crate) fn pick(&self, slot: usize) -> Engine {
         let slot = &self.slots[slot % self.slots.len()];
         slot.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -73,7 +73,7 @@ impl Engines {
         (0..self.slots.len()).map(|slot| self.pick(slot)).collect()
     }
 
-    /// Ends an engine as a process would that is told to hurry, and starts another in its place.
+    /// Ends an engine as a process does that is told to end soon, and starts another in its place.
     pub(crate) async fn restart(&self, slot: usize, deadline: Duration) {
         let slot = &self.slots[slot % self.slots.len()];
         let _turn = slot.restarting.lock().await;
@@ -85,7 +85,7 @@ impl Engines {
         }
     }
 
-    /// Ends all engines, without hurry.
+    /// Ends all engines, with long deadlines.
     pub(crate) async fn end_all(&self) {
         for engine in self.all() {
             self.end(&engine, Duration::from_secs(20)).await;
@@ -103,7 +103,7 @@ impl Engines {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).add(&stats);
     }
 
-    /// Over all engines, those that ended and those (if they have not) that live.
+    /// Sums over all engines, including those that still run.
     pub(crate) fn sums(&self, live: bool) -> Sums {
         let mut sums = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if live {
@@ -113,7 +113,7 @@ impl Engines {
     }
 }
 
-/// A new engine, as soon as the database lets one start.
+/// A new engine, as soon as the database allows a start.
 async fn start(config: &Config) -> Option<Engine> {
     let start = async {
         loop {
@@ -127,7 +127,7 @@ async fn start(config: &Config) -> Option<Engine> {
     tokio::time::timeout(START_PATIENCE, start).await.ok()
 }
 
-/// Whether every unit has one outcome and no room is taken up.
+/// Whether every unit has one outcome and no room is taken.
 pub(crate) fn is_settled(stats: &Stats) -> bool {
     let outcomes = stats.units_committed + stats.units_rejected + stats.units_unavailable;
     (stats.rows_in_flight, stats.bytes_in_flight) == (0, 0) && outcomes == stats.units_submitted

@@ -1,4 +1,4 @@
-//! Makes the faults of the schedule happen.
+//! Injects the faults of the schedule.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::proxy::{self, Action, At, Proxy};
 use crate::schedule::{Fault, Kind};
 use crate::stage::{ROLE, Stage, privileges};
 
-/// How long a fault may wait for a commit that it can spoil.
+/// The time limit for a fault to find a commit that it can disturb.
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 const ACTORS: [ActorKind; 5] = [
     ActorKind::Supervisor,
@@ -30,7 +30,7 @@ const ACTORS: [ActorKind; 5] = [
     ActorKind::TransactionCoordinator,
 ];
 const TABLES: [&str; 4] = ["mentions", "connections", "entities", "graphsink_attempts"];
-/// In statements of others than the engines, so that the server's log tells who was in a deadlock.
+/// Marks statements of clients other than the engines, so that the server's log shows the parties of a deadlock.
 pub(crate) const HOSTILE: &str = "/* hostile */";
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Injector {
     pub(crate) mischief: Arc<Mischief>,
     pub(crate) ledger: Arc<Ledger>,
     injected: Mutex<BTreeMap<&'static str, u64>>,
-    /// Faults of one transaction: one at a time, so that each meets its own.
+    /// Faults of one transaction: one at a time, so that each meets its own transaction.
     wire: tokio::sync::Mutex<()>,
 }
 
@@ -64,12 +64,12 @@ impl Injector {
         }
     }
 
-    /// Faults that happened, by kind.
+    /// Faults that took place, by kind.
     pub(crate) fn injected(&self) -> BTreeMap<&'static str, u64> {
         self.injected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Injects `faults`; returns when all of them are over. At `start` it is `time` by the schedule's clock.
+    /// Injects `faults`; returns when all of them are over. The schedule's clock is at `time` at the moment `start`.
     pub(crate) async fn run(self: Arc<Self>, faults: Vec<Fault>, start: Instant, time: Duration) {
         let mut under_way = JoinSet::new();
         for fault in faults {
@@ -94,13 +94,13 @@ impl Injector {
                 let mut injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
                 *injected.entry(fault.kind.as_str()).or_default() += 1;
             }
-            // There was nothing that it could have spoilt.
+            // There was no transaction that it could have disturbed.
             Ok(false) => {}
             Err(error) => self.ledger.violation(format!("the soak failed to inject a fault ({fault}): {error}")),
         }
     }
 
-    /// Says whether the fault took place.
+    /// Injects a fault; returns whether it took place.
     async fn attempt(&self, fault: &Fault) -> Result<bool, AnyError> {
         let proxy = &self.proxy;
         match fault.kind {
@@ -166,14 +166,14 @@ impl Injector {
         Ok(true)
     }
 
-    /// Faults that another client of the server causes, which stays up meanwhile.
+    /// Faults that another client of the server causes, during which the server stays up.
     async fn at_the_server(&self, fault: &Fault) -> Result<bool, AnyError> {
         let up = self.stage.up().await;
         let admin = self.stage.admin(&up).await?;
         match fault.kind {
             Kind::Terminate => Ok(terminate(&admin, "random() < 0.5").await? > 0),
             Kind::TerminateInCommit => {
-                // Commits last so long that the administrator surely meets some.
+                // Commits last long enough for the administrator to find some.
                 let seconds = fault.lasts.as_secs_f64();
                 let switch = Switch::set(&admin, "commit", None, seconds, None).await?;
                 let mut terminated = 0;
@@ -190,7 +190,7 @@ impl Injector {
                 terminate(&admin, "random() < 0.7").await?;
                 let end = Instant::now() + fault.lasts;
                 while Instant::now() < end {
-                    // What the engines lost is gone at once.
+                    // Rows of lost commits become visible at once.
                     taken.extend(self.stage.take_all_connections(&up).await);
                     sleep(Duration::from_millis(50)).await;
                 }
@@ -218,7 +218,7 @@ impl Injector {
             }
             Kind::Raise => {
                 let sqlstate = fault.choose(&["40001", "55P03", "53100", "57014", "XX000", "40P01", "08006", "53200"]);
-                // Of an error that is not known, more than this would be held against a unit.
+                // More failures with an unknown error than this would be charged to a unit.
                 let raised_max = (sqlstate == "XX000").then_some(1);
                 let switch = Switch::set(&admin, fault.choose(&TABLES), Some(sqlstate), 0.0, raised_max).await?;
                 sleep(fault.lasts).await;
@@ -243,7 +243,7 @@ impl Injector {
         }
     }
 
-    /// Arms a fault for the next transaction; says whether one came.
+    /// Arms a fault for the next transaction; returns whether there was one.
     async fn spoil(&self, fault: proxy::Fault) -> bool {
         let _turn = self.wire.lock().await;
         let before = self.proxy.counts().faults.values().sum::<usize>();
@@ -262,7 +262,7 @@ async fn misbehave(kind: &AtomicUsize, lasts: Duration) {
     kind.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Terminates backends of the engines; gives how many.
+/// Terminates backends of the engines; returns their number.
 async fn terminate(admin: &Client, which: &str) -> Result<i64, AnyError> {
     let query = format!(
         "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = '{ROLE}' and {which} {HOSTILE}"
@@ -270,9 +270,9 @@ async fn terminate(admin: &Client, which: &str) -> Result<i64, AnyError> {
     Ok(admin.query_one(&query, &[]).await?.get(0))
 }
 
-/// Locks rows one by one in the reverse of the engines' order: deadlocks, of which the engines must make nothing.
+/// Locks rows one by one in the reverse of the engines' order. This causes deadlocks, which the engines must survive.
 async fn hostile_rows(admin: &Client, fault: &Fault) -> Result<bool, AnyError> {
-    // Rows that many units touch: not the marks.
+    // Rows that many units share, without marks.
     let (table, id, which, order) = fault.choose(&[
         ("entities", "entity_id", "name not like 'mark %'", "type, name"),
         ("connections", "connection_id", "mention_count > 1", "restaurant_id, dish_or_category_id, dish_attributes"),
@@ -285,7 +285,7 @@ async fn hostile_rows(admin: &Client, fault: &Fault) -> Result<bool, AnyError> {
     admin.batch_execute("begin; set local lock_timeout = '3s'").await?;
     let end = Instant::now() + fault.lasts;
     for row in rows {
-        // The victim of a deadlock is as often this one.
+        // This client is the victim of a deadlock as often as an engine.
         if Instant::now() > end || admin.execute(&lock, &[&row.get::<_, uuid::Uuid>(0)]).await.is_err() {
             break;
         }
@@ -295,7 +295,7 @@ async fn hostile_rows(admin: &Client, fault: &Fault) -> Result<bool, AnyError> {
     Ok(true)
 }
 
-/// An error on demand that is switched on.
+/// A switch for errors on demand, switched on.
 struct Switch(i64);
 
 impl Switch {

@@ -1,4 +1,4 @@
-//! The book that is kept beside the engines: what was submitted, what they said of it, and what must therefore be true.
+//! The ledger beside the engines: the submitted units, their outcomes, and the facts that must therefore hold.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,51 +10,51 @@ use uuid::Uuid;
 
 use crate::model::{ConnectionKey, MentionSpec, Record, Time};
 
-/// How many violations are told in words; all are counted.
+/// The number of violations that are reported in full; all are counted.
 const DETAILS_MAX: usize = 50;
 
-/// What the database must hold of a unit.
+/// The expected rows of a unit in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Truth {
-    /// Nothing is known yet.
+    /// Not known yet.
     Open,
-    /// All of it.
+    /// All of its rows.
     Whole,
-    /// Nothing of it.
+    /// None of its rows.
     Nothing,
-    /// All of it or nothing: a commit was under way, and the unit was not submitted again.
+    /// All of its rows or none: a commit was under way, and the unit was not submitted again.
     Either,
 }
 
 /// A unit of the current period.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    /// Its records, by their place in the pool.
+    /// Its records, by their position in the pool.
     pub(crate) records: Vec<usize>,
     pub(crate) truth: Truth,
-    /// The id that the engine told for its mark.
+    /// The id of its mark, from the outcome.
     pub(crate) mark: Option<Uuid>,
 }
 
-/// Totals of what the producers did and heard.
+/// Totals of the producers' submissions and outcomes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Totals {
     /// Units drawn.
     pub(crate) units: u64,
     /// Submissions that an engine accepted.
     pub(crate) submitted: u64,
-    /// Those of them that were not the unit's first.
+    /// Submissions of a unit after its first.
     pub(crate) resubmitted: u64,
     pub(crate) committed: u64,
     pub(crate) rejected: u64,
     pub(crate) unavailable: u64,
-    /// Submissions whose outcome was not waited for.
+    /// Submissions whose outcome was not awaited.
     pub(crate) receipts_dropped: u64,
     /// Calls of `submit` that were dropped while they waited.
     pub(crate) submits_cancelled: u64,
     /// Calls of `submit` that found the engine shut down.
     pub(crate) closed: u64,
-    /// Entities that were made part of others.
+    /// Entities that were merged into others.
     pub(crate) merged: u64,
     /// Calls of `merge` without a certain outcome; each was followed by another.
     pub(crate) merges_unavailable: u64,
@@ -81,7 +81,7 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a unit; gives its number.
+    /// Enters a unit; returns its number.
     pub(crate) fn open(&self, records: Vec<usize>) -> u64 {
         let mut state = self.state();
         state.next += 1;
@@ -91,14 +91,14 @@ impl Ledger {
         number
     }
 
-    /// Notes what must be true of a unit from now on.
+    /// Records the expected rows of a unit from now on.
     pub(crate) fn close(&self, number: u64, truth: Truth, mark: Option<Uuid>) {
         if let Some(unit) = self.state().units.get_mut(&number) {
             (unit.truth, unit.mark) = (truth, mark);
         }
     }
 
-    /// Hands out the units of the period that ends.
+    /// Returns the units of the period that ends.
     pub(crate) fn take_units(&self) -> BTreeMap<u64, Unit> {
         std::mem::take(&mut self.state().units)
     }
@@ -146,11 +146,11 @@ impl Ledger {
     }
 }
 
-/// Names everything that is of one unit alone.
+/// The names of rows that belong to one unit alone.
 pub(crate) const MARK: &str = "mark ";
 
-/// The mention that tells of a unit whether it is in the database: a restaurant, a dish, a connection and a mention, all
-/// of them its own.
+/// The mention that shows whether a unit is in the database: a restaurant, a dish, a connection and a mention, all of
+/// them its own.
 pub(crate) fn mark(number: u64, as_of: Time) -> Record {
     let name = format!("{MARK}{number}");
     Record::Mention(MentionSpec {

@@ -1,4 +1,5 @@
-//! What the server's log says: errors by SQLSTATE, deadlocks and with whom, sessions, and what must never be in it.
+//! Checks of the server's log: errors by SQLSTATE, deadlocks and their parties, sessions, and entries that must not
+//! occur.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,16 +19,16 @@ const BUGS: [&str; 8] = ["21000", "08P01", "22P03", "42601", "42703", "42883", "
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     read_until: u64,
-    /// Errors that the engines' statements met, by SQLSTATE.
+    /// Errors of the engines' statements, by SQLSTATE.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Deadlocks with other clients in them.
+    /// Deadlocks with other clients.
     pub(crate) deadlocks: u64,
     /// Sessions of the engines' role.
     pub(crate) sessions: u64,
 }
 
 impl Log {
-    /// Reads what has come since the last time.
+    /// Reads the entries since the last call.
     pub(crate) fn read(&mut self, server: &EmbeddedServer, ledger: &Ledger) -> Result<(), AnyError> {
         let mut file = File::open(server.log_path())?;
         file.seek(SeekFrom::Start(self.read_until))?;
@@ -45,7 +46,7 @@ impl Log {
                 self.sessions += 1;
             }
             if !line.contains(&format!(" {ROLE} ERROR:")) && !line.contains(&format!(" {ROLE} FATAL:")) {
-                // The other party may be who is told of a deadlock.
+                // The other party may be the one that gets the error of a deadlock.
                 if !line.contains("deadlock detected") {
                     continue;
                 }
@@ -53,7 +54,7 @@ impl Log {
             let code = line.split_once("] ").map_or("", |(_, rest)| rest.get(..5).unwrap_or_default());
             *self.errors.entry(code.to_owned()).or_default() += 1;
             tracing::debug!(line, "the server said");
-            // The lines that belong to it: details have the same prefix, statements of several lines are indented.
+            // The lines of the entry: details have the same prefix, statements of several lines are indented.
             let mut all = line.to_owned();
             while let Some(next) = lines.next_if(|line| {
                 line.starts_with('\t')

@@ -1,23 +1,23 @@
-//! The soak: load on several engines while everything goes wrong that can, and the proof that nothing is lost, doubled
-//! or half written.
+//! The soak: load on several engines under all kinds of faults, and the proof that no unit is lost, doubled or half
+//! written.
 //!
-//! `cargo run --release --example soak -- --help` says how. The files beside this one:
+//! `cargo run --release --example soak -- --help` describes the options. The files beside this one:
 //!
-//! - `schedule` draws which fault happens when, from the seed alone; `inject` makes it happen, through the proxy of the
-//!   tests between engines and server, and as another client of the server;
+//! - `schedule` draws the faults and their times, from the seed alone; `inject` carries them out, through the tests'
+//!   proxy between engines and server, and as another client of the server;
 //! - `stage` is the server, `engines` are the engines, `pool` holds all records, `producer` makes units of them and
-//!   submits each until its outcome is known; `merger` makes one entity of two now and then;
-//! - `ledger` keeps the book of what was submitted and said; `check` compares it with the database, continuously and
-//!   row by row whenever everything has settled; `log` reads the server's log;
+//!   submits each until its outcome is known; `merger` merges two entities now and then;
+//! - `ledger` records the submitted units and their outcomes; `check` compares it with the database, continuously and
+//!   row by row whenever the load has settled; `log` reads the server's log;
 //! - `report` prints the result.
 //!
-//! The reference is the model of the tests, which is written from the contract and shares nothing with the engine.
+//! The reference is the model of the tests, which is written from the contract and shares no code with the engine.
 //!
-//! A unit carries a mark of its own, so that it can be seen whether the unit is in the database. The other rows come from
-//! a pool that is drawn up front, so that memory stays flat and the model small.
+//! Each unit has a mark of its own, which shows whether the unit is in the database. The other rows come from a pool
+//! that is drawn up front, so that memory stays flat and the model small.
 //!
-//! Not in it: clock jumps. The engine measures time by the monotonic clock, and takes from the other one nothing but the
-//! first half of random ids; a clock that can be moved for one process needs a library that is preloaded.
+//! Clock jumps are left out. The engine measures time by the monotonic clock, and uses the wall clock only for the
+//! first half of random ids; moving the clock of one process needs a preloaded library.
 
 mod args;
 #[allow(dead_code)]
@@ -78,15 +78,15 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Load and faults between two checkpoints.
 const PERIOD: Duration = Duration::from_secs(25);
-/// Records that are said in a minute for the first time.
+/// The number of records per minute that are submitted for the first time.
 const FRESH_A_MINUTE: f64 = 4_000.0;
-/// How long producers may take to the truth of their last units.
+/// The time limit for the producers' last units.
 const SETTLE: Duration = Duration::from_mins(2);
 
-/// Memory comes and goes with the epochs, and the allocator keeps some.
+/// Memory varies with the epochs, and the allocator keeps some of it.
 const MEMORY_SLACK_MIB: u64 = 64;
 
-/// Panics that were not asked for, on whatever thread.
+/// Unrequested panics, on any thread.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::main]
@@ -175,7 +175,7 @@ async fn run(args: &Args, seed: u64, length: Duration, schedule: &Schedule) -> R
     })
 }
 
-/// Everything that takes part.
+/// All parts of the soak.
 struct Soak {
     producers: u64,
     ledger: Arc<Ledger>,
@@ -220,7 +220,7 @@ impl Soak {
         Ok(Self { producers: args.producers.get() as u64, ledger, stage, engines, load, injector, checker })
     }
 
-    /// Load and faults, until both are over. The schedule's clock stands still between two periods.
+    /// Load and faults, until both are over. The schedule's clock stops between two periods.
     async fn period(
         &self,
         seed: u64,
@@ -250,7 +250,9 @@ impl Soak {
         };
         match tokio::time::timeout(SETTLE, ended).await {
             Ok(ended) => ended?,
-            Err(_) => self.ledger.violation(format!("producers have units without outcome {SETTLE:?} after the end")),
+            Err(_) => {
+                self.ledger.violation(format!("producers have units without an outcome {SETTLE:?} after the end"))
+            }
         }
         if tokio::time::timeout(SETTLE, merging).await.is_err() {
             self.ledger.violation(format!("a merge has no certain outcome {SETTLE:?} after the end"));
@@ -260,7 +262,7 @@ impl Soak {
         Ok(())
     }
 
-    /// A line of progress.
+    /// Prints a line of progress.
     fn tell(&self, done: Duration, length: Duration) {
         let Totals { submitted, committed, rejected, unavailable, .. } = self.ledger.totals();
         let faults: u64 = self.injector.injected().values().sum();
@@ -278,12 +280,12 @@ impl Soak {
         self.engines.end_all().await;
         self.stage.close().await?;
         let panics = PANICS.load(Ordering::Relaxed);
-        self.ledger.check(panics == 0, || format!("{panics} panics that were not asked for"));
+        self.ledger.check(panics == 0, || format!("{panics} unrequested panics"));
         Ok(())
     }
 }
 
-/// Panics on demand are silent; every other is told and counted.
+/// Requested panics are silent; all others are printed and counted.
 fn count_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -294,9 +296,9 @@ fn count_panics() {
     }));
 }
 
-/// Memory of this process, where the system tells it.
+/// Memory of this process, where the system reports it.
 fn resident_mib() -> Option<u64> {
-    /// Of every system that has the file and that this runs on.
+    /// The page size of every supported system that has the file.
     const PAGE_BYTES: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Makes one entity of two now and then, and goes on with each pair until its outcome is known.
+//! Merges two entities now and then, and repeats each merge until its outcome is known.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 use crate::model::{self, Record};
 use crate::producer::Load;
 
-/// So that many entities are left to the end, however long the run.
+/// Few enough merges for many entities to be left at the end of any run.
 const MERGES_MAX: u64 = 16;
-/// Rejections of pairs that are not there yet would otherwise come in one after the other.
+/// A pause, because rejections of pairs that do not exist yet would follow each other closely.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Merges entities of the pool until `end`. The only one that does, so that the order of merges is known.
+/// Merges entities of the pool until `end`. No other task merges, so the order of merges is known.
 pub(crate) async fn merge(load: Arc<Load>, seed: u64, end: Instant) {
     let mut random = StdRng::seed_from_u64(seed ^ 0x6d65_7267);
     while Instant::now() < end && load.ledger.totals().merged < MERGES_MAX {
@@ -48,13 +48,13 @@ fn pair(load: &Load, random: &mut StdRng) -> Option<(model::EntityKey, model::En
     (from.entity_type == into.entity_type && from != into).then_some((from, into))
 }
 
-/// One merge, from its first try to its truth.
+/// One merge, from its first attempt to its outcome.
 async fn one(load: &Load, random: &mut StdRng, from: &model::EntityKey, into: &model::EntityKey) {
     let named = |key: &model::EntityKey| EntityKey::new(key.entity_type, key.name.as_str());
     loop {
         let engine = load.engines.pick(random.random_range(0..64));
         match engine.merge(vec![EntityMerge::new(named(from), named(into))]).await.remove(0) {
-            // The second also where an earlier try came through.
+            // `AlreadyMerged` may also mean that an earlier attempt took place.
             MergeOutcome::Merged { .. } | MergeOutcome::AlreadyMerged { .. } => {
                 let mut merged = load.merged.lock().unwrap_or_else(PoisonError::into_inner);
                 let is_new = merged.of(from) != merged.of(into);
@@ -62,7 +62,7 @@ async fn one(load: &Load, random: &mut StdRng, from: &model::EntityKey, into: &m
                 load.ledger.count(|totals| totals.merged += u64::from(is_new));
                 return;
             }
-            // Not said yet.
+            // An entity does not exist yet.
             MergeOutcome::Rejected(MergeRejection::Missing(_)) => return,
             MergeOutcome::Rejected(rejection) => {
                 load.ledger.violation(format!("{from:?} into {into:?}: {rejection}"));

@@ -1,5 +1,5 @@
 //! The records of a run, drawn up front: a few towns, whose restaurants do not meet, so that epochs can be under way at
-//! the same time; within a town nearly everything meets.
+//! the same time. Within a town nearly all records share rows.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::model::{Record, Time};
 /// Restaurants of different towns are different, dishes and attributes are the same everywhere.
 const TOWNS: usize = 6;
 
-/// `count` records, of the towns in turn.
+/// `count` records, from the towns in turn.
 pub(crate) fn draw(seed: u64, as_of: Time, count: usize) -> Vec<Record> {
     let space = Space { restaurants: 4, dishes: 12, attributes: 4, sources: 120, threads: 30, as_of };
     let mut pool = generate::sample(seed, space, count);
@@ -33,8 +33,8 @@ pub(crate) fn draw(seed: u64, as_of: Time, count: usize) -> Vec<Record> {
     pool
 }
 
-/// Places in the pool of the records of one unit. Most are `fresh`, the others were probably said before; most are of
-/// one town.
+/// Positions in the pool of the records of one unit. Most are `fresh`, the others were probably submitted before; most
+/// are of one town.
 pub(crate) fn unit(random: &mut impl Rng, fresh: &Range<usize>) -> Vec<usize> {
     let town = random.random_range(0..TOWNS);
     let count = random.random_range(1..=12);

@@ -1,4 +1,4 @@
-//! Producers: they draw units, submit them until their outcome is known, and enter it in the ledger.
+//! Producers: they draw units, submit them until their outcome is known, and record it in the ledger.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use crate::ledger::{Ledger, Truth, mark};
 use crate::model::{self, Ids, Record, Time};
 use crate::pool;
 
-/// How long anything may take that must come. Faults last a few seconds, and so does the engines' patience.
+/// The time limit for events that must happen. Faults last a few seconds, and so do the engines' deadlines.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The Google id that a restaurant of its own holds from the start.
+/// The Google id that a restaurant holds from the start.
 pub(crate) const HELD_PLACE: &str = "held by the holder";
 
-/// What producers do wrong, as long as a fault says so: the number of such faults.
+/// The number of active faults that make producers misbehave, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Mischief {
     pub(crate) drop_receipts: AtomicUsize,
@@ -33,19 +33,19 @@ pub(crate) struct Mischief {
 /// What all producers share.
 #[derive(Debug)]
 pub(crate) struct Load {
-    /// Every record that will ever be said.
+    /// All records of the run.
     pub(crate) pool: Vec<Record>,
     /// Ids of rows that exist, as of the last check.
     pub(crate) ids: RwLock<Arc<Ids>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) engines: Arc<Engines>,
     pub(crate) mischief: Arc<Mischief>,
-    /// Which entities became which.
+    /// The merges so far.
     pub(crate) merged: Mutex<Canonical>,
     pub(crate) as_of: Time,
 }
 
-/// What must become of a unit.
+/// The expected outcome of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Destiny {
     Committed,
@@ -61,12 +61,12 @@ struct Drawn {
 }
 
 impl Load {
-    /// Submits units until `end`; returns when each of them has its truth. Most records are from the `fresh` part of
-    /// the pool, the others were probably said before.
+    /// Submits units until `end`; returns when each of them has a known outcome. Most records are from the `fresh` part
+    /// of the pool, the others were probably submitted before.
     pub(crate) async fn produce(self: Arc<Self>, seed: u64, fresh: Range<usize>, end: Instant) {
         let mut random = StdRng::seed_from_u64(seed);
         while Instant::now() < end {
-            // So many that some have to wait, where waiting is what goes wrong.
+            // So many that some have to wait, since the fault hits waiting calls.
             let cancels = self.mischief.cancel_submits.load(Ordering::Relaxed) > 0;
             let count = if cancels {
                 random.random_range(10..20)
@@ -98,7 +98,7 @@ impl Load {
         Drawn { number, unit, destiny }
     }
 
-    /// One unit, from its first submission to its truth.
+    /// One unit, from its first submission to its known outcome.
     async fn live(&self, drawn: Drawn, mut random: StdRng) {
         let Drawn { number, unit, destiny } = drawn;
         // Whether a submission may have been written, or may still be.
@@ -167,7 +167,7 @@ impl Load {
         }
     }
 
-    /// What an engine says of a unit that it committed; gives the id of the unit's mark.
+    /// Records the outcome of a committed unit; returns the id of its mark.
     fn committed(
         &self,
         number: u64,
@@ -176,12 +176,13 @@ impl Load {
         committed: &Committed,
         maybe_written: bool,
     ) -> Option<Uuid> {
-        self.ledger.check(destiny == Destiny::Committed, || format!("unit {number} is {destiny:?}, and was committed"));
+        self.ledger.check(destiny == Destiny::Committed, || format!("unit {number} is {destiny:?}, but was committed"));
         let rows = committed.entities.len() + committed.connections.len() + committed.mentions.len();
         self.ledger
             .check(rows == unit.rows(), || format!("unit {number} has {} rows, {rows} were committed", unit.rows()));
         let mark = committed.mentions.first()?;
-        // Whatever happened to commits and their answers: nothing was written before, so this wrote it.
+        // No earlier submission was written, whatever happened to commits and their answers, so this one wrote the
+        // mark.
         self.ledger.check(maybe_written || mark.disposition == Disposition::Inserted, || {
             format!("the mark of unit {number}, which was not written before, is {:?}", mark.disposition)
         });
@@ -190,11 +191,11 @@ impl Load {
 
     fn rejected(&self, number: u64, destiny: Destiny, rejection: &Rejection) {
         let expected = matches!(destiny, Destiny::Rejected(sqlstate) if sqlstate == rejection.sqlstate);
-        self.ledger.check(expected, || format!("unit {number} is {destiny:?}, and was rejected: {rejection}"));
+        self.ledger.check(expected, || format!("unit {number} is {destiny:?}, but was rejected: {rejection}"));
     }
 }
 
-/// Adds something that only the database can refuse, under names that nothing else has.
+/// Adds a row that only the database can refuse, under names of its own.
 fn poison(unit: &mut UnitOfWork, number: u64, as_of: Time, random: &mut StdRng) -> Destiny {
     match random.random_range(0..3) {
         0 => {

@@ -10,10 +10,10 @@ use crate::ledger::Totals;
 
 /// A line below the header and no other.
 const HEADER_LINE: &str = "     ──            ";
-/// Characters of a line where no terminal says how many it has.
+/// Width of a line if no terminal defines it.
 const WIDTH: u16 = 120;
 
-/// What a run did and found. With `--json` its fields are a contract.
+/// The results of a run. With `--json` its fields are a contract.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -27,32 +27,32 @@ pub(crate) struct Report {
     /// Faults that took place, by kind.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) faults_scheduled: usize,
-    /// What of that the proxy did to single messages.
+    /// The part of the faults that the proxy applied to single messages.
     pub(crate) wire_faults: BTreeMap<String, usize>,
     /// Actors that died and were started again.
     pub(crate) restarts: u64,
-    /// Engines that were ended and followed by another.
+    /// Engines that were ended and replaced.
     pub(crate) engine_restarts: u64,
     pub(crate) server_restarts: u64,
-    /// Transactions that failed and were tried again, split, or ended in a rejection.
+    /// Transactions that failed and were retried, split, or ended in a rejection.
     pub(crate) retries: u64,
     /// Transactions that were committed.
     pub(crate) epochs: u64,
-    /// Errors that the server's log has of the engines' sessions, by SQLSTATE.
+    /// Errors of the engines' sessions in the server's log, by SQLSTATE.
     pub(crate) server_errors: BTreeMap<String, u64>,
-    /// Deadlocks with other clients in them; any other is a violation.
+    /// Deadlocks with other clients; any other deadlock is a violation.
     pub(crate) deadlocks: u64,
     pub(crate) checks: u64,
     pub(crate) checkpoints: u32,
     pub(crate) violations: u64,
     pub(crate) violation_details: Vec<String>,
-    /// Memory of this process after the first checkpoint and after the last, where the system tells it.
+    /// Memory of this process after the first and the last checkpoint, where the system reports it.
     pub(crate) resident_mib_first: Option<u64>,
     pub(crate) resident_mib_last: Option<u64>,
 }
 
 impl Report {
-    /// For a person.
+    /// The results as text.
     pub(crate) fn print(&self) {
         let mut text = String::new();
         let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string");
@@ -81,7 +81,7 @@ impl Report {
             [
                 ("drawn", units),
                 ("submissions accepted", submitted),
-                ("of them again", resubmitted),
+                ("resubmissions", resubmitted),
                 ("committed", committed),
                 ("rejected", rejected),
                 ("unavailable", unavailable),
@@ -100,7 +100,7 @@ impl Report {
             "events",
             [
                 ("transactions committed", self.epochs),
-                ("transactions tried again, split or rejected", self.retries),
+                ("transactions retried, split or rejected", self.retries),
                 ("actors restarted", self.restarts),
                 ("engines restarted", self.engine_restarts),
                 ("servers restarted", self.server_restarts),

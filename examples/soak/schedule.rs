@@ -1,4 +1,4 @@
-//! Which fault happens when: drawn up front, from the seed alone.
+//! The faults and their times: drawn up front, from the seed alone.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-/// What can go wrong.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     /// All connections break.
@@ -19,23 +19,23 @@ pub(crate) enum Kind {
     CutAfterCommit,
     /// A connection breaks when the answer to its commit is on its way back.
     CutCommitAnswer,
-    /// The answer to a commit never comes.
+    /// The answer to a commit never arrives.
     SwallowAnswer,
     /// A commit is held back and reaches the server much later.
     HoldCommit,
-    /// Nothing goes through, nothing breaks.
+    /// No message is passed on, and no connection breaks.
     Stall,
-    /// Everything takes its time.
+    /// All messages are delayed.
     Slow,
-    /// All connections lose their server's end, and the client does not hear of it.
+    /// All connections lose their server's end, and the client does not notice.
     HalfOpen,
     /// Messages are sent byte by byte.
     Trickle,
     /// New connections are closed at once, and the old ones are cut.
     Refuse,
-    /// Anything at any message of a transaction.
+    /// Any fault at any message of a transaction.
     AnyMessage,
-    /// A commit gets no answer, and then something goes wrong when the fence is asked.
+    /// A commit gets no answer, and then a fault hits the question to the fence.
     Fence,
     /// Backends are terminated by an administrator.
     Terminate,
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Crash,
     /// The server is stopped (fast shutdown) and started again.
     Restart,
-    /// Others take all connections.
+    /// Another client takes all connections.
     Exhaust,
     /// Another client locks a table.
     LockTable,
@@ -53,15 +53,15 @@ pub(crate) enum Kind {
     HostileRows,
     /// Writes are refused as on a read-only server.
     ReadOnly,
-    /// The server raises an error that passes.
+    /// The server raises a transient error.
     Raise,
-    /// The same at commit.
+    /// The same at a commit.
     RaiseAtCommit,
     /// The engines' role loses a privilege.
     Revoke,
     /// An actor panics.
     KillActor,
-    /// An engine is shut down in a hurry, and another takes its place.
+    /// An engine is shut down with a short deadline, and another takes its place.
     RestartEngine,
     /// Producers drop receipts.
     DropReceipts,
@@ -70,7 +70,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Each kind, how often it is in the deck, and how long it lasts, in milliseconds.
+    /// Each kind, its frequency in the deck, and its duration in milliseconds.
     const DECK: [(Self, usize, (u64, u64)); 28] = [
         (Self::CutAll, 2, (0, 1)),
         (Self::CutBeforeCommit, 2, (0, 1)),
@@ -139,11 +139,11 @@ impl Kind {
 /// One fault of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Since the start, checks not counted.
+    /// The time since the start, without checks.
     pub(crate) at: Duration,
     pub(crate) kind: Kind,
     pub(crate) lasts: Duration,
-    /// Decides what the kind leaves open: which engine, table, SQLSTATE, share.
+    /// Selects the details that the kind leaves open: engine, table, SQLSTATE, share.
     pub(crate) choice: u32,
 }
 
@@ -196,7 +196,7 @@ impl Schedule {
         self.faults.iter().filter(|fault| times.contains(&fault.at)).copied().collect()
     }
 
-    /// Equal for equal schedules (FNV-1a of what is printed).
+    /// A hash that is equal for equal schedules (FNV-1a of the printed text).
     pub(crate) fn hash(&self) -> String {
         let text = self.to_string();
         let hash = text

@@ -1,4 +1,4 @@
-//! The server that everything happens to: its database, the roles on it, and the switches for errors on demand.
+//! The server under test: its database, the roles on it, and the switches for errors on demand.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::AnyError;
 use crate::model::Time;
 
 const DATABASE: &str = "soak";
-/// The engines' role: neither owner nor superuser, so that privileges can be taken from it.
+/// The engines' role: neither owner nor superuser, so that privileges can be revoked.
 pub(crate) const ROLE: &str = "soak_engine";
-/// The role of those who take connections away.
+/// The role of the clients that take all connections.
 const GUEST: &str = "soak_guest";
-/// Of the two roles, on a server that this process alone can reach through 127.0.0.1.
+/// The password of the two roles, on a server that only this machine can reach, through 127.0.0.1.
 const PASSWORD: &str = "soak";
-/// Connections of all but superusers.
+/// The number of connections for all roles but superusers.
 pub(crate) const CONNECTIONS_MAX: usize = 40;
 
-/// Statement triggers raise what `soak_switch` says for their table; the one on attempts also at commit. A sequence
-/// counts what was raised beyond all rollbacks, so that a switch can be good for so many errors. Rows that a constraint
-/// refuses are the last resort of a bad unit: only PostgreSQL sees what is wrong with them.
+/// Statement triggers raise the errors that `soak_switch` has for their table; the one on attempts also at commit. A
+/// sequence counts the raised errors beyond all rollbacks, so that a switch can have a number of errors. Bad units have
+/// rows that a constraint refuses: only PostgreSQL detects their fault.
 const SWITCHES: &str = "
     create table soak_switch (
         id bigint generated always as identity primary key,
@@ -57,7 +57,7 @@ const SWITCHES: &str = "
 /// The server and its database.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// Held for reading where the server is needed, for writing where it is taken down.
+    /// Locked for reading by users of the server, and for writing to take it down.
     server: RwLock<EmbeddedServer>,
     pub(crate) as_of: Time,
 }
@@ -69,7 +69,7 @@ impl Stage {
             .setting("max_connections", (CONNECTIONS_MAX + 12).to_string())
             .setting("superuser_reserved_connections", "12")
             .setting("shared_buffers", "64MB")
-            // Who comes is counted, and every error is told with its SQLSTATE.
+            // Logins are counted, and every error is logged with its SQLSTATE.
             .setting("log_connections", "on")
             .setting("log_line_prefix", "%m [%p] %e %u ")
             .start()
@@ -102,22 +102,23 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The server, which is not taken down as long as this is held.
+    /// The server, which is not taken down while this is held.
     pub(crate) async fn up(&self) -> RwLockReadGuard<'_, EmbeddedServer> {
         self.server.read().await
     }
 
-    /// A superuser's connection, straight to the server.
+    /// A superuser's session, directly on the server.
     pub(crate) async fn admin(&self, up: &EmbeddedServer) -> Result<Client, AnyError> {
         connect(&up.url(DATABASE)).await
     }
 
-    /// The server's URL for the engines' role. It stays the same when the server is started again.
+    /// The server's URL for the engines' role. It stays the same when the server is restarted.
     pub(crate) async fn url(&self) -> String {
         format!("postgresql://{ROLE}:{PASSWORD}@127.0.0.1:{}/{DATABASE}", self.up().await.port())
     }
 
-    /// Settings of the engines, which come through the proxy. Everything is short, so that patience ends now and then.
+    /// Settings of the engines, which connect through the proxy. All timeouts are short, so that they expire now and
+    /// then.
     pub(crate) fn config(&self, url: &str) -> ConfigBuilder {
         Config::builder(url)
             .as_of(AsOf::Fixed(self.as_of))
@@ -131,7 +132,7 @@ impl Stage {
             .connect_timeout(Duration::from_millis(800))
     }
 
-    /// Takes every connection that is to be had; gives them.
+    /// Takes every free connection; returns them.
     pub(crate) async fn take_all_connections(&self, up: &EmbeddedServer) -> Vec<Client> {
         let url = format!("postgresql://{GUEST}:{PASSWORD}@127.0.0.1:{}/{DATABASE}", up.port());
         let mut taken = Vec::new();
@@ -161,7 +162,7 @@ impl Stage {
     }
 }
 
-/// Everything that the engine needs on `tables`, granted or revoked.
+/// All privileges of the engine on `tables`, granted or revoked.
 pub(crate) fn privileges(verb: &str, preposition: &str, tables: &str) -> String {
     let which = if tables == "graphsink_attempts" { "select, insert, delete" } else { "select, insert, update" };
     format!("{verb} {which} on {tables} {preposition} {ROLE}")

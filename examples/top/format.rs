@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::number::grouped;
 
-/// To three digits or so: latencies are known to 3 %.
+/// A duration with about three digits: latencies are known to 3 %.
 pub(crate) fn short(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
@@ -18,11 +18,11 @@ pub(crate) fn short(duration: Duration) -> String {
 
 /// A number per second, without its unit.
 pub(crate) fn rate(per_second: f64) -> String {
-    // Something that hardly ever happens is not nothing.
+    // A rare event is not shown as none.
     if per_second > 0.0 && per_second < 1.0 { format!("{per_second:.1}") } else { grouped(per_second.round() as u64) }
 }
 
-/// Bytes in the unit that fits.
+/// Bytes in a fitting unit.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (bytes as f64 / 1024.0, 0);

@@ -1,11 +1,11 @@
-//! A picture of a terminal's cells as SVG: for documentation, and to show what was seen.
+//! A picture of a terminal's cells as SVG, for documentation.
 
 use std::fmt::Write as _;
 
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
-/// A cell's size in pixels; a character of a monospaced font is 0.6 times as wide as it is high.
+/// The size of a cell in pixels; a character of a monospaced font is 0.6 times as wide as it is high.
 const WIDTH: f64 = 8.4;
 const HEIGHT: f64 = 17.0;
 const FONT: f64 = 14.0;
@@ -17,7 +17,7 @@ const FOREGROUND: &str = "#d5d8de";
 /// A filled rectangle: left, top, width and height.
 type Area = [f64; 4];
 
-/// Draws what is in the cells.
+/// Draws the cells.
 pub(crate) fn svg(cells: &Buffer) -> String {
     let area = *cells.area();
     let width = 2.0f64.mul_add(MARGIN, f64::from(area.width) * WIDTH);
@@ -37,7 +37,7 @@ pub(crate) fn svg(cells: &Buffer) -> String {
     svg + "</svg>\n"
 }
 
-/// What is behind the text, and bars. Those that touch become one.
+/// Backgrounds and bars. Adjacent ones of the same colour are joined.
 fn draw_areas(svg: &mut String, cells: &[&Cell], top: f64) {
     let mut areas: Vec<(Area, &str)> = Vec::new();
     for (column, cell) in cells.iter().enumerate() {
@@ -62,16 +62,16 @@ fn draw_areas(svg: &mut String, cells: &[&Cell], top: f64) {
     }
 }
 
-/// Whether the second one goes on where the first one ends.
+/// Whether the second one continues the first one.
 fn touch(first: &Area, second: &Area) -> bool {
     let near = |a: f64, b: f64| (a - b).abs() < 0.01;
     near(first[0] + first[2], second[0]) && near(first[1], second[1]) && near(first[3], second[3])
 }
 
-/// Words are placed one by one, so that no font moves them.
+/// Words are placed one by one, so that fonts do not shift them.
 fn draw_words(svg: &mut String, cells: &[&Cell], top: f64) {
     let is_text = |cell: &Cell| cell.symbol() != " " && block(cell.symbol()).is_none();
-    // Where most fonts have the base line.
+    // The base line of most fonts.
     let base = HEIGHT.mul_add(0.76, top);
     let mut column = 0;
     for word in cells.chunk_by(|cell, next| is_text(cell) && is_text(next) && cell.style() == next.style()) {
@@ -89,7 +89,8 @@ fn draw_words(svg: &mut String, cells: &[&Cell], top: f64) {
     }
 }
 
-/// What of a cell is filled, as shares of it: left, top, width and height; None for text. Fonts draw these with gaps.
+/// The filled part of a cell, as shares of it: left, top, width and height; `None` for text. Fonts draw these with
+/// gaps.
 fn block(symbol: &str) -> Option<Area> {
     let symbol = symbol.chars().next()?;
     match symbol {
@@ -105,7 +106,7 @@ fn block(symbol: &str) -> Option<Area> {
     }
 }
 
-/// Of the text, and of what is behind it unless that is the background.
+/// The colours of the text, and of its background unless that is the default one.
 fn colours(cell: &Cell) -> (&'static str, Option<&'static str>) {
     let (front, back) = (colour(cell.fg), colour(cell.bg));
     if cell.modifier.contains(Modifier::REVERSED) {
@@ -115,7 +116,7 @@ fn colours(cell: &Cell) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// None for the terminal's own colour, and for those that `view` does not use.
+/// `None` for the terminal's own colour, and for colours that `view` does not use.
 const fn colour(colour: Color) -> Option<&'static str> {
     match colour {
         Color::Black => Some("#2b303b"),

@@ -1,4 +1,4 @@
-//! The report of a load is one well-formed file, needs nothing from elsewhere, and says what the engine did.
+//! The report of a load is one well-formed file, loads nothing from elsewhere, and agrees with the engine's figures.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::recording::{Moment, Recording};
 use crate::run::after_the_run;
 use crate::support::{Database, as_of, within};
 
-/// Text that would break out of every part of the file.
+/// Text that breaks out of every part of the file that does not escape it.
 const HOSTILE: &str = "</script><b> & \"quoted\" \u{1}";
 const HOSTILE_SHOWN: &str = "</script><b> & \"quoted\" \u{fffd}";
 
@@ -19,7 +19,7 @@ fn unit(number: usize) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let mut restaurant = unit.restaurant(format!("place {}", number % 39));
     if number.is_multiple_of(200) {
-        // One of them holds it, the others are refused.
+        // One of them has the id, the others are rejected.
         restaurant = restaurant.place(PlaceObservation::new(as_of()).google_place_id("taken"));
     }
     let restaurant = restaurant.handle();
@@ -32,7 +32,7 @@ fn unit(number: usize) -> UnitOfWork {
     unit
 }
 
-/// Parsed as strictly as can be: what was put in broke out nowhere.
+/// Parsed strictly: no input broke out of its place.
 fn parse(html: &str) -> roxmltree::Document<'_> {
     let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
     roxmltree::Document::parse_with_options(html, options).unwrap_or_else(|error| panic!("{error}\n{html}"))
@@ -46,7 +46,7 @@ fn numbers(value: &Value) -> Vec<Option<f64>> {
     value.as_array().unwrap().iter().map(Value::as_f64).collect()
 }
 
-/// The sum over time of what a chart shows per second.
+/// The sum over time of a chart of a rate.
 fn total(data: &Value, chart: &str, series: &str) -> f64 {
     let (ends, rates) = (numbers(&data["seconds"]), numbers(&data["charts"][chart][series]));
     assert_eq!(ends.len(), rates.len());
@@ -59,7 +59,7 @@ fn total(data: &Value, chart: &str, series: &str) -> f64 {
     spans.zip(&rates).map(|(span, rate)| span * rate.unwrap()).sum()
 }
 
-/// Another program, for which the first transactions wait.
+/// Another program holds a lock that the first transactions wait for.
 async fn hold_mentions(database: &Database) -> JoinHandle<()> {
     let holder = database.client().await;
     holder.batch_execute("begin; lock table mentions in exclusive mode").await.unwrap();
@@ -69,7 +69,7 @@ async fn hold_mentions(database: &Database) -> JoinHandle<()> {
     })
 }
 
-/// Submits units; says how many were rejected.
+/// Submits units; returns the number of rejected ones.
 async fn load(engine: &Engine) -> u64 {
     let mut receipts = Vec::new();
     for number in 0..4_000 {
@@ -82,14 +82,14 @@ async fn load(engine: &Engine) -> u64 {
     rejected
 }
 
-/// Numbers of a table, as the summary has them.
+/// Numbers of a table, as in the summary.
 fn rows(table: &TableStats) -> Value {
     json!({ "received": table.received, "inserted": table.inserted, "updated": table.updated,
             "unchanged": table.unchanged, "coalesced": table.coalesced() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_report_of_a_load_is_whole_and_true() {
+async fn the_report_of_a_load_is_well_formed_and_agrees_with_the_engine() {
     after_the_run().await;
     let database = Database::migrated().await;
     let engine = database.small_engine(300, 2).await;
@@ -119,7 +119,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
     assert!(
         document.descendants().any(|node| node.text().is_some_and(|text| text.contains("</script><b> & \"quoted\"")))
     );
-    // Nothing from elsewhere, and nothing that runs.
+    // No external resources, and no code.
     for attribute in document.descendants().flat_map(|node| node.attributes()) {
         let name = attribute.name();
         assert!(!matches!(name, "src" | "href" | "srcset") && !name.starts_with("on"), "{attribute:?}");
@@ -128,7 +128,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
         assert!(!html.contains(foreign), "{foreign}");
     }
     assert_eq!(all("script").next().unwrap().attribute("type"), Some("application/json"));
-    // Every line is inside of its picture.
+    // Every line lies within its picture.
     let paths: Vec<_> = all("path").map(|path| path.attribute("d").unwrap()).collect();
     assert_eq!(paths.len(), 2 + 4 + 3 + 2 + 1 + 1);
     for path in paths {
@@ -137,7 +137,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
         assert!(places.len() >= 3 && places.iter().all(|place| (0.0..=480.0).contains(place)), "{path}");
     }
 
-    // The outcome, as a person reads it.
+    // The outcome as text.
     let cells: Vec<_> = all("td")
         .map(|cell| {
             cell.descendants().filter(roxmltree::Node::is_text).filter_map(|node| node.text()).collect::<String>()
@@ -167,7 +167,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
     for (name, value) in engine.config().settings() {
         assert_eq!(row(name)[0], value, "{name}");
     }
-    // And what the pictures show adds up to it.
+    // The sums of the charts agree with it.
     let data: Value = serde_json::from_str(all("script").next().unwrap().text().unwrap()).unwrap();
     assert_eq!(data["summary"], summary);
     let about = |found: f64, exact: u64| {
@@ -178,7 +178,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
     about(total(&data, "Throughput", "rows of all tables"), tables.iter().map(|table| table.received).sum());
     about(1e6 * total(&data, "Waiting for locks", "waits"), stats.lock_wait.microseconds().sum());
     assert!(stats.lock_wait.max() > Duration::from_millis(100), "{:?}", stats.lock_wait);
-    let became = "What became of the rows, over time";
+    let became = "Results of rows over time";
     about(total(&data, became, "inserted"), tables.iter().map(|table| table.inserted).sum());
     about(total(&data, became, "updated"), tables.iter().map(|table| table.updated).sum());
     about(total(&data, became, "unchanged"), tables.iter().map(|table| table.unchanged).sum());
@@ -192,7 +192,7 @@ async fn the_report_of_a_load_is_whole_and_true() {
     within(engine.shutdown(Duration::from_secs(20))).await;
 }
 
-/// The connection string is the one setting that holds a secret, and the one that no report has.
+/// The connection string is the only secret setting, and no report contains it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_is_in_a_report() {
     after_the_run().await;
@@ -213,9 +213,9 @@ async fn no_password_is_in_a_report() {
     within(engine.shutdown(Duration::from_secs(20))).await;
 }
 
-/// An engine that did nothing, and a load so short that there was no look.
+/// An engine that did nothing, and a load too short for a sample.
 #[test]
-fn a_report_of_nothing_is_whole_as_well() {
+fn a_report_of_an_empty_load_is_well_formed() {
     let moment = |seconds| Moment::of(&graphsink::Stats::default(), Duration::from_secs(seconds));
     for (moments, svg) in [(vec![], 0), (vec![moment(0)], 0), (vec![moment(0), moment(2)], 6)] {
         let summary = json!({ "units": 0, "lines": 0, "complete": true });
@@ -225,18 +225,21 @@ fn a_report_of_nothing_is_whole_as_well() {
     }
 }
 
-/// A run that could not even begin, and one that was stopped under way.
+/// A run that failed at its start, and one that was stopped in the middle.
 #[test]
-fn a_run_that_failed_says_so_first() {
+fn the_report_of_a_failed_run_begins_with_the_failure() {
     let summary = json!({ "complete": false, "error": HOSTILE });
     let html = Report { summary: &summary, settings: &[("input", "a.jsonl".to_owned())], moments: &[] }.html();
     let document = parse(&html);
     let loud: Vec<_> = document.descendants().filter(|node| node.attribute("class") == Some("bad")).collect();
     assert_eq!(loud[0].text().unwrap(), format!("The run failed: {HOSTILE_SHOWN}"));
-    // No figures that look like a result, and the settings that a person needs to find the cause.
+    // No figures that look like a result, but the settings that help to find the cause.
     assert_eq!((count(&document, "svg"), html.contains("units committed"), html.contains("a.jsonl")), (0, false, true));
     let summary = json!({ "complete": false, "error": null, "units": 7, "lines": 7, "unavailable": 2, "first_unavailable": "a:3: x" });
     let html = Report { summary: &summary, settings: &[], moments: &[] }.html();
-    assert!(html.contains("Stopped before the end of the input") && html.contains("the first one a:3: x"), "{html}");
+    assert!(
+        html.contains("Stopped before the end of the input") && html.contains("the first is that of a:3: x"),
+        "{html}"
+    );
     assert!(!html.contains("The run failed"));
 }

@@ -1,4 +1,4 @@
-//! What an engine is at: what is in flight, what went wrong, its actors, and the connections that are named most.
+//! The state of an engine: units in flight, failures, actors, and the connections that are named most.
 
 use graphsink::{Health, Stats};
 use ratatui::Frame;
@@ -13,12 +13,12 @@ use crate::endpoint::Report;
 use crate::format::{bytes, short};
 use crate::number::grouped;
 
-/// Columns of a fact's name.
+/// Columns of a figure's name.
 const NAME: usize = 12;
-/// Full enough that units may have to wait soon.
+/// The share from which units may soon have to wait.
 const NEARLY_FULL: f64 = 0.9;
 
-/// What is in flight, against its limits, and the facts of the engine.
+/// Units in flight, against their limits, and other figures of the engine.
 pub(super) fn draw_now(frame: &mut Frame<'_>, area: Rect, report: &Report) {
     let Report { health, stats } = report;
     let alive = health.actors.iter().filter(|actor| actor.alive).count();
@@ -79,7 +79,7 @@ fn fact(name: &'static str, value: String, colour: Color) -> Line<'static> {
     vec![Span::styled(format!("{name:<NAME$}"), QUIET), value.fg(colour)].into()
 }
 
-/// Something that should be zero, and is not.
+/// A figure that should be zero, but is not.
 fn noticed(count: u64, otherwise: Color) -> Color {
     if count > 0 { WARNING } else { otherwise }
 }
@@ -98,7 +98,7 @@ pub(super) fn draw_details(frame: &mut Frame<'_>, area: Rect, report: &Report) {
         .block(titled(" connections named most lately "));
     frame.render_widget(table, hot);
     let all = report.health.actors.iter().map(|actor| {
-        // Those of an engine that ended as it was told to are gone, and nothing is wrong.
+        // An engine that was shut down has no actors, which is no fault.
         let (alive, colour) = match (actor.alive, report.health.live) {
             (true, _) => ("alive", noticed(actor.restarts, Color::Reset)),
             (false, true) => ("ended", Color::Reset),

@@ -1,4 +1,4 @@
-//! What became of rows, and how long and how large things were lately.
+//! Results of rows, and recent latencies and sizes.
 
 use graphsink::{Distribution, Latency, Stats, TableStats};
 use ratatui::Frame;
@@ -15,10 +15,10 @@ use crate::number::grouped;
 /// Columns of a latency or size.
 const FIGURE: u16 = 7;
 
-/// What nothing can be said of.
+/// Shown where there is no value.
 const NOTHING: &str = "–";
 
-/// What is shown of an engine under a name.
+/// A figure of an engine, with its name.
 type Shown<T> = (&'static str, fn(&Stats) -> &T);
 /// A figure of a table's rows.
 type Count = fn(&TableStats) -> u64;
@@ -53,7 +53,7 @@ const SIZES: [Shown<Distribution>; 4] = [
     ("transaction rows", |stats| &stats.epoch_rows),
 ];
 
-/// Totals of each table, and how fast they grow.
+/// Totals of each table, and their growth per second.
 pub(super) fn draw_rows(frame: &mut Frame<'_>, area: Rect, stats: &Stats, lately: &Lately<'_>) {
     let rows = TABLES.into_iter().flat_map(|(name, table)| {
         let total = COUNTS.map(|(_, count)| grouped(count(table(stats))));
@@ -71,7 +71,7 @@ pub(super) fn draw_rows(frame: &mut Frame<'_>, area: Rect, stats: &Stats, lately
     frame.render_widget(table.block(block), area);
 }
 
-/// Latencies and sizes of the window.
+/// Latencies and sizes in the window.
 pub(super) fn draw_timings(frame: &mut Frame<'_>, area: Rect, lately: &Lately<'_>) {
     let latencies = LATENCIES.map(|(name, latency)| {
         let latency = lately.latency(latency);
@@ -84,7 +84,7 @@ pub(super) fn draw_timings(frame: &mut Frame<'_>, area: Rect, lately: &Lately<'_
         figures(name, if sizes.count() == 0 { [NOTHING; 3].map(str::to_owned) } else { shown })
     });
     let widths = [Constraint::Length(17)].into_iter().chain([Constraint::Length(FIGURE); 3]);
-    // In the title's line, or a terminal of 24 rows has no room for all of them.
+    // In the title's line, because a terminal of 24 rows has no room for another one.
     let width = usize::from(FIGURE);
     let header = format!("{:>width$} {:>width$} {:>width$}", "p50", "p99", "max");
     let block = titled(format!(" in the last {} ", short(lately.window())))
@@ -93,7 +93,7 @@ pub(super) fn draw_timings(frame: &mut Frame<'_>, area: Rect, lately: &Lately<'_
     frame.render_widget(table, area);
 }
 
-/// A name, and figures that stand below each other.
+/// A name, and figures in columns.
 pub(super) fn figures<const N: usize>(name: impl Into<String>, figures: [String; N]) -> Row<'static> {
     let name = Cell::from(name.into());
     Row::new([name].into_iter().chain(figures.map(|figure| Cell::from(Text::from(figure).right_aligned()))))
