@@ -1,4 +1,5 @@
-//! The embedded server for real: it starts, keeps what was committed, and leaves nothing behind however its owner ends.
+//! The embedded server with real processes: it starts, keeps committed rows, and leaves nothing behind however its
+//! owner ends.
 
 use std::env;
 use std::fs;
@@ -12,18 +13,18 @@ use std::time::{Duration, Instant};
 use graphsink::server::{EmbeddedServer, ServerError};
 use tokio_postgres::{Client, NoTls};
 
-/// Tells a run of this test binary to be the owner of a server instead of a test, and in which directory.
+/// Makes a run of this test binary the owner of a server in the named directory, in place of a test.
 const OWNER: &str = "GRAPHSINK_TEST_OWNER";
 
-/// Far more than a stop takes, for machines under load.
+/// Far longer than a stop takes, for machines under load.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Whether there is a PostgreSQL to start; its absence fails the tests, except where they were given a server
-/// (`DATABASE_URL`), as nothing gets installed then.
+/// Whether there is a PostgreSQL to start. Its absence fails the tests, unless they were given a server
+/// (`DATABASE_URL`), for which none is installed.
 fn runnable() -> bool {
     static RUNNABLE: LazyLock<bool> = LazyLock::new(|| {
         let given = env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty());
-        // In a thread, because a test's own runtime is no place to wait for another one.
+        // In a thread, because a test's own runtime cannot block on another one.
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(EmbeddedServer::temporary())
@@ -38,7 +39,7 @@ fn runnable() -> bool {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the server accepts connections");
-    // Servers are stopped under their sessions here; what the sessions say to that is not the point.
+    // Servers are stopped under their sessions here; errors of the sessions are expected.
     tokio::spawn(async move { drop(connection.await) });
     client
 }
@@ -56,13 +57,13 @@ async fn keep_one(client: &Client) {
     client.batch_execute("create table if not exists kept(x int); insert into kept values (1)").await.unwrap();
 }
 
-/// The postmaster of the cluster in `directory`, while it runs.
+/// The postmaster of the cluster in `directory`, if it runs.
 fn postmaster(directory: &Path) -> u32 {
     let file = fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
     file.lines().next().unwrap().parse().unwrap()
 }
 
-/// Whether a process runs; a zombie that is not collected does not.
+/// Whether a process runs. A zombie that was not collected does not count.
 fn runs(pid: u32) -> bool {
     let output = Command::new("/bin/sh")
         .args(["-c", r#"kill -0 "$1" 2>/dev/null && ! grep -q ') Z ' "/proc/$1/stat" 2>/dev/null"#, "sh"])
@@ -80,7 +81,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_temporary_server_is_durable_utc_and_utf8_and_goes_with_its_owner() {
+async fn a_temporary_server_is_durable_utc_and_utf8_and_ends_with_its_owner() {
     if !runnable() {
         return;
     }
@@ -113,7 +114,7 @@ async fn a_temporary_server_is_durable_utc_and_utf8_and_goes_with_its_owner() {
 }
 
 #[tokio::test]
-async fn only_the_password_opens_the_door_and_debug_does_not_tell_it() {
+async fn only_the_password_grants_access_and_debug_does_not_show_it() {
     if !runnable() {
         return;
     }
@@ -160,7 +161,7 @@ async fn a_restart_keeps_data_and_port_after_a_stop_and_after_a_crash() {
     assert_eq!(count(&connect(&url).await).await, 2);
     assert!(server.read_log().unwrap().contains("automatic recovery in progress"));
 
-    // A restart of a running server stops it first.
+    // `restart` stops a running server first.
     server.restart().await.unwrap();
     assert_eq!(count(&connect(&url).await).await, 2);
 }
@@ -181,7 +182,7 @@ async fn a_durable_server_keeps_its_data_between_owners_and_has_one_at_a_time() 
     assert!(matches!(second, Err(ServerError::AlreadyRunning { .. })), "{second:?}");
     drop(server);
 
-    // A dead server's lock file whose process id is now a stranger's: this test's.
+    // The lock file of a dead server, whose process id now belongs to another process: this test.
     fs::write(directory.join("data/postmaster.pid"), format!("{}\n{}\n1\n", std::process::id(), directory.display()))
         .unwrap();
     let server = start().await.unwrap();
@@ -207,7 +208,7 @@ async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_given_up_leaves_nothing_behind() {
+async fn a_cancelled_start_leaves_nothing_behind() {
     if !runnable() {
         return;
     }
@@ -275,21 +276,21 @@ fn an_interrupt_of_the_owners_process_group_does_not_reach_the_server() {
     }
     let mut owner = Owner::start(None);
     let pid = postmaster(&owner.directory);
-    // What Ctrl-C in a terminal does: SIGINT to every process of the foreground group. The owner goes on, as a program
-    // that drains.
+    // Ctrl-C in a terminal does the same: SIGINT to every process of the foreground group. The owner goes on, as a
+    // draining program does.
     let interrupt = r#"kill -s INT -- "-$1""#;
     let group = owner.child.id().to_string();
     assert!(Command::new("/bin/sh").args(["-c", interrupt, "sh", &group]).status().unwrap().success());
-    // Nothing that happens could be waited for; a server that got the signal is gone by then.
+    // There is no event to wait for; a server that got the signal has ended by then.
     thread::sleep(Duration::from_millis(500));
-    assert!(owner.child.try_wait().unwrap().is_none(), "the owner lives");
-    assert!(runs(pid), "the server lives");
+    assert!(owner.child.try_wait().unwrap().is_none(), "the owner still runs");
+    assert!(runs(pid), "the server still runs");
     let directory = owner.directory.clone();
     owner.kill();
     wait_until("the directory is gone", || !directory.exists());
 }
 
-/// Lets the user that PostgreSQL runs as into a directory of the test; matters when the test is root.
+/// Gives PostgreSQL's user access to a directory of the test; needed where the test runs as root.
 fn open(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
@@ -328,12 +329,12 @@ fn owner_command(data_dir: Option<&Path>) -> Command {
     command
 }
 
-/// Not a test: what a killed owner runs, see [`owner_command`].
+/// Not a test: the program of an owner that is killed, see [`owner_command`].
 #[tokio::test]
 #[ignore = "run by other tests in a process of its own"]
 async fn be_the_owner() {
     let Some(data_dir) = env::var_os(OWNER) else { return };
-    // Survives an interrupt as a draining program does.
+    // Survives an interrupt, as a draining program does.
     tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     let builder = EmbeddedServer::builder();
     let builder = if data_dir.is_empty() { builder } else { builder.data_dir(data_dir) };

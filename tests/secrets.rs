@@ -1,7 +1,7 @@
-//! Passwords are shown nowhere, and what rows hold is not logged at `info` and above.
+//! Passwords are never shown, and values of rows are not logged at `info` and above.
 //!
-//! One test in a program of its own, because it takes everything that this process logs: also at `trace`, also what the
-//! driver says through the `log` crate. Everything that can be printed is printed into the same text, and searched.
+//! One test in a program of its own, because it collects the log of the whole process, also at `trace`, and also the
+//! driver's output through the `log` crate. Everything printable is printed into the same text, which is searched.
 
 use std::error::Error;
 use std::fmt::{Debug, Write as _};
@@ -25,7 +25,7 @@ const PASSWORD: &str = "pa55w0rd-mark";
 const VALUE: &str = "value-mark";
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A text that all write to.
+/// A buffer for all writers.
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<String>>);
 
@@ -34,12 +34,12 @@ impl Text {
         self.0.lock().unwrap().clone()
     }
 
-    /// Everything that can be got out of a thing.
+    /// Every printable form of a value.
     fn debug(&self, thing: &impl Debug) {
         writeln!(self.0.lock().unwrap(), "{thing:?}\n{thing:#?}").unwrap();
     }
 
-    /// An error with all its causes.
+    /// An error with all of its causes.
     fn error(&self, error: &(dyn Error + 'static)) {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -82,7 +82,7 @@ async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("an answer within a minute")
 }
 
-/// A unit that says the mark wherever text can be.
+/// A unit with the mark in every text.
 fn unit(number: u32, google_place_id: &str) -> UnitOfWork {
     let marked = |what: &str| format!("{VALUE} {what} {number}");
     let observed_at = "2024-01-10T14:20:00Z".parse().unwrap();
@@ -103,7 +103,7 @@ fn unit(number: u32, google_place_id: &str) -> UnitOfWork {
     unit
 }
 
-/// Connection strings that cannot be used, with the password wherever a slip of the pen may put it.
+/// Unusable connection strings, with the password at every place where a mistake may put it.
 fn broken_connection_strings() -> Vec<String> {
     [
         "postgresql://user:MARK@local host:x/db",
@@ -157,17 +157,17 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
     let url = format!("postgresql://app:{PASSWORD}@127.0.0.1:{port}/secrets");
     all.debug(&server);
 
-    // Settings that cannot be: built, and where they can be built after all, started.
+    // Invalid settings: each is built, and started if it can be built.
     for text in broken_connection_strings() {
         let builder = Config::builder(&text).connect_timeout(Duration::from_millis(500));
         all.debug(&builder);
         match builder.build() {
             Err(error) => all.error(&error),
-            Ok(config) => panic!("this was to be refused: {text}: {config:?}"),
+            Ok(config) => panic!("accepted: {text}: {config:?}"),
         }
     }
 
-    // Starts that fail: a wrong password, no server there, a server that has no TLS, no such database, no tables.
+    // Starts that fail: a wrong password, no server, a server without TLS, no such database, no tables.
     for text in [
         format!("postgresql://app:{PASSWORD}-wrong@127.0.0.1:{port}/secrets"),
         format!("postgresql://app:{PASSWORD}@127.0.0.1:1/secrets"),
@@ -178,7 +178,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
     ] {
         let config = Config::builder(&text).connect_timeout(Duration::from_secs(2)).build().unwrap();
         all.debug(&config);
-        let Err(error) = within(Engine::start(config.clone())).await else { panic!("{text} was to fail") };
+        let Err(error) = within(Engine::start(config.clone())).await else { panic!("the start succeeded: {text}") };
         all.error(&error);
         loud.error(&error);
         if text != url {
@@ -188,7 +188,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
         }
     }
 
-    // Work that fails in every way that speaks of rows.
+    // Work that fails in each way whose error mentions rows.
     let config = Config::builder(&url).dead_letters(true).outcome_deadline(Duration::from_secs(3)).build().unwrap();
     Migrations::all().run(&config).await.unwrap();
     let engine = Engine::start(config).await.unwrap();
@@ -206,7 +206,7 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
         outcomes.push(within(engine.submit(unit(number, &format!("{VALUE} {number}"))).await.unwrap()).await);
     }
     admin.batch_execute("drop trigger refuse on mentions").await.unwrap();
-    // A session that ends under the engine's hands.
+    // A session that ends while the engine uses it.
     admin.batch_execute("begin; lock table entities in exclusive mode").await.unwrap();
     let receipt = engine.submit(unit(1000, "1000")).await.unwrap();
     let end = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -238,10 +238,10 @@ async fn no_password_is_ever_shown_and_no_value_is_logged() {
         }
     }
 
-    // The searches can find something: all of them wrote, and the marks were where they belong.
+    // The searches can find something: each source was logged, and the marks are in the expected places.
     let (all, loud) = (all.read(), loud.read());
     for speaker in [" TRACE ", " DEBUG ", " WARN ", "tokio_postgres", "graphsink::store"] {
-        assert!(all.contains(speaker), "nothing was heard of {speaker}");
+        assert!(all.contains(speaker), "no log of {speaker}");
     }
     assert!(loud.contains("transaction failed, will try again") && loud.contains("SQLSTATE 40001"));
     assert!(all.contains(VALUE), "the driver logs parameters at debug");

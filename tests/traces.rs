@@ -1,6 +1,6 @@
-//! A slow acknowledgement leads to the statement that it waited for: by the ids of spans, and by the log.
+//! A slow acknowledgement leads to the statement that it waited for: by span ids, and by the log.
 //!
-//! A program of its own, because spans are taken from the whole process; so one test at a time.
+//! A program of its own, because spans are collected from the whole process; tests run one at a time.
 
 #[allow(dead_code)]
 #[path = "it/generate.rs"]
@@ -32,12 +32,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use slowest::Slowest;
 use support::{Database, as_of, within};
 
-/// In every text that a unit may have.
+/// A mark in every text of a unit.
 const VALUE: &str = "value-mark";
-/// How long the test holds a row. The engine calls slow what takes half as long.
+/// How long the test holds a row. The engine logs transactions that take half as long as slow.
 const HELD: Duration = Duration::from_millis(300);
 
-/// What the process logs at level warn.
+/// The log of the process at level warn.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -60,7 +60,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// What the process tells, for one test at a time.
+/// Log and spans of the process, for one test at a time.
 struct Told {
     provider: SdkTracerProvider,
     spans: InMemorySpanExporter,
@@ -88,13 +88,13 @@ impl Told {
         told
     }
 
-    /// Everything so far.
+    /// The log so far.
     fn forget(&self) {
         self.spans.reset();
         self.log.0.lock().unwrap().clear();
     }
 
-    /// All spans that ended; of an engine that was shut down that is all of them.
+    /// All spans that ended, which are all spans of an engine that was shut down.
     fn spans(&self) -> Vec<SpanData> {
         self.provider.force_flush().unwrap();
         self.spans.get_finished_spans().unwrap()
@@ -117,13 +117,14 @@ fn unit(number: u32) -> UnitOfWork {
     unit
 }
 
-/// The milliseconds that a line tells of a statement.
+/// The milliseconds that a log line gives for a statement.
 fn milliseconds(line: &str, statement: &str) -> f64 {
     let (_, rest) = line.split_once(&format!(" {statement} ")).unwrap_or_else(|| panic!("no {statement} in {line}"));
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Commits units one after the other; then another session holds the connection of the first while both are sent again.
+/// Commits units one after the other. Then another session holds the connection of the first while both are submitted
+/// again.
 async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [Outcome; 2] {
     for number in [1, 2] {
         support::commit(engine, unit(number)).await;
@@ -133,7 +134,7 @@ async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [O
     let row = "select from connections join entities on entity_id = restaurant_id where name = $1 for update";
     assert_eq!(lock.execute(row, &[&format!("{VALUE} 1")]).await.unwrap(), 1);
     let again = |number| {
-        // Something new, so that the row is wanted.
+        // A new mention, so that the row has to be locked.
         let mut unit = unit(number);
         let restaurant = unit.restaurant(format!("{VALUE} {number}")).handle();
         let dish = unit.dish(format!("{VALUE} dish")).handle();
@@ -142,7 +143,7 @@ async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [O
         unit
     };
     let first = engine.submit(again(1)).await.unwrap();
-    // The second unit comes when the first one's transaction waits already, and so finds an epoch of its own.
+    // The second unit is submitted when the first one's transaction already waits, and so gets an epoch of its own.
     within(async {
         let waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
         while lock.query(waiting, &[]).await.unwrap().is_empty() {
@@ -172,11 +173,11 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
         let slowest = Slowest::find(&spans).unwrap();
         let step = slowest.step().unwrap();
         assert_eq!(step.name, "lock_connections", "{slowest}");
-        // Not sooner than the row was free; and the rest of the wait is not that statement's.
+        // Not before the row was free; and the rest of the wait is not part of that statement.
         assert!(step.took > HELD / 2 && step.took <= slowest.took(), "{slowest}");
         let text = slowest.to_string();
         assert!(text.contains("its own") && text.contains("unit ") && text.contains("commit"), "{text}");
-        // The epoch follows from its units, also for who reads spans elsewhere.
+        // The epoch's span follows from its units, also for readers of exported spans.
         let links: Vec<_> = spans
             .iter()
             .filter(|span| span.name == "epoch")
@@ -187,7 +188,7 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
             let number = span.attributes.iter().find(|attribute| attribute.key.as_str() == "number");
             number.unwrap().value.as_str().into_owned()
         };
-        // The third and the fourth of this engine.
+        // The third and the fourth epoch of this engine.
         let units = spans.iter().filter(|span| span.name == "unit" && ["3", "4"].contains(&&*number(span)));
         let linked: Vec<_> = units.map(|unit| links.contains(&unit.span_context.span_id())).collect();
         assert_eq!(linked, [true, true]);
@@ -197,7 +198,7 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
         let slow = told.log("slow transaction");
         let [line] = &slow[..] else { panic!("one slow transaction, not {slow:?}") };
         for words in ["end=\"committed\"", "entities=", "connections=", "mentions=2", "units=1", "attempt=", "epoch="] {
-            // Two lanes, one unit each; one lane, and the second unit had to wait for the next epoch.
+            // Two lanes with one unit each; or one lane, where the second unit had to wait for the next epoch.
             assert!(line.contains(words), "{words}: {line}");
         }
         let waited = milliseconds(line, "lock_connections");
@@ -207,7 +208,7 @@ async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_transaction_that_fails_is_logged_as_well_and_its_unit_names_the_last_try() {
+async fn a_slow_failed_transaction_is_logged_and_its_unit_names_the_last_attempt() {
     let told = Told::alone().await;
     let database = Database::migrated().await;
     let mut client = database.client().await;
@@ -232,7 +233,7 @@ async fn a_slow_transaction_that_fails_is_logged_as_well_and_its_unit_names_the_
     let transactions: Vec<_> = spans.iter().filter(|span| span.name == "transaction").flat_map(attempts).collect();
     let most = spans.iter().filter(|span| span.name == "unit").map(attempts).max_by_key(Vec::len).unwrap();
     assert!(most.len() > failed.len() && most.iter().all(|attempt| transactions.contains(attempt)), "{most:?}");
-    // The step before a rollback is the one that failed.
+    // The step before a rollback is the failed one.
     let slowest = Slowest::find(&spans).unwrap();
     assert!(slowest.to_string().contains("rollback"), "{slowest}");
 }

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_passes_by_itself_is_retryable() {
+    async fn transient_obstacles_are_retryable() {
         use crate::error::said;
         for (code, retryable) in [("57P01", true), ("53100", true), ("23505", false), ("42501", false)] {
             let source = || said(code);

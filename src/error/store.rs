@@ -266,7 +266,7 @@ pub(super) mod tests {
         message.extend_from_slice(fields.as_bytes());
         server.write_all(&message).await.unwrap();
         let mut config = tokio_postgres::Config::new();
-        config.user("somebody");
+        config.user("app");
         config.connect_raw(client, tokio_postgres::NoTls).await.err().unwrap()
     }
 
@@ -274,7 +274,7 @@ pub(super) mod tests {
     async fn silence() -> tokio_postgres::Error {
         let (client, _) = tokio::io::duplex(4_096);
         let mut config = tokio_postgres::Config::new();
-        config.user("somebody");
+        config.user("app");
         config.connect_raw(client, tokio_postgres::NoTls).await.err().unwrap()
     }
 
@@ -318,7 +318,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_passes_by_itself_is_retryable() {
+    async fn transient_errors_are_retryable() {
         for (code, retryable) in
             [("40P01", true), ("57P03", true), ("53200", true), ("22001", false), ("42501", false), ("XX000", false)]
         {

@@ -1,5 +1,6 @@
-//! The engine's own code panics, at every place where something could be half done: see
-//! `src/failpoint.rs`. A program of its own, because failpoints are the same for the whole process.
+//! Panics of the engine's own code at every place that could leave something half done: see `src/failpoint.rs`.
+//!
+//! A program of its own, because failpoints are global to a process.
 //!
 //! `GRAPHSINK_TEST_SEED` runs a test again as it failed.
 
@@ -50,11 +51,11 @@ const IN_ACTORS: [&str; 12] = [
 /// Where the task that commits an epoch panics.
 const IN_COMMITS: [&str; 3] = ["store::write", "store::written", "store::committed"];
 
-/// Where a bulk load panics: in its actors, in what they leave to threads for blocking work, and in the task that writes.
+/// Where a bulk load panics: in its actors, in their work on blocking threads, and in the task that writes.
 const IN_BULK_LOADS: [&str; 7] =
     ["bulk::route", "bulk::absorb", "bulk::seal", "bulk::join", "bulk::settle", "bulk::merge", "bulk::commit"];
 
-/// One test at a time, with all failpoints off at its start and at its end.
+/// One test at a time, with all failpoints off before and after it.
 struct Scenario {
     _failpoints: FailScenario<'static>,
     _turn: MutexGuard<'static, ()>,
@@ -70,7 +71,7 @@ impl Scenario {
     }
 }
 
-/// Panics of failpoints, which are counted instead of printed.
+/// Panics of failpoints are counted and not printed.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn count_panics() {
@@ -90,7 +91,7 @@ fn records(seed: u64, count: usize) -> Arc<[Record]> {
     generate::sample(seed, space, count).into()
 }
 
-/// Submits all records in small units from several tasks; gives the outcomes.
+/// Submits all records in small units from several tasks; returns the outcomes.
 async fn load(engine: &Engine, records: &Arc<[Record]>) -> Vec<Outcome> {
     let producers: Vec<_> = (0..4)
         .map(|producer| {
@@ -125,8 +126,7 @@ async fn assert_whole(database: &Database, engine: &Engine, records: &Arc<[Recor
     assert_group_by(&client, as_of()).await;
 }
 
-/// Runs a load during which one failpoint after the other goes off a few times, each after so many
-/// passes that it hits anywhere.
+/// Runs a load in which one failpoint after the other fires a few times, each after a random number of passes.
 async fn panics_lose_and_double_nothing(test: &str, names: &[&str]) {
     let _scenario = Scenario::begin().await;
     let seed = seed(test);
@@ -137,16 +137,16 @@ async fn panics_lose_and_double_nothing(test: &str, names: &[&str]) {
         let records = records(random.random(), 240);
         let panics = PANICS.load(Ordering::Relaxed);
         if matches!(*name, "supervisor::route_again" | "batcher::discard") {
-            // Passed after a death only: so the first panics come while another is mended.
+            // These are passed only after a death, so the first panics happen while another one is recovered from.
             fail::cfg(*name, "2*panic->off").unwrap();
             engine.kill_actor(ActorKind::MentionBatcher);
         } else {
-            // Passes before the first panic, and between the first and the second.
+            // The number of passes before the first panic, and between the first and the second.
             let (before, between) = (random.random_range(0..12), random.random_range(0..12));
             fail::cfg(*name, &format!("{before}*off->1*panic->{between}*off->1*panic->off")).unwrap();
         }
-        // How often a load passes there depends on how many epochs it makes. So the same again until it went off, which
-        // changes nothing in the tables.
+        // The number of passes depends on the number of epochs. The same load is repeated until the failpoint fired; a
+        // repetition changes nothing in the tables.
         let panicked = || PANICS.load(Ordering::Relaxed) - panics;
         for loads in 1.. {
             let outcomes = load(&engine, &records).await;
@@ -157,7 +157,7 @@ async fn panics_lose_and_double_nothing(test: &str, names: &[&str]) {
             if panicked() > 0 {
                 break;
             }
-            assert!(loads < 12, "{name} never went off: {:?}", engine.stats());
+            assert!(loads < 12, "{name} never fired: {:?}", engine.stats());
         }
         fail::remove(*name);
         let _ = within(engine.shutdown(Duration::from_secs(20))).await;
@@ -174,11 +174,11 @@ async fn actors_that_panic_within_a_handler_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_that_panic_are_tried_again_or_found_out_at_the_fence() {
+async fn commits_that_panic_are_retried_or_found_by_the_fence() {
     panics_lose_and_double_nothing("panics in commits", &IN_COMMITS).await;
 }
 
-/// All at once and at random, as often as the engine may die.
+/// All failpoints at once and at random, up to the number of deaths that an engine survives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panics_everywhere_lose_and_double_nothing() {
     let _scenario = Scenario::begin().await;
@@ -200,7 +200,7 @@ async fn panics_everywhere_lose_and_double_nothing() {
     assert_whole(&database, &engine, &records).await;
 }
 
-/// A part of a load that dies has the only copy of what it held: the load ends, and leaves nothing.
+/// A part of a load that dies has the only copy of its data: the load ends, and leaves nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bulk_load_that_panics_anywhere_loads_nothing_and_leaves_nothing() {
     let _scenario = Scenario::begin().await;
@@ -239,10 +239,10 @@ async fn a_bulk_load_that_panics_anywhere_loads_nothing_and_leaves_nothing() {
     assert_same(&model::graph(records.iter(), as_of()), &database::read(&client).await);
 }
 
-/// While a load sorts and merges its session has nothing to do, for hours where there is much: one that is lost is
-/// noticed all the same.
+/// While a load sorts and merges, its session is idle, possibly for hours. A session that is lost in that time is
+/// noticed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bulk_load_that_works_beside_its_session_notices_that_it_is_lost() {
+async fn a_bulk_load_notices_that_its_idle_session_is_lost() {
     let _scenario = Scenario::begin().await;
     let database = Database::migrated().await;
     let client = database.client().await;
@@ -272,9 +272,9 @@ async fn a_bulk_load_that_works_beside_its_session_notices_that_it_is_lost() {
     }
 }
 
-/// A unit that makes the engine panic whenever it is written is told apart from its neighbours.
+/// A unit that makes the engine panic whenever it is written is isolated from its neighbours.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_always_panics_rejects_and_does_not_spin() {
+async fn a_unit_whose_commit_always_panics_is_rejected_after_few_attempts() {
     let _scenario = Scenario::begin().await;
     let database = Database::migrated().await;
     let engine = database.engine().await;
@@ -288,9 +288,9 @@ async fn a_commit_that_always_panics_rejects_and_does_not_spin() {
     assert_whole(&database, &engine, &records).await;
 }
 
-/// An actor that dies whenever it does anything ends the engine, and every unit is told.
+/// An actor that dies at each of its steps ends the engine, and every unit gets its outcome.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_deaths_ends_in_a_reported_stop() {
+async fn a_storm_of_deaths_ends_the_engine_with_an_outcome_for_every_unit() {
     for name in ["supervisor::route", "batcher::absorbed", "coordinator::arrive"] {
         let _scenario = Scenario::begin().await;
         let database = Database::migrated().await;
@@ -305,17 +305,17 @@ async fn a_storm_of_deaths_ends_in_a_reported_stop() {
         let restarts = engine.stats().actor_restarts;
         assert!((20..40).contains(&restarts), "{name}: {restarts} restarts");
         let report = within(engine.shutdown(Duration::from_secs(20))).await;
-        assert_eq!(report.abandoned, Vec::<u64>::new(), "{name}: every unit was told before");
-        assert_eq!(engine.stats().actor_restarts, restarts, "{name}: it goes on spinning");
+        assert_eq!(report.abandoned, Vec::<u64>::new(), "{name}: every unit had its outcome before");
+        assert_eq!(engine.stats().actor_restarts, restarts, "{name}: restarts go on after the end");
         let client = database.client().await;
         let rows: i64 = client.query_one("select count(*) from entities", &[]).await.unwrap().get(0);
         assert_eq!(rows, 0, "{name}: nothing was written");
     }
 }
 
-/// An actor that hangs takes its thread along: no actor gives signs of life, and a unit waits.
+/// An actor that hangs blocks its thread: no actor reports to the pulse, and a unit waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_actor_that_hangs_is_no_longer_alive_until_it_goes_on() {
+async fn an_engine_with_a_hanging_actor_is_not_live_until_it_goes_on() {
     let _scenario = Scenario::begin().await;
     let database = Database::migrated().await;
     let engine = database.engine().await;

@@ -1,5 +1,4 @@
-//! Compressed input that breaks off or is damaged: it ends with an error that says so, never as if
-//! the input had ended there.
+//! Compressed input that breaks off or is damaged ends with an error that says so, and never like a complete input.
 
 use std::io::{Cursor, Write as _};
 
@@ -41,7 +40,7 @@ fn stored(kind: Kind, parts: &[Vec<String>]) -> (Vec<u8>, Vec<usize>) {
     (stored, ends)
 }
 
-/// The lines that were read as units, the lines that were no line of the format, and how it ended.
+/// The lines that were read as units, the number of malformed lines, and the error at the end.
 fn read(bytes: Vec<u8>) -> (Vec<String>, u64, Option<ReadError>) {
     let (mut good, mut bad, mut failure) = (Vec::new(), 0, None);
     for unit in Units::new([Input::Reader { name: "input".to_owned(), reader: Box::new(Cursor::new(bytes)) }]) {
@@ -77,18 +76,18 @@ fn broken_off(kind: Kind, parts: &[Vec<String>], place: Index) -> TestCaseResult
     bytes.truncate(cut);
     let (good, bad, failure) = read(bytes);
     let lines = parts.concat();
-    prop_assert_eq!(&good[..], &lines[..good.len()], "what was read before is what stood there");
+    prop_assert_eq!(&good[..], &lines[..good.len()], "lines before the cut are read unchanged");
     if let Some(part) = ends.iter().position(|end| *end == cut) {
-        // It cannot be told: this is a whole file of fewer parts.
+        // The cut cannot be detected: the rest is a complete file of fewer parts.
         prop_assert_eq!((good.len(), bad), (parts[..part].iter().map(Vec::len).sum(), 0));
         prop_assert!(failure.is_none());
     } else if cut < 4 {
-        // Too short to tell what it is, so it is taken for text, and is no good one.
-        prop_assert!(bad == 1 || failure.is_some(), "{} bytes end silently", cut);
+        // Too short for its kind to be detected: it is read as text, and is malformed.
+        prop_assert!(bad == 1 || failure.is_some(), "{} bytes end without an error", cut);
     } else {
-        prop_assert_eq!(bad, 0, "half a line is no line");
+        prop_assert_eq!(bad, 0, "a cut line is not read as a line");
         let Some(failure) = failure else {
-            return Err(TestCaseError::fail(format!("cut at {cut} of {ends:?}, silently")));
+            return Err(TestCaseError::fail(format!("cut at {cut} of {ends:?}, without an error")));
         };
         prop_assert_eq!(failure.line, good.len() as u64, "{}", failure);
         prop_assert!(failure.to_string().starts_with("input cannot be read beyond line "), "{}", failure);
@@ -102,8 +101,8 @@ fn damaged(kind: Kind, parts: &[Vec<String>], place: Index) -> TestCaseResult {
     bytes[place] ^= 1 << (place % 8);
     let (good, bad, failure) = read(bytes);
     if failure.is_none() && bad == 0 {
-        // Some bits say nothing of the content, such as the time in the header.
-        prop_assert_eq!(good, parts.concat(), "byte {}: other content, silently", place);
+        // Some bits do not affect the content, such as the time in the header.
+        prop_assert_eq!(good, parts.concat(), "byte {}: other content without an error", place);
     }
     Ok(())
 }
@@ -119,24 +118,24 @@ fn zstd_that_breaks_off_ends_with_an_error() {
 }
 
 #[test]
-fn damaged_gzip_is_read_as_it_was_or_ends_with_an_error() {
+fn damaged_gzip_is_read_unchanged_or_ends_with_an_error() {
     check(Kind::Gzip, damaged);
 }
 
 #[test]
-fn damaged_zstd_is_read_as_it_was_or_ends_with_an_error() {
+fn damaged_zstd_is_read_unchanged_or_ends_with_an_error() {
     check(Kind::Zstd, damaged);
 }
 
 #[test]
-fn what_follows_a_compressed_part_must_be_another() {
+fn garbage_after_a_compressed_part_is_an_error() {
     for kind in [Kind::Gzip, Kind::Zstd] {
         for garbage in [&b"x"[..], b"{}\n", b"\x1f", b"\x1f\x8b", b"\x28\xb5", b"more than a header is long"] {
             let lines: Vec<String> = Sample::new(1, 2).collect();
             let (mut bytes, _) = stored(kind, &[lines]);
             bytes.extend_from_slice(garbage);
             let (_, bad, failure) = read(bytes);
-            assert!(failure.is_some() || bad > 0, "{kind:?} followed by {garbage:?}: silence");
+            assert!(failure.is_some() || bad > 0, "{kind:?} followed by {garbage:?}: no error");
         }
     }
 }

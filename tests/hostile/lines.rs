@@ -1,8 +1,8 @@
-//! Any bytes as input of the loader: each line becomes a unit or an error with its number, the
-//! lines around it are as they would be without it, and lines of one unit stay together.
+//! Any bytes as input of the loader: each line becomes a unit or an error with its number, a bad line does not change
+//! the lines around it, and lines of one unit stay together.
 //!
-//! What a line is worth is judged here from the contract (DESIGN.md, section 8), line by line; how
-//! lines make units is worked out on the whole list of lines at once.
+//! The validity of a line is judged here from the contract of the format, line by line. The units that the lines make
+//! are derived from the whole list of lines at once.
 
 use std::io::{Cursor, Read, Write as _};
 
@@ -18,14 +18,14 @@ use serde_json::{Value, json};
 
 use crate::generate::{runner, seed};
 
-// ---- what a line is worth ----------------------------------------------------------------------
+// ---- the validity of a line ---------------------------------------------------------------------
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Worth {
     Blank,
-    /// A line, with the unit that it names.
+    /// A valid line, with the unit that it names.
     Good(Option<String>),
-    /// No line, with the unit that it names where that can be told.
+    /// An invalid line, with the unit that it names if that can be read.
     Bad(Option<String>),
 }
 
@@ -43,7 +43,7 @@ enum Kind {
     Anything,
 }
 
-/// Every field, by the path of its name, and whether it is required.
+/// Every field by its path, with whether it is required.
 const FIELDS: [(&str, Kind, bool); 35] = [
     ("/temp_id", Kind::Text, false),
     ("/unit", Kind::Text, false),
@@ -113,7 +113,7 @@ const BAD_TIMES: [&str; 14] = [
 fn fits(kind: Kind, value: &Value) -> bool {
     let text = |value: &Value| value.is_null() || value.is_string();
     match kind {
-        // Null and absent mean the same.
+        // Null and absent are equivalent.
         _ if value.is_null() => true,
         Kind::Text => text(value),
         Kind::Flag => value.is_boolean(),
@@ -127,17 +127,17 @@ fn fits(kind: Kind, value: &Value) -> bool {
             })
         }),
         Kind::SourceType => value == "post" || value == "comment",
-        // One of the two lists; other texts do not come up here.
+        // A value of one of the two lists; other texts do not occur here.
         Kind::Time => value.as_str().is_some_and(|time| GOOD_TIMES.contains(&time)),
         Kind::Upvotes => {
-            // The parser cannot tell -0, an integer, from -0.0.
+            // The parser does not distinguish -0, an integer, from -0.0.
             let negative_zero = value.as_f64().is_some_and(|votes| votes == 0.0 && votes.is_sign_negative());
             negative_zero || value.as_i64().is_some_and(|votes| i32::try_from(votes).is_ok())
         }
     }
 }
 
-/// What a line is worth that is an object without repeated fields, or no JSON.
+/// The validity of a line that is an object without repeated fields, or is not JSON.
 fn worth(line: &[u8]) -> Worth {
     let Ok(text) = std::str::from_utf8(line) else { return Worth::Bad(None) };
     if text.bytes().all(|byte| b" \t\r\x0c\n".contains(&byte)) {
@@ -155,7 +155,7 @@ fn worth(line: &[u8]) -> Worth {
 
 // ---- lines -------------------------------------------------------------------------------------
 
-/// A line and what it is worth, where `worth` cannot tell.
+/// A line, with its validity where `worth` cannot decide it.
 #[derive(Debug, Clone)]
 struct Written {
     bytes: Vec<u8>,
@@ -165,7 +165,7 @@ struct Written {
 impl Written {
     fn new(bytes: impl Into<Vec<u8>>) -> Self {
         let mut bytes = bytes.into();
-        // A line feed would make two lines of it.
+        // A line feed would split it into two lines.
         bytes.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         Self { bytes, known: None }
     }
@@ -177,7 +177,7 @@ fn word() -> impl Strategy<Value = String> {
     prop_oneof![3 => select(odd).prop_map(str::to_owned), 1 => ".{0,12}", 1 => Just("x".repeat(300))]
 }
 
-/// One of few units, so that lines follow each other in it.
+/// One of a few units, so that consecutive lines often belong to the same one.
 fn unit_name() -> impl Strategy<Value = Option<&'static str>> {
     prop_oneof![1 => Just(None), 2 => Just(Some("a")), 1 => Just(Some("b")), 1 => Just(Some(""))]
 }
@@ -258,7 +258,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 enum Change {
     Drop(usize),
     Set(usize, Value),
-    /// Any other field of this object.
+    /// Another field of this object.
     Unknown(usize, Value),
 }
 
@@ -280,7 +280,7 @@ fn apply(line: &mut Value, change: Change) {
     let (kind, name) = (FIELDS[field].1, name.unwrap_or(own_name));
     let Some(object) = line.pointer_mut(parent).and_then(Value::as_object_mut) else { return };
     match value {
-        // No text but those of the two lists is a time here.
+        // Only texts of the two lists are times here.
         Some(Value::String(text)) if matches!(kind, Kind::Time) => {
             let time =
                 if GOOD_TIMES.contains(&text.as_str()) { &text } else { BAD_TIMES[text.len() % BAD_TIMES.len()] };
@@ -291,7 +291,7 @@ fn apply(line: &mut Value, change: Change) {
     }
 }
 
-/// The text of an object in which one field stands twice; the field's value is the same.
+/// The text of an object that repeats a field with the same value.
 fn with_repeated_field(line: &Value, field: Index) -> Option<Written> {
     let present: Vec<&str> = FIELDS.iter().map(|field| field.0).filter(|path| line.pointer(path).is_some()).collect();
     let known: Vec<&str> = present.into_iter().filter(|path| !["/mood", "/source/karma"].contains(path)).collect();
@@ -326,7 +326,7 @@ fn written() -> impl Strategy<Value = Written> {
     let flipped = (good_value(), any::<Index>(), any::<u8>()).prop_map(|(line, place, byte)| {
         let mut text = line.to_string().into_bytes();
         let place = place.index(text.len());
-        // A byte that is no ASCII makes the line no UTF-8, or another character of a text.
+        // A non-ASCII byte makes the line invalid UTF-8, or changes a character of a text.
         text[place] = byte | 0x80;
         Written::new(text)
     });
@@ -361,7 +361,7 @@ fn written() -> impl Strategy<Value = Written> {
                 let text = line.to_string().replacen("\"here\"", &nested(depth), 1);
                 return Written { bytes: text.into_bytes(), known: Some(Worth::Bad(None)) };
             }
-            // What is ignored may be anything that is JSON.
+            // Ignored fields may have any JSON value.
             let text = format!(r#"{{"mood":{},{}"#, nested(depth), &line.to_string()[1..]);
             Written { bytes: text.into_bytes(), known: Some(Worth::Good(unit)) }
         },
@@ -380,7 +380,7 @@ fn written() -> impl Strategy<Value = Written> {
 
 // ---- whole inputs ------------------------------------------------------------------------------
 
-/// A line without its end, and what it is worth, where `worth` cannot tell.
+/// A line without its terminator, with its validity where `worth` cannot decide it.
 type KnownLine = (Vec<u8>, Option<Worth>);
 
 #[derive(Debug, Clone)]
@@ -389,7 +389,7 @@ struct Whole {
     byte_order_mark: bool,
     ends_with_line_feed: bool,
     compression: u8,
-    /// Bytes that a read gives at most.
+    /// The maximum number of bytes of a read.
     piece: usize,
 }
 
@@ -405,7 +405,7 @@ fn whole() -> impl Strategy<Value = Whole> {
 }
 
 impl Whole {
-    /// The input's bytes, and each of its lines without its end.
+    /// The bytes of the input, and each of its lines without its terminator.
     fn bytes(&self) -> (Vec<u8>, Vec<KnownLine>) {
         let (mut bytes, mut lines) = (Vec::new(), Vec::new());
         if self.byte_order_mark {
@@ -414,7 +414,7 @@ impl Whole {
         for (number, (line, carriage_return)) in self.lines.iter().enumerate() {
             let mut own = line.bytes.clone();
             if number == 0 && !self.byte_order_mark && own.starts_with("\u{feff}".as_bytes()) {
-                // Then this is the mark.
+                // These bytes are then the byte order mark.
                 bytes.extend(own.drain(..3));
             }
             bytes.extend_from_slice(&own);
@@ -451,7 +451,7 @@ impl Whole {
     }
 }
 
-/// Gives a few bytes a time, as a pipe may.
+/// Returns a few bytes at a time, as a pipe may.
 struct Trickle {
     stored: Cursor<Vec<u8>>,
     piece: usize,
@@ -464,15 +464,15 @@ impl Read for Trickle {
     }
 }
 
-/// A unit as it must come: what it is called and its lines, by their positions.
+/// An expected unit: its id and its lines, by their positions.
 #[derive(Debug, PartialEq)]
 struct Expected {
     id: Option<String>,
     lines: Vec<usize>,
 }
 
-/// How lines make units: first each bad line that tells no unit is given the one around it, if there
-/// is one; then lines of the same unit that follow each other are taken together.
+/// How lines make units: first each bad line without a unit gets the unit around it, if there is one. Then consecutive
+/// lines of the same unit are grouped.
 fn units(worths: &[Worth]) -> Vec<Expected> {
     let told = |worth: &Worth| match worth {
         Worth::Good(unit) => Some(unit.clone()),
@@ -498,7 +498,7 @@ fn units(worths: &[Worth]) -> Vec<Expected> {
     units
 }
 
-/// What a unit says, without the number that tells its handles from those of other units.
+/// The content of a unit, without the number that distinguishes its handles from those of other units.
 fn content(unit: &UnitOfWork) -> String {
     let text = format!("{unit:?}");
     let (_, rest) = text.split_once("nonce: ").unwrap();
@@ -535,8 +535,8 @@ fn check(whole: &Whole) -> TestCaseResult {
                 for position in &positions {
                     Line::parse(&lines[*position].0).unwrap().unwrap().add_to(&mut expected);
                 }
-                prop_assert_eq!(content(&content_found), content(&expected), "what the lines say alone");
-                // What the lines say may break any rule, but not the check of the rules.
+                prop_assert_eq!(content(&content_found), content(&expected), "a unit has the content of its lines");
+                // The content may break any rule, but must not break the validation.
                 drop(content_found.validate(1_000));
             }
             Err(errors) => {
@@ -544,7 +544,7 @@ fn check(whole: &Whole) -> TestCaseResult {
                 for error in errors {
                     let text = error.to_string();
                     prop_assert!(text.starts_with(&format!("line {}: ", error.line)), "{}", text);
-                    prop_assert!(text.len() < 500, "no line is quoted whole: {}", text);
+                    prop_assert!(text.len() < 500, "a message quotes no whole line: {}", text);
                 }
             }
         }
@@ -557,15 +557,15 @@ fn check(whole: &Whole) -> TestCaseResult {
 }
 
 #[test]
-fn whatever_the_lines_are_each_becomes_a_unit_or_an_error_with_its_number() {
+fn any_line_becomes_a_unit_or_an_error_with_its_number() {
     let seed = seed("lines");
     let result = runner(seed, 600).run(&whole(), |whole| check(&whole));
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// The generator is of no use if lines are all good, or all bad, or never follow each other in a unit.
+/// The generator is useless if all lines are good, or all are bad, or units never have several lines.
 #[test]
-fn the_lines_are_good_and_bad_and_make_units_of_several() {
+fn generated_lines_are_good_and_bad_and_some_units_have_several() {
     let mut runner = runner(7, 1);
     let strategy = whole();
     let (mut good, mut bad, mut several, mut mixed) = (0, 0, 0, 0);
@@ -583,9 +583,9 @@ fn the_lines_are_good_and_bad_and_make_units_of_several() {
     assert!(good > 300 && bad > 300 && several > 50 && mixed > 20, "{:?}", (good, bad, several, mixed));
 }
 
-/// One line of many megabytes, of each sort.
+/// One line of many megabytes, of each kind.
 #[test]
-fn very_long_lines_are_read_or_refused_and_the_next_line_is_fine() {
+fn very_long_lines_are_read_or_refused_without_harm_to_the_next_line() {
     let good = |excerpt: usize| {
         json!({
             "restaurant": { "normalized_name": "r" },

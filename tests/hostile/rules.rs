@@ -1,5 +1,4 @@
-//! The rules on input, stated a second time from the contract's own words (DESIGN.md, section 7),
-//! with nothing of the crate but its plain types.
+//! The rules on input, stated a second time from the words of the contract, with only the plain types of the crate.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +37,7 @@ pub(crate) fn broken(unit: &UnitSpec, rows_max: usize) -> BTreeSet<Broken> {
                     rules.push("too_many_dish_attributes");
                 }
             }
-            // Not in the contract: the key of what exists is settled.
+            // Not in the contract: the key of an existing row cannot change.
             ConnectionName::Id(_) if !connection.dish_attributes.is_empty() => {
                 rules.push("dish_attribute_on_existing_connection");
             }
@@ -55,12 +54,12 @@ pub(crate) fn broken(unit: &UnitSpec, rows_max: usize) -> BTreeSet<Broken> {
     broken
 }
 
-/// A row for each thing that is named by its key, one for each id however often it is named.
+/// One row for each name by key, and one for each id, however often it is named.
 pub(crate) fn rows(unit: &UnitSpec) -> usize {
     let keys = unit.entities.iter().filter(|entity| matches!(entity.name, Name::Key(..))).count();
     let connections =
         unit.connections.iter().filter(|connection| matches!(connection.name, ConnectionName::Key { .. })).count();
-    // A connection that is named by its id has no dish attributes, so what is given for one is no row.
+    // A connection that is named by its id has no dish attributes, so those given for one are no rows.
     let uses = unit.uses();
     let entity_ids: BTreeSet<EntityId> = uses.iter().filter_map(|(used, _)| unit.id_of(*used)).collect();
     let connection_ids: BTreeSet<_> = unit.connection_ids().collect();
@@ -132,7 +131,7 @@ fn of_place(place: &PlaceSpec) -> Vec<&'static str> {
     rules.extend(place.address.iter().flat_map(|text| of_text(text, 500)));
     if let Some(id) = &place.google_place_id {
         rules.extend(of_text(id, 255));
-        // Not in the contract: two restaurants without an id would both hold the blank one.
+        // Not in the contract: two restaurants with a blank id would both claim it.
         if is_blank(id) {
             rules.push("empty_text");
         }
@@ -179,7 +178,7 @@ fn of_mention(spec: &MentionSpec) -> Vec<&'static str> {
     rules
 }
 
-/// Nothing of it is seen. What is ignorable by default is listed as in Unicode's DerivedCoreProperties.txt.
+/// Whether a text has no visible character. Characters are default-ignorable as in Unicode's DerivedCoreProperties.txt.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|char| {
         char.is_whitespace()
@@ -204,7 +203,7 @@ fn of_text(text: &str, limit: usize) -> Vec<&'static str> {
     rules
 }
 
-/// PostgreSQL's range ends after that of the type, so there is no rule for what is too late.
+/// PostgreSQL's range ends after that of the type, so no time is too late.
 fn of_time(time: Timestamp) -> Option<&'static str> {
     (as_stored(time) < earliest()).then_some("time_out_of_range")
 }
@@ -214,7 +213,7 @@ pub(crate) fn as_stored(time: Timestamp) -> Timestamp {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap()
 }
 
-/// How deeply objects and lists are nested.
+/// The depth of nested objects and lists.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or(0),

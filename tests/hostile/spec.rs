@@ -1,5 +1,5 @@
-//! Units of hostile content, as plain data: everything that a caller could say through the public
-//! interface, also what no caller should. [`UnitSpec::build`] says it.
+//! Units of hostile content as plain data: everything that a caller can state through the public interface, including
+//! what no caller should. [`UnitSpec::build`] makes a unit of it.
 
 use chrono::{DateTime, TimeDelta};
 use graphsink::limits::METADATA_DEPTH_MAX;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::rules::is_blank;
 
-/// Rows that exist before any unit: two entities of each type, in the order of the types, and one
-/// connection, of the first restaurant and the first dish.
+/// Rows that exist before any unit: two entities of each type, in the order of the types, and one connection of the
+/// first restaurant and the first dish.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub entities: Vec<Uuid>,
@@ -24,7 +24,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) const ENTITIES: usize = 8;
 
-    /// Ids of nothing, for laws that need no database.
+    /// Ids of missing rows, for laws that need no database.
     pub(crate) fn imagined() -> Self {
         Self { entities: (1..=Self::ENTITIES as u128).map(Uuid::from_u128).collect(), connection: Uuid::from_u128(99) }
     }
@@ -38,7 +38,7 @@ impl World {
     }
 }
 
-/// The id of an entity, or what is given for one.
+/// The id of an entity, or the id to use in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EntityId {
     Known(usize),
@@ -47,7 +47,7 @@ pub(crate) enum EntityId {
     OfConnection,
 }
 
-/// The id of a connection, or what is given for one.
+/// The id of a connection, or the id to use in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ConnectionId {
     Known,
@@ -68,7 +68,7 @@ pub(crate) enum Ref {
     /// Position in [`UnitSpec::entities`].
     Row(usize),
     Id(EntityId),
-    /// A handle that another unit gave out.
+    /// A handle of another unit.
     Foreign,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct PlaceSpec {
     pub observed_at: Timestamp,
 }
 
-/// A number of degrees, and what the column makes of it in units of 1e-8, worked out by hand.
+/// An angle in degrees, with the expected value of its column in units of 1e-8, computed by hand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Degrees {
     pub given: f64,
@@ -119,13 +119,13 @@ pub(crate) struct ConnectionSpec {
     pub menu_item: Option<bool>,
 }
 
-/// What a mention stands on.
+/// The parent of a mention.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum On {
     /// Position in [`UnitSpec::connections`].
     Row(usize),
     Id(ConnectionId),
-    /// A handle that another unit gave out.
+    /// A handle of another unit.
     Foreign,
 }
 
@@ -136,7 +136,7 @@ pub(crate) struct MentionSpec {
     pub temp_id: Option<String>,
 }
 
-// ---- to the public interface -------------------------------------------------------------------
+// ---- building through the public API -------------------------------------------------------------
 
 impl UnitSpec {
     pub(crate) fn build(&self, world: &World) -> UnitOfWork {
@@ -213,7 +213,7 @@ impl UnitSpec {
         unit
     }
 
-    /// The type of what a reference leads to, where the unit itself says it.
+    /// The type of the entity that a reference leads to, if the unit itself states it.
     pub(crate) fn type_of(&self, reference: Ref) -> Option<EntityType> {
         match reference {
             Ref::Row(row) => match &self.entities[row].name {
@@ -224,7 +224,7 @@ impl UnitSpec {
         }
     }
 
-    /// The id that a reference is given by.
+    /// The id that a reference uses.
     pub(crate) fn id_of(&self, reference: Ref) -> Option<EntityId> {
         match reference {
             Ref::Row(row) => match self.entities[row].name {
@@ -236,7 +236,7 @@ impl UnitSpec {
         }
     }
 
-    /// Every use of an entity, with the type that belongs there; none where any will do.
+    /// Every use of an entity, with the required type, or none where any type is valid.
     pub(crate) fn uses(&self) -> Vec<(Ref, Option<EntityType>)> {
         let mut uses = Vec::new();
         for (row, entity) in self.entities.iter().enumerate() {
@@ -287,14 +287,14 @@ impl PlaceSpec {
 
 // ---- values ------------------------------------------------------------------------------------
 
-/// What to draw.
+/// What the generator draws.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Odds {
-    /// Of a thousand values, how many probably break a rule.
+    /// The probable number of values in a thousand that break a rule.
     pub invalid: u32,
-    /// Of a thousand ids, how many lead nowhere or to something of another type.
+    /// The number of ids in a thousand that lead to nothing or to an entity of another type.
     pub misleading: u32,
-    /// Whether times lie at the ends of what there is; otherwise within a century of `as_of`.
+    /// Whether times are near the ends of the range; otherwise they are within a century of `as_of`.
     pub all_times: bool,
     pub as_of: Timestamp,
 }
@@ -307,7 +307,7 @@ fn mostly<T: std::fmt::Debug>(
     prop_oneof![1_000 - per_mille => good, per_mille => bad]
 }
 
-/// Texts that some program takes for something else.
+/// Texts that some programs misinterpret.
 const PIECES: [&str; 32] = [
     "a",
     "A",
@@ -443,10 +443,10 @@ fn degrees(odds: Odds, limit: i64) -> impl Strategy<Value = Degrees> {
     mostly(odds.invalid, good, bad.prop_map(|given| Degrees { given, stored: 0 }))
 }
 
-/// An object around an object (or a list), `depth` levels in all.
+/// An object around an object (or a list), of `depth` levels in all.
 fn nested(depth: usize, lists: bool) -> Value {
     (1..depth).fold(json!({}), |inner, level| {
-        // The outermost is an object.
+        // The outermost must be an object.
         if lists && level + 1 < depth { json!([inner]) } else { json!({ "a": inner }) }
     })
 }
@@ -551,10 +551,10 @@ fn mention(odds: Odds) -> impl Strategy<Value = Mention> {
 
 // ---- units -------------------------------------------------------------------------------------
 
-/// A reference before it is known what rows there are.
+/// A reference before the rows are known.
 #[derive(Debug, Clone, Copy)]
 enum Draw {
-    /// A row of the type that belongs there, or a known entity of that type.
+    /// A row of the required type, or a known entity of that type.
     Right(Index),
     RightId(bool),
     AnyRow(Index),
@@ -627,7 +627,7 @@ struct EntityDraw {
     attributes: Vec<Draw>,
     places: Vec<PlaceSpec>,
     temp_id: Option<String>,
-    /// Whether attributes and a place stay on what is no restaurant.
+    /// Whether attributes and a place remain on an entity that is not a restaurant.
     misplaced: bool,
 }
 
@@ -658,7 +658,7 @@ struct ConnectionDraw {
     dish_attributes: Vec<Draw>,
     categories: Vec<Draw>,
     menu_item: Option<bool>,
-    /// Whether dish attributes stay on a connection that is named by its id.
+    /// Whether dish attributes remain on a connection that is named by its id.
     misplaced: bool,
 }
 
@@ -690,8 +690,7 @@ enum OnDraw {
     Foreign,
 }
 
-/// A unit of a handful of rows; now and then one with a connection of as many dish attributes as
-/// there may be, or one more.
+/// A unit of a few rows; now and then one with a connection of the maximum number of dish attributes, or one more.
 pub(crate) fn unit(odds: Odds) -> impl Strategy<Value = UnitSpec> {
     let on = prop_oneof![
         5 => any::<Index>().prop_map(OnDraw::Row),

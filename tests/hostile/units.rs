@@ -1,4 +1,4 @@
-//! What `validate` says of a unit, against the rules as `rules` states them.
+//! The result of `validate` for a unit, against the rules as `rules` states them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ fn a_unit_is_accepted_if_and_only_if_it_breaks_no_rule() {
     let world = World::imagined();
     let seed = seed("validate");
     let counts = RefCell::new(BTreeMap::new());
-    // Mostly one thing wrong, or none; then several at once, so that they hide each other.
+    // Usually one fault, or none; then several at once, so that they hide each other.
     for (invalid, cases) in [(8, 2_000), (60, 700)] {
         let strategy = (spec::unit(odds(invalid)), prop_oneof![9 => Just(1_000_usize), 1 => 1..12_usize]);
         let result = runner(seed, cases).run(&strategy, |(spec, rows_max)| {
@@ -37,7 +37,7 @@ fn a_unit_is_accepted_if_and_only_if_it_breaks_no_rule() {
                 }
                 Err(invalid) => {
                     let found = (invalid.rule(), invalid.row().map(|row| row.table));
-                    prop_assert!(expected.contains(&found), "{} is none of {:?}", invalid, expected);
+                    prop_assert!(expected.contains(&found), "{} is not among {:?}", invalid, expected);
                     invalid.rule()
                 }
             };
@@ -49,12 +49,12 @@ fn a_unit_is_accepted_if_and_only_if_it_breaks_no_rule() {
     println!("{:?}", counts.borrow());
 }
 
-/// The generator is of no use if it does not break every rule, and break none often enough.
+/// The generator is useless if it breaks some rule never, or breaks none too rarely.
 #[test]
 fn every_rule_is_broken_by_some_unit() {
     let counts = RefCell::new(BTreeMap::new());
     let strategy = (spec::unit(odds(20)), prop_oneof![9 => Just(1_000_usize), 1 => 1..12_usize]);
-    // Not by chance: of a fixed seed, and whatever number of cases the others have.
+    // A fixed seed makes this independent of chance and of the number of cases.
     let mut runner = runner(7, 1);
     for _ in 0..2_500 {
         let (spec, rows_max) = strategy.new_tree(&mut runner).unwrap().current();
@@ -94,17 +94,17 @@ fn every_rule_is_broken_by_some_unit() {
     assert!(counts["accepted"] > 400 && counts["refused"] > 400, "{counts:?}");
 }
 
-/// The thread's stack is not the caller's to choose, the depth of metadata is.
+/// Validation runs on the caller's stack, and the depth of metadata is arbitrary.
 #[test]
 fn metadata_of_any_depth_is_refused_without_recursion() {
     let validated = thread::Builder::new().stack_size(256 << 10).spawn(|| {
-        // By hand: `json!` copies what it is given, and recurses.
+        // Built by hand: `json!` copies its argument recursively.
         let metadata =
             (0..100_000).fold(Value::Null, |inner, _| Value::Object(Map::from_iter([("a".to_owned(), inner)])));
         let mut unit = UnitOfWork::new();
         unit.restaurant("r").place(PlaceObservation::new("2024-01-01T00:00:00Z".parse().unwrap()).metadata(metadata));
         let invalid = unit.validate(10).unwrap_err();
-        // Dropping such a value recurses, in serde_json; that is the caller's to solve.
+        // serde_json drops such a value recursively; the caller must handle that.
         std::mem::forget(unit);
         invalid
     });

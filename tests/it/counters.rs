@@ -1,4 +1,4 @@
-//! `stats()` tells of exactly what was submitted.
+//! `stats()` reports exactly the submitted units and rows.
 
 use chrono::TimeDelta;
 use graphsink::{Disposition, Mention, PlaceObservation, SourceType, TableStats, UnitOfWork};
@@ -7,7 +7,7 @@ use crate::generate::{self, Space};
 use crate::model::{self, Ids};
 use crate::support::{Database, as_of, outcome, seed, within};
 
-/// Rows of each table that a unit names, and what became of them, by hand.
+/// Rows of each table that a unit names, and their dispositions, by hand.
 #[derive(Default)]
 struct Tally {
     received: u64,
@@ -30,7 +30,7 @@ impl Tally {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stats_add_up_to_what_was_submitted() {
+async fn stats_add_up_to_the_submitted_rows() {
     let records = generate::sample(seed("stats"), Space::tiny(as_of()), 600);
     let database = Database::migrated().await;
     let engine = database.small_engine(60, 2).await;
@@ -68,7 +68,7 @@ async fn stats_add_up_to_what_was_submitted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejected_units_count_as_such_and_their_rows_do_not() {
+async fn rejected_units_are_counted_and_their_rows_are_not() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let unit = |name: &str| {
@@ -92,7 +92,7 @@ async fn rejected_units_count_as_such_and_their_rows_do_not() {
     assert_eq!((stats.mentions.received, stats.mentions.inserted, stats.mentions.unchanged), (2, 1, 1));
 }
 
-/// What many units say of one row is one row version.
+/// Statements of many units about one row become one row version.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_one_key_are_coalesced_under_load() {
     let database = Database::migrated().await;
@@ -113,14 +113,13 @@ async fn rows_of_one_key_are_coalesced_under_load() {
     }
     let stats = engine.stats();
     let written = stats.connections.inserted + stats.connections.updated + stats.connections.unchanged;
-    assert_eq!(written, stats.epochs, "one version of the connection an epoch");
+    assert_eq!(written, stats.epochs, "one version of the connection in each epoch");
     assert!(stats.epochs < 1_000, "batches grow under load: {stats:?}");
 }
 
-/// Without names for statements a copy is sent in two steps; what is read again of the same connection must not come
-/// between them.
+/// Without named statements a copy is sent in two steps. A reread of the same connection must not come between them.
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_that_are_read_again_know_the_rows_that_are_copied_in_the_same_epoch() {
+async fn reread_figures_include_the_rows_copied_in_the_same_epoch() {
     for prepared_statements in [true, false] {
         let database = Database::migrated().await;
         let config = database.config().prepared_statements(prepared_statements).build().unwrap();
@@ -139,7 +138,7 @@ async fn figures_that_are_read_again_know_the_rows_that_are_copied_in_the_same_e
             unit
         };
         assert!(outcome(&engine, unit(0..1, 2, "first")).await.committed().is_some());
-        // The one that is there moves to another thread, and many come to it.
+        // The stored mention moves to another thread, and many new ones join that thread.
         assert!(outcome(&engine, unit(0..400, 1, "second")).await.committed().is_some());
         let client = database.client().await;
         crate::database::assert_group_by(&client, as_of()).await;

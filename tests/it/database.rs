@@ -13,19 +13,19 @@ use crate::model::{
     TopRow,
 };
 
-/// How many differences a report lists.
+/// The maximum number of differences in a report.
 const DIFFERENCES_SHOWN: usize = 30;
-/// Relative error that a stored score may have.
+/// The relative error that a stored score may have.
 const SCORE_TOLERANCE: f64 = 1e-9;
 
-/// Several statements that see one state of the database.
+/// Makes several statements see one state of the database.
 const SNAPSHOT: &str = "begin isolation level repeatable read read only";
 
 /// The columns of `top_mentions`' objects, sorted.
 const TOP_KEYS: [&str; 6] = ["content_excerpt", "created_at", "mention_id", "score", "source_url", "upvotes"];
 
-/// The whole logical database. Panics where something cannot be said in natural keys, such as an
-/// array that is not sorted by id or an id that leads nowhere.
+/// The whole logical database. Panics at anything that natural keys cannot express, such as an array that is not sorted
+/// by id, or an id that leads nowhere.
 pub(crate) async fn read(client: &Client) -> Graph {
     client.batch_execute(SNAPSHOT).await.unwrap();
     let graph = read_snapshot(client).await;
@@ -38,7 +38,7 @@ async fn read_snapshot(client: &Client) -> Graph {
     let entities = entity_keys(client).await;
     let name = |id: &Uuid, entity_type: EntityType| -> String {
         let key = entities.get(id).unwrap_or_else(|| panic!("no entity has the id {id}"));
-        assert_eq!(key.entity_type, entity_type, "{key:?} stands where another type belongs");
+        assert_eq!(key.entity_type, entity_type, "{key:?} is at a place of another type");
         key.name.clone()
     };
     let names = |ids: Vec<Uuid>, entity_type: EntityType| -> BTreeSet<String> {
@@ -67,7 +67,10 @@ async fn read_snapshot(client: &Client) -> Graph {
         });
         if place.is_none() {
             let empty = (3..=6).all(|column| row.get::<_, Option<String>>(column).is_none());
-            assert!(empty && row.get::<_, Option<Value>>(7).is_none(), "{key:?} has a place that was not observed");
+            assert!(
+                empty && row.get::<_, Option<Value>>(7).is_none(),
+                "{key:?} has place columns without a time of observation"
+            );
         }
         assert_eq!(row.get::<_, Option<String>>(9), None, "{key:?}: graphsink never writes quality scores");
         let restaurant_attributes = names(row.get(2), EntityType::RestaurantAttribute);
@@ -176,7 +179,7 @@ fn top_row(top: &Value, connection: &ConnectionKey, mentions: &HashMap<Uuid, Men
     let mut keys: Vec<&str> = top.as_object().expect("an object").keys().map(String::as_str).collect();
     keys.sort_unstable();
     assert_eq!(keys, TOP_KEYS, "{connection:?}");
-    let text = |key: &str| top[key].as_str().unwrap_or_else(|| panic!("{key} is no text in {top}"));
+    let text = |key: &str| top[key].as_str().unwrap_or_else(|| panic!("{key} is not a text in {top}"));
     let mention = &mentions[&text("mention_id").parse::<Uuid>().unwrap()];
     assert_eq!(mention.connection, *connection, "a top mention of another connection");
     TopRow {
@@ -190,14 +193,14 @@ fn top_row(top: &Value, connection: &ConnectionKey, mentions: &HashMap<Uuid, Men
     }
 }
 
-/// Fails with a readable list of differences.
+/// Panics with a readable list of differences.
 #[track_caller]
 pub(crate) fn assert_same(model: &Graph, database: &Graph) {
     let differences = differences(model, database);
-    assert!(differences.is_empty(), "{}", report("the database is not what the model says", &differences));
+    assert!(differences.is_empty(), "{}", report("the database differs from the model", &differences));
 }
 
-/// A line for every column that differs.
+/// One line for each column that differs.
 pub(crate) fn differences(model: &Graph, database: &Graph) -> Vec<String> {
     let mut lines = Vec::new();
     compare("entity", &model.entities, &database.entities, entity_fields, &mut lines);
@@ -234,7 +237,7 @@ fn compare<K: Ord + Debug, R>(
             }
             (Some(_), None) => lines.push(format!("{noun} {key:?}: missing in the database")),
             (None, Some(_)) => lines.push(format!("{noun} {key:?}: only in the database")),
-            (None, None) => unreachable!("the key is of one of them"),
+            (None, None) => unreachable!("the key is from one of the two"),
         }
     }
 }
@@ -383,7 +386,7 @@ differing as (
 select connection_id, difference from differing where difference <> '' order by connection_id
 "#;
 
-/// The connections whose metrics are not what a `GROUP BY` over their mentions gives.
+/// The connections whose metrics differ from a `GROUP BY` over their mentions.
 pub(crate) async fn check_group_by(client: &Client, as_of: Time) -> Vec<String> {
     let rows = client.query(GROUP_BY, &[&as_of]).await.unwrap();
     rows.iter().map(|row| format!("connection {}: {}", row.get::<_, Uuid>(0), row.get::<_, &str>(1))).collect()
@@ -391,7 +394,7 @@ pub(crate) async fn check_group_by(client: &Client, as_of: Time) -> Vec<String> 
 
 pub(crate) async fn assert_group_by(client: &Client, as_of: Time) {
     let differences = check_group_by(client, as_of).await;
-    assert!(differences.is_empty(), "{}", report("metrics are not what GROUP BY gives", &differences));
+    assert!(differences.is_empty(), "{}", report("metrics differ from GROUP BY", &differences));
 }
 
 pub(crate) fn report(title: &str, differences: &[String]) -> String {

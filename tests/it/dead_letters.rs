@@ -1,4 +1,4 @@
-//! Rejected units are kept, and submitted again when the cause was mended.
+//! Rejected units are kept, and submitted again once the cause is gone.
 
 use chrono::TimeDelta;
 use graphsink::{
@@ -42,12 +42,12 @@ async fn kept(client: &Client) -> i64 {
 }
 
 #[tokio::test]
-async fn a_rejected_unit_is_kept_with_its_reason_and_committed_when_the_cause_is_mended() {
+async fn a_rejected_unit_is_kept_with_its_reason_and_committed_once_the_cause_is_gone() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     commit(&engine, unit("first", "g1")).await;
     let rejection = rejected(&engine, unit("second", "g1")).await;
-    let id = rejection.dead_letter.expect("it is kept before its outcome is told");
+    let id = rejection.dead_letter.expect("a rejected unit is kept before its outcome is reported");
 
     let row = client.query_one("select * from graphsink_dead_letters", &[]).await.unwrap();
     assert_eq!(row.get::<_, uuid::Uuid>("dead_letter_id"), id);
@@ -58,7 +58,7 @@ async fn a_rejected_unit_is_kept_with_its_reason_and_committed_when_the_cause_is
     let name = "select unit -> 'entities' -> 1 ->> 'name' from graphsink_dead_letters";
     assert_eq!(client.query_one(name, &[]).await.unwrap().get::<_, &str>(0), "second");
 
-    // Rejected again it is the same dead letter.
+    // Rejected again, the unit is the same dead letter.
     assert_eq!(rejected(&engine, unit("second", "g1")).await.dead_letter, Some(id));
     let again = within(engine.resubmit_dead_letters()).await.unwrap();
     assert_eq!(again, ResubmitReport { rejected: 1, ..ResubmitReport::default() });
@@ -69,17 +69,17 @@ async fn a_rejected_unit_is_kept_with_its_reason_and_committed_when_the_cause_is
     assert_eq!(mended, ResubmitReport { committed: 1, ..ResubmitReport::default() });
     assert_eq!(kept(&client).await, 0);
 
-    // It is what it would have been: the same unit once more changes nothing.
+    // The result equals that of a first submission: the same unit once more changes nothing.
     let unchanged = commit(&engine, unit("second", "g1")).await;
     let rows = unchanged.entities.iter().chain(&unchanged.connections).chain(&unchanged.mentions);
     assert!(rows.into_iter().all(|row| row.disposition == graphsink::Disposition::Unchanged), "{unchanged:?}");
     assert_group_by(&client, as_of()).await;
 }
 
-/// Refuses every unit that names a restaurant of a list, then mends the cause: what was committed
-/// and what was kept are together what was submitted.
+/// Rejects every unit that names a restaurant of a list, then removes the cause: the committed units and the kept ones
+/// together are the submitted ones.
 #[tokio::test]
-async fn nothing_is_lost_between_the_tables_and_the_dead_letters() {
+async fn every_unit_is_in_the_tables_or_in_the_dead_letters() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     let trigger = "
@@ -119,7 +119,7 @@ async fn nothing_is_lost_between_the_tables_and_the_dead_letters() {
 }
 
 #[tokio::test]
-async fn a_document_that_was_changed_is_checked_like_any_unit() {
+async fn a_changed_document_of_a_dead_letter_is_validated_like_any_unit() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     commit(&engine, unit("first", "g1")).await;
@@ -137,13 +137,13 @@ async fn a_document_that_was_changed_is_checked_like_any_unit() {
     change("unit #- '{entities,1,place,google_place_id}'", "other 2").await;
     let report = within(engine.resubmit_dead_letters()).await.unwrap();
     assert_eq!(report, ResubmitReport { committed: 1, invalid: 2, ..ResubmitReport::default() });
-    assert_eq!(kept(&client).await, 2, "what cannot be submitted stays to be looked at");
+    assert_eq!(kept(&client).await, 2, "dead letters that cannot be submitted stay in the table");
     let names = "select count(*) from entities where name = 'other 2' and google_place_id is null";
     assert_eq!(client.query_one(names, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
 #[tokio::test]
-async fn an_engine_keeps_nothing_unless_it_is_told_to() {
+async fn an_engine_keeps_dead_letters_only_if_configured_to() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
     commit(&engine, unit("first", "g1")).await;
@@ -153,7 +153,7 @@ async fn an_engine_keeps_nothing_unless_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_rejection_is_told_also_when_it_cannot_be_kept() {
+async fn a_rejection_is_reported_even_if_it_cannot_be_kept() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(&database).await, database.client().await);
     commit(&engine, unit("first", "g1")).await;
@@ -162,8 +162,8 @@ async fn a_rejection_is_told_also_when_it_cannot_be_kept() {
     client.batch_execute("drop table graphsink_dead_letters").await.unwrap();
     assert_eq!(rejected(&engine, unit("second", "g1")).await.dead_letter, None);
     commit(&engine, unit("third", "g3")).await;
-    assert_eq!(engine.stats().circuit_openings, 0, "what is wrong with that table stops nothing else");
+    assert_eq!(engine.stats().circuit_openings, 0, "a fault of that table does not open the circuit breaker");
     let started = Engine::start(database.config().dead_letters(true).build().unwrap()).await;
     let missing = matches!(started, Err(StartError::NotMigrated { table: "graphsink_dead_letters", .. }));
-    assert!(missing, "an engine that is to keep dead letters wants their table");
+    assert!(missing, "an engine that keeps dead letters requires their table");
 }

@@ -1,6 +1,6 @@
-//! What the connection string leaves out is what libpq's variables say.
+//! libpq's environment variables complete the connection string.
 //!
-//! The environment belongs to the whole process, so the test runs itself once more, in a process of its own.
+//! The environment belongs to the whole process, so the test runs itself once more in a process of its own.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use graphsink::Config;
 
 use crate::support::Database;
 
-/// Says to the second process what it is.
+/// Marks the second process.
 const CHILD: &str = "GRAPHSINK_TEST_ENVIRONMENT_CHILD";
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Random records over small key spaces, so that they collide: hot keys, equal times, negative
-//! votes, threads and times of writing that change with a new observation.
+//! Random records over small key spaces, so that they collide: hot keys, equal times, negative votes, and threads and
+//! times of writing that change with a new observation.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::model::{ConnectionKey, ConnectionSpec, EntityKey, EntitySpec, MentionSpec, PlaceSpec, Record, Time};
 
-/// How many different things there are. Smaller is hotter.
+/// The number of different values of each kind. Fewer values collide more.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Space {
     pub restaurants: usize,
@@ -27,14 +27,14 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// So small that every record meets others.
+    /// So few that every record shares keys with others.
     pub(crate) fn tiny(as_of: Time) -> Self {
         Self { restaurants: 3, dishes: 3, attributes: 3, sources: 9, threads: 4, as_of }
     }
 }
 
-/// Where a test's random numbers start: `GRAPHSINK_TEST_SEED`, or chance. Printed, so that a
-/// failure can be run again.
+/// The seed of a test's random numbers: `GRAPHSINK_TEST_SEED`, or a random one. It is printed, so that a failure can be
+/// reproduced.
 pub(crate) fn seed(test: &str) -> u64 {
     let seed = match std::env::var("GRAPHSINK_TEST_SEED") {
         Ok(seed) => seed.parse().expect("GRAPHSINK_TEST_SEED is a number"),
@@ -44,8 +44,8 @@ pub(crate) fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A runner that draws the same values whenever the seed is the same. `cases` yields to
-/// `GRAPHSINK_TEST_CASES`. Nothing is written to disk.
+/// A runner that draws the same values for the same seed. `GRAPHSINK_TEST_CASES` overrides `cases`. Nothing is written
+/// to disk.
 pub(crate) fn runner(seed: u64, cases: u32) -> TestRunner {
     let cases = std::env::var("GRAPHSINK_TEST_CASES").map_or(cases, |cases| cases.parse().expect("a number"));
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
@@ -61,7 +61,7 @@ pub(crate) fn sample(seed: u64, space: Space, count: usize) -> Vec<Record> {
     (0..count).map(|_| strategy.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
 }
 
-/// The names collate differently in most locales than by code point.
+/// Names that collate differently in most locales than by code point.
 fn names(prefix: &'static str, count: usize) -> impl Strategy<Value = String> + Clone {
     (0..count).prop_map(move |number| match number % 5 {
         0 => format!("{prefix} {number}"),
@@ -85,7 +85,7 @@ fn attributes(space: Space) -> impl Strategy<Value = String> + Clone {
     names("italian", space.attributes)
 }
 
-/// Two entities that may be there; now and then the same one, and now and then of two types.
+/// Two entities that may exist; now and then the same one, and now and then two of different types.
 pub(crate) fn two_entities(space: Space) -> impl Strategy<Value = (EntityKey, EntityKey)> {
     let key = |entity_type| move |name| EntityKey { entity_type, name };
     let types = [
@@ -114,7 +114,7 @@ pub(crate) fn record(space: Space) -> impl Strategy<Value = Record> {
 fn entity(space: Space) -> impl Strategy<Value = EntitySpec> {
     let restaurant = (restaurants(space), vec(attributes(space), 0..3), option::of(place(space))).prop_map(
         |(name, attributes, place)| {
-            // Google's ids are unique among restaurants, so each has its own.
+            // Google's ids are unique among restaurants, so each restaurant has its own.
             let place = place.map(|mut place| {
                 place.google_place_id = place.google_place_id.map(|id| format!("{name} {id}"));
                 place
@@ -183,7 +183,7 @@ pub(crate) fn connection_key(space: Space) -> impl Strategy<Value = ConnectionKe
     )
 }
 
-/// Most of the time one of a few hot connections.
+/// In most cases one of a few hot connections.
 fn hot_connection_key(space: Space) -> impl Strategy<Value = ConnectionKey> {
     let hot = Space { restaurants: 1, dishes: space.dishes.min(2), attributes: 0, ..space };
     let hot_key = (restaurants(hot), dishes(hot)).prop_map(|(restaurant, dish)| ConnectionKey {
@@ -206,8 +206,8 @@ fn connection(space: Space) -> impl Strategy<Value = ConnectionSpec> {
     )
 }
 
-/// Ages around the edges of "recent" and "active", with an hour more or less for those who count
-/// calendar days through a clock change.
+/// Ages around the limits of "recent" and "active", with an hour more or less, which matters to code that counts
+/// calendar days across a clock change.
 pub(crate) fn ages() -> impl Strategy<Value = TimeDelta> {
     let (day, hour, tick) = (TimeDelta::days, TimeDelta::hours(1), TimeDelta::microseconds(1));
     let mut edges = vec![TimeDelta::zero(), tick, -tick, -day(1), -day(40), day(1), day(60), day(400)];
@@ -243,12 +243,12 @@ pub(crate) fn mention(space: Space) -> impl Strategy<Value = MentionSpec> {
         move |((connection, connection_by_id, is_post, source), (age, observed, days), texts, upvotes)| {
             let (thread, source_url, subreddit, content_excerpt, author) = texts;
             let created_at = space.as_of - age;
-            // Most observations are of one of three times, so that they tie; all lie after `created_at`.
+            // Most observations have one of three times, so that they tie; all are later than `created_at`.
             let observed_at = match observed {
                 0 => created_at + TimeDelta::days(days),
                 _ => space.as_of + TimeDelta::days(50 + days),
             };
-            // As in a real thread, the type follows from the id; now and then not.
+            // As in real threads, the type follows from the id, with some exceptions.
             let comment = source % 3 != 0 || (is_post && source % 4 == 0);
             MentionSpec {
                 connection,

@@ -1,4 +1,4 @@
-//! `health()` and `stats()` say what is, in good times and in bad ones.
+//! `health()` and `stats()` report the engine's state, in normal operation and under faults.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn unit(restaurant: &str, source: &str) -> UnitOfWork {
     unit
 }
 
-/// Waits until an engine's health is so.
+/// Waits until an engine's health meets the condition.
 async fn until(engine: &Engine, is_so: impl Fn(&Health) -> bool) -> Health {
     within(async {
         loop {
@@ -34,7 +34,7 @@ async fn until(engine: &Engine, is_so: impl Fn(&Health) -> bool) -> Health {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_engine_is_live_and_ready_and_says_what_it_did() {
+async fn a_running_engine_is_live_and_ready_and_reports_its_figures() {
     let database = Database::migrated().await;
     let engine = database.small_engine(60, 2).await;
     let health = engine.health();
@@ -44,7 +44,7 @@ async fn a_running_engine_is_live_and_ready_and_says_what_it_did() {
     assert!(health.actors.iter().all(|actor| actor.alive && actor.restarts == 0), "{health:?}");
     assert_eq!((health.database.usable, health.database.last_commit_at), (true, None));
 
-    // Nine of ten units name one connection.
+    // Nine of ten units name the same connection.
     let hot = commit(&engine, unit("hot", "first")).await.connections[0].id;
     let mut receipts = Vec::new();
     for number in 1..200 {
@@ -60,7 +60,7 @@ async fn a_running_engine_is_live_and_ready_and_says_what_it_did() {
     assert_eq!((stats.commit.count(), stats.epoch_units.count()), (stats.epochs, stats.epochs));
     assert_eq!(stats.epoch_units.sum(), 200);
     assert_eq!((stats.epoch_rows.sum(), stats.lane_wait.count()), (800, stats.epochs));
-    // One more for the start's own transaction.
+    // The additional one is the start's own transaction.
     assert_eq!(stats.pool_wait.count(), stats.epochs + 2, "{stats:?}");
     for (table, rows) in [(&stats.entities, 21), (&stats.connections, 20), (&stats.mentions, 200)] {
         assert_eq!((table.batch_rows.count(), table.inserted), (stats.epochs, rows));
@@ -76,7 +76,7 @@ async fn a_running_engine_is_live_and_ready_and_says_what_it_did() {
     assert!(hottest.recent_rows >= 90 && hottest.recent_rows <= 181, "halved once at most: {hottest:?}");
     assert_eq!(engine.health().database.last_commit_at, stats.last_commit_at);
     assert!(stats.last_commit_at.is_some());
-    // What a probe or a monitor reads over the network is the same.
+    // The JSON that a probe or a monitor reads is the same.
     let json = serde_json::to_string(&stats).unwrap();
     assert_eq!(serde_json::from_str::<Stats>(&json).unwrap(), stats);
     let since = stats.acknowledgement.since(&Stats::default().acknowledgement);
@@ -84,7 +84,7 @@ async fn a_running_engine_is_live_and_ready_and_says_what_it_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_makes_an_engine_unready_and_no_less_alive() {
+async fn an_outage_makes_an_engine_unready_but_not_dead() {
     let database = Database::migrated().await;
     let proxy = Proxy::start(&database.url).await;
     let config = Config::builder(proxy.url_of(&database.url)).as_of(AsOf::Fixed(as_of()));
@@ -111,7 +111,7 @@ async fn an_outage_makes_an_engine_unready_and_no_less_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_an_engine_is_told_from_its_failure() {
+async fn a_shutdown_is_distinguished_from_a_failure() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     engine.kill_actor(ActorKind::MentionBatcher);

@@ -1,4 +1,5 @@
-//! Long histories: when a connection's mentions get their entries in the indexes for those, and how old databases get there.
+//! Long histories: when a connection's mentions get entries in their indexes, and how old databases are migrated to
+//! them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use tokio_postgres::Client;
 use crate::database::assert_group_by;
 use crate::support::{Database, as_of, commit, within};
 
-/// Mentions up to which a history is short.
+/// The maximum number of mentions of a short history.
 const SHORT: u32 = 32;
 
-/// Mentions of one dish at a restaurant, of all ages, five to a thread.
+/// Mentions of one dish at a restaurant, of all ages, five in each thread.
 fn mentions(restaurant: &str, numbers: Range<u32>) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let (at, dish) = (unit.restaurant(restaurant).handle(), unit.dish("pie").handle());
@@ -28,7 +29,8 @@ fn mentions(restaurant: &str, numbers: Range<u32>) -> UnitOfWork {
     unit
 }
 
-/// Of a restaurant's connection: whether its history is indexed, how many mentions there are, and how many are indexed.
+/// For a restaurant's connection: whether its history is indexed, the number of mentions, and the number of indexed
+/// ones.
 async fn history(client: &Client, restaurant: &str) -> (bool, i64, i64) {
     let query = "select c.history_indexed, count(m), count(m) filter (where m.history_indexed)
                  from entities e join connections c on c.restaurant_id = e.entity_id
@@ -38,7 +40,7 @@ async fn history(client: &Client, restaurant: &str) -> (bool, i64, i64) {
     (row.get(0), row.get(1), row.get(2))
 }
 
-/// The core indexes of mentions, and whether they can be used.
+/// The core indexes of mentions, and whether they are valid.
 async fn indexes(client: &Client) -> Vec<(String, bool)> {
     let query = "select c.relname::text, i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
                  where i.indrelid = 'mentions'::regclass and c.relname like 'mentions_of%' order by 1";
@@ -56,7 +58,8 @@ const OLD: [&str; 2] = ["mentions_of_connection_by_thread_idx", "mentions_of_con
 async fn a_history_that_grows_long_is_indexed_whole() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
-    // Over several epochs, and in one; each history has known threads and recent mentions.
+    // Histories that grow over several epochs, and one that grows in one epoch; each has known threads and recent
+    // mentions.
     for (restaurant, steps) in
         [("slow", &[10, SHORT, SHORT + 1, 40, 60][..]), ("at once", &[90, 95]), ("jump", &[5, 70])]
     {
@@ -70,7 +73,7 @@ async fn a_history_that_grows_long_is_indexed_whole() {
             assert_group_by(&client, as_of()).await;
         }
     }
-    // Of a short history and of a long one: a mention moves in time and to another thread, so that both are read again.
+    // In a short and in a long history, a mention moves in time and to another thread, so that both are read again.
     for (restaurant, count) in [("short", 20), ("slow", 60)] {
         commit(&engine, mentions(restaurant, 0..count)).await;
         for number in [0, 5, 9] {
@@ -91,9 +94,9 @@ async fn a_history_that_grows_long_is_indexed_whole() {
     assert_group_by(&client, as_of() + chrono::TimeDelta::days(20)).await;
 }
 
-/// Known mentions that change in the very epoch in which their history becomes long.
+/// Known mentions change in the epoch in which their history becomes long.
 #[tokio::test(flavor = "multi_thread")]
-async fn mentions_that_change_as_their_history_becomes_long_are_indexed_too() {
+async fn mentions_that_change_when_their_history_becomes_long_are_indexed() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
     commit(&engine, mentions("a", 0..30)).await;
@@ -110,14 +113,14 @@ async fn mentions_that_change_as_their_history_becomes_long_are_indexed_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_engines_grow_the_same_histories() {
+async fn histories_that_two_engines_grow_are_indexed_whole() {
     let database = Database::migrated().await;
     let engines = [database.small_engine(20, 2).await, database.small_engine(30, 2).await];
     let client = database.client().await;
     let mut receipts = Vec::new();
     for number in 0..60 {
         for (place, engine) in engines.iter().enumerate() {
-            // Every third mention is said to both.
+            // Every third mention is submitted to both engines.
             let number = if number % 3 == 0 { number } else { number + 100 * place as u32 };
             for restaurant in ["a", "b"] {
                 receipts.push(engine.submit(mentions(restaurant, number..number + 1)).await.unwrap());
@@ -136,10 +139,10 @@ async fn two_engines_grow_the_same_histories() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merges_make_one_history_of_two() {
+async fn the_joined_history_of_merged_connections_is_indexed_whole() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
-    // Numbers of both; some are the same mention.
+    // Numbers of the mentions of both; some are the same mention.
     for (name, own, other, indexed) in [
         ("two short ones", 0..10, 5..20, false),
         ("two that are long together", 0..20, 15..40, true),
@@ -156,15 +159,15 @@ async fn merges_make_one_history_of_two() {
         assert_eq!((is_indexed, all), (indexed, count), "{name}");
         assert!(!indexed || of_index == count, "{name}: {of_index} of {count}");
         assert_group_by(&client, as_of()).await;
-        // Threads and times of all of them are known.
+        // Threads and times of all of them are counted.
         commit(&engine, mentions(name, other.start..other.end + 7)).await;
         assert_group_by(&client, as_of()).await;
     }
 }
 
-/// Engines of earlier versions know nothing of the flags, nor do other programs.
+/// Engines of earlier versions and other programs do not set the flags.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_engines_without_long_histories_are_found() {
+async fn figures_include_rows_of_engines_without_long_histories() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
     let insert =
@@ -173,7 +176,8 @@ async fn rows_of_engines_without_long_histories_are_found() {
                   select gen_random_uuid(), c.connection_id, 'comment', 'old ' || i, 't' || i, 'u', 's', $2, $2
                   from entities e join connections c on c.restaurant_id = e.entity_id, generate_series(1, 4) i
                   where e.name = $1 and e.type = 'restaurant'";
-    // A new connection of theirs says that all of its mentions are indexed, until one of ours is written.
+    // An old engine's new connection claims that all of its mentions are indexed, until an engine of this version
+    // writes one.
     commit(&engine, mentions("known", 0..3)).await;
     client
         .batch_execute(
@@ -187,7 +191,7 @@ async fn rows_of_engines_without_long_histories_are_found() {
     assert_eq!(history(&client, "theirs").await, (true, 0, 0));
     commit(&engine, mentions("theirs", 0..3)).await;
     assert_eq!(history(&client, "theirs").await, (false, 3, 0));
-    // Theirs on a connection of ours.
+    // Mentions by an old engine on a connection of this version.
     let figures = "update connections c set mention_count = 7, source_diversity = 5, recent_mention_count =
                        (select count(*) from mentions m where m.connection_id = c.connection_id and created_at >= $2)
                    from entities e where c.restaurant_id = e.entity_id and e.name = $1";
@@ -197,7 +201,7 @@ async fn rows_of_engines_without_long_histories_are_found() {
     commit(&engine, mentions("known", 3..12)).await;
     assert_eq!(history(&client, "known").await, (false, 16, 4));
     assert_group_by(&client, as_of()).await;
-    // They move mentions to a long history.
+    // An old engine moves mentions to a long history.
     commit(&engine, mentions("long", 20..60)).await;
     commit(&engine, mentions("left", 0..3)).await;
     let moved = "update mentions set connection_id = (select c.connection_id from connections c join entities e
@@ -208,7 +212,7 @@ async fn rows_of_engines_without_long_histories_are_found() {
     assert_eq!(history(&client, "long").await, (true, 43, 43));
 }
 
-/// Takes a database back to what it was before there were long histories, rows and all.
+/// Returns a database to the state before long histories, rows included.
 async fn take_back(client: &Client) {
     client
         .batch_execute(
@@ -242,7 +246,7 @@ async fn old_database() -> (Database, Config, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_database_is_migrated_by_several_at_once() {
+async fn several_processes_migrate_an_old_database_at_once() {
     let (database, config, client) = old_database().await;
     match within(Engine::start(config.clone())).await {
         Err(StartError::NotMigrated { table: "graphsink_generation", .. }) => {}
@@ -264,8 +268,8 @@ async fn an_old_database_is_migrated_by_several_at_once() {
 
     let engine = database.engine().await;
     for (restaurant, count) in [("one", 1), ("short", 20), ("long", 90)] {
-        assert_eq!(history(&client, restaurant).await, (true, count, count), "all of them are indexed as before");
-        // What says nothing new writes nothing.
+        assert_eq!(history(&client, restaurant).await, (true, count, count), "all mentions are still indexed");
+        // A repetition writes nothing.
         commit(&engine, mentions(restaurant, 0..count as u32)).await;
         assert_eq!(history(&client, restaurant).await, (true, count, count));
         commit(&engine, mentions(restaurant, count as u32 - 1..count as u32 + 6)).await;
@@ -281,13 +285,13 @@ async fn an_old_database_is_migrated_by_several_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_build_that_was_cut_off_is_made_again_while_an_engine_writes() {
+async fn an_interrupted_index_build_is_repeated_while_an_engine_writes() {
     let (database, config, client) = old_database().await;
     let migrating = || {
         let config = config.clone();
         tokio::spawn(async move { Migrations::all().run(&config).await })
     };
-    // Who looks at any table for long keeps an index from being ready.
+    // A long snapshot on any table keeps an index from becoming valid.
     let reader = database.client().await;
     reader.batch_execute("begin isolation level repeatable read; select from entities").await.unwrap();
     let cut_off = migrating();
@@ -302,7 +306,7 @@ async fn a_build_that_was_cut_off_is_made_again_while_an_engine_writes() {
         }
     })
     .await;
-    // The indexes of before serve until then.
+    // The old indexes serve until then.
     let engine = database.small_engine(40, 2).await;
     commit(&engine, mentions("long", 80..100)).await;
     commit(&engine, mentions("new", 0..40)).await;
@@ -310,7 +314,7 @@ async fn a_build_that_was_cut_off_is_made_again_while_an_engine_writes() {
     assert!(within(cut_off).await.unwrap().is_err());
     let left = indexes(&client).await;
     assert_eq!(left[..2], valid(&OLD));
-    assert_eq!(left[2..], [(NEW[1].to_owned(), false)], "not to be used, and not gone by itself");
+    assert_eq!(left[2..], [(NEW[1].to_owned(), false)], "the index is invalid and remains");
 
     let again = migrating();
     let mut there = 40;

@@ -1,10 +1,9 @@
-//! What the engine accepts, PostgreSQL takes: units of hostile content (`tests/hostile/spec.rs`),
-//! many at once, on a real server.
+//! PostgreSQL accepts all units that the engine accepts: units of hostile content (`tests/hostile/spec.rs`), many at
+//! once, on a real server.
 //!
-//! An accepted unit is committed, or it is rejected for what only the database knows and for that
-//! alone: an id of nothing, an id of the wrong type, a Google id that another restaurant holds.
-//! Which of them must be rejected is worked out beforehand. The database is then what the model
-//! makes of the committed units, to the last character, so that the rejected ones left no trace.
+//! An accepted unit is committed, or it is rejected for a fact that only the database knows: a missing id, an id of the
+//! wrong type, or a Google id that another restaurant holds. The expected rejections are computed beforehand. The
+//! database then equals the model of the committed units, to the last character, so the rejected ones left no trace.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +22,7 @@ use crate::rules::{as_stored, broken};
 use crate::spec::{self, ConnectionId, ConnectionName, EntityId, Name, Odds, On, Ref, UnitSpec, World};
 use crate::support::{Database, as_of, commit, within};
 
-/// Units that are under way together.
+/// The number of units under way at once.
 const AT_ONCE: usize = 40;
 
 fn known_key(known: usize) -> EntityKey {
@@ -63,7 +62,7 @@ fn key_of(unit: &UnitSpec, reference: Ref) -> EntityKey {
     }
 }
 
-/// What a committed unit says, for the model.
+/// The content of a committed unit, for the model.
 fn records(unit: &UnitSpec) -> Vec<Record> {
     let name_of = |reference: &Ref| key_of(unit, *reference).name;
     let mut records = Vec::new();
@@ -143,15 +142,15 @@ fn records(unit: &UnitSpec) -> Vec<Record> {
     records
 }
 
-// ---- what must become of a unit ----------------------------------------------------------------
+// ---- the expected outcome of a unit -----------------------------------------------------------
 
-/// Whether the unit names something that does not exist.
+/// Whether the unit names a missing row.
 fn is_missing(unit: &UnitSpec) -> bool {
     let nothing = |used: &(Ref, _)| matches!(unit.id_of(used.0), Some(EntityId::Missing(_) | EntityId::OfConnection));
     unit.uses().iter().any(nothing) || unit.connection_ids().any(|id| id != ConnectionId::Known)
 }
 
-/// Whether the unit uses an entity that exists where another type belongs.
+/// Whether the unit uses an existing entity where another type is required.
 fn is_of_wrong_type(unit: &UnitSpec) -> bool {
     unit.uses().iter().any(|(used, expected)| match (unit.id_of(*used), expected) {
         (Some(EntityId::Known(known)), Some(expected)) => World::type_of(known) != *expected,
@@ -184,18 +183,18 @@ impl Claims {
         Self(claims)
     }
 
-    /// Whether another restaurant may hold an id that the unit gives away.
+    /// Whether another restaurant may hold an id that the unit claims.
     fn may_meet(&self, unit: &UnitSpec) -> bool {
         google_ids(unit).any(|(id, _)| self.0[id].len() > 1)
     }
 }
 
-/// Fails unless the outcome is one that this unit may have. Says whether it was committed.
+/// Panics unless the outcome is allowed for this unit. Returns whether it was committed.
 fn judge(unit: &UnitSpec, claims: &Claims, outcome: &Outcome) -> bool {
     let (missing, wrong_type) = (is_missing(unit), is_of_wrong_type(unit));
     match outcome {
         Outcome::Committed(committed) => {
-            assert!(!missing && !wrong_type, "committed, though it names what is not there: {unit:#?}");
+            assert!(!missing && !wrong_type, "committed, though it names a missing row or a wrong type: {unit:#?}");
             let rows = committed.entities.len() + committed.connections.len() + committed.mentions.len();
             assert_eq!(rows, crate::rules::rows(unit), "every row has an id");
             true
@@ -219,8 +218,8 @@ fn judge(unit: &UnitSpec, claims: &Claims, outcome: &Outcome) -> bool {
 
 // ---- best mentions of any time -----------------------------------------------------------------
 
-/// The model's scores are doubles, which end within a century or so of `as_of`. Where mentions lie
-/// beyond, the best are found by logarithms.
+/// The model's scores are doubles, which overflow about a century away from `as_of`. For mentions beyond, the best are
+/// found by logarithms.
 fn rank_by_logarithm(graph: &mut Graph, as_of: Time) {
     let century = TimeDelta::days(100 * 365);
     let mut of_connection: BTreeMap<&ConnectionKey, Vec<TopRow>> = BTreeMap::new();
@@ -257,7 +256,7 @@ fn rank_by_logarithm(graph: &mut Graph, as_of: Time) {
     }
 }
 
-/// As the contract has it, ended where doubles end.
+/// As in the contract, clamped where doubles end.
 fn score(upvotes: i32, created_at: Time, as_of: Time) -> f64 {
     if upvotes == 0 {
         return 0.0;
@@ -268,7 +267,7 @@ fn score(upvotes: i32, created_at: Time, as_of: Time) -> f64 {
 
 fn better(left: &TopRow, right: &TopRow) -> Ordering {
     let sign = right.upvotes.signum().cmp(&left.upvotes.signum());
-    // ln(left / right) of the scores: of the votes, and of the time between them.
+    // ln(left / right) of the scores: from the votes, and from the time between them.
     let votes = f64::from(left.upvotes.unsigned_abs()).ln() - f64::from(right.upvotes.unsigned_abs()).ln();
     let micros = left.created_at.timestamp_micros() - right.created_at.timestamp_micros();
     let logarithm = votes + micros as f64 / 86_400e6 / 60.0;
@@ -287,7 +286,7 @@ fn better(left: &TopRow, right: &TopRow) -> Ordering {
 // ---- the law -----------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_accepted_is_committed_as_given_or_rejected_for_what_only_the_database_knows() {
+async fn accepted_units_are_committed_unchanged_or_rejected_for_facts_only_the_database_knows() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let engine = database.engine().await;
@@ -306,7 +305,7 @@ async fn what_is_accepted_is_committed_as_given_or_rejected_for_what_only_the_da
     };
     let near = Odds { invalid: 3, misleading: 15, all_times: false, as_of: as_of() };
     let near_units = draw(near, cases);
-    // Times of any age: here the model's scores and those of SQL end, so these come last.
+    // Times of any age come last: the model's scores and those of SQL overflow here.
     let far_units = draw(Odds { all_times: true, ..near }, cases / 3 + 1);
     let claims = Claims::of(near_units.iter().chain(&far_units));
 

@@ -1,6 +1,6 @@
-//! Ids of names are remembered from one transaction to the next, and nothing that happens to the tables in between,
-//! or within a transaction, makes a difference: an engine that remembers them leaves what one leaves that looks all
-//! names up.
+//! Ids of names are remembered from one transaction to the next. No change of the tables between transactions, or
+//! within one, makes a difference: an engine that remembers names leaves the same database as one that looks all of
+//! them up.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::model::{self, Ids, Record};
 use crate::proxy::{Action, At, Fault, Proxy};
 use crate::support::{Database, as_of, commit, outcome, seed, within};
 
-/// A mention of a dish with an attribute and a category, at a restaurant. Of all four nothing is said but that they
-/// are there.
+/// A mention of a dish with an attribute and a category, at a restaurant. No fact is stated about the four entities
+/// except that they exist.
 fn mention(number: usize, source: &str) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let [restaurant, dish] = [unit.restaurant(format!("r{number}")).handle(), unit.dish(format!("d{number}")).handle()];
@@ -34,7 +34,7 @@ fn known(stats: &Stats) -> (u64, u64) {
     (stats.known_names_hits, stats.known_names_misses)
 }
 
-/// The id that a name has in the database.
+/// The id of a name in the database.
 async fn id(client: &Client, name: &str) -> Option<Uuid> {
     let query = "select entity_id from entities where name = $1";
     client.query_opt(query, &[&name]).await.unwrap().map(|row| row.get(0))
@@ -44,7 +44,7 @@ async fn engine(config: graphsink::ConfigBuilder) -> Engine {
     Engine::start(config.in_flight_commits(1).build().unwrap()).await.unwrap()
 }
 
-/// Deletes an entity and what names it.
+/// Deletes an entity and the rows that refer to it.
 fn delete(name: &str) -> String {
     format!(
         "with gone as (select entity_id from entities where name = '{name}'),
@@ -71,7 +71,7 @@ fn swap(one: &str, other: &str) -> String {
     )
 }
 
-/// All entities once more, with other ids.
+/// Replaces all entities by rows with other ids.
 const RELOAD: &str = "create temp table kept on commit drop as table entities;
     truncate entities cascade;
     insert into entities (entity_id, name, type) select gen_random_uuid(), name, type from kept";
@@ -79,9 +79,9 @@ const RELOAD: &str = "create temp table kept on commit drop as table entities;
 const SWITCH: &str = "alter table entities disable trigger graphsink_entity_deleted";
 const SWITCH_BACK: &str = "alter table entities enable always trigger graphsink_entity_deleted";
 
-/// A lookup that does not take place touches no table: a lock on the tables would keep out all that ask.
+/// A lookup that is left out touches no table: a lock on the tables would block every lookup.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_known_are_not_asked_for() {
+async fn known_names_are_not_looked_up() {
     let database = Database::migrated().await;
     let settings =
         || database.config().lock_timeout(Duration::from_millis(100)).outcome_deadline(Duration::from_secs(1));
@@ -99,7 +99,7 @@ async fn names_that_are_known_are_not_asked_for() {
     assert!(matches!(outcome(&asks, mention(1, "third")).await, Outcome::Unavailable(_)), "a lookup waits");
     client.batch_execute("rollback").await.unwrap();
 
-    // Where something is said that is not known to be there the row is read, once; and always where a place is said.
+    // For a fact that is not known to be stored the row is read once, and for a place always.
     let more = |source: &str| {
         let mut more = mention(1, source);
         let patio = more.restaurant_attribute("patio").handle();
@@ -128,7 +128,7 @@ async fn names_that_are_known_are_not_asked_for() {
     assert_group_by(&client, as_of()).await;
 }
 
-/// What other programs do to the tables between two epochs. Each is a transaction; `true` if ids may be wrong then.
+/// Changes by other programs between two epochs. Each is a transaction; `true` if ids may be wrong afterwards.
 fn deeds() -> Vec<(String, bool)> {
     let roll_back = |sql: &str| format!("savepoint s; {sql}; rollback to savepoint s");
     let replicated = |sql: &str| format!("set local session_replication_role = replica; {sql}");
@@ -171,14 +171,14 @@ async fn write_all(engine: &Engine, source: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_to_the_tables_between_two_epochs_is_seen() {
+async fn changes_of_the_tables_between_two_epochs_are_seen() {
     let databases = [Database::migrated().await, Database::migrated().await];
     let engines = [engine(databases[0].config()).await, engine(databases[1].config().known_names_max(0)).await];
     let clients = [databases[0].client().await, databases[1].client().await];
     for (number, (deed, counts)) in deeds().iter().enumerate() {
         for engine in &engines {
             write_all(engine, &format!("before {number}")).await;
-            // Once more, so that all is known.
+            // Once more, so that all names are known.
             write_all(engine, &format!("until {number}")).await;
         }
         let before = known(&engines[0].stats());
@@ -192,7 +192,8 @@ async fn what_is_done_to_the_tables_between_two_epochs_is_seen() {
         }
         let after = known(&engines[0].stats());
         let (hits, misses) = (after.0 - before.0, after.1 - before.1);
-        // Of what comes again only the attribute is known by then, as of the restaurant something is said that is not.
+        // Of the repeated unit only the attribute is known by then, because facts about the restaurant are stated that
+        // are not.
         assert_eq!((hits, misses), if *counts { (2, 13) } else { (15, 0) }, "after {deed}");
         assert_same(&database::read(&clients[1]).await, &database::read(&clients[0]).await);
         for name in ["r1", "r2", "r3", "d1", "hot"] {
@@ -209,9 +210,9 @@ async fn what_is_done_to_the_tables_between_two_epochs_is_seen() {
     assert_eq!(stats.failed_attempts, 0, "{stats:?}");
 }
 
-/// Triggers that are missing, do not always fire, or may change rows: no id is remembered as long as it is so.
+/// Triggers that are missing, do not always fire, or may change rows: no id is remembered while this lasts.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_triggers_no_name_is_known() {
+async fn no_name_is_remembered_without_the_triggers() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let engine = engine(database.config()).await;
@@ -259,9 +260,9 @@ fn named(entity_type: EntityType, name: &str) -> EntityKey {
     EntityKey::new(entity_type, name)
 }
 
-/// Merges by this engine and by another, and what others insert.
+/// Merges by this engine and by another one, and inserts by other programs.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_merges_take_lead_where_they_led() {
+async fn known_names_of_merged_entities_lead_to_the_survivor() {
     let database = Database::migrated().await;
     let (own, other) = (engine(database.config()).await, engine(database.config()).await);
     let client = database.client().await;
@@ -285,7 +286,7 @@ async fn names_that_merges_take_lead_where_they_led() {
                 let committed = commit(writing, mention(number + 1, source)).await;
                 assert_eq!(committed.entities[place].id, target);
             }
-            // A row of the merged one's name counts more than its redirect.
+            // A row with the merged entity's name takes precedence over its redirect.
             let again = Uuid::now_v7();
             let insert = "insert into entities (entity_id, name, type) values ($1, $2, $3::text::entity_type)";
             client.execute(insert, &[&again, &from, &entity_type.as_str()]).await.unwrap();
@@ -299,13 +300,13 @@ async fn names_that_merges_take_lead_where_they_led() {
     assert!(hits.iter().all(|hits| *hits > 40), "{hits:?}");
 }
 
-/// Any records, and between them any deed, on any name.
+/// Random records, with random changes by other programs on random names in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn any_deeds_between_any_epochs_leave_what_lookups_leave() {
+async fn any_changes_between_epochs_leave_the_database_of_lookups() {
     let seed = seed("deeds between epochs");
     let mut random = StdRng::seed_from_u64(seed);
     let databases = [Database::migrated().await, Database::migrated().await];
-    // So few that names are forgotten for want of room, too.
+    // So few that names are also evicted.
     let engines = [
         engine(databases[0].config().known_names_max(random.random_range(2..30))).await,
         engine(databases[1].config().known_names_max(0)).await,
@@ -329,7 +330,7 @@ async fn any_deeds_between_any_epochs_leave_what_lookups_leave() {
     assert!(stats[0].known_names_hits > 0);
 }
 
-/// Gives the SQLSTATE if the server refused it: another entity may have the name that this one would get.
+/// Returns the SQLSTATE if the server refused the change: the new name may exist.
 async fn do_one_of_many(client: &Client, engine: &Engine, deed: u32, at: i64) -> Option<String> {
     let names = "select name, type::text from entities order by type, name offset $1 limit 2";
     let rows = client.query(names, &[&at]).await.unwrap();
@@ -360,13 +361,13 @@ async fn do_one_of_many(client: &Client, engine: &Engine, deed: u32, at: i64) ->
 
 /// Epochs must not lock the generation, so none of their changes may advance it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_engine_writes_leaves_the_generation() {
+async fn writes_of_an_engine_do_not_advance_the_generation() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(database.config()).await, database.client().await);
     for records in generate::sample(seed("generation"), Space::tiny(as_of()), 300).chunks(5) {
         let _ = outcome(&engine, model::unit(records, &Ids::default())).await;
     }
-    // An alias that became the name goes with the next change.
+    // An alias that became the name is dropped with the next change.
     let said = |alias: &str| {
         let mut unit = UnitOfWork::new();
         unit.dish("pie").alias("tart").alias(alias);
@@ -386,9 +387,9 @@ async fn what_an_engine_writes_leaves_the_generation() {
     assert_eq!((aliases, generation().await), (vec!["cake".to_owned(), "torte".to_owned()], 2));
 }
 
-/// What another program does while a transaction is held up at one of its messages.
+/// Changes by another program while a transaction is held at one of its messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_within_a_transaction_is_seen_or_waits_for_it() {
+async fn changes_during_a_transaction_are_seen_or_wait_for_it() {
     let database = Database::migrated().await;
     let proxy = Proxy::start(&database.url).await;
     let config = Config::builder(proxy.url_of(&database.url)).as_of(graphsink::AsOf::Fixed(as_of()));
@@ -399,7 +400,7 @@ async fn what_is_done_within_a_transaction_is_seen_or_waits_for_it() {
     for number in 0..64 {
         commit(&engine, mention(number, "1")).await;
         commit(&engine, mention(number, "2")).await;
-        // Four at each message, so that each deed meets each part of the transaction.
+        // Four rounds for each message, so that each change meets each part of the transaction.
         let place = At::Request(number / 4);
         proxy.on_next(Fault::at(place, Action::Hold));
         let receipt = engine.submit(mention(number, "3")).await.unwrap();
@@ -439,20 +440,19 @@ async fn what_is_done_within_a_transaction_is_seen_or_waits_for_it() {
         assert_group_by(&client, as_of()).await;
     }
     let stats = engine.stats();
-    println!("{done} deeds came first, {waited} waited; {} failed attempts", stats.failed_attempts);
+    println!("{done} changes came first, {waited} waited; {} failed attempts", stats.failed_attempts);
     assert!(done > 5 && waited > 5, "{done} {waited}");
-    assert!(stats.failed_attempts > 0, "none met a foreign key: {stats:?}");
+    assert!(stats.failed_attempts > 0, "no change met a foreign key: {stats:?}");
     assert_eq!(stats.units_rejected, 0);
     database.assert_no_deadlocks().await;
 }
 
-/// An engine of the version before knows nothing of the generation, and writes while its row and its triggers come
-/// about.
+/// An engine of the version before does not read the generation, and writes while its row and its triggers are created.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tables_are_migrated_while_an_engine_of_the_version_before_writes() {
     let database = Database::migrated().await;
     let client = database.client().await;
-    // Such an engine asks for no generation. (Its session is prepared before the table goes.)
+    // Such an engine does not read the generation. (Its session is prepared before the table is dropped.)
     let old = engine(database.config().known_names_max(0)).await;
     commit(&old, mention(0, "before")).await;
     client
@@ -479,7 +479,7 @@ async fn the_tables_are_migrated_while_an_engine_of_the_version_before_writes() 
         commit(&new, mention(1, source)).await;
     }
     assert_eq!(known(&new.stats()), (4, 4));
-    // Its merges tell the others.
+    // Its merges advance the generation for the others.
     let merge = EntityMerge::new(named(EntityType::Restaurant, "r1"), named(EntityType::Restaurant, "r2"));
     let merged = within(old.merge(vec![merge])).await.remove(0);
     let MergeOutcome::Merged { into, .. } = merged else { panic!("{merged:?}") };
@@ -488,7 +488,7 @@ async fn the_tables_are_migrated_while_an_engine_of_the_version_before_writes() 
     assert_group_by(&client, as_of()).await;
 }
 
-/// Deletes without a trace, which takes a superuser: no trigger and no foreign key hears of it.
+/// Deletes without a trace, as a superuser: no trigger and no foreign key fires.
 async fn lose(client: &Client, deed: &str) {
     let triggers = |fire: bool| {
         format!(
@@ -501,10 +501,10 @@ async fn lose(client: &Client, deed: &str) {
     }
 }
 
-/// A server that lost what it had confirmed, as a standby that lagged behind may when it takes over, has ended all
+/// A server that lost confirmed commits, such as a standby that lagged behind when it was promoted, has ended all
 /// sessions.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_session_knows_nothing_of_what_was_confirmed_before() {
+async fn a_new_session_forgets_names_learned_before_it() {
     let database = Database::migrated().await;
     let proxy = Proxy::start(&database.url).await;
     let config = Config::builder(proxy.url_of(&database.url)).as_of(graphsink::AsOf::Fixed(as_of()));
@@ -522,9 +522,9 @@ async fn a_new_session_knows_nothing_of_what_was_confirmed_before() {
     database::read(&client).await;
 }
 
-/// Should an id lead nowhere all the same, its name is looked up before the missing row counts as a unit's fault.
+/// If an id leads nowhere nevertheless, its name is looked up before the missing row counts as a unit's fault.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_leads_nowhere_is_forgotten() {
+async fn a_remembered_id_that_leads_nowhere_is_forgotten() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(database.config()).await, database.client().await);
     commit(&engine, mention(1, "1")).await;
@@ -535,13 +535,13 @@ async fn an_id_that_leads_nowhere_is_forgotten() {
     commit(&engine, mention(1, "3")).await;
     commit(&engine, mention(1, "4")).await;
     assert_eq!(engine.stats().failed_attempts, 1);
-    assert_eq!(known(&engine.stats()), (4, 8), "the attempt that looked all up remembered nothing");
+    assert_eq!(known(&engine.stats()), (4, 8), "the attempt that looked all names up remembered none");
     assert_group_by(&client, as_of()).await;
 }
 
-/// Records that say the same entities again and again are what it is for.
+/// Records that name the same entities again and again are the usual case.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_is_what_the_model_says_and_hardly_asks_for_names() {
+async fn a_load_with_known_names_leaves_the_graph_of_the_model_with_few_lookups() {
     let records: Vec<Record> = generate::sample(seed("a load with known names"), Space::tiny(as_of()), 600);
     let database = Database::migrated().await;
     let engine = database.small_engine(20, 2).await;
@@ -558,9 +558,10 @@ async fn a_load_is_what_the_model_says_and_hardly_asks_for_names() {
     assert!(hits > misses, "{hits} {misses}");
 }
 
-/// A row counts more than a redirect of its name, also for what was stated while the redirect led elsewhere.
+/// A row takes precedence over a redirect of its name, also for facts that were stated while the redirect led
+/// elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_stated_by_a_redirected_name_is_stated_again_of_a_row_of_that_name() {
+async fn facts_stated_by_a_redirected_name_are_stated_again_for_a_row_of_that_name() {
     let database = Database::migrated().await;
     let (engine, client) = (engine(database.config()).await, database.client().await);
     let with_patio = |id: Option<Uuid>| {
@@ -601,10 +602,9 @@ async fn what_was_stated_by_a_redirected_name_is_stated_again_of_a_row_of_that_n
     }
 }
 
-/// What is known and what is looked up go together: no two names are one entity because one got the other's name
-/// in between.
+/// Known names and looked-up names agree: no two names become one entity because a rename came in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rename_between_the_generation_and_the_lookup_makes_no_two_names_one() {
+async fn a_rename_between_the_generation_and_the_lookup_never_joins_two_names() {
     let database = Database::migrated().await;
     let engines = [engine(database.config()).await, engine(database.config().known_names_max(0)).await];
     let client = database.client().await;
@@ -630,7 +630,7 @@ async fn a_rename_between_the_generation_and_the_lookup_makes_no_two_names_one()
         let rename = format!("update entities set name = 'smoky{number}' where name = 'mild{number}'; commit");
         client.batch_execute(&rename).await.unwrap();
         let outcome = within(receipt).await;
-        let ids = &outcome.committed().expect("it is committed").entities;
+        let ids = &outcome.committed().expect("the unit is committed").entities;
         println!("{number}: {ids:?} {:?}", engine.stats().failed_attempts);
         assert_ne!(ids[2].id, ids[3].id, "two attributes of engine {number}");
     }

@@ -24,7 +24,7 @@ fn dish(number: usize) -> String {
     format!("dish {number}")
 }
 
-/// Another program's transaction, with a connection that no other sees yet.
+/// Another program's transaction, with a connection that is not visible to others yet.
 async fn insert(database: &Database, dish: &str) -> (Client, Uuid) {
     let client = database.client().await;
     client.batch_execute("begin").await.unwrap();
@@ -36,7 +36,7 @@ async fn insert(database: &Database, dish: &str) -> (Client, Uuid) {
     (client, id)
 }
 
-/// `ends`: what becomes of the other transactions, one after the other. Each has one connection of the unit.
+/// `ends`: whether the other transactions commit, one after the other. Each has one connection of the unit.
 async fn meet(dishes: usize, ends: &[&str]) {
     let database = Database::migrated().await;
     let engine = database.engine().await;
@@ -88,7 +88,7 @@ async fn meet(dishes: usize, ends: &[&str]) {
     assert_eq!(
         engine.stats().failed_attempts,
         0,
-        "it goes back a step, no more: {:?} {dishes} {ends:?}",
+        "the transaction goes back to its savepoint only: {:?} {dishes} {ends:?}",
         engine.stats()
     );
     let rows = "select (select count(*) from connections where mention_count = 1), (select count(*) from mentions)";
@@ -99,8 +99,8 @@ async fn meet(dishes: usize, ends: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_another_writer_inserts_meanwhile_is_found() {
-    // One is inserted, three hundred are copied.
+async fn a_connection_that_another_writer_inserts_meanwhile_is_used() {
+    // One connection is inserted, three hundred are copied.
     for dishes in [1, 300] {
         meet(dishes, &["commit"]).await;
         meet(dishes, &["rollback"]).await;
@@ -108,15 +108,15 @@ async fn a_connection_that_another_writer_inserts_meanwhile_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_often_as_it_happens() {
+async fn several_connections_inserted_by_other_writers_one_after_another_are_used() {
     for dishes in [20, 300] {
         meet(dishes, &["commit", "rollback", "commit", "commit"]).await;
     }
 }
 
-/// A trigger that makes another connection of the one that is inserted makes it meet one that is there for ever.
+/// A trigger turns the inserted connection into another one, which always exists already.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
+async fn a_unit_whose_connection_always_conflicts_is_rejected_alone() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     assert!(within(engine.submit(unit(2)).await.unwrap()).await.committed().is_some());
@@ -134,16 +134,16 @@ async fn a_connection_that_never_ceases_to_be_there_is_its_units_own_fault() {
     other.connection(restaurant, dish);
     let refused = engine.submit(unit(3)).await.unwrap();
     let taken = engine.submit(other).await.unwrap();
-    assert!(within(taken).await.committed().is_some(), "no unit suffers for it");
+    assert!(within(taken).await.committed().is_some(), "no other unit is rejected");
     let outcome = within(refused).await;
     let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
     assert_eq!((&*rejection.sqlstate, rejection.constraint.as_deref()), ("23505", Some("connections_key")));
 }
 
-/// A trigger of the database's owner makes a connection of each new restaurant, in the transaction that inserts it: one
-/// that the engine does not look for, as no other transaction can have made it.
+/// A trigger of the database's owner creates a connection for each new restaurant, in the transaction that inserts it.
+/// The engine does not look for such a connection, because no other transaction can have created it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_a_trigger_makes_is_found_the_second_time_or_refused_but_never_waited_for() {
+async fn a_connection_that_a_trigger_inserts_is_used_or_rejected_without_a_wait() {
     let database = Database::migrated().await;
     let (engine, client) = (database.engine().await, database.client().await);
     within(engine.submit(unit(1)).await.unwrap()).await.committed().unwrap();
@@ -158,7 +158,7 @@ async fn a_connection_that_a_trigger_makes_is_found_the_second_time_or_refused_b
         )
         .await
         .unwrap();
-    // Beside a connection that is looked for there is a place to come back to.
+    // Beside a connection that is looked for there is a savepoint to go back to.
     let mut both = unit(1);
     let (new, known) = (both.restaurant("snow's").handle(), both.dish(dish(0)).handle());
     both.connection(new, known).handle();

@@ -1,4 +1,4 @@
-//! Starting, stopping, migrating: in every kind of runtime, twice, concurrently, under odd names.
+//! Starts, ends and migrations: in every kind of runtime, repeated, concurrently, under unusual names.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn mentions(database: &Database) -> i64 {
 
 // ---- runtimes ----------------------------------------------------------------------------------
 
-/// What every kind of program does with an engine.
+/// The use of an engine by any kind of program.
 async fn a_program() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
@@ -38,22 +38,22 @@ async fn a_program() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn works_in_a_multi_thread_runtime() {
+async fn an_engine_starts_commits_and_ends_in_a_multi_thread_runtime() {
     a_program().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn works_in_a_current_thread_runtime() {
+async fn an_engine_starts_commits_and_ends_in_a_current_thread_runtime() {
     a_program().await;
 }
 
 #[test]
-fn works_in_an_actix_system() {
+fn an_engine_starts_commits_and_ends_in_an_actix_system() {
     actix_rt::System::new().block_on(a_program());
 }
 
 #[test]
-fn works_on_a_local_set() {
+fn an_engine_starts_commits_and_ends_on_a_local_set() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, a_program());
 }
@@ -98,7 +98,7 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
         assert_eq!(mentions(&database).await, round * 20);
         assert_eq!(engine.stats().rows_in_flight, 0);
     }
-    // With nothing to flush it returns as well, also many times at once.
+    // With nothing to flush it returns too, also from many tasks at once.
     let flushes = (0..10).map(|_| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.flush().await })
@@ -108,11 +108,11 @@ async fn flush_returns_when_every_unit_before_it_has_its_outcome() {
     }
 }
 
-/// A unit that shares new entities with transactions in two lanes goes to neither as long as both are at work: not for
-/// ever, nor is it forgotten, nor taken twice when it is sent on, a flush comes, or an actor dies that had it already.
+/// A unit that shares new entities with transactions in two lanes goes to neither while both are at work. It is not
+/// held for ever, not forgotten, and not taken twice when it is sent on, a flush comes, or an actor that had it dies.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
-    // Longer than the supervisor's sweep, which lets no unit wait for ever; and not.
+async fn a_unit_held_back_between_two_lanes_is_committed_once() {
+    // One hold is longer than the supervisor's sweep, which lets no unit wait for ever; one is shorter.
     let waits = [Duration::ZERO, Duration::from_millis(700)];
     let flushes = waits.into_iter().flat_map(|held| [(held, false), (held, true)]);
     for (held, flushed, killed) in flushes.flat_map(|(held, flushed)| [(held, flushed, false), (held, flushed, true)]) {
@@ -141,7 +141,7 @@ async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
             let engine = engine.clone();
             tokio::spawn(async move { engine.flush().await })
         });
-        // Until the supervisor heard of the flush.
+        // Until the supervisor has received the flush.
         tokio::time::sleep(Duration::from_millis(50)).await;
         if killed {
             engine.kill_actor(ActorKind::MentionBatcher);
@@ -175,7 +175,7 @@ async fn a_unit_that_is_held_between_two_lanes_is_committed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drain_and_shutdown_may_be_called_again_and_by_many() {
+async fn drain_and_shutdown_return_for_repeated_and_concurrent_calls() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let mut receipts = Vec::new();
@@ -184,7 +184,7 @@ async fn drain_and_shutdown_may_be_called_again_and_by_many() {
     }
     within(futures::future::join(engine.drain(), engine.drain())).await;
     for receipt in receipts {
-        assert!(within(receipt).await.committed().is_some(), "what was accepted before is committed");
+        assert!(within(receipt).await.committed().is_some(), "units accepted before are committed");
     }
     let deadline = Duration::from_secs(20);
     let _ = within(futures::future::join(engine.shutdown(deadline), engine.shutdown(deadline))).await;
@@ -195,7 +195,7 @@ async fn drain_and_shutdown_may_be_called_again_and_by_many() {
     no_session_is_left(&database).await;
 }
 
-/// The engine's sessions end with it; the server may take a moment to notice.
+/// The engine's sessions end with it; the server may notice a moment later.
 async fn no_session_is_left(database: &Database) {
     let client = database.client().await;
     let query = "select count(*) from pg_stat_activity
@@ -212,7 +212,7 @@ async fn no_session_is_left(database: &Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_answers_what_it_could_not_write() {
+async fn a_shutdown_gives_unwritten_units_their_outcome() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     commit(&engine, unit("t1")).await;
@@ -224,8 +224,11 @@ async fn shutdown_answers_what_it_could_not_write() {
     blocker.batch_execute("rollback").await.unwrap();
     match outcome {
         graphsink::Outcome::Unavailable(unavailable) => {
-            assert!(!unavailable.commit_under_way, "it waited for a lock, no COMMIT was sent: {unavailable:?}");
-            // Nothing was written and nothing will be.
+            assert!(
+                !unavailable.commit_under_way,
+                "the unit waited for a lock, and no COMMIT was sent: {unavailable:?}"
+            );
+            // The unit is not written, and never will be.
             no_session_is_left(&database).await;
             assert_eq!(mentions(&database).await, 1);
         }
@@ -234,7 +237,7 @@ async fn shutdown_answers_what_it_could_not_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_the_last_handle_commits_what_was_accepted() {
+async fn dropping_the_last_handle_commits_accepted_units() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let clone = engine.clone();
@@ -264,7 +267,7 @@ async fn two_engines_live_in_one_process_on_two_databases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_goes_on_where_another_stopped() {
+async fn an_engine_continues_the_database_of_another() {
     let database = Database::migrated().await;
     let mut ids = Vec::new();
     for round in 0..3 {
@@ -282,7 +285,7 @@ async fn an_engine_goes_on_where_another_stopped() {
 // ---- migrations --------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_run_once_however_many_run_them() {
+async fn concurrent_migrations_run_once() {
     let database = Database::empty().await;
     let runs = (0..6).map(|number| {
         let config = database.config().build().unwrap();
@@ -302,7 +305,7 @@ async fn migrations_run_once_however_many_run_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn read_indexes_can_wait() {
+async fn read_indexes_can_be_migrated_while_an_engine_runs() {
     let database = Database::empty().await;
     let config = database.config().build().unwrap();
     Migrations::tables_only().run(&config).await.unwrap();
@@ -404,7 +407,7 @@ async fn the_tables_are_those_of_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_schema_will_do_and_two_in_one_database_are_apart() {
+async fn two_schemas_of_one_database_are_independent_whatever_their_names() {
     for schema in ["evidence", "Evidence \"2\"", "sch'ema; -- $1 é"] {
         let database = Database::empty().await.with_schema(schema);
         let config = database.config().build().unwrap();
@@ -420,7 +423,7 @@ async fn any_schema_will_do_and_two_in_one_database_are_apart() {
         let client = database.client().await;
         let strangers: i64 =
             client.query_one("select count(*) from pg_tables where schemaname = 'public'", &[]).await.unwrap().get(0);
-        assert_eq!(strangers, 0, "nothing but an extension belongs into public");
+        assert_eq!(strangers, 0, "only extensions have objects in public");
 
         let other = database.with_schema("other");
         Migrations::all().run(&other.config().build().unwrap()).await.unwrap();
@@ -429,10 +432,10 @@ async fn any_schema_will_do_and_two_in_one_database_are_apart() {
     }
 }
 
-// ---- what is wrong is said at the start --------------------------------------------------------
+// ---- faults are reported at the start -----------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_without_tables_is_told_at_the_start() {
+async fn a_database_without_tables_is_an_error_at_the_start() {
     let database = Database::empty().await;
     match Engine::start(database.config().build().unwrap()).await {
         Err(StartError::NotMigrated { schema, .. }) => assert_eq!(schema, "public"),
@@ -447,7 +450,7 @@ async fn a_database_without_tables_is_told_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_or_database_that_is_not_there_is_told_at_the_start() {
+async fn a_missing_server_or_database_is_an_error_at_the_start() {
     let timeout = Duration::from_secs(2);
     // No server listens at port 1.
     let unreachable = Config::builder("postgresql://graphsink@127.0.0.1:1/x").connect_timeout(timeout).build().unwrap();
@@ -462,7 +465,7 @@ async fn a_server_or_database_that_is_not_there_is_told_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_defaults_of_the_database_do_not_matter() {
+async fn settings_of_the_database_do_not_affect_the_engine() {
     let database = Database::migrated().await;
     let client = database.client().await;
     commit(&database.engine().await, unit("t")).await;
@@ -481,7 +484,7 @@ async fn the_defaults_of_the_database_do_not_matter() {
         client.batch_execute(&format!("alter database {} set {setting}", database.name)).await.unwrap();
     }
     let engine = database.engine().await;
-    // The engine's own timeouts count: it waits as long as they say for a row that another session holds.
+    // The engine's own timeouts apply: it waits that long for a row that another session holds.
     client.batch_execute("begin; update connections set last_updated = now()").await.unwrap();
     let receipt = engine.submit(unit("t0")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(800)).await;
@@ -498,7 +501,7 @@ async fn the_defaults_of_the_database_do_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clock_is_the_default_as_of() {
+async fn as_of_is_the_present_time_by_default() {
     let database = Database::migrated().await;
     let engine = Engine::start(database.config().as_of(AsOf::Clock).build().unwrap()).await.unwrap();
     let now = chrono::Utc::now();

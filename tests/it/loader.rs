@@ -1,6 +1,5 @@
-//! The loader's input leaves the same database whatever the number of producers, the order of the
-//! lines and the number of repetitions; and that is the database that section 8 of the contract
-//! says, read here without the crate's own reader.
+//! The loader's input leaves the same database for any number of producers, order of lines and number of repetitions.
+//! It is the database of the contract of the format, which is read here without the crate's own reader.
 //!
 //! `GRAPHSINK_TEST_INPUT` names further files (separated by `:`) to try.
 
@@ -23,9 +22,9 @@ use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, ConnectionKey, ConnectionSpec, EntitySpec, Graph, MentionSpec, PlaceSpec, Record, Time};
 use crate::support::{Database, seed, within};
 
-// ---- section 8, for the model ------------------------------------------------------------------
+// ---- the format, for the model ------------------------------------------------------------------
 
-/// What a line says; nothing of one that does not say enough.
+/// The records of a line; none if the line is incomplete.
 fn records(line: &str) -> Option<Vec<Record>> {
     let line: Value = serde_json::from_str(line).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -97,7 +96,7 @@ fn records(line: &str) -> Option<Vec<Record>> {
 
 // ---- the loader --------------------------------------------------------------------------------
 
-/// Lines, those of one unit together.
+/// Lines, grouped by unit.
 struct Lines {
     groups: Vec<Vec<String>>,
     as_of: Timestamp,
@@ -143,8 +142,8 @@ fn units(inputs: &[Vec<u8>]) -> Units {
     Units::new(inputs.iter().enumerate().map(input).collect::<Vec<_>>())
 }
 
-/// Loads inputs with a number of producers; every unit must become durable. Says what the names were resolved to, if
-/// they are to be.
+/// Loads inputs with a number of producers; every unit must become durable. Returns the decisions on names, if they are
+/// resolved.
 async fn load_resolved(
     database: &Database,
     as_of: Timestamp,
@@ -187,7 +186,7 @@ async fn load_resolved(
     resolved
 }
 
-/// How lines are loaded.
+/// The ways of loading the lines.
 enum Way {
     Online { producers: usize },
     Bulk { memory: usize },
@@ -271,9 +270,9 @@ async fn every_way_of_loading_a_given_file_leaves_the_same_database() {
     }
 }
 
-/// As `ingest --bulk --resolve` does: the resolver reads beside the load that holds the tables.
+/// As in `ingest --bulk --resolve`: the resolver reads beside the load that holds the tables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resolved_load_in_bulk_leaves_what_one_with_an_engine_leaves() {
+async fn a_resolved_load_in_bulk_leaves_the_database_of_a_resolved_load_with_an_engine() {
     let seed = seed("resolved in bulk");
     let (mut lines, _) = muddled(Sample::new(seed, 1_500), &mut StdRng::seed_from_u64(seed));
     lines.extend(of_each_kind().1);
@@ -282,7 +281,7 @@ async fn a_resolved_load_in_bulk_leaves_what_one_with_an_engine_leaves() {
     let settings = || ResolverSettings::default().deepest(Tier::Fuzzy).grey_zone(GreyZone::Accept);
     let online = Database::migrated().await;
     let expected = load_resolved(&online, lines.as_of, inputs.clone(), 1, Some(settings())).await.counts();
-    assert!(expected.same_as_new > 0, "some names of the input are nearly others of it: {expected:?}");
+    assert!(expected.same_as_new > 0, "some names of the input are similar to others: {expected:?}");
 
     let database = Database::migrated().await;
     let directory = tempfile::tempdir().unwrap();
@@ -298,7 +297,7 @@ async fn a_resolved_load_in_bulk_leaves_what_one_with_an_engine_leaves() {
         resolved.apply(&mut unit);
         load.submit(unit).await.unwrap();
     }
-    // The resolver has read all that it needs: its sessions are not in the way when rows come.
+    // The resolver has read all that it needs: its sessions are idle when rows are written.
     assert_eq!(within(load.finish()).await.unwrap().rejected, 0);
     let client = database.client().await;
     assert_same(&database::read(&online.client().await).await, &database::read(&client).await);
@@ -307,10 +306,10 @@ async fn a_resolved_load_in_bulk_leaves_what_one_with_an_engine_leaves() {
 
 // ---- names that are resolved -------------------------------------------------------------------
 
-/// A restaurant that is known before anything is loaded: its name, its aliases, and where it is.
+/// A restaurant that exists before the load: its name, its aliases, and its address.
 type Known = (String, Vec<String>, &'static str);
 
-/// Some of these names are known, some are aliases of others, of two at once, or nearly theirs.
+/// Some of these names exist, some are aliases of one or two others, or similar to them.
 fn known(names: &[String]) -> Vec<Known> {
     let mut known: Vec<Known> = Vec::new();
     for (number, name) in names.iter().enumerate() {
@@ -325,12 +324,12 @@ fn known(names: &[String]) -> Vec<Known> {
             }
         }
     }
-    // Many that share one, more than any bound on what is looked at: whatever was written first must not count.
+    // More entities share this alias than are looked at: the order in which they were written must make no difference.
     known.extend((0..12).map(|number| (format!("the corner {number:02}"), vec!["the corner".to_owned()], "12 Oak St")));
     known
 }
 
-/// Writes what is known, one entity a transaction, so that ids ascend in this order.
+/// Writes the existing entities, one in each transaction, so that ids ascend in this order.
 async fn write(database: &Database, known: &[Known]) {
     let engine = database.engine().await;
     for (name, aliases, address) in known {
@@ -353,7 +352,7 @@ fn misspelt(name: &str, place: usize) -> String {
     letters.into_iter().collect()
 }
 
-/// Lines with names as people write them: misspelt, called by what others wrote for another place. And the names.
+/// Lines with names in common misspellings, or with the original text of another place; and the names.
 fn muddled(lines: impl IntoIterator<Item = String>, random: &mut StdRng) -> (Vec<String>, Vec<String>) {
     let lines: Vec<Value> = lines.into_iter().map(|line| serde_json::from_str(&line).unwrap()).collect();
     let names: BTreeSet<String> =
@@ -362,7 +361,7 @@ fn muddled(lines: impl IntoIterator<Item = String>, random: &mut StdRng) -> (Vec
     let lines = lines.into_iter().map(|mut line| {
         let restaurant = &mut line["restaurant"];
         let name = restaurant["normalized_name"].as_str().unwrap().to_owned();
-        // The names that are left may be two for one id, of which only the first would be written.
+        // The remaining names may be two for one id, of which only the first would be written.
         if let Some(place) = restaurant.get_mut("place").and_then(Value::as_object_mut) {
             place.remove("google_place_id");
         }
@@ -379,7 +378,7 @@ fn muddled(lines: impl IntoIterator<Item = String>, random: &mut StdRng) -> (Vec
     (lines.collect(), names)
 }
 
-/// Whatever else is drawn, the input has each kind of decision: these names are like none of the sample's.
+/// Guarantees each kind of decision in the input: these names are unlike all of the sample's.
 fn of_each_kind() -> (Vec<Known>, Vec<String>) {
     let known = [
         ("quixote larder", None),
@@ -403,17 +402,17 @@ fn of_each_kind() -> (Vec<Known>, Vec<String>) {
         ("zephyr pantry", None),
         ("the umbra", None),
         ("velvet orchrad house", None),
-        // One entity, as the second is what the author of the first wrote.
+        // One entity, since the second name is the original text of the first one.
         ("marigold annex", Some("marigolds corner")),
         ("marigolds corner", None),
-        // Taken for "atlas one", if another one that is known were not called so as well.
+        // Would match "atlas one", if another existing entity did not have the alias as well.
         ("atlas", None),
         ("umbra hall", Some("atlas")),
     ];
     (known.into(), lines.into_iter().enumerate().map(line).collect())
 }
 
-/// That the input is what the test is about.
+/// Checks that the input has each kind of decision.
 fn check_counts(tier: Tier, counts: NameCounts) {
     assert!(counts.exact > 0 && counts.new > 0, "{counts:?}");
     assert_eq!(tier >= Tier::Alias, counts.alias > 0, "{counts:?}");
@@ -422,9 +421,9 @@ fn check_counts(tier: Tier, counts: NameCounts) {
     assert_eq!(tier >= Tier::Fuzzy, counts.fuzzy > 0, "{counts:?}");
 }
 
-/// Loads the lines with each tier and policy: into a database where what is known was written in order, as they are;
-/// and into one where it was written in another order, shuffled and twice, by four producers. Each again. All are the
-/// same, and the second load finds everything by name or alias.
+/// Loads the lines with each tier and policy: into a database whose entities were written in order, and into one where
+/// they were written in another order, with shuffled lines, twice, by four producers. Each load is repeated. All
+/// databases are the same, and the second load finds every name exactly or by alias.
 async fn a_resolved_load_leaves_one_database(seed: u64, lines: u64) {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -461,7 +460,7 @@ async fn a_resolved_load_leaves_one_database(seed: u64, lines: u64) {
             assert_same(&graph, &database::read(&client).await);
             let found = again.counts();
             let unknown = (found.fuzzy, found.same_as_new, found.new, found.flagged);
-            assert_eq!(unknown, (0, 0, 0, 0), "everything is known by name or alias by now: {found:?}");
+            assert_eq!(unknown, (0, 0, 0, 0), "all names are known exactly or by alias now: {found:?}");
             assert!(again.flagged().is_empty());
             graphs.push(graph);
         }
@@ -475,10 +474,10 @@ async fn a_resolved_load_leaves_one_database(seed: u64, lines: u64) {
     }
 }
 
-/// Some seeds and one that is drawn; or those of `GRAPHSINK_TEST_SEEDS`, such as `1..501`.
+/// Some fixed seeds and a random one; or those of `GRAPHSINK_TEST_SEEDS`, such as `1..501`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resolved_loads_leave_the_same_database_in_any_order_and_the_second_time() {
-    // The first were found to decide by chance once.
+async fn resolved_loads_leave_the_same_database_in_any_order_and_when_repeated() {
+    // The first seeds once exposed decisions by chance.
     const FIXED: [u64; 21] = [
         142_065_800,
         33,
@@ -516,10 +515,10 @@ async fn resolved_loads_leave_the_same_database_in_any_order_and_the_second_time
     a_resolved_load_leaves_one_database(seed("resolved loads"), 600).await;
 }
 
-/// Two known restaurants share an alias and an address: which of them a name means must not depend on which of them was
-/// written first.
+/// Two existing restaurants share an alias and an address. The one that a name stands for must not depend on the order
+/// in which they were written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_equally_good_entities_the_one_with_the_smallest_key_is_taken() {
+async fn of_equally_good_matches_the_entity_with_the_smallest_key_is_chosen() {
     let known: [Known; 3] =
         ["agas two", "agas one", "agas three"].map(|name| (name.to_owned(), vec!["agas".to_owned()], "12 Oak St"));
     let line = |number: usize, name: &str, address: &str| {

@@ -1,4 +1,4 @@
-//! How long transactions wait for locks is told, and to find it out disturbs nothing.
+//! The time that transactions wait for locks is reported, and measuring it disturbs nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use crate::support::{Database, as_of, commit, connect, within};
 
 /// How long locks are held.
 const HELD: Duration = Duration::from_millis(400);
-/// What is told of it at least: the clocks of two processes are compared.
+/// The minimum of the reported wait: clocks of two processes are compared.
 const TOLD_MIN: Duration = Duration::from_millis(380);
-/// A statement that is answered sooner is never asked about.
+/// Statements that are answered sooner are never asked about.
 const THRESHOLD: Duration = Duration::from_millis(20);
 
-/// The sessions of the sampler, and when each asked last.
+/// The sessions of the sampler, and the time of each one's last query.
 const SAMPLERS: &str = "select pid, query_start::text from pg_stat_activity
                         where datname = current_database() and pid <> pg_backend_pid() and query like '%l.waitstart%'
                         order by pid";
@@ -36,7 +36,7 @@ fn mentioned(restaurant: &str, source: &str) -> UnitOfWork {
     unit
 }
 
-/// Waits until so many of the engine's sessions wait for locks.
+/// Waits until this many of the engine's sessions wait for locks.
 async fn until_waiting(client: &Client, sessions: i64) {
     let query = "select count(*) from pg_stat_activity
                  where datname = current_database() and application_name = 'graphsink' and wait_event_type = 'Lock'";
@@ -52,7 +52,7 @@ async fn samplers(client: &Client) -> Vec<(i32, String)> {
     client.query(SAMPLERS, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Waits until the sampler has asked; gives its process. The first time it has to connect before.
+/// Waits until the sampler has asked; returns its server process. The first time it has to connect first.
 async fn until_sampled(client: &Client) -> i32 {
     within(async {
         loop {
@@ -74,8 +74,8 @@ fn total(latency: &Latency) -> Duration {
     Duration::from_micros(latency.microseconds().sum())
 }
 
-/// Submits a unit that has to wait for what the holder's transaction has, ends that, and compares what the engine says of
-/// the wait with the time that passed.
+/// Submits a unit that has to wait for the holder's lock, ends the holder's transaction, and compares the reported wait
+/// with the time that passed.
 async fn assert_told(engine: &Engine, holder: &Client, client: &Client, unit: UnitOfWork) {
     let (before, start) = (engine.stats(), Instant::now());
     let receipt = engine.submit(unit).await.unwrap();
@@ -93,7 +93,7 @@ async fn assert_told(engine: &Engine, holder: &Client, client: &Client, unit: Un
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_for_what_another_program_holds_is_told() {
+async fn a_wait_for_a_lock_of_another_program_is_reported() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let (holder, client) = (database.client().await, database.client().await);
@@ -118,7 +118,7 @@ async fn a_wait_for_what_another_program_holds_is_told() {
 
 /// A first epoch waits for another program, a merge for that epoch, and a second epoch for the merge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waits_for_merges_and_of_merges_are_told() {
+async fn waits_for_merges_and_of_merges_are_reported() {
     let database = Database::migrated().await;
     let engine = database.small_engine(60, 2).await;
     let (holder, client) = (database.client().await, database.client().await);
@@ -129,7 +129,7 @@ async fn waits_for_merges_and_of_merges_are_told() {
     let before = engine.stats();
     holder.batch_execute("begin; select from entities where name = 'held' for update").await.unwrap();
     let mut first = aliased("held", "second");
-    // More rows than may still count as under way elsewhere: the lane that waits is not the emptier one.
+    // More rows than may still be under way elsewhere, so that the waiting lane is not the emptier one.
     for number in 0..20 {
         first.restaurant(format!("beside {number}"));
     }
@@ -159,13 +159,13 @@ async fn waits_for_merges_and_of_merges_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_is_answered_in_time_asks_nothing() {
+async fn a_load_without_late_statements_asks_for_no_locks() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let client = database.client().await;
     commit(&engine, mentioned("first", "t1")).await;
-    // On a machine that is busy elsewhere statements may be late: until there were two quiet rounds, one after the
-    // other. In the first one the question about a late statement of the round before may still arrive.
+    // Statements may be late on a busy machine, so this waits for two consecutive quiet rounds. In the first one the
+    // question about a late statement of the round before may still arrive.
     within(async {
         let mut was_quiet = false;
         for round in 0.. {
@@ -190,7 +190,7 @@ async fn a_load_that_is_answered_in_time_asks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_works_long_is_asked_about_and_waits_for_nothing() {
+async fn a_long_statement_without_a_lock_wait_is_asked_about_and_counts_no_wait() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let client = database.client().await;
@@ -207,7 +207,7 @@ async fn a_statement_that_works_long_is_asked_about_and_waits_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sampler_whose_session_dies_takes_another() {
+async fn the_sampler_replaces_a_session_that_dies() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let (holder, client) = (database.client().await, database.client().await);
@@ -227,7 +227,7 @@ async fn a_sampler_whose_session_dies_takes_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_goes_on_where_the_sampler_gets_no_session() {
+async fn a_load_continues_where_the_sampler_gets_no_session() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let role = format!("{}_limited", database.name);
@@ -257,7 +257,7 @@ async fn a_load_goes_on_where_the_sampler_gets_no_session() {
     tokio::time::sleep(HELD).await;
     holder.batch_execute("commit").await.unwrap();
     committed(receipt).await;
-    assert!(connect_fails(&url).await, "the engine has the only session that there is");
+    assert!(connect_fails(&url).await, "the engine has the only session of the role");
     let stats = engine.stats();
     assert_eq!((stats.lock_wait.count(), total(&stats.lock_wait)), (2, Duration::ZERO));
     assert_eq!((stats.failed_attempts, stats.circuit_openings), (0, 0));

@@ -2,22 +2,21 @@
 //! allowed to create databases); without it the tests start one of their own.
 //!
 //! - `model` is the reference: a naive computation of the whole graph, written from the contract.
-//! - `database` reads the whole logical database and compares it with the model; it also holds the
-//!   statement that compares every metric with a `GROUP BY`.
-//! - `generate` draws records that collide as often as they can.
-//! - `spec` and `rules`, shared with `tests/hostile`, are units that should not be sent, and the rules on them.
-//! - `bulk` loads are compared with the engine, and ended in every way.
+//! - `database` reads the whole logical database and compares it with the model; it also has the statement that
+//!   compares every metric with a `GROUP BY`.
+//! - `generate` draws records with many collisions.
+//! - `spec` and `rules`, shared with `tests/hostile`, are units that callers should not send, and the rules on them.
+//! - `bulk`: loads are compared with the engine, and ended in every way.
 //! - `loader` reads the loader's format for the model, on its own.
-//! - `histories` grow long, and old databases get the indexes for those.
-//! - `lock_waits` are found out, and nothing is disturbed by it.
-//! - `known_names`: ids that are remembered, and what may be done to the tables in between.
-//! - `health` is what probes and monitors are told.
+//! - `histories` grow long, and old databases get the indexes for them.
+//! - `lock_waits` are measured without disturbing anything.
+//! - `known_names`: remembered ids, under changes of the tables in between.
+//! - `health`: the report for probes and monitors.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
-//! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
-//! - `support` is the server, a fresh database for each test, and waiting with patience.
+//! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests the engine behind it.
+//! - `support` has the server, a new database for each test, and waits with time limits.
 //!
-//! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
-//! the number of random cases.
+//! `GRAPHSINK_TEST_SEED` repeats a failed random test, `GRAPHSINK_TEST_CASES` sets the number of random cases.
 
 mod bulk;
 mod counters;

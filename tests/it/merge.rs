@@ -1,5 +1,5 @@
-//! The central promise: the same set of records leaves the same database, whatever the order, the
-//! batching, the number of engines and the number of repetitions.
+//! The central guarantee: the same set of records leaves the same database, whatever the order, the batching, the
+//! number of engines and the number of repetitions.
 
 use std::collections::BTreeSet;
 
@@ -14,18 +14,18 @@ use crate::generate::{self, Space};
 use crate::model::{self, ConnectionKey, Ids, MentionSpec, Record};
 use crate::support::{Database, PATIENCE, as_of, commit, seed};
 
-/// One way to say a set of records.
+/// A way to submit a set of records.
 #[derive(Debug, Clone)]
 struct Plan {
     records: Vec<Record>,
-    /// The order in which they are said, with repetitions: indexes, modulo the number of records.
+    /// The order of submission, with repetitions: indexes, modulo the number of records.
     again: Vec<usize>,
-    /// Records of each unit, in turn.
+    /// The number of records of each unit, in turn.
     unit_sizes: Vec<usize>,
     engines: usize,
     max_batch_rows: usize,
     in_flight_commits: usize,
-    /// After how many units everything is flushed, the metrics checked, and ids become known.
+    /// The number of units after which all are flushed, metrics are checked, and ids become known.
     pause_every: usize,
 }
 
@@ -43,7 +43,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         })
 }
 
-/// Carries the plan out on a fresh set of tables.
+/// Carries the plan out on empty tables.
 async fn carry_out(database: &Database, plan: &Plan) -> Result<(), String> {
     let client = database.client().await;
     client.batch_execute("truncate entities, connections, mentions cascade").await.unwrap();
@@ -67,10 +67,11 @@ async fn carry_out(database: &Database, plan: &Plan) -> Result<(), String> {
         let receipt = engines[number % engines.len()].submit(unit).await;
         receipts.push(receipt.map_err(|error| format!("unit {number} is not accepted: {error:?}"))?);
         if number % plan.pause_every == plan.pause_every - 1 {
-            // Not a pause for all: metrics must be right while others write, ids come from what is there.
+            // The engines do not pause here: metrics must be right while others write, and ids come from the stored
+            // rows.
             let differences = check_group_by(&client, as_of()).await;
             if !differences.is_empty() {
-                return Err(report("in between, metrics are not what GROUP BY gives", &differences));
+                return Err(report("between units, metrics differ from GROUP BY", &differences));
             }
             ids = database::ids(&client).await;
         }
@@ -86,7 +87,7 @@ async fn carry_out(database: &Database, plan: &Plan) -> Result<(), String> {
     let expected = model::graph(&plan.records, as_of());
     let mut wrong = differences(&expected, &database::read(&client).await);
     wrong.extend(check_group_by(&client, as_of()).await);
-    if wrong.is_empty() { Ok(()) } else { Err(report("the database is not what the model says", &wrong)) }
+    if wrong.is_empty() { Ok(()) } else { Err(report("the database differs from the model", &wrong)) }
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn any_order_any_split_and_any_repetition_leave_the_graph_of_the_model() {
     let database = runtime.block_on(Database::migrated());
     let mut runner = generate::runner(seed("merge"), 64);
     let result = runner.run(&plan(), |plan| runtime.block_on(carry_out(&database, &plan)).map_err(TestCaseError::fail));
-    // `Display` shows the smallest plan that fails.
+    // `Display` shows the smallest failing plan.
     if let Err(failure) = result {
         panic!("{failure}");
     }
@@ -105,10 +106,10 @@ fn any_order_any_split_and_any_repetition_leave_the_graph_of_the_model() {
 /// A name, and the votes and the age in days of each mention by its number.
 type Case = (&'static str, fn(usize) -> (i32, usize));
 
-/// A connection with more mentions than are kept as the best, of which one after the other falls:
-/// each time the best are read again from the rows, by the very order of the contract.
+/// A connection with more mentions than are kept as the best. One after the other loses its votes: each time the best
+/// are read again from the rows, in the order of the contract.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_best_mentions_are_found_again_when_the_best_falls() {
+async fn the_best_mentions_are_reread_when_the_best_loses_votes() {
     let day = |days: usize| TimeDelta::days(days as i64);
     let cases: [Case; 4] = [
         ("no votes, so that times decide", |number| (0, number)),
@@ -161,7 +162,7 @@ async fn the_best_mentions_are_found_again_when_the_best_falls() {
             records.extend(said);
             let mut wrong = differences(&model::graph(&records, as_of()), &database::read(&client).await);
             wrong.extend(check_group_by(&client, as_of()).await);
-            assert!(wrong.is_empty(), "{dish}, fall {fall}: {}", report("not what the model says", &wrong));
+            assert!(wrong.is_empty(), "{dish}, fall {fall}: {}", report("differs from the model", &wrong));
         }
     }
 }

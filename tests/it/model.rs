@@ -1,7 +1,7 @@
-//! A naive sequential model of DESIGN.md, section 3, written from that text alone.
+//! A naive sequential model of the contract's data rules, written from that text alone.
 //!
-//! It keeps every record that was ever submitted and computes the whole graph from scratch, with
-//! nothing of the crate but its plain enums. What it must not do is be clever: the engine is.
+//! It keeps every submitted record and computes the whole graph from scratch, with only the plain enums of the crate.
+//! It must be simple, because the engine is not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -39,7 +39,7 @@ pub(crate) struct MentionKey {
     pub source_id: String,
 }
 
-/// One thing that a caller says.
+/// One statement of a caller.
 #[derive(Debug, Clone)]
 pub(crate) enum Record {
     Entity(EntitySpec),
@@ -47,7 +47,7 @@ pub(crate) enum Record {
     Mention(MentionSpec),
 }
 
-/// `by_id`: the unit names it by its id, where the id is known by then.
+/// `by_id`: the unit names it by its id, if the id is known by then.
 #[derive(Debug, Clone)]
 pub(crate) struct EntitySpec {
     pub key: EntityKey,
@@ -57,7 +57,7 @@ pub(crate) struct EntitySpec {
     pub place: Option<PlaceSpec>,
 }
 
-/// Degrees in units of 1e-8, so that the model need not round.
+/// Degrees in units of 1e-8, so that the model does not round.
 #[derive(Debug, Clone)]
 pub(crate) struct PlaceSpec {
     pub location: Option<(i64, i64)>,
@@ -93,7 +93,7 @@ pub(crate) struct MentionSpec {
     pub observed_at: Time,
 }
 
-/// The whole logical database: ids replaced by natural keys, quality scores and *_updated left out.
+/// The whole logical database: natural keys in place of ids, without quality scores and *_updated.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Graph {
     pub entities: BTreeMap<EntityKey, EntityRow>,
@@ -103,7 +103,7 @@ pub(crate) struct Graph {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EntityRow {
-    /// In the order in which they are stored: by code point.
+    /// In stored order: by code point.
     pub aliases: Vec<String>,
     pub restaurant_attributes: BTreeSet<String>,
     pub place: Option<PlaceRow>,
@@ -160,7 +160,7 @@ pub(crate) struct MentionRow {
     pub observed_at: Time,
 }
 
-/// The graph that these records leave, whatever their order.
+/// The graph that these records leave, in any order.
 pub(crate) fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, as_of: Time) -> Graph {
     let mut graph = Graph::default();
     let mut places: HashMap<EntityKey, Vec<&PlaceSpec>> = HashMap::new();
@@ -266,7 +266,7 @@ pub(crate) fn metrics<'a>(
 }
 
 fn score(upvotes: i32, created_at: Time, as_of: Time) -> f64 {
-    // Not a number otherwise, for a mention of the far future.
+    // Otherwise NaN, for a mention far in the future.
     if upvotes == 0 {
         return 0.0;
     }
@@ -349,7 +349,7 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text is JSON")
 }
 
-/// JSON with sorted keys, no blanks, and numbers as `jsonb` gives them back.
+/// JSON with sorted keys, no blanks, and numbers as `jsonb` returns them.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Object(map) => {
@@ -378,8 +378,8 @@ impl MentionSpec {
         }
     }
 
-    /// The newest `observed_at`, then the higher upvotes, then the greater excerpt; then the other
-    /// columns, so that nothing is left to chance.
+    /// The newest `observed_at`, then the higher upvotes, then the greater excerpt, then the other columns, so that the
+    /// order is total.
     pub(crate) fn precedence(&self) -> impl Ord + '_ {
         (
             (self.observed_at, self.upvotes, &self.content_excerpt),
@@ -424,8 +424,8 @@ pub(crate) struct Ids {
     pub connections: HashMap<ConnectionKey, Uuid>,
 }
 
-/// A unit that says exactly these records. Something that is only referred to is said once and by
-/// its key; every record is a row of its own, so that one key often stands in a unit many times.
+/// A unit with exactly these records. An entity that is merely referenced is named once and by its key; every record is
+/// a row of its own, so that one key often occurs many times in a unit.
 pub(crate) fn unit<'a>(records: impl IntoIterator<Item = &'a Record>, ids: &Ids) -> UnitOfWork {
     let mut writer = Writer { unit: UnitOfWork::new(), ids, entities: HashMap::new(), connections: HashMap::new() };
     for record in records {
@@ -446,7 +446,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// A handle of something that is merely referred to.
+    /// A handle of an entity that is merely referenced.
     fn reference(&mut self, key: &EntityKey, by_id: bool) -> EntityHandle {
         if by_id && let Some(id) = self.ids.entities.get(key) {
             return self.unit.existing_entity(*id).handle();

@@ -1,4 +1,4 @@
-//! What becomes of a unit: each kind of outcome, each reason of refusal.
+//! The outcomes of a unit: each kind, and each reason for a rejection or a refusal.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, Graph};
 use crate::support::{Database, as_of, commit, outcome, within};
 
-/// Adds something that names a row by an id.
+/// Adds a row that is named by an id.
 type Build = fn(&mut UnitOfWork, Uuid);
 
 fn mention(source_id: &str, upvotes: i32) -> Mention {
@@ -66,7 +66,7 @@ async fn count(client: &Client, table: &str) -> i64 {
 // ---- committed ---------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_names_every_row_by_id_and_says_what_it_did_to_it() {
+async fn a_committed_outcome_has_the_id_and_the_disposition_of_every_row() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let first = commit(&engine, small_unit("franklin bbq", "t1")).await;
@@ -101,7 +101,7 @@ async fn a_commit_names_every_row_by_id_and_says_what_it_did_to_it() {
     assert_eq!(third.mention(older).unwrap().disposition, Inserted);
     assert_eq!(third.mention(newer).unwrap().id, first.mentions[0].id);
 
-    // Older than what stands there: the row says something newer already.
+    // Older than the stored row, which already has a newer observation.
     let mut unit = UnitOfWork::new();
     let stale = unit.mention(first.connections[0].id, mention("t1", 99));
     let fourth = commit(&engine, unit).await;
@@ -120,7 +120,7 @@ async fn a_commit_names_every_row_by_id_and_says_what_it_did_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_ids_lead_to_the_rows_that_were_labelled() {
+async fn temporary_ids_lead_to_the_rows_they_label() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let mut unit = UnitOfWork::new();
@@ -144,7 +144,7 @@ async fn temporary_ids_lead_to_the_rows_that_were_labelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn existing_rows_can_be_named_by_id_and_be_told_more() {
+async fn existing_rows_named_by_id_get_new_facts() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let first = commit(&engine, small_unit("franklin bbq", "t1")).await;
@@ -199,7 +199,7 @@ async fn two_names_of_one_row_are_one_row_within_a_unit_and_across_a_batch() {
         unit.existing_connection(first.connections[0].id).handle(),
     ];
     for (number, connection) in connections.iter().enumerate() {
-        // One mention that all four say, and one of each.
+        // One mention that all four state, and one for each of them.
         unit.mention(*connection, mention("t2", number as i32).observed_at(as_of()));
         unit.mention(*connection, mention(&format!("own {number}"), 1));
     }
@@ -405,7 +405,7 @@ async fn an_id_of_the_wrong_type_rejects_the_unit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neighbours() {
     let database = Database::migrated().await;
-    // Batches that hold many units, so that the rejected ones have neighbours.
+    // Batches of many units, so that the rejected ones have neighbours.
     let engine = database.small_engine(1_000, 1).await;
     let with_place = |name: &str, google: &str| {
         let mut unit = small_unit(name, name);
@@ -438,7 +438,7 @@ async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neigh
     assert_eq!(count(&client, "mentions").await, 1 + 57);
     assert_group_by(&client, as_of()).await;
 
-    // Two units of one batch that both want an id which is not taken yet: one of them gets it.
+    // Two units of one batch claim an id that is free: one of them gets it.
     let receipts = [engine.submit(with_place("a", "new")).await, engine.submit(with_place("b", "new")).await];
     let mut committed = 0;
     for receipt in receipts {
@@ -447,7 +447,7 @@ async fn a_place_id_of_another_restaurant_rejects_that_unit_and_spares_its_neigh
     assert_eq!(committed, 1);
 }
 
-/// The id goes from the one restaurant to the other; no third is involved.
+/// The id moves from one restaurant to the other; no third one is involved.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_id_may_move_from_one_restaurant_to_another_within_a_unit() {
     let database = Database::migrated().await;
@@ -475,10 +475,10 @@ async fn a_place_id_may_move_from_one_restaurant_to_another_within_a_unit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_database_refuses_by_itself_is_named_and_spares_the_neighbours() {
+async fn a_foreign_constraint_rejects_its_unit_by_name_and_spares_the_neighbours() {
     let database = Database::migrated().await;
     let client = database.client().await;
-    // A rule that graphsink knows nothing of, as an administrator may add.
+    // A rule that graphsink does not know, such as an administrator may add.
     client
         .batch_execute("alter table mentions add constraint no_spam check (content_excerpt <> 'spam')")
         .await
@@ -512,7 +512,7 @@ async fn what_the_database_refuses_by_itself_is_named_and_spares_the_neighbours(
     assert_group_by(&client, as_of()).await;
 }
 
-/// Refusals of every kind within one batch, each at its own unit, first and last among them.
+/// Rejections of every kind within one batch, each of its own unit, the first and the last among them.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_of_all_kinds_in_one_batch_spare_their_neighbours() {
     let database = Database::migrated().await;
@@ -527,7 +527,7 @@ async fn refusals_of_all_kinds_in_one_batch_spare_their_neighbours() {
     let holder = commit(&engine, unit).await;
     let (dish, connection) = (holder.entities[1].id, holder.connections[0].id);
 
-    // The row that all units change is held, so that they gather in few batches.
+    // The row that all units change is locked, so that they gather in few batches.
     client.batch_execute("begin; update connections set last_updated = now()").await.unwrap();
     let missing = Uuid::now_v7();
     let mut receipts = Vec::new();
@@ -587,7 +587,7 @@ const FIRST_ENTITY: Row = Row { table: Table::Entities, index: 0 };
 const FIRST_CONNECTION: Row = Row { table: Table::Connections, index: 0 };
 const FIRST_MENTION: Row = Row { table: Table::Mentions, index: 0 };
 
-/// Every rule of section 7: how a unit breaks it, and what it is told.
+/// Every rule on units: a unit that breaks it, and the expected error.
 #[allow(clippy::too_many_lines)]
 fn invalid_units() -> Vec<(UnitOfWork, InvalidUnit)> {
     fn entity(build: impl FnOnce(&mut UnitOfWork)) -> UnitOfWork {
@@ -841,7 +841,7 @@ fn invalid_units() -> Vec<(UnitOfWork, InvalidUnit)> {
                 let dish = unit.dish("d").handle();
                 unit.connection(restaurant, dish).dish_attributes((0..101).map(|_| Uuid::now_v7()));
             }),
-            // Over the limit of rows first; see `a_hundred_and_one_dish_attributes_are_too_many`.
+            // The limit of rows is reached first; see `a_hundred_and_one_dish_attributes_are_too_many`.
             InvalidUnit::TooManyRows { rows: 104, limit: 50 },
         ),
         (
@@ -884,7 +884,7 @@ fn invalid_units() -> Vec<(UnitOfWork, InvalidUnit)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_breaks_a_rule_is_not_accepted_and_told_which() {
+async fn a_unit_that_breaks_a_rule_is_refused_with_the_name_of_the_rule() {
     let database = Database::migrated().await;
     let config = database.config().max_unit_rows(50).build().unwrap();
     let engine = graphsink::Engine::start(config).await.unwrap();
@@ -922,14 +922,14 @@ fn a_hundred_and_one_dish_attributes_are_too_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_engine_gives_the_unit_back_or_lets_it_wait() {
+async fn a_full_engine_gives_a_unit_back_or_makes_its_caller_wait() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let config = database.config().max_unit_rows(8).max_rows_in_flight(8).in_flight_commits(1).build().unwrap();
     let engine = graphsink::Engine::start(config).await.unwrap();
     commit(&engine, small_unit("franklin bbq", "t0")).await;
 
-    // A foreign transaction holds the row that the next epoch must update: nothing gets out.
+    // A foreign transaction holds the row that the next epoch must update: no room is returned.
     let blocker = database.client().await;
     blocker.batch_execute("begin; update connections set last_updated = now()").await.unwrap();
     let first = engine.submit(small_unit("franklin bbq", "t1")).await.unwrap();
@@ -978,7 +978,7 @@ async fn a_closed_engine_gives_the_unit_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_may_be_dropped_or_sent_away() {
+async fn units_are_committed_if_receipts_are_dropped_or_sent_to_other_threads() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     for number in 0..20 {
@@ -1021,7 +1021,7 @@ async fn merely_referenced_entities_are_neither_updated_nor_locked() {
     let versions = "select name, xmin::text from entities order by name";
     let before = client.query(versions, &[]).await.unwrap();
 
-    // Another session is about to change the dish. A lock that a reference took would wait for it.
+    // Another session is about to change the dish. A lock taken by a reference would wait for it.
     let holder = database.client().await;
     holder.batch_execute("begin; update entities set last_updated = now() where name = 'brisket'").await.unwrap();
     let committed = tokio::time::timeout(Duration::from_secs(8), outcome(&engine, small_unit("franklin bbq", "t2")));
@@ -1038,7 +1038,7 @@ async fn merely_referenced_entities_are_neither_updated_nor_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_graph_is_what_the_model_says_of_no_records() {
+async fn an_empty_database_equals_the_model_of_no_records() {
     let database = Database::migrated().await;
     let client = database.client().await;
     assert_same(&Graph::default(), &database::read(&client).await);

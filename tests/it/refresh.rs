@@ -1,4 +1,4 @@
-//! `refresh_activity` brings what depends on time up to date.
+//! `refresh_activity` brings the figures that depend on time up to date.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn refreshing_gives_the_figures_of_the_new_time() {
     let client = database.client().await;
     let connections = model::graph(&records, as_of()).connections.len() as u64;
 
-    // Forward by hours (an edge of "recent" passes), by weeks, far, and back.
+    // Forward by hours (past a limit of "recent"), by weeks, far, and back.
     for hours in [1, 24 * 7, 24 * 24, 24 * 500, 0] {
         let now = as_of() + TimeDelta::hours(hours);
         let report = within(engine.refresh_activity(now)).await.unwrap();
@@ -37,14 +37,14 @@ async fn refreshing_gives_the_figures_of_the_new_time() {
         assert_same(&model::graph(&records, now), &database::read(&client).await);
         assert_group_by(&client, now).await;
         let again = within(engine.refresh_activity(now)).await.unwrap();
-        assert_eq!(again.updated, 0, "nothing is left to do");
+        assert_eq!(again.updated, 0, "a second refresh updates nothing");
     }
     database.assert_no_deadlocks().await;
 }
 
-/// More connections than one step holds, and the last of them as up to date as the first.
+/// There are more connections than one step holds, and the last of them is refreshed as well as the first.
 #[tokio::test(flavor = "multi_thread")]
-async fn refreshing_walks_over_all_connections_in_steps() {
+async fn a_refresh_updates_all_connections_in_steps_of_short_transactions() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let created_at = as_of() - TimeDelta::days(1);
@@ -58,8 +58,8 @@ async fn refreshing_walks_over_all_connections_in_steps() {
         }
         commit(&engine, unit).await;
     }
-    // Another session works with one of the last connections: a refresh that held all locks until its end
-    // would make the first wait as well.
+    // Another session has locked one of the last connections. A refresh that held all locks until its end would make
+    // the first one wait as well.
     let later = as_of() + TimeDelta::days(40);
     let blocker = database.client().await;
     let last = "select connection_id from connections
@@ -91,7 +91,7 @@ async fn refreshing_walks_over_all_connections_in_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refreshing_does_not_touch_what_it_need_not() {
+async fn a_refresh_writes_no_row_that_is_up_to_date() {
     let records = generate::sample(seed("refresh, versions"), space(), 600);
     let database = Database::migrated().await;
     let engine = database.engine().await;
@@ -105,9 +105,9 @@ async fn refreshing_does_not_touch_what_it_need_not() {
     assert_eq!(before, after);
 }
 
-/// Writers whose clock stands still and a refresh to the same time: no figure is wrong at any moment.
+/// Writers whose clock stands still, and a refresh to the same time: no figure is wrong at any moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refreshing_while_others_write_changes_no_figure_wrongly() {
+async fn figures_stay_right_while_a_refresh_and_writers_run() {
     let seed = seed("refresh under load");
     let records = generate::sample(seed, space(), 3_000);
     let later = as_of() + TimeDelta::days(20);
@@ -144,7 +144,7 @@ async fn refreshing_while_others_write_changes_no_figure_wrongly() {
     database.assert_no_deadlocks().await;
 }
 
-/// The engine expects what it wrote to be there. Where that is wrong, rows come back as if it had not.
+/// The engine expects its written rows to exist. Where they do not, they are inserted again.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_another_program_deleted_come_back_with_their_figures() {
     let records = generate::sample(seed("deleted connections"), space(), 1_500);
@@ -152,7 +152,7 @@ async fn rows_that_another_program_deleted_come_back_with_their_figures() {
     let engine = database.engine().await;
     load(&engine, &records).await;
     let client = database.client().await;
-    // Every other one, so that epochs meet both kinds.
+    // Every second one, so that epochs have both kinds.
     client
         .batch_execute(
             "create temp table gone as
@@ -165,7 +165,7 @@ async fn rows_that_another_program_deleted_come_back_with_their_figures() {
         .unwrap();
     let inserted = engine.stats().connections.inserted;
     load(&engine, &records).await;
-    assert!(engine.stats().connections.inserted > inserted, "some had to be inserted again");
+    assert!(engine.stats().connections.inserted > inserted, "some rows were inserted again");
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
     assert_group_by(&client, as_of()).await;
 }

@@ -1,4 +1,4 @@
-//! An actor that dies loses nothing of what it held.
+//! An actor that dies loses none of its units.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,14 @@ const ACTORS: [ActorKind; 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_goes_on_after_the_death_of_each_actor() {
+async fn an_engine_continues_after_the_death_of_each_actor() {
     let records = generate::sample(seed("deaths, one by one"), Space::tiny(as_of()), 100);
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let mut units = records.chunks(5).map(|records| model::unit(records, &Ids::default()));
     for (number, actor) in ACTORS.into_iter().enumerate() {
         commit(&engine, units.next().unwrap()).await;
-        // Units on either side of the death, of which some are with the actor when it dies.
+        // Units before and after the death, some of which are with the actor when it dies.
         let before = engine.submit(units.next().unwrap()).await.unwrap();
         engine.kill_actor(actor);
         let after = engine.submit(units.next().unwrap()).await.unwrap();

@@ -1,4 +1,5 @@
-//! The engine's role: `migrations/rights.sql` is enough for everything that an engine does, and none of it is too much.
+//! The rights of the engine's role: `migrations/rights.sql` suffices for everything that an engine does, and each right
+//! in it is needed.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const RIGHTS: &str = include_str!("../../migrations/rights.sql");
 const MERGE_RIGHTS: &str = include_str!("../../migrations/merge_rights.sql");
 const RESOLVER_RIGHTS: &str = include_str!("../../migrations/resolver_rights.sql");
 
-/// A database whose tables belong to the one who ran the migrations, and a role with the listed rights.
+/// A database whose tables belong to the role that ran the migrations, and a role with the listed rights.
 struct Rights {
     database: Database,
     admin: Client,
@@ -33,7 +34,7 @@ impl Rights {
         let admin = database.client().await;
         let role = format!("{} \"role\" drop", database.name);
         let rights = Self { database, admin, role, schema };
-        // What every role may do by default must not make up for a missing right.
+        // Default rights of every role must not make up for a missing one.
         let strict = rights.filled(
             "drop role if exists :\"role\"; create role :\"role\" login password 'app';
              revoke all on database :\"DBNAME\" from public;
@@ -45,7 +46,7 @@ impl Rights {
         rights
     }
 
-    /// What psql makes of its variables.
+    /// Replaces psql's variables as psql does.
     fn filled(&self, sql: &str) -> String {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         sql.replace(":\"role\"", &quoted(&self.role))
@@ -53,7 +54,7 @@ impl Rights {
             .replace(":\"DBNAME\"", &quoted(&self.database.name))
     }
 
-    /// Settings of an engine that is this role.
+    /// Settings of an engine that connects as this role.
     fn config(&self) -> ConfigBuilder {
         let url = &self.database.url;
         let url = if url.contains("://") {
@@ -66,7 +67,7 @@ impl Rights {
         config.dead_letters(true)
     }
 
-    /// The statements of a script, each with what takes the right away again.
+    /// The statements of a script, each with the statement that revokes the right.
     fn grants(&self, script: &str) -> Vec<(String, String)> {
         let script: String = script.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
         let statements: Vec<String> =
@@ -80,7 +81,7 @@ impl Rights {
             .collect()
     }
 
-    /// The same, one for each column of those that name columns.
+    /// The same, with one statement for each column of those that name columns.
     fn columns(&self, script: &str) -> Vec<(String, String)> {
         let mut columns = Vec::new();
         for (grant, _) in self.grants(script) {
@@ -90,7 +91,7 @@ impl Rights {
                 continue;
             };
             let (names, table) = rest.split_once(") on ").unwrap();
-            // Only the fence writes this one, in a test of its own.
+            // Only the fence writes this column, in a test of its own.
             let names = names.split(", ").filter(|name| *name != "fenced");
             columns.extend(names.flat_map(|name| self.grants(&format!("{verb} ({name}) on {table}"))));
         }
@@ -98,7 +99,7 @@ impl Rights {
     }
 }
 
-/// A restaurant with everything that can be said of it and a mention. Said again with another number it changes all of it.
+/// A restaurant with every kind of fact and a mention. With another number the unit changes all of them.
 fn unit(name: &str, number: i32) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let at = as_of() - chrono::TimeDelta::days(40) + chrono::TimeDelta::days(number.into());
@@ -113,8 +114,8 @@ fn unit(name: &str, number: i32) -> UnitOfWork {
     unit
 }
 
-/// Does one of everything that an engine does with its tables, the fence apart. `name` is this call's alone. Fails with what
-/// stood in the way.
+/// Uses each function of an engine once, except for the fence. `name` is unique to the call. Fails with the first
+/// error.
 async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
     let engine = match within(Engine::start(config.build().unwrap())).await {
         Ok(engine) => engine,
@@ -127,10 +128,10 @@ async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
             let connection = said.committed().map(|unit| unit.connections[0].id);
             committed(said)?;
             let mut by_id = UnitOfWork::new();
-            let _ = by_id.existing_connection(connection.expect("it is committed")).handle();
+            let _ = by_id.existing_connection(connection.expect("the unit is committed")).handle();
             committed(outcome(&engine, by_id).await)?;
         }
-        // So many rows are copied.
+        // This many rows are copied.
         let mut many = UnitOfWork::new();
         let restaurant = many.restaurant(name).handle();
         for number in 0..150 {
@@ -152,7 +153,7 @@ async fn everything(config: ConfigBuilder, name: &str) -> Result<(), String> {
         within(engine.refresh_activity(as_of() + chrono::TimeDelta::days(40)))
             .await
             .map_err(|error| error.to_string())?;
-        // A Google id that is taken: twice the same dead letter, then once more from the table.
+        // A claimed Google id: twice the same dead letter, then once more from the table.
         for _ in 0..2 {
             let mut taken = UnitOfWork::new();
             let place = PlaceObservation::new(as_of()).google_place_id(format!("{name} 2"));
@@ -187,7 +188,7 @@ fn committed(outcome: Outcome) -> Result<(), String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_listed_rights_are_enough_for_a_whole_load() {
+async fn the_listed_rights_suffice_for_a_whole_load() {
     let rights = Rights::granted("we\"ird; drop").await;
     let engine = Engine::start(rights.config().max_batch_rows(50).build().unwrap()).await.unwrap();
     let records = generate::sample(seed("a load with few rights"), Space::tiny(as_of()), 300);
@@ -208,7 +209,7 @@ async fn the_listed_rights_are_enough_for_a_whole_load() {
     assert_group_by(&rights.admin, later).await;
 }
 
-/// Makes one restaurant of two that share a dish and a mention of it. `name` is this call's alone.
+/// Merges two restaurants that share a dish and a mention of it. `name` is unique to the call.
 async fn merge(config: ConfigBuilder, name: &str) -> Result<(), String> {
     let engine = within(Engine::start(config.build().unwrap())).await.unwrap();
     let work = async {
@@ -235,7 +236,7 @@ async fn merge(config: ConfigBuilder, name: &str) -> Result<(), String> {
     done
 }
 
-/// Takes a right away, sees an engine fail for want of it, and gives it back.
+/// Revokes a right, sees an engine fail without it, and grants it again.
 async fn assert_needed(rights: &Rights, grant: &(String, String), name: &str) {
     assert_needed_to(everything, rights, grant, name).await;
 }
@@ -247,17 +248,17 @@ async fn assert_needed_to(
     name: &str,
 ) {
     rights.admin.batch_execute(revoke).await.unwrap();
-    // A missing right is retried until the deadline; each unit is tried once however short that is.
+    // A missing right is retried until the deadline; each unit is tried once however short the deadline is.
     let without = work(rights.config().outcome_deadline(Duration::from_millis(50)), name).await;
     rights.admin.batch_execute(grant).await.unwrap();
     let said = without.expect_err(grant);
-    // A rejected unit is told as such also when it cannot be kept; the log says why.
+    // A rejected unit is reported as rejected also when it cannot be kept; the log has the reason.
     let named = said.contains("permission denied") && said.contains("42501");
     assert!(named || said == "no dead letter", "without {grant}: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_of_the_listed_rights_is_too_much() {
+async fn each_listed_right_is_needed() {
     let rights = Rights::granted("evidence").await;
     assert_eq!(everything(rights.config(), "with all").await, Ok(()));
     let grants = rights.grants(RIGHTS);
@@ -269,7 +270,7 @@ async fn none_of_the_listed_rights_is_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_of_the_listed_columns_is_too_much() {
+async fn each_listed_column_right_is_needed() {
     let rights = Rights::granted("evidence").await;
     let columns = rights.columns(RIGHTS);
     assert_eq!(columns.len(), 89, "{columns:?}");
@@ -280,7 +281,7 @@ async fn none_of_the_listed_columns_is_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merges_need_more_rights_and_none_of_those_is_too_much() {
+async fn merges_need_each_of_their_additional_rights() {
     let rights = Rights::granted("evidence").await;
     let hasty = || rights.config().outcome_deadline(Duration::from_millis(50));
     let denied = merge(hasty(), "without any").await.unwrap_err();
@@ -298,9 +299,9 @@ async fn merges_need_more_rights_and_none_of_those_is_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_got_lost_is_asked_for_with_the_listed_rights() {
+async fn a_lost_commit_is_found_with_the_listed_rights() {
     let rights = Rights::granted("evidence").await;
-    // The session dies while it commits, before anything is durable.
+    // The session ends during its commit, before the commit is durable.
     let dying = "create function die() returns trigger language plpgsql as $$
                  begin perform pg_sleep(600); return null; end $$;
                  create constraint trigger die after insert on evidence.mentions deferrable initially deferred
@@ -325,7 +326,7 @@ async fn a_commit_that_got_lost_is_asked_for_with_the_listed_rights() {
     assert_group_by(&rights.admin, as_of()).await;
 }
 
-/// With what an engine may do and `pg_trgm`, and nothing else.
+/// With the rights of an engine and `pg_trgm`, and no others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resolver_finds_names_with_the_listed_rights() {
     let rights = Rights::granted("evidence").await;
@@ -338,7 +339,7 @@ async fn a_resolver_finds_names_with_the_listed_rights() {
         .map(|name| Query::new(EntityType::Restaurant, name));
     let neighbour = Query::new(EntityType::Restaurant, "franklin").address("12 Oak Street");
     let queries: Vec<Query> = names.into_iter().chain([neighbour]).collect();
-    // Connected anew each time: statements are prepared with the rights of that moment.
+    // Connects anew each time: statements are prepared with the rights of that moment.
     let find = async || -> Result<Vec<_>, String> {
         let settings = ResolverSettings::default().cache_entries(0);
         let resolver = Resolver::attach(&engine, settings).await.map_err(|error| error.to_string())?;

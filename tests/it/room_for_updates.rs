@@ -1,4 +1,4 @@
-//! Tables without read indexes keep new versions of a row where the row is, so that no index gets an entry.
+//! Tables without read indexes keep new versions of a row in the page of the row, so that no index gets an entry.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ async fn mention(engine: &Engine, every: usize, source: &str) {
     commit(engine, unit).await;
 }
 
-/// The page of each connection, and how many mentions it has.
+/// The page of each connection, and its number of mentions.
 async fn pages(client: &Client) -> BTreeMap<Uuid, (i64, i32)> {
     let query = "select connection_id, (ctid::text::point)[0]::int8, mention_count from connections";
     let rows = client.query(query, &[]).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_new_version_of_a_connection_stays_in_its_page() {
     let (engine, client) = (database.engine().await, database.client().await);
     mention(&engine, 1, "first").await;
     let before = pages(&client).await;
-    // About one of a page.
+    // About one connection of each page.
     mention(&engine, 20, "second").await;
     let after = pages(&client).await;
     let changed: Vec<_> = after.iter().filter(|(_, (_, mentions))| *mentions == 2).collect();

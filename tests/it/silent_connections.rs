@@ -1,4 +1,4 @@
-//! Connections that never answer and never end, where more than the transaction at hand depends on them.
+//! Sessions that never answer and never end, where more than one transaction depends on them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::model::{self, Ids, Record};
 use crate::proxy::{Action, At, Fault, Proxy};
 use crate::support::{Database, as_of, commit, outcome, seed, within};
 
-/// An engine behind a proxy, and what it is to write.
+/// An engine behind a proxy, and the records to write.
 async fn scene(test: &str, outcome_deadline: Duration) -> (Database, Proxy, Engine, Vec<Record>) {
     let records = generate::sample(seed(test), Space::tiny(as_of()), 20);
     let database = Database::migrated().await;
@@ -34,10 +34,10 @@ async fn end(database: &Database, engine: &Engine, records: &[Record]) {
     assert_eq!((outcomes, stats.rows_in_flight), (stats.units_submitted, 0), "{stats:?}");
 }
 
-/// What became of a commit is asked on a connection that is as dead as the one that lost it: another one is tried long
-/// before the deadline.
+/// The fence of a commit is asked on a session that is as dead as the one that lost the commit: another session is
+/// tried long before the deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_that_gets_no_answer_is_asked_again_on_another_connection() {
+async fn an_unanswered_question_of_the_fence_is_asked_again_on_another_session() {
     let (database, proxy, engine, records) = scene("a silent fence", Duration::from_secs(9)).await;
     proxy.plan_fences([Some(Fault::at(At::Request(0), Action::Stall))]);
     proxy.on_next(Fault::CUT_AFTER_COMMIT);
@@ -46,10 +46,10 @@ async fn a_question_that_gets_no_answer_is_asked_again_on_another_connection() {
     end(&database, &engine, &records).await;
 }
 
-/// The server takes a connection, and is gone before it answers the login. When it is back, such a connection must not
-/// stand in the way of another.
+/// The server accepts a connection, and stops before it answers the login. When it is back, such a connection must not
+/// block another one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_gets_no_answer_does_not_keep_the_engine_from_coming_back() {
+async fn an_unanswered_login_does_not_block_the_engines_recovery() {
     let (database, proxy, engine, records) = scene("a silent login", Duration::from_secs(5)).await;
     let unit = || model::unit(&records, &Ids::default());
     proxy.stall(true);
@@ -61,7 +61,7 @@ async fn a_login_that_gets_no_answer_does_not_keep_the_engine_from_coming_back()
     }
     proxy.half_open_all();
     proxy.stall(false);
-    // The first unit meets the dead connection; it is the engine's second and third chance that count.
+    // The first unit meets the dead connection; the engine's second and third attempts are tested.
     let mut outcomes = vec![within(receipt).await];
     while !matches!(outcomes.last(), Some(Outcome::Committed(_))) && outcomes.len() < 4 {
         outcomes.push(outcome(&engine, unit()).await);

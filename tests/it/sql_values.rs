@@ -1,5 +1,5 @@
-//! Values that look like SQL, like parameters, like array literals or COPY's escapes are values: whatever way they take
-//! (arrays, COPY, JSON, dead letters), they come out as they went in.
+//! Values that look like SQL, like parameters, like array literals or like COPY's escapes remain values: by every way
+//! into the database (arrays, COPY, JSON, dead letters) they are read back unchanged.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ const TEXTS: [&str; 14] = [
     "E'\\' || (select 1)",
 ];
 
-/// Everything that can be said with one text, said in two versions so that rows are inserted and updated.
+/// All rows that contain a text, in two versions, so that rows are inserted and updated.
 fn records(text: &str, version: i64) -> Vec<Record> {
     let at = as_of() - TimeDelta::days(9) + TimeDelta::days(version);
     let said = format!("{text} {version}");
@@ -82,7 +82,7 @@ fn records(text: &str, version: i64) -> Vec<Record> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_texts_are_values_everywhere() {
+async fn hostile_texts_are_read_back_unchanged_from_every_column() {
     let database = Database::empty().await.with_schema("hostile\" $1");
     Migrations::all().run(&database.config().build().unwrap()).await.unwrap();
     let engine = graphsink::Engine::start(database.config().dead_letters(true).build().unwrap()).await.unwrap();

@@ -15,7 +15,7 @@ use crate::generate::{self, Space};
 use crate::model::{self, Ids, Record};
 use crate::support::{Database, as_of, seed, within};
 
-/// How a load is made.
+/// The parameters of a load.
 struct Load {
     space: Space,
     records: usize,
@@ -26,7 +26,7 @@ struct Load {
 }
 
 impl Load {
-    /// Runs the load and compares what it leaves with the model.
+    /// Runs the load and compares the database with the model.
     async fn run(self, test: &str) {
         let seed = seed(test);
         let database = Database::migrated().await;
@@ -49,21 +49,21 @@ impl Load {
         assert_same(&model::graph(records.iter(), as_of()), &database::read(&client).await);
         assert_group_by(&client, as_of()).await;
         database.assert_no_deadlocks().await;
-        assert!(samples > 0, "the load was over before the first look");
+        assert!(samples > 0, "the load ended before the first sample");
         let mut committed = 0;
         for engine in &engines {
             let stats = engine.stats();
             assert_eq!((stats.units_rejected, stats.units_unavailable, stats.actor_restarts), (0, 0, 0), "{stats:?}");
             assert_eq!((stats.rows_in_flight, stats.bytes_in_flight), (0, 0), "{stats:?}");
             assert_eq!(stats.units_submitted, stats.units_committed);
-            assert_eq!(stats.failed_attempts, 0, "engines are no trouble to each other");
+            assert_eq!(stats.failed_attempts, 0, "engines cause each other no failures");
             committed += stats.epochs;
             let _ = within(engine.shutdown(Duration::from_secs(20))).await;
         }
         println!("{test}: {} records, {committed} epochs, {samples} samples under load", self.records);
     }
 
-    /// Every producer says its share of the records in an order of its own, some of it twice.
+    /// Every producer submits its share of the records in an order of its own, some of them twice.
     async fn produce(
         &self,
         seed: u64,
@@ -91,7 +91,7 @@ impl Load {
                         own = rest;
                         let unit = model::unit(unit.iter().map(|index| &records[*index]), &ids);
                         let receipt = engine.submit(unit).await.unwrap();
-                        // Some wait for each outcome, some for none until the end.
+                        // Some producers wait for each outcome, some for none until the end.
                         if producer % 3 == 0 {
                             assert!(within(receipt).await.committed().is_some());
                         } else {
@@ -111,7 +111,7 @@ impl Load {
     }
 }
 
-/// Looks at the metrics again and again while others write.
+/// Checks the metrics again and again while others write.
 struct Watcher {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<usize>,
@@ -128,11 +128,7 @@ impl Watcher {
                 client.batch_execute("begin isolation level repeatable read read only").await.unwrap();
                 let differences = check_group_by(&client, as_of()).await;
                 client.batch_execute("commit").await.unwrap();
-                assert!(
-                    differences.is_empty(),
-                    "{}",
-                    report("under load, metrics are not what GROUP BY gives", &differences)
-                );
+                assert!(differences.is_empty(), "{}", report("under load, metrics differ from GROUP BY", &differences));
                 samples += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -141,7 +137,7 @@ impl Watcher {
         Self { stop, task }
     }
 
-    /// The number of looks taken; panics if one of them saw a difference.
+    /// The number of samples; panics if one of them saw a difference.
     async fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         within(self.task).await.unwrap()
@@ -170,7 +166,7 @@ async fn two_engines_that_copy_the_same_connections_leave_the_graph_of_the_model
     load.run("stress, large epochs").await;
 }
 
-/// Everything meets everything: the worst for locks.
+/// All units share all rows: the worst case for locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_engines_on_a_handful_of_rows_never_deadlock() {
     let load = Load {
@@ -184,8 +180,8 @@ async fn two_engines_on_a_handful_of_rows_never_deadlock() {
     load.run("stress, tiny").await;
 }
 
-/// Restaurants that several names claim to be, under way at once: one name gets each id, the units
-/// that say otherwise are rejected whole, all others commit, and none waits in a circle.
+/// Several names claim the Google id of a restaurant at once: one name gets each id, units with another claim are
+/// rejected whole, all others commit, and none deadlocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn contended_place_ids_go_to_one_restaurant_each_without_deadlocks() {
     let seed = seed("stress, place ids");
@@ -237,7 +233,7 @@ async fn contended_place_ids_go_to_one_restaurant_each_without_deadlocks() {
     let client = database.client().await;
     let written: i64 =
         client.query_one("select count(*) from entities where type = 'dish_or_category'", &[]).await.unwrap().get(0);
-    assert_eq!(written as usize, 12 * 60 - rejected.len(), "each unit is there or rejected");
+    assert_eq!(written as usize, 12 * 60 - rejected.len(), "each unit is in the database or rejected");
     let query = "select count(*) from entities where name = any($1)";
     let traces: i64 = client.query_one(query, &[&rejected]).await.unwrap().get(0);
     assert_eq!(traces, 0, "nothing of a rejected unit is written");

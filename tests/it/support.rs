@@ -1,4 +1,4 @@
-//! One server for all tests of this binary, a fresh database for each test.
+//! One server for all tests of this binary, and a new database for each test.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,17 +11,17 @@ use tokio_postgres::{Client, NoTls};
 
 pub(crate) use crate::generate::seed;
 
-/// How long a test waits for something that must come.
+/// The time limit for events that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The `as_of` of most tests: two days after a clock change in New York, where the databases of
-/// the tests live, so that a "30 days" that counts calendar days is an hour off.
+/// The `as_of` of most tests: two days after a clock change in New York, which is the time zone of the tests'
+/// databases, so that "30 days" counted as calendar days is an hour off.
 pub(crate) fn as_of() -> Timestamp {
     "2024-03-12T12:00:00Z".parse().unwrap()
 }
 
-/// The server of `DATABASE_URL`, or one of our own. Statics are not dropped; our own server is
-/// stopped by its guardian when this process ends.
+/// The server of `DATABASE_URL`, or an embedded one. Statics are not dropped; the guardian stops the embedded server
+/// when this process ends.
 enum Server {
     External(Box<tokio_postgres::Config>),
     Embedded(Box<EmbeddedServer>),
@@ -50,15 +50,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// An empty database, with everything set otherwise than most people have it: what the engine
-    /// writes must not depend on locale, time zone or date style. On a server of `DATABASE_URL` it
-    /// stays behind, to be looked at.
+    /// An empty database with unusual settings: the engine must not depend on locale, time zone or date style. On a
+    /// server of `DATABASE_URL` it is left for inspection.
     pub(crate) async fn empty() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("graphsink_it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let server = server().await;
         let admin = connect(&url(server, "postgres")).await;
-        // A locale that sorts "a" < "B" < "é" < "z", as code points do not. Servers without ICU get their own locale.
+        // A locale that sorts "a" < "B" < "é" < "z", unlike code points. Servers without ICU use their default locale.
         let collated =
             format!("create database {name} template template0 encoding 'UTF8' locale_provider icu icu_locale 'en-US'");
         if admin.batch_execute(&collated).await.is_err() {
@@ -82,7 +81,7 @@ impl Database {
         database
     }
 
-    /// The same database, looked at through another schema.
+    /// The same database with another schema.
     pub(crate) fn with_schema(mut self, schema: &str) -> Self {
         self.schema = Some(schema.to_owned());
         self
@@ -113,7 +112,7 @@ impl Database {
         Engine::start(config.build().unwrap()).await.unwrap()
     }
 
-    /// A connection that sees the configured schema.
+    /// A session that uses the configured schema.
     pub(crate) async fn client(&self) -> Client {
         let client = connect(&self.url).await;
         if let Some(schema) = &self.schema {
@@ -123,7 +122,7 @@ impl Database {
         client
     }
 
-    /// Panics when a transaction of this database, at any time, was the victim of a deadlock.
+    /// Panics if any transaction of this database was ever the victim of a deadlock.
     pub(crate) async fn assert_no_deadlocks(&self) {
         let client = self.client().await;
         let query = "select deadlocks from pg_stat_database where datname = current_database()";
@@ -131,13 +130,14 @@ impl Database {
         assert_eq!(deadlocks, 0, "pg_stat_database of {} counts deadlocks", self.name);
         if let Server::Embedded(server) = self.server {
             let log = server.read_log().unwrap();
-            assert!(!log.contains("deadlock detected"), "the server's log speaks of a deadlock:\n{}", excerpt(&log));
+            assert!(!log.contains("deadlock detected"), "the server's log contains a deadlock:\n{}", excerpt(&log));
         }
     }
 }
 
 fn excerpt(log: &str) -> String {
-    // A deadlock's details are many lines, all but the first indented: which process waits for which, and their statements.
+    // The details of a deadlock are many lines, all but the first indented: the waiting processes, and their
+    // statements.
     let lines: Vec<_> = log.lines().collect();
     let found = (0..lines.len()).filter(|line| lines[*line].contains("deadlock detected")).take(3);
     found.flat_map(|line| &lines[line..lines.len().min(line + 12)]).fold(String::new(), |text, line| text + line + "\n")
@@ -187,13 +187,13 @@ pub(crate) async fn commit(engine: &Engine, unit: UnitOfWork) -> Committed {
     }
 }
 
-/// Submits a unit and waits for its outcome, but not forever.
+/// Submits a unit and waits for its outcome, with a time limit.
 pub(crate) async fn outcome(engine: &Engine, unit: UnitOfWork) -> Outcome {
     let receipt = engine.submit(unit).await.expect("the engine accepts the unit");
     within(receipt).await
 }
 
-/// Waits, but not forever.
+/// Waits with a time limit.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("an answer within a minute")
 }

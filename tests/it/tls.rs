@@ -1,7 +1,8 @@
-//! Encrypted connections: what `sslmode` and the certificates of a connection string do on a real server.
+//! Encrypted connections: the effect of `sslmode` and the certificates of a connection string on a real server.
 //!
-//! The server shows a certificate for `localhost` and 127.0.0.1, signed by an authority that is made here. Its role `app` is
-//! let in over TLS only, its role `holder` with a client certificate only; the superuser may come in plain text, to look.
+//! The server has a certificate for `localhost` and 127.0.0.1, signed by an authority that is created here. Its role
+//! `app` may log in over TLS only, its role `holder` with a client certificate only; the superuser may log in without
+//! encryption, to inspect.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,13 +23,13 @@ use crate::support::{as_of, commit, connect, seed, within};
 
 struct Server {
     server: EmbeddedServer,
-    /// Where the client's files are.
+    /// The directory of the client's files.
     files: PathBuf,
 }
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
-/// Not dropped: the guardian of the server removes everything when this process ends.
+/// Not dropped: the guardian of the server removes all files when this process ends.
 async fn server() -> &'static Server {
     SERVER.get_or_init(Server::start).await
 }
@@ -76,7 +77,7 @@ impl Server {
             admin.batch_execute(&format!("alter system set {setting} = '{value}'")).await.unwrap();
         }
         admin.batch_execute("select pg_reload_conf()").await.unwrap();
-        // The postmaster reads its files when it gets round to it.
+        // The postmaster reads its files with a delay.
         for _ in 0..200 {
             let fresh = connect(&server.url("postgres")).await;
             let ssl: String = fresh.query_one("show ssl", &[]).await.unwrap().get(0);
@@ -115,7 +116,7 @@ fn authority(name: &str) -> Authority {
     Authority { certificate, issuer: Issuer::new(parameters, key) }
 }
 
-/// The server runs as another user when the tests run as root, and wants its key for itself.
+/// The server may run as another user than the tests, and requires its key to be private.
 fn give_to_server(data: &Path, name: &str, content: &str) {
     let file = data.join(name);
     fs::write(&file, content).unwrap();
@@ -134,8 +135,8 @@ fn unit(source_id: &str) -> UnitOfWork {
     unit
 }
 
-/// Starts an engine and commits a unit. Says whether the engine's sessions are encrypted, or why it did not start.
-/// `name` is this call's alone.
+/// Starts an engine and commits a unit. Returns whether the engine's sessions are encrypted, or why it did not start.
+/// `name` is unique to the call.
 async fn encrypted(admin: &Client, name: &str, connection_string: &str) -> Result<bool, String> {
     let config =
         Config::builder(connection_string).as_of(AsOf::Fixed(as_of())).build().map_err(|error| error.to_string())?;
@@ -155,7 +156,7 @@ async fn encrypted(admin: &Client, name: &str, connection_string: &str) -> Resul
     Ok(sessions[0])
 }
 
-/// What is expected of a connection string: encryption or not, or an error with these words in it.
+/// The expected result of a connection string: encryption or not, or an error with these words.
 type Expected = Result<bool, &'static str>;
 
 fn check(connection_string: &str, found: &Result<bool, String>, expected: Expected) {
@@ -167,7 +168,7 @@ fn check(connection_string: &str, found: &Result<bool, String>, expected: Expect
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mode_does_what_it_does_in_libpq() {
+async fn every_sslmode_behaves_as_in_libpq() {
     let server = server().await;
     let admin = server.database("modes").await;
     let port = server.server.port();
@@ -184,7 +185,7 @@ async fn every_mode_does_what_it_does_in_libpq() {
         ("host=127.0.0.1", "sslmode=verify-full sslrootcert=ROOT", Ok(true)),
         ("hostaddr=127.0.0.1", "sslmode=verify-full sslrootcert=ROOT", Ok(true)),
         ("host=localhost", "sslmode=verify-full sslrootcert=STRANGER", Err("UnknownIssuer")),
-        // The machine's authorities did not sign it, or there are none.
+        // No authority of the machine signed it, or the machine has none.
         ("host=localhost", "sslrootcert=system", Err("")),
         (wrong_host, "sslmode=verify-full sslrootcert=ROOT", Err("not valid for name \"db.example.org\"")),
         (wrong_host, "sslmode=verify-ca sslrootcert=ROOT", Ok(true)),
@@ -196,9 +197,9 @@ async fn every_mode_does_what_it_does_in_libpq() {
         (wrong_host, "sslmode=prefer sslrootcert=STRANGER", Ok(true)),
         ("host=localhost", "", Ok(true)),
         ("host=localhost", "sslmode=disable", Err("no encryption")),
-        // The server refuses what is not encrypted, and only then it is.
+        // The server refuses unencrypted connections; encryption is used only after that.
         ("host=localhost", "sslmode=allow", Ok(true)),
-        // The exchange of the password is bound to the server's certificate, or does not take place.
+        // The password exchange is bound to the server's certificate, or does not take place.
         ("host=localhost", "sslmode=verify-full sslrootcert=ROOT channel_binding=require", Ok(true)),
         ("host=localhost", "sslmode=require channel_binding=require", Ok(true)),
         ("host=localhost", "user=holder sslmode=verify-full sslrootcert=ROOT HOLDER", Ok(true)),
@@ -236,7 +237,7 @@ async fn a_server_without_tls_serves_only_clients_that_do_not_require_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_and_a_load_over_tls_leave_what_the_model_says() {
+async fn migrations_and_a_load_over_tls_leave_the_graph_of_the_model() {
     let server = server().await;
     let client = server.database("load").await;
     let config = Config::builder(format!(
@@ -245,7 +246,7 @@ async fn migrations_and_a_load_over_tls_leave_what_the_model_says() {
         server.file("root.crt")
     ));
     let config = config.as_of(AsOf::Fixed(as_of())).max_batch_rows(100).build().unwrap();
-    // `app` is let in over TLS only.
+    // `app` may log in over TLS only.
     assert!(!Migrations::all().run(&config).await.unwrap().applied.is_empty());
     let engine = Engine::start(config).await.unwrap();
     let records = generate::sample(seed("a load over TLS"), Space::tiny(as_of()), 400);

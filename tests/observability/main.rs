@@ -1,8 +1,7 @@
-//! What people see of an engine is what it does: metrics, dashboard, alert rules and probes, against a real run with
-//! faults.
+//! Metrics, dashboard, alert rules and probes show what an engine does: checked against a real run with faults.
 //!
-//! A program of its own, because a recorder is the same for the whole process. So tests that start an engine beside the
-//! run that is scraped wait for its end: `run::after_the_run`.
+//! A program of its own, because a recorder is global to a process. Tests with another engine therefore wait for the
+//! end of the scraped run: `run::after_the_run`.
 
 #[path = "../../examples/observability/endpoint.rs"]
 mod endpoint;

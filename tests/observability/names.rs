@@ -1,4 +1,4 @@
-//! The table of metrics in the documentation of `telemetry` is what the engine emits, no more and no less.
+//! The table of metrics in the documentation of `telemetry` lists exactly the metrics that the engine emits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,9 +46,9 @@ async fn every_metric_is_documented_and_every_documented_one_is_emitted() {
     }
 }
 
-/// Where the table says which values a label has, the run has seen each of them, and no other.
+/// The run has emitted exactly the label values that the table lists.
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_have_the_values_that_are_documented() {
+async fn labels_have_exactly_the_documented_values() {
     let scrape = &run().await.scrape;
     for (name, label, values) in [
         ("graphsink_units_total", "outcome", &["committed", "rejected", "unavailable"][..]),
@@ -67,7 +67,7 @@ async fn labels_have_the_values_that_are_documented() {
         for value in values {
             let row = TELEMETRY.lines().find(|line| line.contains(&format!("| `{name}` |"))).unwrap();
             let told = row.contains(value) || label == "table" || label == "disposition";
-            assert!(told || (name.ends_with("in_flight") && row.contains("waiting")), "{row} does not tell of {value}");
+            assert!(told || (name.ends_with("in_flight") && row.contains("waiting")), "{row} does not list {value}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules ask for what there is: every query parses, and every series that it names is in a
+//! The dashboard and the alert rules query existing series: every query parses, and every series that it names is in a
 //! scrape of a real run.
 
 use std::collections::BTreeSet;
@@ -34,20 +34,20 @@ impl ExprVisitor for Selectors {
     }
 }
 
-/// Checks a query; gives the metrics that it asks for.
+/// Checks a query; returns the metrics that it selects.
 fn check(query: &str, scrape: &Scrape) -> BTreeSet<String> {
-    // What Grafana puts in.
+    // Values that Grafana substitutes.
     let query = query.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*");
     let parsed = parse(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
     let mut selectors = Selectors::default();
     let Ok(_) = walk_expr(&mut selectors, &parsed);
-    assert!(!selectors.0.is_empty(), "{query} asks for nothing");
+    assert!(!selectors.0.is_empty(), "{query} selects no series");
     let metric = |selector: VectorSelector| {
         let name = selector.name.expect("a metric's name");
         let fits = |series: &&crate::scrape::Series| {
             series.name == name
                 && selector.matchers.matchers.iter().all(|matcher| {
-                    // Those that Prometheus adds to every series.
+                    // Labels that Prometheus adds to every series.
                     if matches!(&*matcher.name, "job" | "instance") {
                         return true;
                     }
@@ -70,7 +70,7 @@ fn check(query: &str, scrape: &Scrape) -> BTreeSet<String> {
         histogram.filter(|name| scrape.metrics.contains_key(*name)).unwrap_or(&name).to_owned()
     };
     let metrics: BTreeSet<String> = selectors.0.into_iter().map(metric).collect();
-    // Labels by which is grouped, but for those of Prometheus.
+    // Labels in `by`, except for those of Prometheus.
     for labels in query.split(" by (").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         for label in labels.split(", ").filter(|label| !matches!(*label, "job" | "instance" | "le")) {
             let known = metrics.iter().any(|metric| scrape.metrics[metric].labels.contains(label));
@@ -114,7 +114,7 @@ async fn the_dashboard_shows_every_metric_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn alert_rules_name_series_that_exist_and_say_what_to_do() {
+async fn alert_rules_name_existing_series_and_say_what_to_do() {
     let scrape = &run().await.scrape;
     let rules: Value = serde_saphyr::from_str(ALERTS).unwrap();
     let mut alerts = Vec::new();
@@ -125,10 +125,10 @@ async fn alert_rules_name_series_that_exist_and_say_what_to_do() {
         assert!(matches!(rule["labels"]["severity"].as_str(), Some("critical" | "warning")), "{alert}");
         let text = |name: &str| rule["annotations"][name].as_str().unwrap_or_else(|| panic!("{alert} has no {name}"));
         assert!(text("summary").contains("$labels.instance"), "{alert}");
-        // What the description tells people to look at exists as well.
+        // Metrics in the description exist as well.
         for word in text("description").split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let known = scrape.metrics.contains_key(word) || word == "graphsink_dead_letters";
-            assert!(!word.starts_with("graphsink_") || known, "{alert} speaks of {word}");
+            assert!(!word.starts_with("graphsink_") || known, "{alert} mentions {word}");
         }
         assert!(ALERTS_TEST.contains(alert), "{alert} has no unit test");
         assert!(README.contains(&format!("`{alert}`")), "{alert} is not in the README");

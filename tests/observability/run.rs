@@ -1,4 +1,4 @@
-//! One run in which everything happens, scraped at its end: the same for all tests.
+//! One run with all events, scraped at its end and shared by all tests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::proxy::{Action, At, Fault, Proxy};
 use crate::scrape::Scrape;
 use crate::support::{Database, as_of, commit, within};
 
-/// How long another program holds what a transaction waits for: less than the lock timeout.
+/// How long another program holds the lock that a transaction waits for: shorter than the lock timeout.
 const HELD: Duration = Duration::from_millis(500);
 
-/// What was seen of the run.
+/// The observations of the run.
 pub(crate) struct Run {
     pub(crate) scrape: Scrape,
-    /// What `/stats` said at the same time.
+    /// The content of `/stats` at the same time.
     pub(crate) report: Report,
-    /// Status and reasons of `/livez` and `/readyz`, in good times, in an outage, and after the end.
+    /// Status and reasons of `/livez` and `/readyz`: while all is well, in an outage, and after the end.
     pub(crate) probes: Vec<[(u16, Vec<String>); 2]>,
 }
 
@@ -32,8 +32,8 @@ pub(crate) async fn run() -> &'static Run {
     RUN.get_or_init(observe).await
 }
 
-/// For tests with an engine of their own: the recorder hears every engine of the process, and the run compares what it
-/// heard with the figures of one.
+/// For tests with an engine of their own: the recorder records every engine of the process, and the run compares its
+/// figures with those of one engine.
 pub(crate) async fn after_the_run() {
     run().await;
 }
@@ -51,7 +51,7 @@ fn unit(restaurant: &str, source: &str, google_place_id: Option<&str>) -> UnitOf
     unit
 }
 
-/// Like a scraper or a kubelet does it; off the runtime, because ureq blocks.
+/// A request like that of a scraper or a kubelet; off the runtime, because ureq blocks.
 async fn get(address: SocketAddr, path: &'static str) -> (u16, String) {
     let get = move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -69,7 +69,7 @@ async fn probe(address: SocketAddr) -> [(u16, Vec<String>); 2] {
     [ask("/livez").await, ask("/readyz").await]
 }
 
-/// Submits all of them at once, so that they share epochs.
+/// Submits all units at once, so that they share epochs.
 async fn outcomes(engine: &Engine, units: impl Iterator<Item = UnitOfWork>) -> Vec<Outcome> {
     let mut receipts = Vec::new();
     for unit in units {
@@ -118,10 +118,10 @@ async fn observe() -> Run {
     let address = endpoint.address();
     let mut probes = vec![probe(address).await];
 
-    // A load that fills batches and has to wait for room; rows that are new, known, changed, and named twice.
+    // A load that fills batches and has to wait for room: rows that are new, known, changed, or named twice.
     let load = (0..2_000).map(|number| unit(&format!("place {}", number % 50), &format!("t{}", number % 1_500), None));
     assert!(outcomes(&engine, load).await.iter().all(|outcome| outcome.committed().is_some()));
-    // A flush that finds units waiting for a lane. A lane may come free before it, so until it was seen.
+    // A flush that finds units waiting for a lane. A lane may come free first, so it is repeated until it was seen.
     within(async {
         for number in 0.. {
             let mut receipts = Vec::new();
@@ -139,7 +139,7 @@ async fn observe() -> Run {
         }
     })
     .await;
-    // A unit that breaks a rule, and some that the database refuses, each among good ones.
+    // A unit that breaks a rule, and some that the database rejects, each among good ones.
     assert!(matches!(engine.submit(unit("", "t1", None)).await, Err(SubmitError::Invalid(_))));
     commit(&engine, unit("owner", "t1", Some("taken"))).await;
     let thieves =
@@ -147,7 +147,7 @@ async fn observe() -> Run {
     let refused =
         outcomes(&engine, thieves).await.iter().filter(|outcome| matches!(outcome, Outcome::Rejected(_))).count();
     assert!(refused > 0);
-    // A transaction that fails, and is tried again.
+    // A transaction that fails and is retried.
     proxy.on_next(Fault::at(At::Request(3), Action::Error { severity: "ERROR", code: "40001" }));
     commit(&engine, unit("retried", "t1", None)).await;
     wait_for_another_program(&engine, &database).await;
@@ -159,17 +159,17 @@ async fn observe() -> Run {
         }
     })
     .await;
-    // Names that are known and unknown, and known again.
+    // Names that are known, unknown, and remembered.
     let resolver = Resolver::attach(&engine, ResolverSettings::default()).await.unwrap();
     for _ in 0..2 {
-        let names = ["owner", "nobody of that name"].map(|name| Query::new(EntityType::Restaurant, name));
+        let names = ["owner", "an unknown name"].map(|name| Query::new(EntityType::Restaurant, name));
         resolver.resolve(&names).await.unwrap();
     }
-    // One restaurant that turned out to be two.
+    // Two restaurants that are merged.
     let restaurant = |name: &str| EntityKey::new(EntityType::Restaurant, name);
     let merges = within(engine.merge(vec![EntityMerge::new(restaurant("retried"), restaurant("flushed"))])).await;
     assert!(matches!(merges[0], MergeOutcome::Merged { .. }), "{merges:?}");
-    // An outage beyond the deadline.
+    // An outage that outlasts the deadline.
     proxy.refuse(true);
     proxy.cut_all();
     let receipt = engine.submit(unit("unavailable", "t1", None)).await.unwrap();
@@ -185,7 +185,7 @@ async fn observe() -> Run {
     commit(&engine, unit("after", "t1", None)).await;
     within(engine.flush()).await;
 
-    // What is reported of a unit comes right after its outcome.
+    // The metrics of a unit follow right after its outcome.
     let (scrape, report) = within(async {
         loop {
             let scrape = Scrape::parse(&get(address, "/metrics").await.1);
@@ -202,7 +202,7 @@ async fn observe() -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_tell_an_outage_from_a_death() {
+async fn probes_distinguish_an_outage_from_the_end_of_the_engine() {
     let run = run().await;
     let statuses: Vec<_> = run.probes.iter().map(|probe| probe.each_ref().map(|(status, _)| *status)).collect();
     assert_eq!(statuses, [[200, 200], [200, 503], [200, 503]], "{:?}", run.probes);
@@ -210,7 +210,7 @@ async fn probes_tell_an_outage_from_a_death() {
     assert_eq!(run.probes[2][1].1, ["the engine was shut down"]);
 }
 
-/// Two ways to the same numbers.
+/// Metrics and `Stats` count the same events separately.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_stats_agree() {
     let Run { scrape, report, .. } = run().await;
@@ -274,7 +274,7 @@ async fn metrics_and_stats_agree() {
     }
     let waited = stats.lock_wait.microseconds().sum() as f64 / 1e6;
     let scraped = scrape.sum("graphsink_lock_wait_seconds_sum", &[]);
-    // Of each a part of a microsecond is not counted.
+    // Fractions of a microsecond are not counted.
     assert!((scraped - waited).abs() < 1e-6 * stats.lock_wait.count() as f64, "{scraped} for {waited}");
     assert!(stats.lock_wait.max() >= HELD, "{:?}", stats.lock_wait);
     let committed_at = stats.last_commit_at.unwrap().timestamp_micros() as f64 / 1e6;

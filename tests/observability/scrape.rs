@@ -1,21 +1,21 @@
-//! Prometheus' text format, as far as the exporter writes it.
+//! A parser of Prometheus' text format, as far as the exporter uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one scrape said.
+/// The content of a scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Scrape {
-    /// By name, without the suffixes of histograms.
+    /// Metrics by name, without the suffixes of histograms.
     pub(crate) metrics: BTreeMap<String, Metric>,
     pub(crate) series: Vec<Series>,
 }
 
-/// What is said of a metric.
+/// A metric and its series.
 #[derive(Debug, Default)]
 pub(crate) struct Metric {
     pub(crate) help: String,
     pub(crate) kind: String,
-    /// Of all its series, without that of buckets.
+    /// The labels of all its series, except for that of buckets.
     pub(crate) labels: BTreeSet<String>,
 }
 
@@ -67,7 +67,7 @@ fn series(line: &str) -> Series {
     let (series, value) = line.rsplit_once(' ').unwrap();
     let (name, labels) =
         series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest.strip_suffix('}').unwrap()));
-    // No label of ours holds a comma or a quote.
+    // No label here contains a comma or a quote.
     let pairs = labels.split(',').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap());
     let labels = pairs.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect();
     Series { name: name.to_owned(), labels, value: value.parse().unwrap() }

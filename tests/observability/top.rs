@@ -1,4 +1,4 @@
-//! What `top` shows is what the engine says: polled from a real run, through the real endpoint, drawn into real cells.
+//! `top` shows the figures of the engine: polled from a real run, through the real endpoint, drawn into real cells.
 
 mod history;
 mod pictures;
@@ -26,7 +26,7 @@ use crate::source::{Answer, Source};
 use crate::support::{Database, PATIENCE, as_of, within};
 use crate::view::{Scene, draw};
 
-/// Something that an engine says.
+/// A figure of an engine's statistics.
 type Of<T> = fn(&Stats) -> &T;
 
 const ADDRESS: &str = "http://engine:9187";
@@ -37,20 +37,20 @@ fn unit(number: usize) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let mut restaurant = unit.restaurant(format!("place {}", number % 39));
     if number.is_multiple_of(200) {
-        // One of them holds it, the others are refused.
+        // One of them has the id, the others are rejected.
         restaurant = restaurant.place(PlaceObservation::new(as_of()).google_place_id("taken"));
     }
     let restaurant = restaurant.handle();
     let dish = unit.dish("brisket").handle();
     let connection = unit.connection(restaurant, dish).handle();
-    // Some are named twice, by the same restaurant.
+    // Some mentions are stated twice, by the same restaurant.
     let source = format!("t{}", number % 3_120);
     unit.mention(connection, Mention::new(SourceType::Post, source, "https://example.org", "food", as_of()));
     unit
 }
 
 async fn serve(engine: &Engine) -> Endpoint {
-    // Not installed: the process has a recorder.
+    // Not installed: the process has a recorder already.
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     Endpoint::serve(([127, 0, 0, 1], 0).into(), engine.clone(), metrics).await.unwrap()
 }
@@ -68,7 +68,7 @@ fn taken(Answer { at, report }: Answer) -> (Duration, Report) {
     (at, report.unwrap())
 }
 
-/// A report of an engine that did nothing, but for what is changed.
+/// A report of an idle engine, with some changes.
 fn report(change: impl FnOnce(&mut Stats)) -> Report {
     let mut stats = Stats::default();
     change(&mut stats);
@@ -90,7 +90,7 @@ fn scene(history: &History, now: Duration) -> Scene<'_> {
     Scene { history, address: ADDRESS, paused: false, now }
 }
 
-/// The lines of a picture, their words one blank apart.
+/// The lines of a picture, with single blanks between words.
 fn screen(scene: &Scene<'_>, size: (u16, u16)) -> Vec<String> {
     let cells = cells(scene, size);
     let lines = cells.content().chunks(usize::from(size.0));
@@ -103,7 +103,7 @@ fn assert_says(screen: &[String], text: &str) {
     assert!(screen.iter().any(|line| line.contains(text)), "{text:?} is not in\n{}", screen.join("\n"));
 }
 
-/// By how much a total grew in each second between two moments.
+/// The growth of a total in each second between two answers.
 fn growth(before: &(Duration, Report), after: &(Duration, Report), total: impl Fn(&Stats) -> u64) -> f64 {
     (total(&after.1.stats) - total(&before.1.stats)) as f64 / after.0.checked_sub(before.0).unwrap().as_secs_f64()
 }
@@ -112,7 +112,7 @@ fn rows(stats: &Stats) -> u64 {
     stats.entities.received + stats.connections.received + stats.mentions.received
 }
 
-/// Everything that the last answer says, and what changed since the first one of the window.
+/// All figures of the last answer, and their changes since the first one of the window.
 fn assert_shows(screen: &[String], answers: &[(Duration, Report)]) {
     let (last, earlier) = answers.split_last().unwrap();
     let begin = earlier.iter().rposition(|(at, _)| *at + WINDOW <= last.0).unwrap_or(0);
@@ -182,10 +182,10 @@ fn assert_shows(screen: &[String], answers: &[(Duration, Report)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_picture_says_what_the_engine_says() {
+async fn the_picture_of_top_shows_the_figures_of_the_engine() {
     after_the_run().await;
     let database = Database::migrated().await;
-    // Small, so that there are many transactions, and units have to wait for room.
+    // Small limits, so that there are many transactions, and units have to wait for room.
     let config = database.config().max_unit_rows(40).max_batch_rows(300).in_flight_commits(2);
     let config = config.max_rows_in_flight(1_500).dead_letters(true).build().unwrap();
     let engine = Engine::start(config).await.unwrap();
@@ -220,8 +220,8 @@ async fn the_picture_says_what_the_engine_says() {
     });
     let deadline = Instant::now() + PATIENCE;
     while !load.is_finished() || answers.last().unwrap().1.stats != engine.stats() {
-        assert!(Instant::now() < deadline, "the last answer is not what the engine says");
-        // All that is there: to look at each of them can take longer than it takes the next to come.
+        assert!(Instant::now() < deadline, "the last answer differs from the engine");
+        // Reads all answers that have arrived: checking each of them could take longer than the interval to the next.
         let waiting = std::iter::from_fn(|| polled.try_recv().ok()).map(taken);
         for (at, report) in std::iter::once(next(&polled)).chain(waiting) {
             history.absorb(at, Ok(report.clone()));
@@ -233,7 +233,7 @@ async fn the_picture_says_what_the_engine_says() {
     }
     let rejected = load.await.unwrap();
 
-    // Without these it would prove little.
+    // Without these events the comparison would prove little.
     let seen = |what: fn(&Stats) -> u64| answers.iter().any(|(_, report)| what(&report.stats) > 0);
     let whats: [fn(&Stats) -> u64; 7] = [
         |stats| stats.rows_in_flight,
@@ -261,7 +261,7 @@ async fn the_picture_says_what_the_engine_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_engine_leaves_its_last_figures_and_another_one_begins_anew() {
+async fn a_lost_engine_leaves_its_last_figures_and_a_new_one_starts_over() {
     after_the_run().await;
     let database = Database::migrated().await;
     let at = Duration::from_secs;
@@ -284,7 +284,7 @@ async fn a_lost_engine_leaves_its_last_figures_and_another_one_begins_anew() {
     let before = screen(&scene(&history, at(2)), USUAL);
     drop(endpoint);
 
-    // Not the connection that is open already.
+    // Not the connection that is already open.
     let source = Source::new(source.url());
     for second in 3..6 {
         history.absorb(at(second), look(&source).await);

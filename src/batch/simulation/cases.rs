@@ -133,7 +133,7 @@ fn a_row_deleted_before_its_lock_is_noticed() {
 }
 
 #[test]
-fn a_connection_that_another_writer_inserts_after_the_locks_is_found_the_second_time() {
+fn a_connection_that_another_writer_inserts_after_the_locks_is_used_at_the_second_attempt() {
     fn of_others(tables: &mut Tables) {
         let other = epoch(|unit| mentioned(unit, "b", "theirs"));
         tables.write(&other, no_race).unwrap();

@@ -1,11 +1,16 @@
-//! All that a schema's catalog says, as text that can be compared with that of another database: without oids, files,
-//! counts and ages. Shared with the module tests of `src/store/bulk`.
+//! The catalog of a schema as text that can be compared with that of another database: without oids, files, counts and
+//! ages. And waits for the server. Shared with the unit tests of `src/store/bulk`.
+
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-/// Lines of text, by what they tell. `$1` is the schema. What is left out of a row of the catalog is an oid, which is
-/// told by its object's name in another column, a file, or a figure of what the tables hold.
+/// The time limit for events that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Lines of text by kind of object. `$1` is the schema. A column that is left out of a row of the catalog is an oid
+/// whose object another column names, a file, or a figure of the table's contents.
 const QUERIES: [(&str, &str); 12] = [
     (
         "relation",
@@ -86,7 +91,7 @@ const QUERIES: [(&str, &str); 12] = [
          from pg_proc p where p.pronamespace = (select oid from pg_namespace where nspname = $1) and p.prokind = 'f'
            and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')",
     ),
-    // Each by its words, which name constraints, triggers and indexes; the names of internal triggers have oids.
+    // By their definitions, which name constraints, triggers and indexes; the names of internal triggers contain oids.
     (
         "dependency",
         "select regexp_replace(concat_ws(' ', pg_describe_object(d.classid, d.objid, d.objsubid), d.deptype,
@@ -104,7 +109,7 @@ const QUERIES: [(&str, &str); 12] = [
     ),
 ];
 
-/// What the catalog says of a schema, sorted. The names in it are as the client's search path has them.
+/// The sorted catalog of a schema. Names are qualified as the client's search path requires.
 pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for (what, query) in QUERIES {
@@ -112,12 +117,12 @@ pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
         let line = |text: &str| format!("{what}: {}", text.replace('\n', " "));
         lines.extend(rows.iter().map(|row| line(row.get(0))));
     }
-    assert!(lines.len() > 100, "the schema {schema} has next to nothing");
+    assert!(lines.len() > 100, "the schema {schema} has too few objects");
     lines.sort_unstable();
     lines
 }
 
-/// Panics with what is only in one of two dumps.
+/// Panics with the lines that are in only one of two dumps.
 #[track_caller]
 pub(crate) fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
     let only = |these: &[String], those: &[String]| {
@@ -129,4 +134,23 @@ pub(crate) fn assert_same_catalog(what: &str, before: &[String], after: &[String
         only(before, after),
         only(after, before)
     );
+}
+
+/// Repeats the query until its answer is `true`. Not within a transaction, in which statistics do not change.
+pub(crate) async fn until(client: &Client, query: &str) {
+    let start = Instant::now();
+    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(start.elapsed() < PATIENCE, "never true: {query}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until no session of an engine or a load is left in this database. Its transaction is rolled back by then.
+pub(crate) async fn until_gone(client: &Client) {
+    until(
+        client,
+        "select not exists (select from pg_stat_activity where application_name = 'graphsink'
+                            and datname = current_database())",
+    )
+    .await;
 }

@@ -1,4 +1,4 @@
-//! What became of a load can be asked for until it is told, also where the future of `finish` is gone.
+//! The fate of a load can be asked for until it has been reported, also where the future of `finish` was dropped.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Database, within};
 
 const ROWS: [i64; 3] = [47, 280, 300];
 
-/// The commit of a load takes two seconds, of which the server says that it sleeps.
+/// The commit of a load takes two seconds, in which the server shows that it sleeps.
 const SLOW: &str = "create function dawdle() returns trigger language plpgsql as
                         $$ begin perform pg_sleep(2); return null; end $$;
                     create constraint trigger dawdle after insert on graphsink_attempts
@@ -41,7 +41,7 @@ async fn committing(database: &Database) -> (tempfile::TempDir, BulkLoad, JoinHa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_abort_that_comes_behind_the_commit_has_the_report() {
+async fn an_abort_after_the_commit_returns_the_report() {
     let database = Database::migrated().await;
     let (directory, load, finishing) = committing(&database).await;
     finishing.abort();
@@ -50,7 +50,7 @@ async fn an_abort_that_comes_behind_the_commit_has_the_report() {
     let end = within(load.abort()).await;
     let BulkEnd::Committed(report) = &end else { panic!("{end:?}") };
     assert_eq!((report.units, report.mentions.written), (300, 300));
-    assert_eq!(report.outcomes().unwrap().unwrap().count(), 300, "its files are there as well");
+    assert_eq!(report.outcomes().unwrap().unwrap().count(), 300, "the files of the outcomes exist as well");
     assert_eq!(rows(&database.client().await).await, ROWS);
     assert_eq!(watched.progress().phase, BulkPhase::Ended);
     assert!(matches!(within(watched.abort()).await, BulkEnd::Told), "once");
@@ -59,7 +59,7 @@ async fn an_abort_that_comes_behind_the_commit_has_the_report() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finish_that_was_dropped_behind_the_commit_can_be_asked_again() {
+async fn a_finish_dropped_after_the_commit_can_be_called_again() {
     let database = Database::migrated().await;
     let (_directory, load, finishing) = committing(&database).await;
     finishing.abort();
@@ -69,28 +69,28 @@ async fn a_finish_that_was_dropped_behind_the_commit_can_be_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clone_that_is_being_finished_tells_what_an_abort_does_not() {
+async fn a_finish_on_a_clone_returns_the_report_that_an_abort_does_not() {
     let database = Database::migrated().await;
     let (_directory, load, finishing) = committing(&database).await;
-    assert!(matches!(load.clone().finish().await, Err(BulkError::Ended)), "one at a time");
+    assert!(matches!(load.clone().finish().await, Err(BulkError::Ended)), "one `finish` at a time");
     assert!(matches!(within(load.abort()).await, BulkEnd::Told));
     within(finishing).await.unwrap().unwrap();
     assert_eq!(rows(&database.client().await).await, ROWS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_future_of_finish_that_is_held_does_not_keep_an_abort_waiting() {
+async fn an_abort_does_not_wait_for_an_unpolled_future_of_finish() {
     let database = Database::migrated().await;
     let (_directory, load) = begun(&database).await;
     let mut finishing = Box::pin(load.clone().finish());
     let polled = tokio::time::timeout(Duration::from_millis(1), &mut finishing).await;
-    assert!(polled.is_err(), "it takes longer");
+    assert!(polled.is_err(), "the commit takes longer");
     assert!(matches!(within(load.abort()).await, BulkEnd::Told));
     assert!(matches!(within(finishing).await, Err(BulkError::Aborted)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_failed_is_over_and_tells_an_abort_why() {
+async fn an_abort_of_a_failed_load_returns_the_reason() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let (_directory, load) = begun(&database).await;
@@ -115,7 +115,7 @@ async fn a_load_that_failed_is_over_and_tells_an_abort_why() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_with_too_little_room_for_the_input_is_told_at_the_beginning() {
+async fn a_disk_with_too_little_space_for_the_input_is_an_error_at_the_beginning() {
     let database = Database::migrated().await;
     let (directory, settings) = settings(TINY);
     let absurd = settings.clone().expected_input_bytes(1 << 60);

@@ -1,4 +1,4 @@
-//! A load leaves what an engine leaves, and tells what an engine tells.
+//! A load leaves the same database as an engine, and reports the same outcomes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,14 +25,14 @@ use crate::spec::{
 };
 use crate::support::{Database, as_of, commit, within};
 
-/// What a caller was told of a unit.
+/// The outcome of a unit as its caller receives it.
 #[derive(Debug)]
 enum Told {
     Invalid(String),
     Outcome(Outcome),
 }
 
-/// What an engine with one producer tells, unit by unit.
+/// The outcomes of an engine with one producer, unit by unit.
 async fn by_engine(database: &Database, units: Vec<UnitOfWork>) -> Vec<Told> {
     let engine = database.engine().await;
     let mut told = Vec::new();
@@ -47,7 +47,7 @@ async fn by_engine(database: &Database, units: Vec<UnitOfWork>) -> Vec<Told> {
     told
 }
 
-/// The same of a load.
+/// The outcomes of a load.
 async fn by_load(database: &Database, memory: usize, units: Vec<UnitOfWork>) -> (Vec<Told>, BulkReport) {
     let (directory, settings) = settings(memory);
     let load = BulkLoad::begin(config(database), settings).await.unwrap();
@@ -57,7 +57,7 @@ async fn by_load(database: &Database, memory: usize, units: Vec<UnitOfWork>) -> 
             Ok(number) => {
                 assert_eq!(number, places.len() as u64);
                 places.push(told.len());
-                // Until it is known.
+                // Repeats until the outcome is known.
                 told.push(Told::Invalid(String::new()));
             }
             Err(BulkError::Invalid(invalid)) => told.push(Told::Invalid(invalid.to_string())),
@@ -75,14 +75,14 @@ async fn by_load(database: &Database, memory: usize, units: Vec<UnitOfWork>) -> 
     assert_eq!(rejections, rejected.collect::<Vec<_>>());
     assert_eq!((report.rejected, report.committed), (rejections.len() as u64, report.units - report.rejected));
     for (number, (told_number, outcome)) in (0..).zip(outcomes) {
-        assert_eq!(told_number, number, "in the order of submission, each once");
+        assert_eq!(told_number, number, "each outcome once, in the order of submission");
         told[places[number as usize]] = Told::Outcome(outcome);
     }
-    assert_eq!(left_in(&directory).len(), 2, "the outcomes' directory and its lock");
+    assert_eq!(left_in(&directory).len(), 2, "the directory of the outcomes and its lock remain");
     (told, report)
 }
 
-/// What the ids of a database stand for.
+/// The rows that the ids of a database stand for.
 async fn keys(client: &Client) -> HashMap<Uuid, String> {
     let rows = client
         .query(
@@ -102,7 +102,7 @@ async fn keys(client: &Client) -> HashMap<Uuid, String> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// The rows that a unit was told, by what they are, and its labels.
+/// The rows in a unit's outcome, by content, and its temporary ids.
 fn natural(committed: &Committed, keys: &HashMap<Uuid, String>) -> (Vec<String>, BTreeMap<String, String>) {
     let rows = committed.entities.iter().chain(&committed.connections).chain(&committed.mentions);
     let labels = committed.temp_ids();
@@ -110,8 +110,8 @@ fn natural(committed: &Committed, keys: &HashMap<Uuid, String>) -> (Vec<String>,
     (rows.map(|row| keys[&row.id].clone()).collect(), labels.collect())
 }
 
-/// Loads the same units both ways, and compares rows and outcomes. Gives the numbers of committed, rejected and invalid
-/// units.
+/// Loads the same units both ways, and compares rows and outcomes. Returns the numbers of committed, rejected and
+/// invalid units.
 async fn compare(memory: usize, units: impl Fn() -> Vec<UnitOfWork>) -> [usize; 3] {
     let (online, bulk) = (Database::migrated().await, Database::migrated().await);
     let by_engine = by_engine(&online, units()).await;
@@ -136,14 +136,14 @@ async fn compare(memory: usize, units: impl Fn() -> Vec<UnitOfWork>) -> [usize; 
                 assert_eq!(engine, load, "unit {number}");
                 counts[2] += 1;
             }
-            _ => panic!("unit {number}: the engine tells {engine:?}, the load {load:?}"),
+            _ => panic!("unit {number}: the engine's outcome is {engine:?}, the load's {load:?}"),
         }
     }
     assert_eq!(by_engine.len(), by_load.len());
     counts
 }
 
-/// Records, in units.
+/// Records, grouped into units.
 fn units_of(records: &[Record], sizes: &[usize]) -> Vec<UnitOfWork> {
     let (mut units, mut rest) = (Vec::new(), records);
     for size in sizes.iter().cycle() {
@@ -182,7 +182,7 @@ async fn a_load_leaves_the_graph_of_the_model_whatever_the_order_and_the_memory(
         drop(report);
         assert_eq!(left_in(&directory), Vec::<String>::new());
 
-        // An engine goes on in these tables, by names and by ids.
+        // An engine continues in these tables, by names and by ids.
         let engine = database.small_engine(40, 2).await;
         let more = generate::sample(seed ^ 1, space, 300);
         let ids = database::ids(&client).await;
@@ -197,7 +197,7 @@ async fn a_load_leaves_the_graph_of_the_model_whatever_the_order_and_the_memory(
     }
 }
 
-/// Names what a unit names by an id of the world: by rows of its own, which come first.
+/// Replaces ids of the world in a unit by rows of the unit, which come first.
 fn name_all(unit: &mut UnitSpec) {
     let new = |reference: &mut Ref| match *reference {
         Ref::Row(row) => *reference = Ref::Row(row + World::ENTITIES),
@@ -238,13 +238,13 @@ fn known_connection() -> ConnectionName {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_units_are_told_what_an_engine_tells_them() {
+async fn hostile_units_have_the_outcomes_of_an_engine() {
     let mut runner = runner(seed("bulk hostile"), 240);
     let odds = Odds { invalid: 3, misleading: 15, all_times: true, as_of: as_of() };
     let strategy = spec::unit(odds);
     let cases = runner.config().cases as usize;
     let mut units: Vec<UnitSpec> = (0..cases).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect();
-    // There are no rows yet, so ids are those of nothing; most units get names in place of them.
+    // There are no rows yet, so all ids are missing; most units get names in place of them.
     units.iter_mut().enumerate().filter(|(number, _)| number % 5 > 0).for_each(|(_, unit)| name_all(unit));
     let world = World::imagined();
     let counts = compare(TINY, || units.iter().map(|unit| unit.build(&world)).collect()).await;
@@ -253,7 +253,7 @@ async fn hostile_units_are_told_what_an_engine_tells_them() {
     assert!(cases < 200 || counts.iter().all(|count| *count > 5), "{counts:?}");
 }
 
-/// Of one restaurant: how many days old, and the id.
+/// Observations of one restaurant: the age in days, and the id.
 type Claim = (u8, i64, Option<u8>);
 
 fn claims() -> impl Strategy<Value = Vec<Vec<Claim>>> {
@@ -274,7 +274,7 @@ fn unit_of_claims(claims: &[Claim]) -> UnitOfWork {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn google_ids_change_hands_as_they_do_in_an_engine() {
+async fn google_ids_change_owners_as_in_an_engine() {
     let mut runner = runner(seed("bulk claims"), 4);
     for memory in [TINY, 256 << 20, TINY, TINY] {
         let claims = claims().new_tree(&mut runner).unwrap().current();
@@ -302,7 +302,7 @@ async fn rows_of_rejected_units_are_not_counted_as_received() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_without_read_indexes_get_them_later_as_ever() {
+async fn tables_loaded_without_read_indexes_get_them_from_a_later_migration() {
     let database = Database::empty().await;
     let config = database.config().build().unwrap();
     Migrations::tables_only().run(&config).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whatever ends a load before its commit is sent, the tables and the spill directory are as before.
+//! After any end of a load before its commit is sent, the tables and the spill directory are as before.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use super::handle::unit;
 use super::{TINY, catalog, close, config, left_in, load, rows, settings, until, until_gone, until_removed};
 use crate::support::{Database, PATIENCE, commit, within};
 
-/// Units of a load that takes long enough to be ended in each of its phases.
+/// Enough units for a load to be interrupted in each of its phases.
 pub(super) const UNITS: usize = 400;
-/// What a whole load leaves.
+/// The rows that a complete load leaves.
 pub(super) const ROWS: [i64; 3] = [47, 280, UNITS as i64];
 pub(super) const TRUNCATE: &str = "truncate entities, connections, mentions";
 
@@ -24,7 +24,7 @@ async fn begun(database: &Database, settings: &BulkSettings) -> BulkLoad {
     load
 }
 
-/// Tables that are empty, with their catalog.
+/// Empty tables, with their catalog.
 pub(super) struct Before {
     pub(super) database: Database,
     pub(super) client: Client,
@@ -58,7 +58,7 @@ impl Before {
         assert_eq!(rows(&self.client).await, [0; 3], "{what}");
     }
 
-    /// Panics unless an engine writes, and then a load works.
+    /// Panics unless an engine can write, and a load works afterwards.
     pub(super) async fn assert_usable(self) {
         let engine = self.database.engine().await;
         commit(&engine, unit(1)).await;
@@ -75,22 +75,22 @@ impl Before {
 async fn a_load_that_is_aborted_or_dropped_leaves_all_as_before() {
     let before = Before::new().await;
     within(BulkLoad::begin(config(&before.database), before.settings.clone()).await.unwrap().abort()).await;
-    assert_eq!(left_in(&before.directory), Vec::<String>::new(), "gone when it is told");
+    assert_eq!(left_in(&before.directory), Vec::<String>::new(), "the files are removed before the abort returns");
     before.assert_as_before("aborted at once").await;
     let load = begun(&before.database, &before.settings).await;
     let other = load.clone();
     within(load.abort()).await;
     assert_eq!(left_in(&before.directory), Vec::<String>::new());
     assert!(matches!(other.submit(unit(1)).await, Err(BulkError::Ended)));
-    assert!(matches!(within(other.finish()).await, Err(BulkError::Aborted)), "which says why");
+    assert!(matches!(within(other.finish()).await, Err(BulkError::Aborted)), "the other clone gets the reason");
     before.assert_as_before("aborted amid units").await;
     let load = begun(&before.database, &before.settings).await;
     drop(load.clone());
-    assert_eq!(load.submit(unit(1)).await.unwrap(), UNITS as u64, "one of two clones is left");
+    assert_eq!(load.submit(unit(1)).await.unwrap(), UNITS as u64, "the load goes on while one of its clones is left");
     drop(load);
     before.assert_as_before("dropped").await;
 
-    // A clone that aborts ends what another finishes, which is told why.
+    // An abort by one clone ends the `finish` of another, which gets the reason.
     let load = begun(&before.database, &before.settings).await;
     before.run("begin; lock table mentions in access share mode").await;
     let other = load.clone();
@@ -99,22 +99,22 @@ async fn a_load_that_is_aborted_or_dropped_leaves_all_as_before() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     within(other.abort()).await;
-    assert_eq!(left_in(&before.directory), Vec::<String>::new(), "gone when it is told");
+    assert_eq!(left_in(&before.directory), Vec::<String>::new(), "the files are removed before the abort returns");
     assert!(matches!(within(finishing).await.unwrap(), Err(BulkError::Aborted)));
     before.run("rollback").await;
     before.assert_as_before("aborted by a clone").await;
     before.assert_usable().await;
 }
 
-/// A session of a load waits for a lock.
+/// Whether a session of a load waits for a lock.
 const WAITS: &str = "select exists (select from pg_stat_activity where application_name = 'graphsink'
                      and datname = current_database() and wait_event_type = 'Lock')";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_beginning_that_is_dropped_leaves_all_as_before() {
+async fn a_dropped_beginning_leaves_all_as_before() {
     let before = Before::new().await;
-    // It waits for this, and would for ten minutes. Not by the client that looks at sessions: it would see them as
-    // they were when its transaction began.
+    // The load would wait ten minutes for this lock. Another client holds it, because the one that looks at sessions
+    // would see them as they were when its transaction began.
     let other = before.database.client().await;
     other.batch_execute("begin; lock table mentions in share mode").await.unwrap();
     let config = before.database.config().lock_timeout(Duration::from_mins(10)).build().unwrap();
@@ -123,23 +123,24 @@ async fn a_beginning_that_is_dropped_leaves_all_as_before() {
         let begun = tokio::time::timeout(Duration::from_millis(millis), beginning).await;
         assert!(begun.is_err(), "the tables are locked");
     }
-    // It waits for the lock when it is dropped.
+    // The beginning is dropped while it waits for the lock.
     let mut beginning = Box::pin(BulkLoad::begin(config, before.settings.clone()));
     tokio::select! {
         begun = &mut beginning => panic!("{begun:?}"),
         () = until(&before.client, WAITS) => {}
     }
     drop(beginning);
-    // The lock is still held, and its timeout is far: they were cancelled.
+    // The lock is still held, and its timeout is far away, so the sessions were cancelled.
     until_gone(&before.client).await;
     other.batch_execute("rollback").await.unwrap();
     before.assert_as_before("dropped while it began").await;
     before.assert_usable().await;
 }
 
-/// Dropped as soon as it is in a phase, and a bit later. A phase that is over too soon to be seen is tried again.
+/// Drops `finish` as soon as the load is in a phase, or a little later. A phase that ended before it was seen is tried
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finish_that_is_dropped_in_any_phase_leaves_all_as_before_or_all_loaded() {
+async fn a_finish_dropped_in_any_phase_leaves_all_as_before_or_all_loaded() {
     const PHASES: [BulkPhase; 5] =
         [BulkPhase::Sorting, BulkPhase::Preparing, BulkPhase::Writing, BulkPhase::Building, BulkPhase::Committing];
     let before = Before::new().await;
@@ -173,7 +174,7 @@ async fn a_finish_that_is_dropped_in_any_phase_leaves_all_as_before_or_all_loade
     before.assert_usable().await;
 }
 
-/// A reader costs time, not what was sorted: it is waited for, and others come and go meanwhile.
+/// A reader costs time, but not the sorted records: the load waits for it, and other readers come and go meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_is_waited_for_and_named_while_others_read() {
     let before = Before::new().await;
@@ -184,10 +185,10 @@ async fn a_reader_is_waited_for_and_named_while_others_read() {
     let load = begun(&before.database, &before.settings).await;
     let watched = load.clone();
     let finishing = tokio::spawn(load.finish());
-    // Several tries: between them another reader gets through, and each names the one that stays.
+    // Between two attempts another reader gets through, and each attempt names the one that stays.
     for _ in 0..3 {
         while !watched.progress().step.contains(&format!("process {pid}")) {
-            assert!(!finishing.is_finished(), "it goes on, or has given up");
+            assert!(!finishing.is_finished(), "the load must still wait");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         until(
@@ -220,7 +221,7 @@ async fn a_reader_is_waited_for_and_named_while_others_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_is_lost_ends_the_load_before_its_units_end() {
+async fn a_lost_session_ends_the_load_while_units_are_submitted() {
     let before = Before::new().await;
     let load = begun(&before.database, &before.settings).await;
     let end = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
@@ -228,7 +229,7 @@ async fn a_session_that_is_lost_ends_the_load_before_its_units_end() {
     until(&before.client, end).await;
     let start = Instant::now();
     while load.submit(unit(1)).await.is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it goes on without a session");
+        assert!(start.elapsed() < Duration::from_secs(20), "the load goes on without a session");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let error = within(load.finish()).await.unwrap_err();
@@ -238,7 +239,7 @@ async fn a_session_that_is_lost_ends_the_load_before_its_units_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spilled_files_that_are_taken_away_or_changed_end_the_load() {
+async fn removed_or_changed_spill_files_end_the_load() {
     for (changes, what) in [(true, "is not what was written"), (false, "cannot read")] {
         let before = Before::new().await;
         let load = begun(&before.database, &before.settings).await;
@@ -264,7 +265,7 @@ async fn spilled_files_that_are_taken_away_or_changed_end_the_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_constraint_of_others_that_a_row_breaks_is_named() {
+async fn a_foreign_constraint_that_a_row_breaks_is_named() {
     let before = Before::new().await;
     before.run("create unique index one_each on mentions (upvotes)").await;
     let load = begun(&before.database, &before.settings).await;
@@ -275,17 +276,17 @@ async fn a_constraint_of_others_that_a_row_breaks_is_named() {
     before.assert_usable().await;
 }
 
-// ---- others at the same time -----------------------------------------------------------------------
+// ---- other programs at the same time -----------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_load_is_told_of_the_first_and_harms_nothing() {
+async fn a_second_load_is_refused_naming_the_first_and_harms_nothing() {
     let before = Before::new().await;
     let first = begun(&before.database, &before.settings).await;
     let at_once = || before.database.config().lock_timeout(Duration::from_millis(300)).build().unwrap();
     let error = BulkLoad::begin(at_once(), before.settings.clone()).await.unwrap_err();
     assert!(matches!(error, BulkError::Store(BulkStoreError::Locked { .. })) && error.is_retryable(), "{error}");
     assert!(error.to_string().contains("graphsink"), "{error}");
-    // One that waits finds rows.
+    // A load that waits for another finds rows.
     let patient = before.database.config().lock_timeout(Duration::from_mins(1)).build().unwrap();
     let second = tokio::spawn(BulkLoad::begin(patient, before.settings.clone()));
     until(&before.client, WAITS).await;
@@ -300,7 +301,7 @@ async fn a_second_load_is_told_of_the_first_and_harms_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_in_the_way_while_units_are_read_is_named_at_the_end() {
+async fn an_obstacle_that_arises_while_units_are_read_is_named_at_the_end() {
     let before = Before::new().await;
     let load = begun(&before.database, &before.settings).await;
     before.run("create view grouped as select entity_id, name from entities group by entity_id").await;

@@ -1,4 +1,4 @@
-//! The handle: numbers, clones, what waits and what is reported.
+//! The handle: numbers, clones, waiting and reports.
 
 use futures::FutureExt;
 use graphsink::{BulkError, BulkLoad, BulkPhase, BulkStoreError, Mention, SourceType, SpillError, Table, UnitOfWork};
@@ -38,7 +38,7 @@ async fn many_tasks_submit_at_once_and_room_for_one_unit_is_enough() {
     let mut numbers = Vec::new();
     for task in tasks {
         let own = task.await.unwrap();
-        assert!(own.is_sorted(), "of one task in its order");
+        assert!(own.is_sorted(), "numbers of one task are in its order");
         numbers.extend(own);
     }
     numbers.sort_unstable();
@@ -56,19 +56,19 @@ async fn many_tasks_submit_at_once_and_room_for_one_unit_is_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_submitted_is_nothing_loaded() {
+async fn a_load_without_units_writes_no_rows() {
     let database = Database::migrated().await;
     let (_directory, settings) = settings(1 << 20);
     let report = load(&database, settings.keep_outcomes(false), []).await.unwrap();
     assert_eq!((report.units, report.entities.written), (0, 0));
     assert_eq!(report.rejections().unwrap().count(), 0);
-    assert!(report.outcomes().unwrap().is_none(), "nothing asked for them");
+    assert!(report.outcomes().unwrap().is_none(), "the outcomes were not requested");
     assert_eq!(rows(&database.client().await).await, [0; 3]);
     commit(&database.engine().await, unit(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clones_take_no_more_once_one_is_finished() {
+async fn clones_accept_no_units_once_one_is_finished() {
     let database = Database::migrated().await;
     let (_directory, settings) = settings(TINY);
     let load = BulkLoad::begin(config(&database), settings).await.unwrap();
@@ -79,30 +79,30 @@ async fn clones_take_no_more_once_one_is_finished() {
     assert_eq!(other.progress().phase, BulkPhase::Ended);
     assert!(matches!(within(other.clone().finish()).await, Err(BulkError::Ended)));
     within(other.abort()).await;
-    assert_eq!(rows(&database.client().await).await, [2, 1, 1], "committed is committed");
+    assert_eq!(rows(&database.client().await).await, [2, 1, 1], "the commit stands");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_submit_that_is_dropped_takes_back_its_unit_alone() {
+async fn a_dropped_submit_withdraws_only_its_own_unit() {
     let database = Database::migrated().await;
     let (_directory, settings) = settings(1);
     let load = BulkLoad::begin(config(&database), settings).await.unwrap();
     let mut accepted = 0;
     for number in 0..200 {
-        // With room for one unit at a time some of them must wait.
+        // With room for one unit at a time, some of the tasks must wait.
         if let Some(taken) = load.submit(unit(number)).now_or_never() {
             assert_eq!(taken.unwrap(), accepted);
             accepted += 1;
         }
     }
-    println!("{accepted} of 200 were taken at once");
+    println!("{accepted} of 200 were accepted at once");
     assert!((1..200).contains(&accepted));
     let report = within(load.finish()).await.unwrap();
     assert_eq!((report.units, report.mentions.written), (accepted, accepted));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn units_that_break_a_rule_are_left_out() {
+async fn units_that_break_a_rule_are_refused_without_a_number() {
     let database = Database::migrated().await;
     let (_directory, settings) = settings(TINY);
     let load = BulkLoad::begin(config(&database), settings).await.unwrap();
@@ -110,12 +110,12 @@ async fn units_that_break_a_rule_are_left_out() {
     blank.dish(" ").handle();
     let error = load.submit(blank).await.unwrap_err();
     assert!(matches!(error, BulkError::Invalid(_)), "{error}");
-    assert_eq!(load.submit(unit(1)).await.unwrap(), 0, "it has no number");
+    assert_eq!(load.submit(unit(1)).await.unwrap(), 0, "a refused unit takes no number");
     assert_eq!(within(load.finish()).await.unwrap().units, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_in_the_way_is_told_at_the_beginning_and_nothing_is_left() {
+async fn obstacles_are_named_at_the_beginning_and_nothing_is_left() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let (directory, settings) = settings(TINY);
@@ -145,7 +145,7 @@ async fn what_is_in_the_way_is_told_at_the_beginning_and_nothing_is_left() {
         assert!(error.to_string().contains(nowhere), "{error}");
     }
 
-    // What others added and can be kept is kept.
+    // Additions that can be kept are kept.
     let additions = "create index mine on mentions (author, upvotes desc) where upvotes > 5;
                      alter table connections add constraint mine_too unique (connection_id, mention_count)";
     client.batch_execute(additions).await.unwrap();

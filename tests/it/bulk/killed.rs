@@ -1,6 +1,6 @@
 //! Processes and servers that are killed, restarted or full in each phase of a load.
 //!
-//! Phases are made to last: by SQL that sleeps (`SLOW`), by a reader of the tables, or, in processes of their own, by
+//! Phases are prolonged by SQL that sleeps (`SLOW`), by a reader of the tables, or, in processes of their own, by
 //! failpoints.
 
 use std::env;
@@ -18,7 +18,7 @@ use super::{TINY, catalog, close, config, left_in, rows, settings, until, until_
 use crate::server_faults::shortages::Disk;
 use crate::support::{as_of, commit, connect, within};
 
-/// Rows of `slow` say how long a phase sleeps: for each row that is written, each entry of an index, and the commit.
+/// Rows of `slow` set how long a phase sleeps: for each written row, for each index entry, and at the commit.
 const SLOW: &str = "
     create table slow (phase text primary key, seconds float8 not null);
     create function slowly(what text, x text) returns bool language plpgsql immutable
@@ -30,11 +30,11 @@ const SLOW: &str = "
     create constraint trigger slow_commit after insert on graphsink_attempts deferrable initially deferred
         for each row when (not new.fenced) execute function commit_slowly();";
 
-/// A session of a load sleeps.
+/// Whether a session of a load sleeps.
 const ASLEEP: &str = "select exists (select from pg_stat_activity where application_name = 'graphsink'
                       and datname = current_database() and wait_event = 'PgSleep')";
 
-/// A session of a load waits for a lock.
+/// Whether a session of a load waits for a lock.
 const LOCKED: &str = "select exists (select from pg_stat_activity where application_name = 'graphsink'
                       and datname = current_database() and wait_event_type = 'Lock')";
 
@@ -52,7 +52,7 @@ async fn submitted(url: &str, settings: &BulkSettings) -> BulkLoad {
     load
 }
 
-/// Finishes a load, and does something to the server when it is in this phase.
+/// Finishes a load, and applies a fault to the server in this phase.
 async fn finish_with_fault(
     load: BulkLoad,
     (phase, client): (BulkPhase, &Client),
@@ -73,9 +73,10 @@ async fn finish_with_fault(
     within(finishing).await.unwrap()
 }
 
-/// Killed, as by a failure of power, or stopped in peace; started again while the load is being finished.
+/// The server is killed as in a power failure, or stopped regularly; it is started again while the load is being
+/// finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_crashes_or_restarts_in_any_phase_has_all_as_before() {
+async fn a_server_crash_or_restart_in_any_phase_leaves_all_as_before() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let url = server.url("postgres");
     Migrations::all().run(&config_of(&url)).await.unwrap();
@@ -120,9 +121,9 @@ async fn a_server_that_crashes_or_restarts_in_any_phase_has_all_as_before() {
     assert_eq!(rows(&connect(&url).await).await, ROWS);
 }
 
-/// The commit is on disk when the server crashes: the answer is found out once it is back.
+/// The commit is on disk when the server crashes. Its fate is found once the server is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_a_crash_cuts_off_from_its_answer_is_reported_all_the_same() {
+async fn a_commit_whose_answer_is_lost_in_a_crash_is_still_reported() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let url = server.url("postgres");
     Migrations::all().run(&config_of(&url)).await.unwrap();
@@ -130,7 +131,7 @@ async fn a_commit_that_a_crash_cuts_off_from_its_answer_is_reported_all_the_same
     let catalog_before = catalog::dump(&client, "public").await;
     let (_directory, settings) = settings(TINY);
     let load = submitted(&url, &settings).await;
-    // It waits for a standby that does not exist.
+    // The commit waits for a standby that does not exist.
     for statement in ["alter system set synchronous_standby_names = 'none'", "select pg_reload_conf()"] {
         client.batch_execute(statement).await.unwrap();
     }
@@ -148,7 +149,7 @@ async fn a_commit_that_a_crash_cuts_off_from_its_answer_is_reported_all_the_same
     catalog::assert_same_catalog("committed", &catalog_before, &catalog::dump(&client, "public").await);
 }
 
-/// The rows are more than the disk has room for.
+/// The rows are larger than the free space of the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_of_the_server_ends_the_load_and_leaves_all_as_before() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
@@ -181,12 +182,12 @@ async fn a_full_disk_of_the_server_ends_the_load_and_leaves_all_as_before() {
 
 const URL: &str = "GRAPHSINK_TEST_BULK_URL";
 const DIRECTORY: &str = "GRAPHSINK_TEST_BULK_DIRECTORY";
-/// The failpoint at which the child sleeps, and what it does there.
+/// The failpoint at which the child sleeps, with its action.
 const SLEEPS_AT: &str = "GRAPHSINK_TEST_BULK_SLEEPS_AT";
-/// The file in which a child tells its phase.
+/// The file in which a child reports its phase.
 const JOURNAL: &str = "phase";
 
-/// The child of the test below; does nothing where it was not started by that.
+/// The child of the test below; does nothing unless that test started it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_is_killed() {
     let (Ok(url), Ok(directory)) = (env::var(URL), env::var(DIRECTORY)) else { return };
@@ -209,7 +210,7 @@ async fn child_that_is_killed() {
     assert_eq!(load.finish().await.unwrap().rejected, 0);
 }
 
-/// Starts the child and kills it when it is in this phase.
+/// Starts the child and kills it in this phase.
 async fn kill_while(phase: &str, sleeps_at: &str, before: &Before) {
     let directory = before.directory.path();
     let mut command = Command::new(env::current_exe().unwrap());
@@ -224,7 +225,7 @@ async fn kill_while(phase: &str, sleeps_at: &str, before: &Before) {
     let (start, journal) = (Instant::now(), directory.join(JOURNAL));
     while std::fs::read_to_string(&journal).unwrap_or_default() != phase {
         assert!(start.elapsed() < Duration::from_secs(50), "never {phase}");
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was {phase}");
+        assert!(child.try_wait().unwrap().is_none(), "the child ended before it was {phase}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     child.kill().unwrap();
@@ -233,7 +234,7 @@ async fn kill_while(phase: &str, sleeps_at: &str, before: &Before) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_killed_leaves_all_as_before_and_files_that_the_next_start_removes() {
+async fn a_killed_process_leaves_the_tables_as_before_and_the_next_start_removes_its_files() {
     let mut before = Before::new().await;
     before.run(SLOW).await;
     before.catalog = catalog::dump(&before.client, "public").await;
@@ -242,7 +243,7 @@ async fn a_process_that_is_killed_leaves_all_as_before_and_files_that_the_next_s
     let mut phases = vec![("reading", String::new()), ("preparing", String::new()), ("building", String::new())];
     if fail::has_failpoints() {
         phases.push(("sorting", format!("bulk::settle={asleep}")));
-        // Two tables are copied then.
+        // Two of the tables are copied by then.
         phases.push(("writing", format!("bulk::merge=2*off->{asleep}")));
         phases.push(("committing", format!("bulk::commit={asleep}")));
     }
@@ -255,14 +256,14 @@ async fn a_process_that_is_killed_leaves_all_as_before_and_files_that_the_next_s
         reader.batch_execute(reads).await.unwrap();
         kill_while(phase, &sleeps_at, &before).await;
         reader.batch_execute("rollback").await.unwrap();
-        // The server notices within seconds.
+        // The server notices the lost client within seconds.
         until_gone(&before.client).await;
         before.assert_same_catalog(phase).await;
         assert_eq!(rows(&before.client).await, [0; 3], "killed while {phase}");
         assert_eq!(left_in(&before.directory).len(), 2, "a directory and its lock: {:?}", left_in(&before.directory));
         std::fs::write(before.directory.path().join("of another"), "").unwrap();
         let next = BulkLoad::begin(config(&before.database), before.settings.clone()).await.unwrap();
-        assert_eq!(left_in(&before.directory).len(), 3, "its own two, and another program's");
+        assert_eq!(left_in(&before.directory).len(), 3, "its own two files, and another program's");
         within(next.abort()).await;
         assert_eq!(left_in(&before.directory), ["of another"]);
         std::fs::remove_file(before.directory.path().join("of another")).unwrap();

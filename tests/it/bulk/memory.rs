@@ -1,4 +1,4 @@
-//! Resident memory of a process that loads in bulk (Linux alone tells it).
+//! Resident memory of a process that loads in bulk (measured on Linux only).
 #![cfg(target_os = "linux")]
 
 use std::env;
@@ -12,11 +12,11 @@ use crate::support::{Database, as_of};
 
 const URL: &str = "GRAPHSINK_TEST_MEMORY_URL";
 const UNITS: &str = "GRAPHSINK_TEST_MEMORY_UNITS";
-/// What the load may take.
+/// The memory of the load.
 const MEMORY: usize = 8 << 20;
-/// Besides the load's memory: rows on their way to the server, the driver's buffers, what the allocator keeps.
+/// Memory beside the load's: rows on their way to the server, buffers of the driver, memory that the allocator keeps.
 const BESIDES: usize = 24 << 20;
-/// Bytes of an excerpt.
+/// The size of an excerpt in bytes.
 const EXCERPT: usize = 2_000;
 
 /// A line of `/proc/self/status`, in bytes.
@@ -37,9 +37,9 @@ fn unit(number: usize) -> UnitOfWork {
     unit
 }
 
-/// The child of the test below; does nothing where it was not started by that.
+/// The child of the test below; does nothing unless that test started it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child_whose_memory_is_told() {
+async fn child_whose_memory_is_measured() {
     let (Ok(url), Ok(units)) = (env::var(URL), env::var(UNITS)) else { return };
     let directory = tempfile::tempdir().unwrap();
     let settings = BulkSettings::default().memory(MEMORY).spill_directory(directory.path());
@@ -53,16 +53,16 @@ async fn child_whose_memory_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_does_not_grow_with_the_input() {
-    // Twelve times the load's memory, and more than all that it may take.
+async fn memory_of_a_load_does_not_grow_with_the_input() {
+    // Twelve times the load's memory, and more than all that the process may use.
     let units = 12 * MEMORY / EXCERPT;
     let database = Database::migrated().await;
     let mut command = Command::new(env::current_exe().unwrap());
     command
-        .args(["bulk::memory::child_whose_memory_is_told", "--exact", "--nocapture", "--test-threads=1"])
+        .args(["bulk::memory::child_whose_memory_is_measured", "--exact", "--nocapture", "--test-threads=1"])
         .env(URL, &database.url)
         .env(UNITS, units.to_string())
-        // What one thread allocated and another freed comes back late otherwise.
+        // Otherwise memory that one thread allocated and another freed is returned late.
         .env("MALLOC_ARENA_MAX", "2")
         .stdin(Stdio::null());
     let told = tokio::task::spawn_blocking(move || command.output().unwrap());

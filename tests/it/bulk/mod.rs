@@ -1,12 +1,12 @@
-//! Bulk loads, through `BulkLoad` alone. What the server's side does by itself is tested in `src/store/bulk/tests`.
+//! Bulk loads, through `BulkLoad` only. The server's side alone is tested in `src/store/bulk/tests`.
 //!
-//! - `equality`: the database and the outcomes are those of an engine with one producer, and the model's.
-//! - `handle`: numbers, clones, what waits, what is reported.
-//! - `ended`: what became of a load is told, also where `finish` was dropped.
-//! - `faults`: whatever ends a load, the tables and the spill directory are as before.
+//! - `equality`: the database and the outcomes equal those of an engine with one producer, and those of the model.
+//! - `handle`: numbers, clones, waiting and reports.
+//! - `ended`: the fate of a load is reported, also where `finish` was dropped.
+//! - `faults`: after any end of a load, the tables and the spill directory are as before.
 //! - `killed`: processes and servers that are killed, restarted or full, in each phase.
-//! - `memory`: what a load keeps in memory does not grow with its input.
-//! - `catalog` tells all that the server's catalog says of a schema.
+//! - `memory`: the memory of a load does not grow with its input.
+//! - `catalog` dumps the server's catalog of a schema, and waits for the server.
 
 mod catalog;
 mod ended;
@@ -22,14 +22,15 @@ use graphsink::{BulkError, BulkLoad, BulkReport, BulkSettings, Config, Engine, U
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
+pub(crate) use catalog::{until, until_gone};
 pub(crate) use handle::unit;
 
 use crate::support::{Database, PATIENCE, within};
 
-/// So little that nearly everything is spilled, and files are merged in passes.
+/// So little memory that nearly everything is spilled, and files are merged in passes.
 const TINY: usize = 8 << 10;
 
-/// A spill directory of the test's own, and settings that name it.
+/// A spill directory of the test, and settings that name it.
 fn settings(memory: usize) -> (TempDir, BulkSettings) {
     let directory = tempfile::tempdir().unwrap();
     let settings = BulkSettings::default().memory(memory).spill_directory(directory.path()).keep_outcomes(true);
@@ -40,7 +41,7 @@ fn config(database: &Database) -> Config {
     database.config().lock_timeout(Duration::from_secs(5)).build().unwrap()
 }
 
-/// What lies in a spill directory.
+/// The names in a spill directory.
 fn left_in(directory: &TempDir) -> Vec<String> {
     let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
     std::fs::read_dir(directory.path()).unwrap().map(name).collect()
@@ -59,26 +60,7 @@ async fn load(
     within(load.finish()).await
 }
 
-/// Asks again and again, until the answer is `true`.
-async fn until(client: &Client, query: &str) {
-    let start = Instant::now();
-    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(start.elapsed() < PATIENCE, "never true: {query}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits until no session of a load is left.
-pub(crate) async fn until_gone(client: &Client) {
-    until(
-        client,
-        "select not exists (select from pg_stat_activity where application_name = 'graphsink'
-                            and datname = current_database())",
-    )
-    .await;
-}
-
-/// Waits until nothing is left in a spill directory.
+/// Waits until a spill directory is empty.
 async fn until_removed(directory: &TempDir) {
     let start = Instant::now();
     while !left_in(directory).is_empty() {

@@ -1,7 +1,8 @@
-//! A model of merges: which name means which entity, and what every record says when each name is replaced by that.
+//! A model of merges: the entity that each name stands for, and all records with each name replaced by that entity's
+//! name.
 //!
-//! All merge rules are unions and "the greatest wins", so it does not matter whether a record came before a merge or
-//! after it: the graph is that of the replaced records.
+//! All merge rules are unions or "the greatest wins", so the order of a record and a merge makes no difference: the
+//! graph is that of the replaced records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use graphsink::{EntityType, MergeOutcome, MergeRejection};
 
 use crate::model::{self, ConnectionKey, EntityKey, EntitySpec, Graph, Record, Time, key};
 
-/// What a merge must come to.
+/// The expected outcome of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Merged,
@@ -19,7 +20,7 @@ pub(crate) enum Expected {
     Itself,
 }
 
-/// Everything that was said, and the merges so far.
+/// All records, and the merges so far.
 #[derive(Debug, Default)]
 pub(crate) struct Canonical {
     records: Vec<Record>,
@@ -33,7 +34,7 @@ impl Canonical {
         self.records.extend(records.into_iter().cloned());
     }
 
-    /// Carries a merge out.
+    /// Applies a merge.
     pub(crate) fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
         if !self.there.contains(from) || !self.there.contains(into) {
             return Expected::Missing;
@@ -49,7 +50,7 @@ impl Canonical {
         Expected::Merged
     }
 
-    /// Notes that one entity became part of another, if it was not so before.
+    /// Notes that one entity became part of another, unless it already was.
     pub(crate) fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
         let (root, target) = (self.of(from), self.of(into));
         if root == target {
@@ -64,12 +65,12 @@ impl Canonical {
         self.records.push(Record::Entity(alias));
     }
 
-    /// What an entity is by now.
+    /// The entity that a name stands for by now.
     pub(crate) fn of(&self, key: &EntityKey) -> EntityKey {
         self.into.get(key).unwrap_or(key).clone()
     }
 
-    /// Everything that was merged.
+    /// All entities that were merged into another.
     pub(crate) fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
         self.into.iter()
     }
@@ -113,7 +114,7 @@ impl Canonical {
         self.graph_with([], as_of)
     }
 
-    /// The graph if these were said too.
+    /// The graph with these records added.
     pub(crate) fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
         let others = others.into_iter().map(|record| self.record(record));
         let records: Vec<Record> = self.records.iter().map(|record| self.record(record)).chain(others).collect();
@@ -121,7 +122,7 @@ impl Canonical {
     }
 }
 
-/// Whether an outcome is what the model expects.
+/// Whether an outcome is the expected one.
 pub(crate) fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
     match outcome {
         MergeOutcome::Merged { .. } => expected == Expected::Merged,

@@ -1,4 +1,4 @@
-//! Merges that are disturbed: cuts at the commit, a killed process, other programs' locks, a shutdown.
+//! Merges under faults: cuts at the commit, a killed process, locks of other programs, a shutdown.
 
 use std::env;
 use std::process::{Child, Command, Stdio};
@@ -13,11 +13,12 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{dangling, merge_one, restaurant};
+use crate::bulk::until;
 use crate::database::assert_group_by;
 use crate::proxy::{Fault, Proxy};
 use crate::support::{Database, as_of, commit, connect, seed, within};
 
-/// Mentions of one dish at a restaurant, each of the sources of its own and one that all restaurants have.
+/// Mentions of one dish at a restaurant: some from sources of its own, one from a source that all restaurants share.
 fn unit(name: &str) -> UnitOfWork {
     let mut unit = UnitOfWork::new();
     let (restaurant, dish) = (unit.restaurant(name).handle(), unit.dish("pie").handle());
@@ -28,7 +29,7 @@ fn unit(name: &str) -> UnitOfWork {
     unit
 }
 
-/// Two restaurants that no other test names; gives what is to be merged.
+/// Two restaurants of no other test; returns the merge of them.
 async fn pair(engine: &Engine, number: usize) -> EntityMerge {
     let (from, into) = (format!("from {number}"), format!("into {number}"));
     commit(engine, unit(&from)).await;
@@ -36,7 +37,7 @@ async fn pair(engine: &Engine, number: usize) -> EntityMerge {
     EntityMerge::new(restaurant(&from), restaurant(&into))
 }
 
-/// So many pairs were merged whole, and so many are as they were.
+/// The numbers of pairs that were merged completely, and of those that are unchanged.
 async fn assert_pairs(client: &Client, merged: i64, unmerged: i64) {
     let query = "select (select count(*) from entities where type = 'restaurant'), (select count(*) from mentions),
                         (select count(*) from entity_redirects), (select count(*) from connection_redirects)";
@@ -47,21 +48,11 @@ async fn assert_pairs(client: &Client, merged: i64, unmerged: i64) {
     assert_eq!(dangling(client).await, Vec::<String>::new());
 }
 
-async fn until(client: &Client, condition: &str) {
-    let query = format!("select {condition}");
-    within(async {
-        while !client.query_one(&query, &[]).await.unwrap().get::<_, bool>(0) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-}
-
-/// A transaction of another program that has deleted an entity is waited for by the merge, and by no unit.
+/// The merge waits for another program's transaction that has deleted an entity; no unit does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_that_waits_for_a_deletion_keeps_no_unit_waiting() {
+async fn units_do_not_wait_for_a_merge_that_waits_for_a_deletion() {
     let database = Database::migrated().await;
-    // Longer than the test: what waits behind the merge would wait for the deletion's end.
+    // Longer than the test: sessions behind the merge would wait for the end of the deletion.
     let patient = Duration::from_mins(10);
     let config = database.config().lock_timeout(patient).statement_timeout(patient).build().unwrap();
     let engine = Engine::start(config).await.unwrap();
@@ -76,7 +67,7 @@ async fn a_merge_that_waits_for_a_deletion_keeps_no_unit_waiting() {
     });
     until(
         &client,
-        "exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')",
     )
     .await;
     for number in 0..5 {
@@ -95,11 +86,11 @@ fn unused_dish() -> UnitOfWork {
     unit
 }
 
-/// A session waits for the merges' lock.
-const WAITS_FOR_MERGES: &str = "exists (select from pg_locks where locktype = 'advisory' and not granted
+/// Whether a session waits for the merges' lock.
+const WAITS_FOR_MERGES: &str = "select exists (select from pg_locks where locktype = 'advisory' and not granted
     and database = (select oid from pg_database where datname = current_database()))";
-/// A session waits for a row.
-const WAITS_FOR_ROW: &str = "exists (select from pg_stat_activity where datname = current_database()
+/// Whether a session waits for a row.
+const WAITS_FOR_ROW: &str = "select exists (select from pg_stat_activity where datname = current_database()
     and wait_event_type = 'Lock' and wait_event in ('transactionid', 'tuple'))";
 
 struct Rig {
@@ -125,7 +116,7 @@ async fn rig(outcome_deadline: Duration) -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_that_is_cut_off_anywhere_is_told_as_it_is() {
+async fn a_merge_cut_off_anywhere_has_a_true_outcome() {
     let mut random = StdRng::seed_from_u64(seed("merges cut off"));
     let Rig { proxy, engine, client, .. } = rig(Duration::from_secs(45)).await;
     let at_commit = [Fault::CUT_BEFORE_COMMIT, Fault::CUT_AFTER_COMMIT, Fault::CUT_AFTER_ANSWER];
@@ -134,7 +125,7 @@ async fn a_merge_that_is_cut_off_anywhere_is_told_as_it_is() {
         let merge = pair(&engine, number).await;
         proxy.on_next(*fault);
         let outcome = within(engine.merge(vec![merge.clone()])).await.remove(0);
-        // Told of what it did, though it may have been tried twice: not "already merged".
+        // The outcome tells the first commit's work although the merge may have been tried twice: not "already merged".
         assert!(matches!(outcome, MergeOutcome::Merged { .. }), "{fault:?}: {outcome:?}");
         proxy.disarm();
         let again = within(engine.merge(vec![merge])).await.remove(0);
@@ -147,7 +138,7 @@ async fn a_merge_that_is_cut_off_anywhere_is_told_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_whose_commit_cannot_be_asked_for_is_unknown_and_safe_to_repeat() {
+async fn a_merge_whose_fate_cannot_be_asked_for_is_unknown_and_safe_to_repeat() {
     let Rig { proxy, engine, client, .. } = rig(Duration::from_secs(1)).await;
     for (number, (fault, took_place)) in
         [(Fault::CUT_BEFORE_COMMIT, false), (Fault::CUT_AFTER_COMMIT, true)].into_iter().enumerate()
@@ -174,9 +165,9 @@ async fn a_merge_whose_commit_cannot_be_asked_for_is_unknown_and_safe_to_repeat(
     assert_pairs(&client, 2, 0).await;
 }
 
-/// A unit that names what is about to go holds the merge up; one that begins while a merge commits waits for it.
+/// A unit that names the entity to be merged holds the merge up; one that begins while a merge commits waits for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn units_and_merges_wait_for_each_other() {
+async fn merges_and_units_of_the_same_entity_wait_for_each_other() {
     let Rig { database, proxy, engine, client } = rig(Duration::from_secs(45)).await;
     let other = database.engine().await;
     let merge = pair(&other, 1).await;
@@ -215,16 +206,16 @@ async fn units_and_merges_wait_for_each_other() {
     until(&client, WAITS_FOR_MERGES).await;
     proxy.release();
     let into = within(merging).await.unwrap().survivor().expect("merged");
-    let Outcome::Committed(committed) = within(receipt).await else { panic!("a unit waits and commits") };
+    let Outcome::Committed(committed) = within(receipt).await else { panic!("the unit waits and then commits") };
     assert_eq!(committed.entities[0].id, into);
     assert_eq!(restaurant_of("only after").await, into);
     assert_group_by(&client, as_of()).await;
     assert_eq!(dangling(&client).await, Vec::<String>::new());
 }
 
-/// Another program, which knows nothing of the merges' lock, refers to what is about to go.
+/// Another program, which does not take the merges' lock, refers to the entity to be merged.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_program_adds_until_the_row_is_locked_is_merged_too() {
+async fn rows_that_another_program_adds_before_the_lock_are_merged_too() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let merge = pair(&engine, 1).await;
@@ -281,28 +272,28 @@ async fn a_shutdown_waits_for_merges_until_its_deadline() {
         let closed = within(engine.merge(vec![merge])).await.remove(0);
         let MergeOutcome::Unavailable(unavailable) = closed else { panic!("{closed:?}") };
         assert!(matches!(unavailable.cause, UnavailableCause::ShutDown), "{unavailable}");
-        // A session finds out about its client's death when it next speaks to it.
+        // A session notices the death of its client when it next sends to it.
         drop(program);
         until(
             &client,
-            "not exists (select from pg_stat_activity where datname = current_database()
-                         and backend_type = 'client backend' and pid <> pg_backend_pid())",
+            "select not exists (select from pg_stat_activity where datname = current_database()
+                                and backend_type = 'client backend' and pid <> pg_backend_pid())",
         )
         .await;
     }
     assert_pairs(&client, 1, 1).await;
 }
 
-/// Where the child finds the database; without it there is no child.
+/// The child's database; without it this process is not the child.
 const CHILD_URL: &str = "GRAPHSINK_TEST_MERGES_URL";
 const PAIRS: usize = 60;
 
-/// Kills the child when the test ends before it does.
+/// Kills the child if the test ends first.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The child may be dead already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! Who names what a merge took: units, merges, resolvers; other programs that delete and create rows.
+//! References to merged entities by units, merges and resolvers; rows that other programs delete and create.
 
 use graphsink::{
     Committed, Disposition, EntityMerge, EntityName, EntityType, Mention, MergeOutcome, MergeRejection, Outcome,
@@ -28,7 +28,7 @@ fn ids(committed: &Committed) -> (Uuid, Uuid, Uuid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_units_land_on_what_an_entity_became() {
+async fn late_units_of_a_merged_entity_are_written_to_the_survivor() {
     let database = Database::migrated().await;
     let (engine, other) = (database.engine().await, database.engine().await);
     let mut before = Vec::new();
@@ -36,7 +36,7 @@ async fn late_units_land_on_what_an_entity_became() {
         before.push(ids(&commit(&engine, unit(name, "pie", name)).await));
     }
     let ((a, pie, of_a), (b, _, of_b), (c, _, of_c)) = (before[0], before[1], before[2]);
-    // A chain, of which the second step names what the first took.
+    // A chain: its second merge names the entity that the first one took.
     let merges = vec![EntityMerge::new(restaurant("c"), b), EntityMerge::new(restaurant("b"), restaurant("a"))];
     let outcomes = within(engine.merge(merges.clone())).await;
     assert!(matches!(outcomes[0], MergeOutcome::Merged { from, into } if (from, into) == (c, a)), "{outcomes:?}");
@@ -100,7 +100,7 @@ async fn late_units_land_on_what_an_entity_became() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_that_makes_no_sense_is_rejected_and_harms_no_other() {
+async fn invalid_merges_are_rejected_and_harm_no_other() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let (a, pie, _) = ids(&commit(&engine, unit("a", "pie", "1")).await);
@@ -140,7 +140,7 @@ async fn a_merge_that_makes_no_sense_is_rejected_and_harms_no_other() {
     assert!(within(engine.merge(Vec::new())).await.is_empty());
 }
 
-/// What only PostgreSQL refuses is rejected alone, however many are asked for at once.
+/// A merge that only PostgreSQL refuses is rejected alone, however many are requested at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_merges_at_once_each_have_their_outcome() {
     let database = Database::migrated().await;
@@ -180,9 +180,9 @@ async fn many_merges_at_once_each_have_their_outcome() {
     assert_eq!(dangling(&client).await, Vec::<String>::new());
 }
 
-/// Other programs delete a target, and create an entity of a merged one's key.
+/// Other programs delete a target, and create an entity with the key of a merged one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing() {
+async fn rows_take_precedence_over_redirects_and_dangling_redirects_are_ignored() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let client = database.client().await;
@@ -195,7 +195,7 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     let [a, b, c] = made[..] else { panic!("three") };
     assert_eq!(merge_one(&engine, b, a).await.survivor(), Some(a));
 
-    // A unit creates b once more: it is there, and its first id still means a.
+    // A unit creates b again: it is a row of its own, and its first id still leads to a.
     let again = Uuid::now_v7();
     let create = "insert into entities (entity_id, name, type) values ($1, 'b', 'restaurant')";
     client.execute(create, &[&again]).await.unwrap();
@@ -216,13 +216,13 @@ async fn a_row_counts_more_than_a_redirect_and_a_redirect_to_nothing_is_nothing(
     };
     assert_eq!(entity(restaurant("b").into()).await, Some(again));
     assert_eq!(entity(b.into()).await, Some(a));
-    // The key goes with the later one.
+    // The key leads to the later one.
     assert_eq!(merge_one(&engine, restaurant("b"), c).await.survivor(), Some(c));
     assert_eq!(entity(restaurant("b").into()).await, Some(c));
     assert_eq!(entity(b.into()).await, Some(a));
     assert_eq!(entity(again.into()).await, Some(c));
 
-    // Another program deletes c: what led there leads nowhere, and the key is free.
+    // Another program deletes c: redirects to it lead nowhere, and the key is free.
     client.execute("delete from entities where entity_id = $1", &[&c]).await.unwrap();
     assert_eq!(entity(again.into()).await, None);
     assert!(matches!(

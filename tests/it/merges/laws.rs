@@ -15,9 +15,9 @@ use crate::support::{Database, as_of, outcome, seed, within};
 #[derive(Debug, Clone)]
 enum Step {
     Say(Vec<Record>),
-    /// Both entities, and whether they are named by their ids, where those are known.
+    /// Both entities, and whether they are named by their ids, if those are known.
     Merge(Vec<(EntityKey, EntityKey, bool)>),
-    /// Whatever was merged last, once more.
+    /// The last merge once more.
     MergeAgain,
 }
 
@@ -43,7 +43,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     })
 }
 
-/// Carries the plan out on a fresh set of tables.
+/// Carries the plan out on empty tables.
 async fn carry_out(database: &Database, plan: &Plan) -> Result<(), String> {
     let client = database.client().await;
     let tables = "entities, connections, mentions, entity_redirects, connection_redirects";
@@ -53,7 +53,7 @@ async fn carry_out(database: &Database, plan: &Plan) -> Result<(), String> {
         engines.push(database.small_engine(plan.max_batch_rows, 2).await);
     }
     let mut canonical = Canonical::default();
-    // Also ids of what is gone: they never change what they mean.
+    // Also ids of merged entities: their meaning never changes.
     let mut ids = Ids::default();
     let mut last = Vec::new();
     for (number, step) in plan.steps.iter().enumerate() {
@@ -102,7 +102,7 @@ fn units_and_merges_in_any_order_leave_the_graph_of_the_model() {
     let database = runtime.block_on(Database::migrated());
     let mut runner = generate::runner(seed("merges"), 64);
     let result = runner.run(&plan(), |plan| runtime.block_on(carry_out(&database, &plan)).map_err(TestCaseError::fail));
-    // `Display` shows the smallest plan that fails.
+    // `Display` shows the smallest failing plan.
     if let Err(failure) = result {
         panic!("{failure}");
     }

@@ -1,4 +1,4 @@
-//! Merges while several engines write, and a look at the figures again and again.
+//! Merges while several engines write, with figures checked again and again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::generate::{self, Space};
 use crate::model::{self, EntityKey, Ids, Record};
 use crate::support::{Database, as_of, seed, within};
 
-/// Says its share of the records in units of all sizes, some of it twice; all of it commits.
+/// Submits its share of the records in units of all sizes, some of them twice; all commit.
 async fn produce(engine: Engine, records: Arc<[Record]>, mut own: Vec<usize>, ids: Arc<Ids>, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let again: Vec<usize> = own.iter().copied().filter(|_| random.random_bool(0.2)).collect();
@@ -51,12 +51,12 @@ fn pairs(types: [EntityType; 2], space: Space, seed: u64) -> Vec<Merge> {
     drawn.filter(|(from, into)| types.contains(&from.entity_type) && types.contains(&into.entity_type)).collect()
 }
 
-/// Merges these, a few at a time, until `stop`; gives those that took place, in order. Nothing else merges entities of
-/// these types.
+/// Carries these merges out, a few at a time, until `stop`; returns those that took place, in order. No other task
+/// merges entities of these types.
 async fn merge_on(engine: Engine, pairs: Vec<Merge>, stop: Arc<AtomicBool>) -> Vec<Merge> {
     let mut done = Vec::new();
     for chosen in pairs.chunks(2) {
-        // Some entities are to be left for the other half of the load.
+        // Some entities are left for the other half of the load.
         if stop.load(Ordering::Relaxed) || done.len() >= 6 {
             break;
         }
@@ -67,7 +67,7 @@ async fn merge_on(engine: Engine, pairs: Vec<Merge>, stop: Arc<AtomicBool>) -> V
                 MergeOutcome::Rejected(MergeRejection::Database(_)) | MergeOutcome::Unavailable(_) => {
                     panic!("{pair:?}: {outcome:?}")
                 }
-                // Not there yet, or nonsense.
+                // The entity does not exist yet, or the merge is invalid.
                 MergeOutcome::AlreadyMerged { .. } | MergeOutcome::Rejected(_) => {}
             }
         }
@@ -110,7 +110,7 @@ async fn merges_while_two_engines_write_lose_and_double_nothing() {
     let watcher = look_at_figures(&database, Arc::clone(&watching)).await;
     let mut ids = Ids::default();
     let mut merges = 0;
-    // Twice, so that the second half names by id what the first half left, some of which is merged by then or goes.
+    // Twice, so that the second half names by id the rows of the first half, some of which are merged by then or later.
     for half in 0..2_usize {
         let stop = Arc::new(AtomicBool::new(false));
         let known = Arc::new(ids.clone());
@@ -123,7 +123,7 @@ async fn merges_while_two_engines_write_lose_and_double_nothing() {
                 tokio::spawn(produce(engine, Arc::clone(&records), own.to_vec(), Arc::clone(&known), seed))
             })
             .collect();
-        // From both engines, so that merges also meet merges.
+        // From both engines, so that merges also meet each other.
         let restaurants = [EntityType::Restaurant, EntityType::RestaurantAttribute];
         let dishes = [EntityType::DishOrCategory, EntityType::DishAttribute];
         let merging = [(0, restaurants), (1, dishes)].map(|(engine, types)| {

@@ -1,11 +1,11 @@
 //! Merges of entities against a real server.
 //!
-//! - `canonical` is the reference: every record with its names replaced by what they mean by now.
+//! - `canonical` is the reference: every record with its names replaced by the names of surviving entities.
 //! - `laws`: units and merges in any order leave the graph of the reference.
-//! - `late`: who names what is gone.
+//! - `late`: references to merged entities.
 //! - `load`: merges while several engines write.
-//! - `plans`: which indexes they read.
-//! - `faults`: cuts at the commit, a killed process, other programs' locks, a shutdown.
+//! - `plans`: the indexes that merges read.
+//! - `faults`: cuts at the commit, a killed process, locks of other programs, a shutdown.
 
 mod canonical;
 mod faults;
@@ -36,7 +36,7 @@ async fn merge_one(engine: &Engine, from: impl Into<EntityName>, into: impl Into
     within(engine.merge(vec![EntityMerge::new(from, into)])).await.remove(0)
 }
 
-/// Redirects lead from what is gone to what is there, in one step; and nothing else leads to what is gone.
+/// Redirects lead from merged entities to existing ones in one step, and no other row refers to a merged one.
 const DANGLING: &str = "
     select 'entity redirect ' || r.from_id from entity_redirects r
     where exists (select from entities e where e.entity_id = r.from_id)

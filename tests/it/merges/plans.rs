@@ -1,5 +1,5 @@
-//! Merges read a handful of rows, whichever kind of entity is merged: the time for which all engines wait must not grow with
-//! the tables.
+//! A merge reads a handful of rows for any kind of entity: the time for which all engines wait must not grow with the
+//! tables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{Database, within};
 
 const ROWS: i64 = 20_000;
 
-/// Tables without statistics. Each pair to be merged is named by a handful of rows.
+/// Tables without statistics. A handful of rows refers to each pair to be merged.
 const FILL: &str = "
     insert into entities (entity_id, name, type)
         select gen_random_uuid(), k.type || ' ' || i, k.type::entity_type
@@ -31,7 +31,7 @@ const FILL: &str = "
                           observed_at)
         select gen_random_uuid(), connection_id, 'post', connection_id::text, 't', 'u', 'r', now(), now() from connections";
 
-/// Rows and index entries that were read of each table and each index, so far.
+/// The numbers of rows and index entries read so far, by table and index.
 async fn read(client: &Client) -> BTreeMap<String, i64> {
     let query = "select relname::text, coalesce(seq_tup_read, 0) from pg_stat_user_tables
                  where relname in ('entities', 'connections', 'mentions')
@@ -41,7 +41,7 @@ async fn read(client: &Client) -> BTreeMap<String, i64> {
     client.query(query, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Waits until the server's statistics know of everything: other sessions' counts arrive when these end.
+/// Waits until the server's statistics are complete: counts of other sessions arrive when these end.
 async fn deleted(client: &Client, entities: i64) {
     let query = "select n_tup_del from pg_stat_user_tables where relname = 'entities'";
     while client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) < entities {
@@ -50,7 +50,7 @@ async fn deleted(client: &Client, entities: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merges_read_what_names_the_merged_and_little_else() {
+async fn a_merge_reads_little_more_than_the_rows_that_name_the_merged_entity() {
     let database = Database::migrated().await;
     let client = database.client().await;
     for table in ["entities", "connections", "mentions"] {
@@ -60,7 +60,7 @@ async fn merges_read_what_names_the_merged_and_little_else() {
     let engine = database.engine().await;
     let named = |entity_type: EntityType, number: u32| EntityKey::new(entity_type, format!("{entity_type} {number}"));
     let kinds = EntityType::ALL;
-    // What an engine does once at its start is not what this is about.
+    // Reads of an engine's start are left out.
     within(engine.shutdown(Duration::from_secs(20))).await;
     let before = read(&client).await;
 
@@ -72,10 +72,10 @@ async fn merges_read_what_names_the_merged_and_little_else() {
     within(engine.shutdown(Duration::from_secs(20))).await;
     within(deleted(&client, kinds.len() as i64)).await;
     for (name, count) in read(&client).await {
-        // Some hundreds of rows name what was merged; a kind of entity has 20,000.
+        // Some hundreds of rows refer to the merged entities; each kind of entity has 20,000.
         let count = count - before[&name];
         assert!(count < ROWS / 20, "{count} rows read by way of {name}");
     }
     let left: i64 = client.query_one("select count(*) from mentions", &[]).await.unwrap().get(0);
-    assert_eq!(left, ROWS, "no two are the same, so all are there");
+    assert_eq!(left, ROWS, "no two mentions are the same, so all of them remain");
 }

@@ -1,4 +1,4 @@
-//! What is known of one connection's conversation, and what becomes of each message.
+//! The state of one connection's conversation, and the verdict on each message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::Shared;
 use super::fault::{Action, At, Fault};
 
-/// What to do with a message.
+/// The verdict on a message.
 pub(super) enum Verdict {
     Pass,
     Discard,
-    /// Send this instead.
+    /// Send this in its place.
     Replace(Vec<u8>),
     /// Send this first.
     Precede(Vec<u8>),
-    /// Send this instead and cut.
+    /// Send this in its place and cut.
     ReplaceAndCut(Vec<u8>),
     Suffer(Action),
 }
@@ -26,7 +26,7 @@ type Error = (&'static str, &'static str);
 #[derive(Debug, Clone, Copy)]
 struct Request {
     kind: Kind,
-    /// What the client is told instead of the answer.
+    /// The message that the client gets in place of the answer.
     error: Option<Error>,
 }
 
@@ -37,7 +37,7 @@ enum Kind {
     Rollback,
     /// A whole transaction.
     Whole,
-    /// Not the client's: the answer is dropped.
+    /// A request of the proxy: its answer is dropped.
     Secret,
     Other,
 }
@@ -52,11 +52,11 @@ struct Transaction {
 
 pub(super) struct Conversation {
     shared: Arc<Shared>,
-    /// Whether the client has not heard yet that it is let in.
+    /// Whether the client has not yet been told that its login succeeded.
     is_login: bool,
     transaction: Option<Transaction>,
     requests: VecDeque<Request>,
-    /// For the request of which the client has sent a part.
+    /// The answer to a request of which the client has sent a part.
     error: Option<Error>,
 }
 
@@ -69,18 +69,18 @@ impl Drop for Conversation {
 
 impl Conversation {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        // The server will say that it is ready when the client is let in.
+        // The server reports that it is ready once the client is logged in.
         let requests = VecDeque::from([Request { kind: Kind::Other, error: None }]);
         shared.state().logins += 1;
         Self { shared, is_login: true, transaction: None, requests, error: None }
     }
 
-    /// The client has heard that it is let in, or never will.
+    /// The client has been told that its login succeeded, or never will be.
     pub(super) fn logged_in(&mut self) {
         self.shared.state().logins -= usize::from(std::mem::take(&mut self.is_login));
     }
 
-    /// What becomes of a message of the client.
+    /// The verdict on a message of the client.
     pub(super) fn request(&mut self, message: &[u8]) -> Verdict {
         let kind = match message[0] {
             b'Q' => Kind::of(&message[5..]),
@@ -105,7 +105,7 @@ impl Conversation {
         }
         match action {
             Some(Action::SecretAbort) => Verdict::Precede(query("select 1/0")),
-            // A commit that the client is told has failed, fails.
+            // A commit that is reported to the client as failed must fail.
             Some(Action::Error { .. }) if kind == Kind::Commit => Verdict::Replace(query("rollback")),
             Some(Action::Error { .. }) | None => Verdict::Pass,
             Some(action) => Verdict::Suffer(action),
@@ -115,7 +115,7 @@ impl Conversation {
     fn fault_of_request(&mut self, message: &[u8], kind: Kind) -> Option<Action> {
         let transaction = self.transaction.as_mut()?;
         if transaction.requests == 0 {
-            // The fence names its column in a statement of its own, and at once.
+            // The fence names its column in a statement of its own, which is sent at once.
             transaction.of_fence = message[0] == b'P' && message.windows(6).any(|word| word == b"fenced");
             transaction.fault = self.shared.take(transaction.of_fence);
         }
@@ -126,7 +126,7 @@ impl Conversation {
         let starts = matches!(message[0], b'P' | b'B' | b'Q');
         let due = match fault.at {
             _ if kind == Kind::Rollback => false,
-            // Not before `commit`: no server loses a transaction after its last answer and says nothing.
+            // Not before `commit`: no server loses a transaction after its last answer without an error.
             At::Request(at) if fault.action == Action::SecretAbort => number >= at && starts && !commit,
             At::Request(at) if fault.action.is_between_statements() => (number >= at && starts) || commit,
             At::Request(at) => number >= at || commit,
@@ -136,14 +136,13 @@ impl Conversation {
         due.then(|| self.happens(fault))
     }
 
-    /// What becomes of a message of the server.
+    /// The verdict on a message of the server.
     pub(super) fn answer(&mut self, message: &[u8]) -> Verdict {
         let (kind, ready) = (message[0], message[0] == b'Z');
-        // Without a request it is the server's last word.
+        // Without a request, the message is the last one of the server.
         let Some(request) = self.requests.front().copied() else { return Verdict::Pass };
         if kind == b'G' {
-            // During a `copy` the server ignores the client's sign that it is ready; the one after the
-            // data counts.
+            // During a `copy` the server ignores the client's `Sync`; the one after the data counts.
             self.error = request.error;
             self.requests.pop_front();
             return Verdict::Pass;
@@ -175,7 +174,7 @@ impl Conversation {
                 Verdict::Replace([&error_response(severity, code)[..], message].concat())
             }
             (Some(_), _) => Verdict::Discard,
-            // "No data" comes only where a statement is described.
+            // "No data" is sent only where a statement is described.
             (None, Some(Action::Mangle)) => Verdict::Replace(self::message(b'n', &[])),
             (None, Some(action)) => Verdict::Suffer(action),
             (None, None) if request.kind == Kind::Secret => Verdict::Discard,
@@ -193,7 +192,7 @@ impl Conversation {
         let fault = transaction.fault?;
         let commit = kind == Kind::Commit;
         let due = match fault.at {
-            // No server says that it failed to commit what it committed.
+            // No server reports a commit as failed that took place.
             _ if commit && matches!(fault.action, Action::Error { severity: "ERROR", .. }) => false,
             At::Answer(at) => number >= at || commit,
             At::CommitAnswer => commit,
@@ -223,12 +222,12 @@ impl Conversation {
 }
 
 impl Kind {
-    /// What a simple query asks for.
+    /// The meaning of a simple query.
     fn of(text: &[u8]) -> Self {
         match text.strip_suffix(b"\0").unwrap_or(text) {
             b"commit" => Self::Commit,
             b"rollback" => Self::Rollback,
-            // All of it in one message: over when it is answered.
+            // A whole transaction in one message: it ends with the answer.
             text if text.ends_with(b"; commit") => Self::Whole,
             text if text.starts_with(b"begin") || text.windows(7).any(|words| words == b"; begin") => Self::Begin,
             _ => Self::Other,

@@ -1,61 +1,59 @@
-//! What goes wrong, and where.
+//! Faults, and their places.
 
 use std::time::Duration;
 
 use rand::Rng;
 
-/// Where in a transaction.
+/// The place in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// At `begin`, of whatever transaction comes next: whose it is the proxy cannot tell yet.
+    /// At `begin` of the next transaction of any kind: the proxy cannot tell its kind yet.
     Begin,
     /// At the client's n-th message after `begin`, from 0; at `commit` if that comes first.
     Request(usize),
     /// At the server's n-th message after its answer to `begin`; at the answer to `commit` if that comes first.
     Answer(usize),
-    /// At `commit`, which the server has not got yet.
+    /// At `commit`, which the server has not received.
     Commit,
-    /// At the server's answer to `commit`, which the client has not got yet.
+    /// At the server's answer to `commit`, which the client has not received.
     CommitAnswer,
 }
 
-/// What goes wrong there.
+/// The fault at that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// The message is not passed on, and the connection is cut.
     Cut,
     /// The message is passed on, and then the connection is cut.
     PassAndCut,
-    /// The message is passed on so much later, whether or not the client is still there.
+    /// The message is passed on after this time, whether or not the client is still connected.
     Delay(Duration),
-    /// The message is passed on when [`Proxy::release`] is called, whether or not the client is
-    /// still there.
+    /// The message is passed on when [`Proxy::release`] is called, whether or not the client is still connected.
     Hold,
-    /// The message is passed on if it is the client's; the client is told nothing any more.
+    /// The message is passed on if it is the client's; the client receives no further message.
     Swallow,
-    /// Nothing is passed on any more, either way; both sides stay connected.
+    /// No further message is passed on, in either direction; both sides stay connected.
     Stall,
-    /// Nothing is passed on any more; the server's side is closed, the client's stays open.
+    /// No further message is passed on; the server's side is closed, the client's stays open.
     HalfOpen,
-    /// The client gets this error instead of the answer. A severity other than `ERROR` also cuts the
-    /// connection. In place of `commit` the server gets `rollback`.
+    /// The client gets this error in place of the answer. A severity other than `ERROR` also cuts the connection. In
+    /// place of `commit` the server gets `rollback`.
     Error { severity: &'static str, code: &'static str },
-    /// In place of the server's message the client gets one that has no business there.
+    /// In place of the server's message the client gets one that is out of place there.
     Mangle,
-    /// The server's transaction is made to fail without the client's knowledge, before the
-    /// message's statement is passed on.
+    /// The server's transaction is made to fail unknown to the client, before the message's statement is passed on.
     SecretAbort,
 }
 
 impl Action {
-    /// Whether it comes between two statements, not between the messages of one: those travel together,
-    /// and a server waits for the rest of a statement without any limit.
+    /// Whether the fault comes between two statements, and not between the messages of one. Messages of a statement
+    /// travel together, and a server waits for the rest of a statement without limit.
     pub(super) const fn is_between_statements(self) -> bool {
         matches!(self, Self::Hold | Self::Stall | Self::SecretAbort)
     }
 }
 
-/// One thing that goes wrong, once.
+/// A fault that happens once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub at: At,
@@ -84,8 +82,8 @@ impl Fault {
         Self { at, action: if random.random() { Action::Cut } else { Action::PassAndCut } }
     }
 
-    /// Anything at any message of a transaction. Connections that fall silent are rarer than cuts,
-    /// because each costs the client a timeout; delays last up to `delay_max`.
+    /// Any fault at any message of a transaction. Connections that fall silent are rarer than cuts, because each costs
+    /// the client a timeout; delays last up to `delay_max`.
     pub(crate) fn random(random: &mut impl Rng, delay_max: Duration) -> Self {
         let Self { at, action: cut } = Self::random_cut(random);
         let of_commit = matches!(at, At::Commit | At::CommitAnswer);
@@ -103,7 +101,7 @@ impl Fault {
         Self { at, action }
     }
 
-    /// What it is, without its numbers.
+    /// The kind of the fault, without its numbers.
     pub(super) fn name(self) -> String {
         let at = match self.at {
             At::Begin => "begin",

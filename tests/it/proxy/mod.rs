@@ -1,19 +1,16 @@
-//! A proxy between the engine and the server that knows enough of PostgreSQL's protocol to fail at
-//! a chosen message.
+//! A proxy between the engine and the server that knows enough of PostgreSQL's protocol to fail at a chosen message.
 //!
-//! It reads whole messages both ways, follows transactions from `begin` to `commit` or `rollback`,
-//! and fails where a [`Fault`] says so. Faults are armed for the transactions to come, in order:
-//! the next epoch's transaction takes the first of them, and so on. So a plan that is drawn from a
-//! seed is the same whenever the seed is, whatever the timing. A fault whose transaction ended
-//! otherwise before its place goes back to the head of the line; one whose transaction was committed
-//! without ever coming to its place is given up.
+//! It reads whole messages in both directions, follows transactions from `begin` to `commit` or `rollback`, and fails
+//! where a [`Fault`] says so. Faults are armed for future transactions, in order: the next epoch's transaction takes
+//! the first of them, and so on. A plan that is drawn from a seed therefore depends on the seed alone, not on timing. A
+//! fault whose transaction ended before its place goes back to the head of the line; one whose transaction was
+//! committed without reaching its place is given up.
 //!
-//! "Cut" means that the client's connection ends at once, while the server is left to finish what
-//! was passed on to it, as it does when a network fails: whether a `commit` was passed decides
-//! whether it takes place.
+//! "Cut" means that the client's connection ends at once, while the server finishes the messages that it got, as in a
+//! network failure: a `commit` takes place if it was passed on.
 //!
-//! It speaks no TLS, and says so to a client that asks. It uses nothing of the crate and nothing of
-//! the other tests, so that any program can have it with `#[path]`.
+//! It speaks no TLS, and refuses it to clients that ask. It uses nothing of the crate and nothing of the other tests,
+//! so that any program can include it.
 
 mod conversation;
 mod fault;
@@ -58,7 +55,7 @@ impl Proxy {
         Self { shared, address, accepting }
     }
 
-    /// A connection string of the same server, with the proxy in between.
+    /// A connection string of the same server that leads through the proxy.
     pub(crate) fn url_of(&self, url: &str) -> String {
         let config: tokio_postgres::Config = url.parse().expect("a connection string");
         let mut text = format!("host=127.0.0.1 port={}", self.address.port());
@@ -92,14 +89,14 @@ impl Proxy {
         self.shared.state().of_fences.extend(faults);
     }
 
-    /// Forgets the faults that are armed; says how many there were.
+    /// Forgets the armed faults; returns their number.
     pub(crate) fn disarm(&self) -> usize {
         let mut state = self.shared.state();
         let (of_epochs, of_fences) = (std::mem::take(&mut state.of_epochs), std::mem::take(&mut state.of_fences));
         of_epochs.into_iter().chain(of_fences).flatten().count()
     }
 
-    /// Resolves when so many faults have happened since the start.
+    /// Resolves when this many faults have happened since the start.
     pub(crate) async fn faults_happened(&self, count: usize) {
         let mut happened = self.shared.happened.subscribe();
         happened.wait_for(|happened| *happened >= count).await.expect("the proxy holds the sender");
@@ -115,7 +112,7 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.half_opens += 1);
     }
 
-    /// Passes on what is held.
+    /// Passes held messages on.
     pub(crate) fn release(&self) {
         self.shared.control.send_modify(|control| control.releases += 1);
     }
@@ -125,14 +122,13 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.refuse = refuse);
     }
 
-    /// Whether every login is answered with a fatal error of this code, as by a server that has no place
-    /// or by a pooler that has no server.
+    /// Whether every login is answered with a fatal error of this code, as by a server without a free session or by a
+    /// pooler without a server.
     pub(crate) fn fail_logins(&self, code: Option<&'static str>) {
         self.shared.control.send_modify(|control| control.login_error = code);
     }
 
-    /// Whether nothing is passed on, of old connections and new ones. What was held up is passed on
-    /// afterwards.
+    /// Whether nothing is passed on, of old connections and new ones. Delayed messages are passed on afterwards.
     pub(crate) fn stall(&self, stall: bool) {
         self.shared.control.send_modify(|control| control.stall = stall);
     }
@@ -142,7 +138,7 @@ impl Proxy {
         self.shared.control.send_modify(|control| control.trickle = trickle);
     }
 
-    /// How much later each message is passed on, both ways.
+    /// The delay of each message, in both directions.
     pub(crate) fn set_delay(&self, delay: Option<Duration>) {
         self.shared.control.send_modify(|control| control.delay = delay);
     }
@@ -152,13 +148,13 @@ impl Proxy {
         self.shared.state().logins
     }
 
-    /// What happened so far.
+    /// The events so far.
     pub(crate) fn counts(&self) -> Counts {
         self.shared.state().counts.clone()
     }
 }
 
-/// What a proxy has seen and done.
+/// The observations and actions of a proxy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     pub connections: usize,
@@ -174,21 +170,21 @@ pub(crate) struct Counts {
     pub commits_rolled_back: usize,
     /// Faults that happened, by name.
     pub faults: BTreeMap<String, usize>,
-    /// Faults that were given up, because their transaction did not come to their place.
+    /// Faults that were given up because their transaction did not reach their place.
     pub missed: usize,
 }
 
 impl Counts {
-    /// Faults that need not be waited for any more.
+    /// Faults that are no longer waited for.
     pub(crate) fn done(&self) -> usize {
         self.faults.values().sum::<usize>() + self.missed
     }
 }
 
-/// Holds for all connections.
+/// Settings for all connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
-    /// A connection ends when this passes its value at the connection's birth.
+    /// A connection ends when this exceeds its value at the connection's start.
     cuts: usize,
     half_opens: usize,
     releases: usize,
@@ -245,7 +241,7 @@ impl Shared {
         self.happened.send_modify(|happened| *happened += 1);
     }
 
-    /// A fault that did not happen is for the next transaction.
+    /// Gives a fault that did not happen to the next transaction.
     fn put_back(&self, fault: Fault, of_fence: bool) {
         let mut state = self.state();
         let faults = if of_fence { &mut state.of_fences } else { &mut state.of_epochs };
@@ -254,7 +250,7 @@ impl Shared {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, and every connection with it.
+    // Dropped with this task, which ends every connection.
     let mut sessions = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while sessions.try_join_next().is_some() {}
@@ -269,7 +265,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Connects a client with the server. If the server is down the client's connection ends.
+/// Connects a client with the server. If the server is down, the client's connection ends.
 async fn serve(client: TcpStream, shared: Arc<Shared>) {
     use tokio_postgres::config::Host;
     let port = shared.upstream.get_ports().first().copied().unwrap_or(5432);

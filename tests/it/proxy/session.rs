@@ -19,9 +19,9 @@ const GSS_REQUEST: i32 = 80_877_104;
 enum Mode {
     #[default]
     Passing,
-    /// Nothing is told to the client.
+    /// No message reaches the client.
     Swallowing,
-    /// Nothing is passed on.
+    /// No message is passed on.
     Stalled,
     /// Only the client is still connected.
     HalfOpen,
@@ -37,7 +37,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        // Its login counts before anything can end it.
+        // The login is counted before anything can end it.
         let conversation = Mutex::new(Conversation::new(Arc::clone(&shared)));
         let born = *shared.control.borrow();
         Self { shared, born, mode: watch::Sender::default(), conversation }
@@ -55,7 +55,7 @@ impl Session {
             mode = self.ended() => mode,
             () = self.pass(&mut client, &mut from_server, &mut to_server) => Mode::Cut,
         };
-        // What did not go wrong here may go wrong elsewhere from now on.
+        // A fault that did not happen here is free for other connections.
         drop(self);
         if mode == Mode::HalfOpen {
             drop((from_server, to_server));
@@ -67,12 +67,12 @@ impl Session {
             return;
         }
         drop(client);
-        // The server finishes what it got. If it is gone that is as well.
+        // The server finishes the messages that it got. Errors of a server that is gone are ignored.
         drop(to_server.shutdown().await);
         drop(tokio::io::copy(&mut from_server, &mut tokio::io::sink()).await);
     }
 
-    /// Resolves when the connection is to end, with how.
+    /// Resolves when the connection is to end, with the way it ends.
     async fn ended(&self) -> Mode {
         let (born, mut mode) = (self.born, self.mode.subscribe());
         tokio::select! {
@@ -82,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Both ways, until the server ends the connection.
+    /// Passes messages in both directions, until the server ends the connection.
     async fn pass(
         &self,
         client: &mut TcpStream,
@@ -94,7 +94,7 @@ impl Session {
             return;
         }
         let requests = async {
-            // Ends when the client is gone: the server hears of it, and may finish.
+            // Ends when the client is gone: the server notices, and may finish.
             drop(self.pass_requests(&mut from_client, to_server).await);
             drop(to_server.shutdown().await);
             std::future::pending::<()>().await;
@@ -141,7 +141,7 @@ impl Session {
         loop {
             let message = read(client).await?;
             self.gate().await;
-            // Before a fault can be heard of, and release what it holds.
+            // Before the fault is counted, after which a test may release the held message.
             let releases = self.releases();
             let verdict = self.conversation().request(&message);
             match verdict {
@@ -162,7 +162,7 @@ impl Session {
         }
     }
 
-    /// Goes on when the client is gone: the server must get rid of its answers.
+    /// Goes on when the client is gone: the server must be able to send its answers.
     async fn pass_answers(&self, server: &mut (impl AsyncRead + Unpin), client: &mut (impl AsyncWrite + Unpin)) {
         while let Ok(message) = read(server).await {
             self.gate().await;
@@ -189,7 +189,7 @@ impl Session {
         }
     }
 
-    /// Lets something go wrong; says whether the message at hand is passed on after that.
+    /// Carries a fault out; returns whether the message is passed on after that.
     async fn suffer(&self, action: Action, releases: usize) -> bool {
         let enter = |mode| {
             self.mode.send_replace(mode);
@@ -225,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Waits while nothing is to be passed on.
+    /// Waits while messages are held back.
     async fn gate(&self) {
         let mut mode = self.mode.subscribe();
         let passing = mode.wait_for(|mode| matches!(mode, Mode::Passing | Mode::Swallowing));
@@ -237,7 +237,7 @@ impl Session {
         }
     }
 
-    /// Who is gone or does not listen misses it.
+    /// Errors of a receiver that is gone or does not read are ignored.
     async fn tell(&self, client: &mut (impl AsyncWrite + Unpin), message: &[u8]) {
         if *self.mode.borrow() != Mode::Swallowing {
             drop(self.write(client, message).await);

@@ -6,7 +6,7 @@ use graphsink::{InvalidUnit, PlaceObservation, UnitOfWork};
 use super::{Setup, add, setup};
 use crate::support::{as_of, commit};
 
-/// Restaurants with what authors wrote.
+/// Restaurants with original texts.
 fn units(names: &[(&str, &str)]) -> Vec<UnitOfWork> {
     let unit = |(name, text): &(&str, &str)| {
         let mut unit = UnitOfWork::new();
@@ -40,7 +40,7 @@ async fn stored(setup: &Setup) -> Vec<(String, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_for_another_becomes_its_alias() {
+async fn a_name_that_matches_an_entity_becomes_its_alias() {
     let setup = setup(ResolverSettings::default()).await;
     add(&setup.engine, "franklin barbecue", &["Franklin's"], None).await;
     let units = units(&[
@@ -64,11 +64,11 @@ async fn a_name_that_is_taken_for_another_becomes_its_alias() {
 }
 
 #[tokio::test]
-async fn a_name_that_would_be_an_alias_of_two_stays_on_its_own() {
+async fn a_name_that_would_be_an_alias_of_two_stays_an_entity() {
     let setup = setup(ResolverSettings::default().deepest(Tier::Alias)).await;
     add(&setup.engine, "franklin barbecue", &["Franklin's"], None).await;
     add(&setup.engine, "franklin diner", &[], None).await;
-    // By alias the first is the barbecue; the second makes it an alias of the diner.
+    // By alias the first one is the barbecue; the second one makes it an alias of the diner.
     let units = units(&[("Franklin's", "FRANKLIN"), ("franklin diner", "Franklin's")]);
     let names = resolve(&setup, &units).await;
     let [flagged] = names.flagged() else { panic!("{:?}", names.flagged()) };
@@ -84,9 +84,9 @@ async fn a_name_that_would_be_an_alias_of_two_stays_on_its_own() {
 }
 
 #[tokio::test]
-async fn the_name_says_more_than_what_the_author_wrote() {
+async fn the_name_weighs_more_than_the_original_text() {
     let setup = setup(ResolverSettings::default().deepest(Tier::Alias)).await;
-    // More share the text than are looked at.
+    // More entities share the text than are looked at.
     for number in 0..8 {
         add(&setup.engine, &format!("place {number}"), &["The Place"], None).await;
     }
@@ -97,7 +97,7 @@ async fn the_name_says_more_than_what_the_author_wrote() {
 }
 
 #[tokio::test]
-async fn what_the_input_calls_a_known_entity_is_heard_by_the_rest_of_it() {
+async fn names_that_the_input_gives_a_known_entity_apply_to_the_whole_input() {
     let setup = setup(ResolverSettings::default().deepest(Tier::Alias)).await;
     add(&setup.engine, "franklin barbecue", &[], None).await;
     add(&setup.engine, "blue door", &[], None).await;
@@ -124,7 +124,7 @@ async fn what_the_input_calls_a_known_entity_is_heard_by_the_rest_of_it() {
 }
 
 #[tokio::test]
-async fn an_address_is_evidence_and_a_bad_unit_is_none() {
+async fn addresses_are_evidence_except_those_of_bad_units() {
     let setup = setup(ResolverSettings::default()).await;
     add(&setup.engine, "virgils", &[], Some("12 Oak St")).await;
     let mut unit = UnitOfWork::new();

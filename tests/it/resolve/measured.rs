@@ -1,4 +1,4 @@
-//! What the resolver tells a recorder of metrics.
+//! The resolver's metrics, as a recorder receives them.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn counters(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Not on a runtime with several threads: the recorder is this thread's.
+/// Not on a runtime with several threads: the recorder is local to this thread.
 #[test]
 fn names_are_counted_by_tier_decision_and_whether_they_were_remembered() {
     let recorder = DebuggingRecorder::new();
@@ -61,7 +61,7 @@ fn names_are_counted_by_tier_decision_and_whether_they_were_remembered() {
             ("lookup_seconds", 1),
         ],
     );
-    // What came since the first snapshot.
+    // Counts since the first snapshot.
     check(
         &counted.1,
         &[

@@ -1,4 +1,4 @@
-//! Names of entities that a merge took.
+//! Names of merged entities.
 
 use graphsink::resolve::{Query, Resolver, ResolverSettings, Tier};
 use graphsink::{EntityKey, EntityMerge, EntityType};
@@ -7,9 +7,9 @@ use super::{Setup, add, existing, is_new, one, place, setup, write};
 use crate::support::within;
 
 /// A resolver that remembers the answer, one that does not, one that looks for exact names only, and one without an
-/// engine: the resolver is not told of what is gone.
+/// engine, which is not informed of merges.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_a_merged_entity_mean_what_it_became() {
+async fn names_of_a_merged_entity_resolve_to_the_survivor() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;
     let stays = add(&engine, "franklin barbecue", &["the franklin"], None).await;
     let goes = add(&engine, "franklins bbq place", &["frankie"], None).await;
@@ -30,7 +30,7 @@ async fn names_of_a_merged_entity_mean_what_it_became() {
     let apart = Resolver::connect(&config, ResolverSettings::default()).await.unwrap();
     for resolver in [&resolver, &forgetful, &apart, &exact] {
         for name in ["franklins bbq place", "aaron franklin"] {
-            let found = resolver.find(&[place(name)]).await.unwrap().remove(0).expect("it is known");
+            let found = resolver.find(&[place(name)]).await.unwrap().remove(0).expect("the name is known");
             assert_eq!((found.id, &*found.name, found.tier), (stays, "franklin barbecue", Tier::Exact), "{name}");
             assert_eq!(existing(&one(resolver, place(name)).await), (stays, Tier::Exact));
         }
@@ -42,6 +42,6 @@ async fn names_of_a_merged_entity_mean_what_it_became() {
     assert_eq!(existing(&one(&resolver, place("frankie")).await), (stays, Tier::Alias));
     let committed = write(&engine, &one(&resolver, place("aaron franklin")).await).await;
     assert_eq!(committed.entities[0].id, stays);
-    // The name was a restaurant's.
+    // The name was that of a restaurant.
     assert!(is_new(&one(&resolver, Query::new(EntityType::DishOrCategory, "aaron franklin")).await));
 }

@@ -1,4 +1,4 @@
-//! The resolver against a real server: tiers, decisions, what is remembered, races.
+//! The resolver against a real server: tiers, decisions, remembered answers, races.
 
 mod input;
 mod measured;
@@ -51,7 +51,7 @@ async fn one(resolver: &Resolver, query: Query) -> Resolution {
 /// Puts a decision into a unit of its own and commits it.
 async fn write(engine: &Engine, resolution: &Resolution) -> Committed {
     let mut unit = UnitOfWork::new();
-    resolution.put(&mut unit).expect("something is decided");
+    resolution.put(&mut unit).expect("the name is decided");
     commit(engine, unit).await
 }
 

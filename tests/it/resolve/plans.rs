@@ -1,13 +1,13 @@
-//! How the server carries lookups out, read from its own statistics of index use.
+//! The indexes that the server uses for lookups, from its own statistics.
 
 use graphsink::resolve::{Resolver, ResolverSettings};
 
 use super::place;
 use crate::support::Database;
 
-/// Without statistics, with every read index there, on a table that just grew.
+/// Without table statistics, with all read indexes, on a table that just grew.
 #[tokio::test]
-async fn lookups_use_the_indexes_that_they_are_written_for_and_read_no_table() {
+async fn lookups_use_their_indexes_and_scan_no_table() {
     let database = Database::migrated().await;
     let client = database.client().await;
     client.batch_execute("alter table entities set (autovacuum_enabled = off)").await.unwrap();
@@ -16,7 +16,7 @@ async fn lookups_use_the_indexes_that_they_are_written_for_and_read_no_table() {
                 from generate_series(1, 20000) i";
     client.batch_execute(fill).await.unwrap();
     let scans = async || -> Vec<(String, i64)> {
-        // Another session's counts arrive when it ends its transaction and is idle for a while, or ends.
+        // Counts of another session arrive when it ends its transaction and is idle for a while, or ends.
         let query = "select indexrelname::text, idx_scan from pg_stat_user_indexes where relname = 'entities'
                      union all select 'entities', seq_scan from pg_stat_user_tables where relname = 'entities'
                      order by 1";
@@ -26,14 +26,14 @@ async fn lookups_use_the_indexes_that_they_are_written_for_and_read_no_table() {
     let resolver = Resolver::connect(&database.config().build().unwrap(), ResolverSettings::default().connections(1))
         .await
         .unwrap();
-    // Draws the sample of names, which is no scan of the table in the sense of this test but counts as one.
+    // Draws the sample of names. It counts as a scan of the table, but the test is not about it.
     resolver.find(&[place("nothing")]).await.unwrap();
     let mut before = scans().await;
     let names: Vec<_> = (1..=50)
         .flat_map(|i| [place(&format!("alias {i}")), place(&format!("blue door {i}")).address(format!("{i} Oak St"))])
         .collect();
     resolver.find(&names).await.unwrap();
-    // Ends the session, which reports what it did.
+    // Ends the session, which reports its counts.
     drop(resolver);
     let settled = async {
         loop {
@@ -45,7 +45,7 @@ async fn lookups_use_the_indexes_that_they_are_written_for_and_read_no_table() {
         }
     };
     let after = crate::support::within(settled).await;
-    // The first lookup's sample.
+    // The sample of the first lookup.
     let sampled = count(&after, "entities") - count(&before, "entities");
     assert!(sampled <= 1, "{sampled} scans of the table");
     before.retain(|(index, _)| index != "entities");

@@ -8,9 +8,9 @@ use graphsink::{Outcome, UnitOfWork};
 use super::{Setup, is_new, one, place, setup};
 use crate::support::{commit, within};
 
-/// Each of two processes resolves, finds nothing, and writes.
+/// Each of two processes resolves the name, finds nothing, and writes.
 #[tokio::test]
-async fn two_that_create_one_name_end_with_one_entity_and_two_commits() {
+async fn two_processes_that_create_the_same_name_end_with_one_entity() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;
     let other_engine = database.engine().await;
     let other = Resolver::attach(&other_engine, ResolverSettings::default()).await.unwrap();
@@ -40,9 +40,10 @@ async fn two_that_create_one_name_end_with_one_entity_and_two_commits() {
     database.assert_no_deadlocks().await;
 }
 
-/// What is promised of different spellings: two entities if it could not be known, and from then on one of them is found.
+/// The contract for different spellings: they may become two entities at one moment, and from then on one of them is
+/// found.
 #[tokio::test]
-async fn two_spellings_at_one_moment_are_two_entities_and_later_ones_find_them() {
+async fn two_spellings_created_at_once_are_two_entities_that_later_lookups_find() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;
     let other_engine = database.engine().await;
     let other = Resolver::attach(&other_engine, ResolverSettings::default()).await.unwrap();
@@ -58,7 +59,7 @@ async fn two_spellings_at_one_moment_are_two_entities_and_later_ones_find_them()
     assert!(ids.contains(&found.id));
 }
 
-/// Lookups take no locks: a writer that holds one is not waited for.
+/// Lookups take no locks: they do not wait for a writer that holds one.
 #[tokio::test]
 async fn a_resolver_does_not_wait_for_writers() {
     let Setup { database, engine, resolver } = setup(ResolverSettings::default()).await;
@@ -69,6 +70,6 @@ async fn a_resolver_does_not_wait_for_writers() {
     for name in ["blue door", "Blue", "bluee door"] {
         assert_eq!(super::existing(&within(one(&resolver, place(name))).await).0, id, "{name}");
     }
-    assert!(is_new(&within(one(&resolver, place("Azure"))).await), "not committed, not seen");
+    assert!(is_new(&within(one(&resolver, place("Azure"))).await), "uncommitted names are not seen");
     transaction.rollback().await.unwrap();
 }

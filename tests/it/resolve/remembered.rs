@@ -1,4 +1,4 @@
-//! What is remembered, and until when.
+//! Remembered answers, and their validity.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ fn for_ever() -> ResolverSettings {
 }
 
 #[tokio::test]
-async fn own_commits_are_seen_at_once_and_other_peoples_with_time() {
+async fn own_commits_are_seen_at_once_and_those_of_others_after_the_time_limit() {
     let setup = setup(for_ever()).await;
     let stranger = setup.database.engine().await;
     assert!(is_new(&one(&setup.resolver, place("blue door")).await));
-    // Another engine's entity: the answer is remembered.
+    // An entity of another engine: the answer is remembered.
     let theirs = add(&stranger, "blue door", &[], None).await;
     assert!(is_new(&one(&setup.resolver, place("blue door")).await), "remembered");
     let impatient = Resolver::attach(&setup.engine, for_ever().time_to_live(Duration::ZERO)).await.unwrap();
     assert_eq!(existing(&one(&impatient, place("blue door")).await), (theirs, Tier::Exact));
-    // The own engine's commit of the same key ends it.
+    // The own engine's commit of the same key ends the remembered answer.
     let ours = add(&setup.engine, "blue door", &["Blue!"], None).await;
     assert_eq!(ours, theirs);
     assert_eq!(existing(&one(&setup.resolver, place("blue door")).await), (ours, Tier::Exact));
@@ -37,24 +37,24 @@ async fn every_tier_is_remembered_until_a_commit_touches_it() {
     for (name, tier) in names.into_iter().zip(tiers) {
         assert_eq!(existing(&one(&setup.resolver, place(name)).await), (id, tier));
     }
-    // Behind the engine's back.
+    // A change that the engine does not see.
     let client = setup.database.client().await;
     client.execute("update entities set name = 'gone', aliases = '{}'", &[]).await.unwrap();
     for (name, tier) in names.into_iter().zip(tiers) {
         assert_eq!(existing(&one(&setup.resolver, place(name)).await), (id, tier), "{name} is remembered");
     }
-    // An unrelated name ends what was similar, and nothing else.
+    // A commit of an unrelated name invalidates fuzzy answers only.
     add(&setup.engine, "red lantern", &[], None).await;
     assert_eq!(existing(&one(&setup.resolver, place(names[0])).await).1, Tier::Exact);
     assert_eq!(existing(&one(&setup.resolver, place(names[1])).await).1, Tier::Alias);
     assert!(is_new(&one(&setup.resolver, place(names[2])).await));
-    // What is touched is asked again.
+    // Answers that the commit touched are looked up again.
     let another = add(&setup.engine, "another", &["Franklin's"], None).await;
     assert_eq!(existing(&one(&setup.resolver, place(names[1])).await), (another, Tier::Alias));
 }
 
 #[tokio::test]
-async fn a_unit_that_changes_nothing_ends_nothing() {
+async fn a_unit_that_changes_nothing_invalidates_no_answer() {
     let setup = setup(for_ever()).await;
     let id = add(&setup.engine, "blue door", &["Blue"], None).await;
     assert_eq!(existing(&one(&setup.resolver, place("blue door")).await).0, id);
@@ -64,9 +64,9 @@ async fn a_unit_that_changes_nothing_ends_nothing() {
     assert_eq!(existing(&one(&setup.resolver, place("blue door")).await).0, id, "still remembered");
 }
 
-/// The ids of a rejected unit existed in its transaction only.
+/// The ids of a rejected unit exist in its transaction only.
 #[tokio::test]
-async fn no_id_of_a_rejected_unit_is_ever_given() {
+async fn the_resolver_never_returns_an_id_of_a_rejected_unit() {
     let setup = setup(for_ever()).await;
     let mut holder = UnitOfWork::new();
     let observed = || PlaceObservation::new(as_of()).google_place_id("taken");
@@ -87,9 +87,9 @@ async fn no_id_of_a_rejected_unit_is_ever_given() {
     assert_eq!(entities, 1);
 }
 
-/// A dead connection in the pool costs nothing but another one.
+/// A dead session in the pool costs only a new one.
 #[tokio::test]
-async fn lost_connections_are_replaced() {
+async fn lost_sessions_of_the_resolver_are_replaced() {
     let setup = setup(ResolverSettings::default().connections(1).cache_entries(0)).await;
     let id = add(&setup.engine, "blue door", &[], None).await;
     let client = setup.database.client().await;

@@ -1,4 +1,4 @@
-//! What each tier finds, and what is decided.
+//! The finds of each tier, and the decisions.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{add, existing, is_new, one, place, setup, write};
 use crate::support::{Database, commit};
 
 #[tokio::test]
-async fn each_tier_finds_what_the_one_before_does_not() {
+async fn each_tier_finds_names_that_the_one_before_does_not() {
     let setup = setup(ResolverSettings::default()).await;
     let franklin = add(&setup.engine, "franklin barbecue", &["Franklin's", "Franklin BBQ"], None).await;
     add(&setup.engine, "red lantern noodle house", &[], None).await;
@@ -29,7 +29,7 @@ async fn each_tier_finds_what_the_one_before_does_not() {
 }
 
 #[tokio::test]
-async fn the_type_is_always_part_of_the_match() {
+async fn entities_of_another_type_never_match() {
     let setup = setup(ResolverSettings::default()).await;
     let mut unit = UnitOfWork::new();
     unit.dish_attribute("italian").alias("italiano").handle();
@@ -55,7 +55,7 @@ async fn the_type_is_always_part_of_the_match() {
 }
 
 #[tokio::test]
-async fn what_the_author_wrote_becomes_an_alias_once() {
+async fn the_original_text_of_a_match_becomes_an_alias_once() {
     let setup = setup(ResolverSettings::default()).await;
     let franklin = add(&setup.engine, "franklin barbecue", &[], None).await;
     let query = place("franklin barbeque").original("Franklin Barbeque!");
@@ -69,13 +69,13 @@ async fn what_the_author_wrote_becomes_an_alias_once() {
     let resolution = one(&setup.resolver, query).await;
     assert_eq!(existing(&resolution), (franklin, Tier::Alias));
     assert!(matches!(resolution.decision, Decision::Existing { alias: None, .. }));
-    // An exact name in other words.
+    // The exact name in another spelling.
     let resolution = one(&setup.resolver, place("franklin barbecue").original("FRANKLIN")).await;
     assert!(matches!(&resolution.decision, Decision::Existing { alias: Some(alias), .. } if &**alias == "FRANKLIN"));
 }
 
 #[tokio::test]
-async fn between_the_thresholds_the_callers_policy_decides() {
+async fn between_the_thresholds_the_policy_of_the_caller_decides() {
     let query = || place("blue door");
     for (policy, expected) in [(GreyZone::Accept, "existing"), (GreyZone::Create, "new"), (GreyZone::Flag, "ambiguous")]
     {
@@ -97,7 +97,7 @@ async fn between_the_thresholds_the_callers_policy_decides() {
 }
 
 #[tokio::test]
-async fn an_alias_of_several_is_taken_for_granted_only_with_evidence() {
+async fn an_alias_of_several_entities_matches_only_with_evidence() {
     let setup = setup(ResolverSettings::default().with_candidates(true)).await;
     let north = add(&setup.engine, "palm north", &["The Palm"], Some("12 Oak St, Springfield")).await;
     let south = add(&setup.engine, "palm south", &["The Palm"], Some("90 Elm St, Shelbyville")).await;
@@ -106,14 +106,14 @@ async fn an_alias_of_several_is_taken_for_granted_only_with_evidence() {
     assert_eq!(candidates.iter().map(|candidate| candidate.id).collect::<BTreeSet<_>>(), [north, south].into());
     let resolution = one(&setup.resolver, place("The Palm").city("Shelbyville")).await;
     assert_eq!(existing(&resolution), (south, Tier::Alias));
-    assert_eq!(resolution.candidates.len(), 2, "ranked, as they were asked for");
+    assert_eq!(resolution.candidates.len(), 2, "candidates are ranked, since they were asked for");
     assert!(resolution.candidates[0].confidence > resolution.candidates[1].confidence);
 }
 
 #[tokio::test]
-async fn what_evidence_says_is_another_is_looked_for_by_similar_names() {
+async fn aliases_that_evidence_rules_out_are_followed_by_a_search_for_similar_names() {
     let setup = setup(ResolverSettings::default().with_candidates(true)).await;
-    // More share the alias than are looked at, none of them here.
+    // More entities share the alias than are looked at, none of them in Shelbyville.
     for number in 0..8 {
         let address = format!("{} Oak St, Springfield", 10 + number);
         add(&setup.engine, &format!("springfield branch {number}"), &["Golden Dragon"], Some(&address)).await;
@@ -125,7 +125,7 @@ async fn what_evidence_says_is_another_is_looked_for_by_similar_names() {
     assert_eq!(existing(&resolution).0, here, "{resolution:?}");
     let ids: BTreeSet<_> = resolution.candidates.iter().map(|candidate| candidate.id).collect();
     assert_eq!(ids.len(), resolution.candidates.len(), "each once");
-    // And a place that is none of them is not taken for one, although it is called so.
+    // A place that is none of them is not taken for one, although its name is their alias.
     let query = place("Golden Dragon").address("7 Harbor Road").city("Ogdenville");
     let resolution = one(&setup.resolver, query).await;
     assert!(!matches!(resolution.decision, Decision::Existing { .. }), "{resolution:?}");
@@ -133,7 +133,7 @@ async fn what_evidence_says_is_another_is_looked_for_by_similar_names() {
 }
 
 #[tokio::test]
-async fn an_address_finds_what_the_name_alone_does_not() {
+async fn an_address_finds_entities_that_the_name_alone_does_not() {
     let setup = setup(ResolverSettings::default()).await;
     let mifune = add(&setup.engine, "umi", &[], Some("1737 Cherry Street, Springfield")).await;
     add(&setup.engine, "red lantern", &[], Some("1739 Cherry Street, Springfield")).await;
@@ -142,11 +142,11 @@ async fn an_address_finds_what_the_name_alone_does_not() {
     let query = place(name).address("1737 Cherry St.").city("Springfield");
     assert_eq!(existing(&one(&setup.resolver, query).await), (mifune, Tier::Fuzzy));
     let query = place("blue door").address("1737 Cherry St.").city("Springfield");
-    assert!(is_new(&one(&setup.resolver, query).await), "an address alone is not enough");
+    assert!(is_new(&one(&setup.resolver, query).await), "an address alone is not enough to match");
 }
 
 #[tokio::test]
-async fn searching_answers_earlier_and_adds_nothing() {
+async fn find_returns_matches_without_adding_aliases() {
     let setup = setup(ResolverSettings::default()).await;
     let id = add(&setup.engine, "blue door tavern", &[], None).await;
     let query = place("blue door inn").original("The Blue Door");
@@ -162,7 +162,7 @@ async fn searching_answers_earlier_and_adds_nothing() {
 }
 
 #[tokio::test]
-async fn new_names_of_a_batch_that_match_become_one_entity() {
+async fn matching_new_names_of_a_batch_become_one_new_entity() {
     let setup = setup(ResolverSettings::default()).await;
     let mut batch = vec![
         place("the blue door"),
@@ -195,22 +195,22 @@ async fn new_names_of_a_batch_that_match_become_one_entity() {
 }
 
 #[tokio::test]
-async fn what_a_batch_calls_a_known_entity_is_heard_by_the_rest_of_it() {
+async fn names_that_a_batch_gives_a_known_entity_apply_to_the_whole_batch() {
     let setup = setup(ResolverSettings::default()).await;
     let franklin = add(&setup.engine, "franklin barbecue", &[], Some("900 E 11th St, Austin")).await;
     let diner = add(&setup.engine, "blue door", &[], None).await;
     let mut batch = vec![
         place("franklin barbecue").original("Aaron's"),
         place("Aaron's"),
-        // Not by evidence, and the author may mean any place: others.
+        // No match: neither the evidence nor the text, which fits any place, ties it to the entity.
         place("red lantern").original("Aaron's"),
         place("blue door").original("The Place"),
         place("golden palace").original("The Place"),
-        // Two are called so.
+        // Two entities have the alias.
         place("franklin barbecue").original("Q"),
         place("blue door").original("Q"),
         place("Q"),
-        // Another type.
+        // An entity of another type.
         Query::new(EntityType::DishOrCategory, "Aaron's"),
     ];
     for _ in 0..batch.len() {
@@ -227,21 +227,21 @@ async fn what_a_batch_calls_a_known_entity_is_heard_by_the_rest_of_it() {
             }
         }
     }
-    // One with another address is not the one, whatever it is called.
+    // An entity with another address does not match, despite its alias.
     let elsewhere = place("Aaron's").address("12 Oak St").city("Dallas");
     let bringer = place("franklin barbecue").original("Aaron's");
-    // The second time only the database knows where the entity is.
+    // The second time, only the database has the entity's address.
     for bringer in [bringer.clone().address("900 E 11th St").city("Austin"), bringer] {
         let resolutions = setup.resolver.resolve(&[bringer, elsewhere.clone()]).await.unwrap();
         assert!(!matches!(resolutions[1].decision, Decision::Existing { .. }), "{resolutions:?}");
     }
     let exact = Resolver::attach(&setup.engine, ResolverSettings::default().deepest(Tier::Exact)).await.unwrap();
     let batch = [place("franklin barbecue").original("Aaron's"), place("Aaron's")];
-    assert!(is_new(&exact.resolve(&batch).await.unwrap()[1]), "aliases are not asked for");
+    assert!(is_new(&exact.resolve(&batch).await.unwrap()[1]), "aliases are not looked up");
 }
 
 #[tokio::test]
-async fn fewer_tiers_find_less() {
+async fn a_resolver_with_fewer_tiers_skips_the_deeper_ones() {
     let setup = setup(ResolverSettings::default()).await;
     add(&setup.engine, "franklin barbecue", &["Franklin's"], None).await;
     let names = ["franklin barbecue", "Franklin's", "franklin barbeque"];
@@ -254,7 +254,7 @@ async fn fewer_tiers_find_less() {
 }
 
 #[tokio::test]
-async fn a_missing_index_is_an_error_only_where_it_is_needed() {
+async fn a_missing_index_is_an_error_only_for_tiers_that_need_it() {
     let database = Database::empty().await;
     let config = database.config().build().unwrap();
     Migrations::tables_only().run(&config).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_missing_index_is_an_error_only_where_it_is_needed() {
 }
 
 #[tokio::test]
-async fn impossible_texts_are_refused_before_anything_is_asked() {
+async fn invalid_texts_are_refused_before_any_query() {
     let setup = setup(ResolverSettings::default()).await;
     for bad in [" ", "a\0b", &"x".repeat(256)] {
         for query in [place(bad), place("fine").original(bad)] {
@@ -275,7 +275,7 @@ async fn impossible_texts_are_refused_before_anything_is_asked() {
             assert!(matches!(error, ResolveError::InvalidText { index: 1 }), "{error}");
         }
     }
-    // Everything else is a value like any other.
+    // All other texts are ordinary values.
     let odd = ["100%", "a_b", "back\\slash", "'; drop table entities; --", "\u{5bff}\u{53f8}\u{5c4b}", "..."];
     let resolutions = setup.resolver.resolve(&odd.map(place)).await.unwrap();
     assert_eq!(resolutions.len(), odd.len());

@@ -1,5 +1,5 @@
-//! The tables are no longer what the migrations made: at the start, and while the engine writes. What no unit can help
-//! rejects no unit.
+//! Tables that differ from those of the migrations, at the start and while the engine writes. A fault that is not a
+//! unit's rejects no unit.
 
 use graphsink::{Engine, Outcome, StartError};
 
@@ -11,7 +11,7 @@ use crate::model::{self, Record};
 use crate::support::{as_of, commit, connect, outcome, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_on_tables_that_were_altered_is_refused_with_what_differs() {
+async fn a_start_on_altered_tables_is_refused_naming_the_differences() {
     let server = server(&[]).await;
     let url = migrated(&server, "altered").await;
     let client = connect(&url).await;
@@ -51,7 +51,7 @@ async fn a_start_on_tables_that_were_altered_is_refused_with_what_differs() {
         }
         client.batch_execute(undo).await.unwrap();
     }
-    // What does not matter: more room, and columns that need no value.
+    // Harmless changes: more room, and columns that need no value.
     let harmless = "alter table mentions alter source_url type text, add note text, add noted_at timestamptz not null default now()";
     client.batch_execute(harmless).await.unwrap();
     let engine = engine(&url).await;
@@ -62,7 +62,7 @@ async fn a_start_on_tables_that_were_altered_is_refused_with_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_column_that_only_others_can_fill_stops_the_line() {
+async fn a_required_column_of_others_opens_the_circuit_and_rejects_no_unit() {
     mended(
         "foreign column",
         &["alter table mentions add note text not null default ''", "alter table mentions alter note drop default"],
@@ -72,7 +72,7 @@ async fn a_column_that_only_others_can_fill_stops_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_column_of_another_type_stops_the_line() {
+async fn a_column_of_another_type_opens_the_circuit_and_rejects_no_unit() {
     mended(
         "another type",
         &["alter table mentions alter upvotes type bigint"],
@@ -107,14 +107,14 @@ async fn raised_and_mended(name: &str, what: &str, deferred: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_of_the_server_stops_the_line() {
+async fn a_limit_of_the_server_opens_the_circuit_and_rejects_no_unit() {
     let wraparound = "raise exception 'database is not accepting commands' using errcode = '54000'";
     raised_and_mended("54000 in a statement", wraparound, false).await;
     raised_and_mended("54000 at the commit", wraparound, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_only_a_trigger_writes_stops_the_line() {
+async fn a_fault_of_a_table_that_only_a_trigger_writes_opens_the_circuit() {
     let audit = "create table if not exists audit (number int primary key); insert into audit values (1)";
     raised_and_mended(
         "23505 elsewhere",
@@ -125,7 +125,7 @@ async fn a_table_that_only_a_trigger_writes_stops_the_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn updates_that_cannot_be_published_stop_the_line() {
+async fn updates_that_cannot_be_published_open_the_circuit() {
     mended(
         "55000",
         &["alter table connections replica identity nothing", "create publication changes for table connections"],
@@ -154,7 +154,7 @@ async fn under_row_level_security_rows_are_inserted() {
         tables.iter().map(of_table).collect::<String>()
     };
     let mut records = Vec::new();
-    // In force at the start: not one attempt fails. And later: no unit is rejected.
+    // In force at the start, it costs no attempt. In force later, it rejects no unit.
     for round in ["before the start", "while it runs"] {
         if round == "before the start" {
             client.batch_execute(&secure(true)).await.unwrap();
@@ -184,7 +184,7 @@ fn large(name: &str) -> Vec<Record> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_trigger_leaves_out_rejects_its_unit_alone() {
+async fn a_row_that_a_trigger_suppresses_rejects_its_unit_alone() {
     let server = server(&[]).await;
     let url = migrated(&server, "left_out").await;
     let client = connect(&url).await;
@@ -222,10 +222,10 @@ async fn what_a_trigger_leaves_out_rejects_its_unit_alone() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// Another program stored times without end. Units that touch such rows are committed, and the rows stay what they are where
+/// Another program stored infinite times. Units that touch such rows are committed, and the rows are unchanged where
 /// they win.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn times_without_end_are_read_as_what_they_are() {
+async fn infinite_times_of_other_programs_are_read_and_kept() {
     let server = server(&[]).await;
     let url = migrated(&server, "infinity").await;
     let client = connect(&url).await;
@@ -239,7 +239,7 @@ async fn times_without_end_are_read_as_what_they_are() {
         )
         .await
         .unwrap();
-    // The same mention again, which is older than what is stored; and the restaurant with a place and another name.
+    // The same mention again, which is older than the stored one; and the restaurant with a place and another name.
     commit(&engine, unit(&record("first", "newer words"))).await;
     let mut place = graphsink::UnitOfWork::new();
     let observed = graphsink::PlaceObservation::new(as_of()).address("12 Oak St");
@@ -262,10 +262,10 @@ async fn times_without_end_are_read_as_what_they_are() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// A trigger that refuses whatever comes, without naming a table: after a few units the line stops, and nothing more is
+/// A trigger rejects every row without naming a table: after a few units the circuit breaker opens, and no more are
 /// rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_refuses_one_unit_after_another_stops_the_line() {
+async fn the_same_refusal_of_all_units_opens_the_circuit() {
     let server = server(&[]).await;
     let url = migrated(&server, "repeated").await;
     let client = connect(&url).await;
@@ -298,16 +298,16 @@ async fn what_refuses_one_unit_after_another_stops_the_line() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// The same reason again and again, but others get through: then it is the units' own, and each hears it.
+/// Many units fail for the same reason, but others are committed: the failing units are rejected, each with its error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_refuses_many_units_but_not_all_rejects_those() {
+async fn the_same_refusal_of_many_but_not_all_units_rejects_them() {
     let server = server(&[]).await;
     let url = migrated(&server, "own_reasons").await;
     let client = connect(&url).await;
     let [function, trigger] = raising("if new.content_excerpt = 'bad' then raise exception 'bad'; end if", false);
     client.batch_execute(&format!("{function}; {trigger}")).await.unwrap();
     let engine = engine(&url).await;
-    // What the units share is known, so that one can overtake another.
+    // The rows that units share are known, so that one unit can overtake another.
     commit(&engine, unit(&record("known", "fine"))).await;
     let bad = async |number: usize| match outcome(&engine, unit(&record(&format!("place {number}"), "bad"))).await {
         Outcome::Rejected(why) => assert_eq!(why.sqlstate, "P0001"),
@@ -327,9 +327,9 @@ async fn what_refuses_many_units_but_not_all_rejects_those() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// However many units break a constraint of the migrations, with nothing good in between: it is their own fault.
+/// Many units break a constraint of the migrations, with no good unit in between: each of them is rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_breaks_a_constraint_of_the_migrations_is_rejected_however_often() {
+async fn units_that_break_a_constraint_of_the_migrations_are_always_rejected() {
     let server = server(&[]).await;
     let url = migrated(&server, "own_constraint").await;
     let client = connect(&url).await;
@@ -355,9 +355,9 @@ async fn what_breaks_a_constraint_of_the_migrations_is_rejected_however_often() 
     assert_at_rest(&[engine], &client).await;
 }
 
-/// Triggers that leave rows of the other tables out, before they are inserted, updated or deleted.
+/// Triggers that suppress the insertion, update or deletion of rows of the other tables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_trigger_leaves_out_of_any_table_rejects_by_its_name() {
+async fn a_trigger_that_suppresses_rows_of_any_table_is_named_in_the_rejection() {
     let server = server(&[]).await;
     let url = migrated(&server, "left_out_anywhere").await;
     let client = connect(&url).await;
@@ -388,7 +388,7 @@ async fn what_a_trigger_leaves_out_of_any_table_rejects_by_its_name() {
         }
         client.batch_execute(&format!("drop trigger skip_all on {table}")).await.unwrap();
     }
-    // A merge: the merged entity stays.
+    // In a merge the merged entity remains.
     client
         .batch_execute("create trigger skip_all before delete on entities for each row execute function skip()")
         .await
@@ -410,7 +410,7 @@ fn key(dish: &str) -> graphsink::EntityKey {
     graphsink::EntityKey::new(graphsink::EntityType::DishOrCategory, dish)
 }
 
-/// The mention of [`record`], observed later and with more to say.
+/// The mention of [`record`], observed later and with an excerpt.
 fn newer(restaurant: &str) -> Record {
     let Record::Mention(mut mention) = record(restaurant, "newer words") else { unreachable!("a mention") };
     mention.observed_at += std::time::Duration::from_hours(1);

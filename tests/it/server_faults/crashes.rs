@@ -11,7 +11,7 @@ use tokio_postgres::NoTls;
 use super::{Storm, assert_at_rest, config, engine, migrated, server, until};
 use crate::support::{connect, seed, within};
 
-/// Starts the server again while a client knocks all the time; says how often it was told "in recovery" (57P03).
+/// Starts the server again while a client keeps connecting; returns how often it was told "in recovery" (57P03).
 async fn restart_and_knock(server: &mut EmbeddedServer, url: &str) -> usize {
     let knock = async {
         let mut refused = 0;
@@ -28,7 +28,7 @@ async fn restart_and_knock(server: &mut EmbeddedServer, url: &str) -> usize {
     refused
 }
 
-/// Gives out again the transaction ids that the killed server had given and forgot.
+/// Assigns the transaction ids again that the killed server had assigned and forgotten.
 async fn use_transaction_ids(url: &str) {
     let client = connect(url).await;
     let use_one = "do $$ begin for number in 1..300 loop perform pg_current_xact_id(); commit; end loop; end $$";
@@ -36,38 +36,38 @@ async fn use_transaction_ids(url: &str) {
     client.batch_execute(use_one).await.unwrap();
 }
 
-/// Where a commit is when the server is killed under it.
+/// The state of a commit when the server is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Amid {
-    /// Before it is on disk: it is lost, and with it the memory that its transaction id was given.
+    /// Before it is on disk: it is lost, and with it the assignment of its transaction id.
     Flush,
-    /// After: it is there, and its answer is lost. The commit waits for a standby that does not exist.
+    /// After that: it took place, and its answer is lost. The commit waits for a standby that does not exist.
     Answer,
 }
 
-/// Kills the server when commits of the engines have got so far.
+/// Kills the server when commits of the engines have reached this state.
 async fn kill_amid(server: &mut EmbeddedServer, url: &str, amid: Amid) {
     if amid == Amid::Answer {
         let client = connect(url).await;
-        for statement in ["alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()"] {
+        for statement in ["alter system set synchronous_standby_names = 'absent'", "select pg_reload_conf()"] {
             client.batch_execute(statement).await.unwrap();
         }
         let waits = "select exists (select from pg_stat_activity
                                     where application_name = 'graphsink' and wait_event = 'SyncRep')";
         until(&client, waits).await;
-        // For the server's next life.
+        // For the next start of the server.
         client.batch_execute("alter system reset synchronous_standby_names").await.unwrap();
     }
     server.crash().unwrap();
 }
 
-/// A guess at the fate of a commit is wrong here, and so is an answer by its transaction id: the ids that were
-/// lost with the server are given to others, whose transactions commit.
+/// A guess at the fate of a commit would be wrong here, and so would an answer by its transaction id: lost ids are
+/// assigned to other transactions, which commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_under_a_storm_of_commits_makes_no_outcome_lie() {
     let seed = seed("server killed");
     let mut random = StdRng::seed_from_u64(seed);
-    // Commits take most of the time of a transaction, so that most kills hit some.
+    // Commits take most of the time of a transaction, so that most kills hit one.
     let mut server = server(&[("commit_delay", "40000"), ("commit_siblings", "0")]).await;
     let url = migrated(&server, "killed").await;
     let engines = [engine(&url).await, engine(&url).await];
@@ -87,7 +87,7 @@ async fn a_server_killed_under_a_storm_of_commits_makes_no_outcome_lie() {
     let client = connect(&url).await;
     ledger.check(&client).await;
     let failed: u64 = engines.iter().map(|engine| engine.stats().failed_attempts).sum();
-    println!("{} units, {failed} failed attempts, {refused} times told to wait for the recovery", ledger.len());
+    println!("{} units, {failed} failed attempts, {refused} connections refused during recovery", ledger.len());
     assert!(failed > 0, "the server was killed under load");
     assert!(server.read_log().unwrap().contains("database system was not properly shut down"));
     assert_at_rest(&engines, &client).await;
@@ -120,7 +120,7 @@ async fn restarts_under_load_are_invisible_to_callers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_past_the_deadline_is_told_and_what_is_submitted_again_is_there_once() {
+async fn units_unavailable_in_an_outage_can_be_submitted_again_and_are_written_once() {
     let seed = seed("server down");
     let mut server = server(&[]).await;
     let url = migrated(&server, "down").await;

@@ -1,4 +1,4 @@
-//! The same unit more than once: at the same time, in one batch, through two engines, again after its outcome.
+//! The same unit several times: at the same time, in one batch, through two engines, again after its outcome.
 
 use graphsink::{Committed, CommittedRow, Disposition, Engine};
 
@@ -18,7 +18,7 @@ fn ids(committed: &Committed) -> Vec<uuid::Uuid> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unit_in_one_batch_twice_is_written_once_and_both_are_told_the_same() {
+async fn a_unit_twice_in_one_batch_is_written_once_with_two_equal_outcomes() {
     let database = Database::migrated().await;
     let engine = database.small_engine(100_000, 1).await;
     let (gate, waiting) = Gate::close(&database, &engine).await;
@@ -36,7 +36,7 @@ async fn a_unit_in_one_batch_twice_is_written_once_and_both_are_told_the_same() 
     }
     assert!(told.iter().all(|committed| ids(committed) == ids(&told[0])));
     assert!(told.iter().flat_map(rows).all(|row| row.disposition == Disposition::Inserted));
-    assert_eq!(engine.stats().epochs, epochs + 2, "the gate's, and one for all five");
+    assert_eq!(engine.stats().epochs, epochs + 2, "the epoch of the gate, and one for all five units");
     assert_eq!(engine.stats().mentions.inserted, 1);
     let again = within(engine.submit(unit(&own)).await.unwrap()).await.into_result().unwrap();
     assert_eq!(ids(&again), ids(&told[0]));
@@ -47,7 +47,7 @@ async fn a_unit_in_one_batch_twice_is_written_once_and_both_are_told_the_same() 
     assert_at_rest(&[engine], &client).await;
 }
 
-/// However they race, one of them inserts each row, and all are told the same ids.
+/// In any order, one of the transactions inserts each row, and all report the same ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_through_several_engines_at_once_is_written_once() {
     let database = Database::migrated().await;
@@ -76,9 +76,9 @@ async fn a_unit_through_several_engines_at_once_is_written_once() {
     assert_at_rest(&engines, &client).await;
 }
 
-/// Everything once more, through another engine and in other units, changes nothing.
+/// Submitting everything again, through another engine and in other units, changes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn history_said_again_by_another_engine_changes_nothing() {
+async fn a_history_repeated_through_another_engine_changes_nothing() {
     let seed = seed("said again");
     let server = server(&[]).await;
     let url = migrated(&server, "again").await;
@@ -109,7 +109,7 @@ async fn history_said_again_by_another_engine_changes_nothing() {
     assert_at_rest(&[first, second], &client).await;
 }
 
-/// Several engines that say the same at the same time.
+/// Several engines submit the same records at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_history_through_several_engines_at_once_is_written_once() {
     let seed = seed("said at once");

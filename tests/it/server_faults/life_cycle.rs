@@ -1,4 +1,4 @@
-//! The end of an engine under load and during an outage, and how much it holds while nothing moves.
+//! The end of an engine under load and during an outage, and the bound on its memory while nothing moves.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::sqlstates::{record, unit};
-use super::{Storm, Supply, assert_at_rest, config, engine, migrated, server, until_no_session_is_left, until_so};
+use super::{Storm, Supply, assert_at_rest, config, engine, migrated, server, until_gone, until_so};
 use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, Record};
 use crate::support::{Database, as_of, connect, seed, within};
@@ -42,7 +42,7 @@ async fn a_stalled_database_holds_callers_back_at_the_bound() {
     for _ in 0..100 {
         match engine.try_submit(unit(&records[0])) {
             Err(SubmitError::Full(unit)) => {
-                assert_eq!(unit.rows(), 4, "it comes back whole");
+                assert_eq!(unit.rows(), 4, "the unit is given back whole");
                 refused += 1;
             }
             other => panic!("{ROWS} rows are in flight, got {other:?}"),
@@ -68,8 +68,8 @@ async fn a_stalled_database_holds_callers_back_at_the_bound() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// Whenever it strikes: what was told is true, the report names exactly the units that were told "unavailable", and a
-/// second call says the same.
+/// At any time of the shutdown: the outcomes are true, the report names exactly the units whose outcome was
+/// "unavailable", and a second call returns the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_under_load_reports_exactly_what_it_did_not_commit() {
     let seed = seed("shutdown under load");
@@ -81,7 +81,7 @@ async fn a_shutdown_under_load_reports_exactly_what_it_did_not_commit() {
         let own = engine(&url).await;
         let storm = Storm::start(seed + round, std::slice::from_ref(&own));
         storm.progress(30).await;
-        // The last has all the time it needs.
+        // The last shutdown has all the time that it needs.
         let deadline = if round == 7 { 20_000_000 } else { random.random_range(0..8_000) };
         let (report, same) = futures::future::join(
             own.shutdown(Duration::from_micros(deadline)),
@@ -100,8 +100,8 @@ async fn a_shutdown_under_load_reports_exactly_what_it_did_not_commit() {
         assert_eq!((report.stats.rows_in_flight, report.stats.bytes_in_flight), (0, 0));
         abandoned += unavailable.len();
         let client = connect(&url).await;
-        // A commit that was under way may still come through.
-        until_no_session_is_left(&client).await;
+        // A commit that was under way may still take place.
+        until_gone(&client).await;
         ledger.check(&client).await;
         let successor = engine(&url).await;
         ledger.resubmit(&successor).await;
@@ -128,7 +128,7 @@ async fn all_committed(receipts: Vec<Receipt>) {
     }
 }
 
-/// One outage after the other, and every way to end an engine in one of them.
+/// One outage after the other, with each way to end an engine during one of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     let seed = seed("end during an outage");
@@ -137,7 +137,7 @@ async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     let supply = Supply::new(seed);
     let mut committed = 0..0;
 
-    // Shut down before the server is back: all are told, and named, and none of them is there.
+    // Shut down before the server is back: all units get their outcome, are named, and are not in the database.
     let own = engine(&url).await;
     all_committed(submit(&own, &supply, 0, 20).await).await;
     committed.end = 20;
@@ -158,7 +158,7 @@ async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     assert!(matches!(own.try_submit(supply.unit(20)), Err(SubmitError::Closed(_))));
     server.restart().await.unwrap();
 
-    // Drained during an outage that ends: it waits, and everything is committed.
+    // Drained during an outage that ends: the drain waits, and all units are committed.
     let own = engine(&url).await;
     let client = connect(&url).await;
     let check = async |client: &tokio_postgres::Client, committed: std::ops::Range<usize>| {
@@ -184,7 +184,7 @@ async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     check(&client, committed.clone()).await;
     assert_at_rest(&[own], &client).await;
 
-    // The last handle is dropped during an outage that ends: the engine finishes what it accepted.
+    // The last handle is dropped during an outage that ends: the engine finishes the accepted units.
     let own = engine(&url).await;
     all_committed(submit(&own, &supply, 40, 1).await).await;
     server.crash().unwrap();
@@ -196,9 +196,9 @@ async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     committed.end = 60;
     let client = connect(&url).await;
     check(&client, committed.clone()).await;
-    until_no_session_is_left(&client).await;
+    until_gone(&client).await;
 
-    // And during one that does not, before the deadline: all are told.
+    // The last handle is dropped during an outage that outlasts the deadline: all units get their outcome.
     let config = config(&url).outcome_deadline(Duration::from_millis(500)).build().unwrap();
     let own = Engine::start(config).await.unwrap();
     server.crash().unwrap();
@@ -213,12 +213,12 @@ async fn an_engine_that_ends_during_an_outage_leaves_no_unit_waiting() {
     server.restart().await.unwrap();
     let client = connect(&url).await;
     check(&client, committed).await;
-    until_no_session_is_left(&client).await;
+    until_gone(&client).await;
 }
 
-/// The engine lives in none of the caller's runtimes, so the end of one of them is not its end.
+/// The engine lives in none of the caller's runtimes, so the end of one of them does not end it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runtime_that_ends_amid_a_batch_takes_nothing_along() {
+async fn the_end_of_a_callers_runtime_does_not_end_the_engine() {
     let database = Database::migrated().await;
     let seed = seed("runtime dropped");
     let mut receipts = Vec::new();
@@ -226,7 +226,7 @@ async fn a_runtime_that_ends_amid_a_batch_takes_nothing_along() {
         let config = database.config().max_batch_rows(40).build().unwrap();
         let own = std::thread::spawn(move || {
             let supply = Supply::new(seed);
-            // The last handle goes with the runtime.
+            // The last handle is dropped with the runtime.
             let program = async move {
                 let engine = Engine::start(config).await.unwrap();
                 submit(&engine, &supply, round * 60, 60).await
@@ -255,12 +255,13 @@ async fn a_runtime_that_ends_amid_a_batch_takes_nothing_along() {
     let client = database.client().await;
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
     assert_group_by(&client, as_of()).await;
-    until_no_session_is_left(&client).await;
+    until_gone(&client).await;
 }
 
-/// Actors that die again and again end the engine: every unit is told, nothing more is accepted, and nothing rises again.
+/// Actors that die again and again end the engine: every unit gets its outcome, no more are accepted, and no actor is
+/// started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_deaths_ends_in_a_clean_stop() {
+async fn a_storm_of_deaths_under_load_ends_in_a_clean_stop() {
     for actor in [ActorKind::Supervisor, ActorKind::MentionBatcher, ActorKind::TransactionCoordinator] {
         let seed = seed("storm of deaths");
         let database = Database::migrated().await;
@@ -269,7 +270,7 @@ async fn a_storm_of_deaths_ends_in_a_clean_stop() {
         storm.progress(30).await;
         let supply = Supply::new(seed);
         let closed = async {
-            // A number that the storm does not reach. Where it is accepted it gets an outcome like any other.
+            // A number outside of the storm's range. If this unit is accepted it gets an outcome like any other.
             while !matches!(own.try_submit(supply.unit(1_000_000)), Err(SubmitError::Closed(_))) {
                 own.kill_actor(actor);
                 tokio::time::sleep(Duration::from_millis(3)).await;
@@ -289,13 +290,13 @@ async fn a_storm_of_deaths_ends_in_a_clean_stop() {
         }
         own.kill_actor(actor);
         let report = within(own.shutdown(Duration::from_secs(20))).await;
-        assert_eq!(own.stats().actor_restarts, restarts, "no actor rises any more");
+        assert_eq!(own.stats().actor_restarts, restarts, "no actor is started again");
         assert_eq!((report.stats.rows_in_flight, report.stats.bytes_in_flight), (0, 0), "{report:?}");
         let client = database.client().await;
-        until_no_session_is_left(&client).await;
+        until_gone(&client).await;
         let successor = database.small_engine(60, 2).await;
         ledger.resubmit(&successor).await;
-        // The unit that knocked was committed now and then, or never.
+        // The last unit may have been committed at most once.
         let knocked = within(successor.submit(supply.unit(1_000_000)).await.unwrap()).await;
         ledger.outcomes.insert(1_000_000, knocked);
         ledger.repeated.insert(1_000_000);

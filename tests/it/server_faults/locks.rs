@@ -1,4 +1,4 @@
-//! Others hold locks: in the wrong order, for too long, on everything; and statements that take too long.
+//! Locks of other programs: in the wrong order, for too long, on all tables; and statements that take too long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, EntitySpec, Record};
 use crate::support::{Database, as_of, commit, connect, seed, within};
 
-/// Locks all connections, one by one, against the order that the engine keeps; starts over when it is the victim.
+/// Locks all connections one by one, against the engine's order; starts over as the victim of a deadlock.
 async fn lock_in_reverse(client: Client, stop: Arc<AtomicBool>) -> usize {
     let mut rounds = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -74,7 +74,7 @@ fn with_alias(restaurant: &str, alias: &str) -> Record {
     })
 }
 
-/// An engine that waits for a lock no longer than it takes to see it wait.
+/// An engine with a lock timeout only as long as it takes to see it wait.
 async fn impatient(database: &Database) -> Engine {
     let config = database.config().lock_timeout(Duration::from_millis(150)).in_flight_commits(3);
     Engine::start(config.build().unwrap()).await.unwrap()
@@ -111,7 +111,7 @@ async fn a_row_that_another_program_holds_delays_only_the_units_that_touch_it() 
         };
         let waiting = vec![engine.submit(unit(&touching)).await.unwrap()];
         records.push(touching);
-        // Longer than the lock timeout: it runs into it again and again.
+        // Longer than the lock timeout, which fires again and again.
         let failed = engine.stats().failed_attempts;
         until_so("the lock timeout strikes", || engine.stats().failed_attempts >= failed + 3).await;
         for number in 0..30 {
@@ -119,7 +119,7 @@ async fn a_row_that_another_program_holds_delays_only_the_units_that_touch_it() 
             commit(&engine, unit(&record)).await;
             records.push(record);
         }
-        assert_eq!(engine.stats().units_committed, 32, "{name}: the one that touches it waits, no other does");
+        assert_eq!(engine.stats().units_committed, 32, "{name}: only the unit that touches the row waits");
         holder.batch_execute("rollback").await.unwrap();
         all_committed(waiting).await;
         let client = database.client().await;
@@ -157,9 +157,9 @@ async fn a_locked_table_delays_all_units_and_rejects_none() {
     }
 }
 
-/// A new connection prepares its statements, and must look at the tables for that.
+/// A new session prepares its statements, for which it must lock the tables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_locked_before_the_first_transaction_delays_it() {
+async fn a_table_locked_before_the_first_transaction_only_delays_it() {
     let database = Database::migrated().await;
     let engine = impatient(&database).await;
     let holder = database.client().await;
@@ -179,10 +179,10 @@ async fn a_table_that_is_locked_before_the_first_transaction_delays_it() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// A foreign key check takes `for key share` on its parent. That conflicts with an update of key columns only, so the
+/// A foreign key check takes `for key share` on its parent. That conflicts with updates of key columns only, so the
 /// engine's updates must not name any, and its locks must be no stronger than `for no key update`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
+async fn inserts_of_children_and_updates_of_their_parents_never_wait_for_each_other() {
     let database = Database::migrated().await;
     let config = database.config().lock_timeout(Duration::from_secs(1)).build().unwrap();
     let engine = Engine::start(config).await.unwrap();
@@ -193,7 +193,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
     let client = database.client().await;
     let other = database.client().await;
 
-    // Another session adds children to every row there is; the engine changes these rows meanwhile.
+    // Another session adds children to every row while the engine changes these rows.
     other
         .batch_execute(
             "begin;
@@ -224,7 +224,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
     }
     other.batch_execute("rollback").await.unwrap();
 
-    // Another session changes every row there is, as the engine does it; the engine adds children meanwhile.
+    // Another session changes every row as the engine does, while the engine adds children.
     other
         .batch_execute(
             "begin;
@@ -258,7 +258,7 @@ async fn children_and_changes_of_their_parents_never_wait_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
+async fn a_batch_that_takes_too_long_is_halved_until_it_fits_the_timeout() {
     let database = Database::migrated().await;
     let client = database.client().await;
     client
@@ -282,7 +282,7 @@ async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
     let stats = engine.stats();
     println!("{} failed attempts, {} epochs", stats.failed_attempts, stats.epochs);
     assert!(stats.failed_attempts > 0, "64 rows of 20 ms take longer than 500 ms");
-    // The whole batch, its halves and perhaps its quarters, each tried twice, and the gate's own waiting.
+    // The whole batch, its halves and perhaps its quarters, each tried twice, and the gate's own wait.
     assert!(stats.failed_attempts <= 2 * 7 + 8, "{stats:?}");
     assert_eq!(stats.units_rejected, 0);
     records.push(Gate::record());
@@ -291,14 +291,14 @@ async fn a_batch_that_takes_too_long_is_halved_until_it_does_not() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// The engine's own waits for each other do not count as trouble: many connections, few rows.
+/// The engine's own waits between sessions are no failures: many sessions, few rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_reader_of_everything_delays_no_unit() {
+async fn a_reader_of_all_tables_delays_no_unit() {
     let seed = seed("reader");
     let database = Database::migrated().await;
     let engine = database.small_engine(60, 2).await;
     let reader = database.client().await;
-    // What a dump takes: a snapshot and share locks on all tables.
+    // The locks of a dump: a snapshot, and share locks on all tables.
     reader
         .batch_execute(
             "begin isolation level repeatable read read only;

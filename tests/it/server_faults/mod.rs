@@ -1,9 +1,9 @@
-//! Faults of the server and of the process: killed, restarted, out of something, locked, refused, altered.
+//! Faults of the server and of the process: killed, restarted, out of a resource, locked, refused, altered.
 //!
-//! Where a fault is injected under load, the load is a [`Storm`]: producers that submit random units again and again. Each
-//! unit carries a witness, an entity that no other unit names, so that the [`Ledger`] can tell for every single unit
-//! whether it is in the database, and compare that with the outcome that it was told. Then the whole database is
-//! compared, row by row, with what the model says of the units that are in it.
+//! Where a fault is injected under load, the load is a [`Storm`]: producers that submit random units again and again.
+//! Each unit carries a witness, an entity that no other unit names, so that the [`Ledger`] can tell for each unit
+//! whether it is in the database, and compare that with its outcome. Then the whole database is compared, row by row,
+//! with the model of the units that are in it.
 
 mod altered;
 mod crashes;
@@ -28,23 +28,24 @@ use graphsink::{
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use crate::bulk::{until, until_gone};
 use crate::database::{self, assert_group_by, assert_same};
 use crate::generate::{self, Space};
 use crate::model::{self, EntitySpec, Ids, Record};
 use crate::support::{PATIENCE, as_of, within};
 
-/// Records of a unit, without its witness.
+/// The number of records of a unit, without its witness.
 const RECORDS_PER_UNIT: usize = 3;
-/// Producers of a storm. Each keeps a few units under way.
+/// The number of producers of a storm. Each keeps a few units under way.
 const PRODUCERS: usize = 6;
-/// Units that a producer has under way at once.
+/// The number of units that a producer has under way at once.
 const WINDOW: usize = 4;
-/// The pause of a producer between two windows: a test lasts seconds, and the model has to recompute all of it.
+/// The pause of a producer between two windows: a test lasts seconds, and the model has to recompute everything.
 const PACE: Duration = Duration::from_millis(20);
 
 // ---- servers -----------------------------------------------------------------------------------
 
-/// A server of the test's own, to be killed and starved.
+/// A server of the test's own, which may be killed and starved.
 async fn server(settings: &[(&str, &str)]) -> EmbeddedServer {
     let mut builder = EmbeddedServer::builder();
     for (name, value) in settings {
@@ -71,16 +72,7 @@ async fn engine(url: &str) -> Engine {
     Engine::start(config(url).max_batch_rows(60).in_flight_commits(2).build().unwrap()).await.unwrap()
 }
 
-/// Asks again and again, until the answer is `true`. Not within a transaction: there the statistics stand still.
-async fn until(client: &Client, query: &str) {
-    let start = Instant::now();
-    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(start.elapsed() < PATIENCE, "never true: {query}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until_so(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -91,7 +83,7 @@ async fn until_so(what: &str, is_so: impl Fn() -> bool) {
 
 // ---- load --------------------------------------------------------------------------------------
 
-/// What producers draw from: the same random records over and over, in units that are numbered.
+/// The units of a storm: the same random records over and over, in numbered units.
 struct Supply {
     records: Vec<Record>,
     next: AtomicUsize,
@@ -110,7 +102,7 @@ impl Supply {
         format!("witness {number}")
     }
 
-    /// What the unit of this number says: some of the records, and its witness.
+    /// The unit of this number: some of the records, and its witness.
     fn records(&self, number: usize) -> impl Iterator<Item = Record> {
         let first = number * RECORDS_PER_UNIT;
         let own = (first..first + RECORDS_PER_UNIT).map(|index| self.records[index % self.records.len()].clone());
@@ -129,7 +121,7 @@ impl Supply {
     }
 }
 
-/// Load that goes on, whatever happens to the server, until it is stopped.
+/// Load that goes on under faults of the server, until it is stopped.
 struct Storm {
     supply: Arc<Supply>,
     stop: Arc<AtomicBool>,
@@ -137,7 +129,7 @@ struct Storm {
 }
 
 impl Storm {
-    /// Random records that meet often, from several producers through these engines.
+    /// Random records with many collisions, from several producers through these engines.
     fn start(seed: u64, engines: &[Engine]) -> Self {
         let supply = Arc::new(Supply::new(seed));
         let stop = Arc::new(AtomicBool::new(false));
@@ -151,13 +143,13 @@ impl Storm {
         Self { supply, stop, producers }
     }
 
-    /// Waits until so many more units are committed.
+    /// Waits until this many more units are committed.
     async fn progress(&self, units: usize) {
         let goal = self.supply.committed.load(Ordering::Relaxed) + units;
         until_so("the storm goes on", || self.supply.committed.load(Ordering::Relaxed) >= goal).await;
     }
 
-    /// Waits until so many more units have an outcome, whichever.
+    /// Waits until this many more units have an outcome of any kind.
     async fn answers(&self, units: usize) {
         let goal = self.supply.answered.load(Ordering::Relaxed) + units;
         until_so("units get outcomes", || self.supply.answered.load(Ordering::Relaxed) >= goal).await;
@@ -192,12 +184,12 @@ impl Storm {
     }
 }
 
-/// What a producer has to tell.
+/// The report of a producer.
 #[derive(Default)]
 struct Produced {
     /// The unit's number, that of its receipt, its outcome.
     outcomes: Vec<(usize, u64, Outcome)>,
-    /// The unit that was not accepted, because the engine was closed.
+    /// The unit that was not accepted because the engine was closed.
     refused: Option<usize>,
 }
 
@@ -227,7 +219,7 @@ async fn produce(engine: Engine, supply: Arc<Supply>, stop: Arc<AtomicBool>) -> 
     produced
 }
 
-/// What a storm was told of each of its units.
+/// The outcomes of a storm's units.
 struct Ledger {
     supply: Arc<Supply>,
     outcomes: BTreeMap<usize, Outcome>,
@@ -252,7 +244,7 @@ impl Ledger {
         unavailable.map(|(number, _)| *number).collect()
     }
 
-    /// Submits again what was unavailable; all of it must be committed now.
+    /// Submits unavailable units again; all of them must be committed now.
     async fn resubmit(&mut self, engine: &Engine) {
         for number in self.unavailable() {
             let outcome = within(engine.submit(self.supply.unit(number)).await.unwrap()).await;
@@ -262,13 +254,16 @@ impl Ledger {
         }
     }
 
-    /// Every outcome is true, and the database is what the units in it say, row by row.
+    /// Checks that every outcome is true, and that the database equals the units in it, row by row.
     async fn check(&self, client: &Client) {
         let query = "select name from entities where name like 'witness %'";
         let rows = client.query(query, &[]).await.unwrap();
         let witnesses: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
         for number in &self.refused {
-            assert!(!witnesses.contains(&Supply::witness(*number)), "unit {number} was given back, and is there");
+            assert!(
+                !witnesses.contains(&Supply::witness(*number)),
+                "unit {number} was given back, and is in the database"
+            );
         }
         let mut records = Vec::new();
         for (number, outcome) in &self.outcomes {
@@ -276,14 +271,15 @@ impl Ledger {
             match outcome {
                 Outcome::Committed(committed) => {
                     assert!(written, "unit {number} is lost: {outcome:?}");
-                    // No other names the witness: one that says it was there has written it before, and forgotten.
+                    // No other unit names the witness: an outcome that reports it as known is from a repeated
+                    // transaction.
                     let witness = committed.entities.last().map(|row| row.disposition);
                     let repeated = self.repeated.contains(number);
                     assert!(repeated || witness == Some(Disposition::Inserted), "unit {number}: {outcome:?}");
                 }
-                Outcome::Rejected(_) => assert!(!written, "unit {number} is there: {outcome:?}"),
+                Outcome::Rejected(_) => assert!(!written, "unit {number} is in the database: {outcome:?}"),
                 Outcome::Unavailable(unavailable) => {
-                    assert!(!written || unavailable.commit_under_way, "unit {number} is there: {outcome:?}");
+                    assert!(!written || unavailable.commit_under_way, "unit {number} is in the database: {outcome:?}");
                 }
             }
             if written {
@@ -299,17 +295,7 @@ impl Ledger {
     }
 }
 
-/// No session of an engine is left.
-async fn until_no_session_is_left(client: &Client) {
-    until(
-        client,
-        "select not exists (select from pg_stat_activity
-                            where datname = current_database() and application_name = 'graphsink')",
-    )
-    .await;
-}
-
-/// Nothing is left over: no room taken, no transaction open. Ends the engines.
+/// Checks that nothing is left over: all room is free, no transaction is open. Ends the engines.
 async fn assert_at_rest(engines: &[Engine], client: &Client) {
     for engine in engines {
         within(engine.flush()).await;
@@ -318,7 +304,7 @@ async fn assert_at_rest(engines: &[Engine], client: &Client) {
         let answered = stats.units_committed + stats.units_rejected + stats.units_unavailable;
         assert_eq!(stats.units_submitted, answered, "{stats:?}");
     }
-    // The server notices a bit later that a client is gone.
+    // The server notices a moment later that a client is gone.
     until(
         client,
         "select not exists (select from pg_stat_activity

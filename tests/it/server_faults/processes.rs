@@ -1,6 +1,6 @@
 //! The engine's own process: killed with SIGKILL again and again, and with a clock that jumps.
 //!
-//! The process is this test binary once more, told by its environment to run one of these tests as the child.
+//! The process is this test binary once more, which its environment makes run one of these tests as the child.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,16 +14,16 @@ use graphsink::{AsOf, Engine, Receipt};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Supply, assert_at_rest, config, engine, migrated, server, until_no_session_is_left, until_so};
+use super::{Supply, assert_at_rest, config, engine, migrated, server, until_gone, until_so};
 use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, Record};
 use crate::support::{as_of, connect, seed, within};
 
-/// Where the child finds the database; without it there is no child.
+/// The child's database; without it this process is not the child.
 const URL: &str = "GRAPHSINK_TEST_CHILD_URL";
-/// The file in which a child notes what it did.
+/// The file in which a child records its actions.
 const JOURNAL: &str = "GRAPHSINK_TEST_CHILD_JOURNAL";
-/// The number of units that there are by now.
+/// The number of units so far.
 const UNITS: &str = "GRAPHSINK_TEST_CHILD_UNITS";
 
 /// Runs `test` of this module in a process of its own, as a child.
@@ -40,7 +40,7 @@ fn child(test: &str, seed: u64, url: &str, journal: &Path, units: usize) -> Comm
     command
 }
 
-/// What a child's environment tells it.
+/// The environment of a child.
 struct Task {
     url: String,
     units: usize,
@@ -58,14 +58,14 @@ impl Task {
     }
 }
 
-/// What the processes before this one did, and what this one adds.
+/// The actions of the processes before this one, and those that this one adds.
 struct Journal {
     file: File,
     acknowledged: BTreeMap<usize, usize>,
 }
 
 impl Journal {
-    /// One write a line, which a killed process leaves behind whole or not at all.
+    /// Each line is one write, which a killed process leaves complete or not at all.
     fn note(&mut self, what: &str, number: usize) {
         self.file.write_all(format!("{what} {number}\n").as_bytes()).unwrap();
     }
@@ -92,18 +92,18 @@ fn length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
-/// Kills the child when the test ends before it does.
+/// Kills the child if the test ends first.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The child may be dead already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Submits every unit that was not acknowledged yet, and notes what it does; then waits to be killed, or ends.
+/// Submits every unit that was not acknowledged yet, and records its actions; then waits to be killed, or ends.
 async fn submit_all(task: Task, wait: bool, seed: u64) {
     let Task { url, units, mut journal } = task;
     let parent = std::os::unix::process::parent_id();
@@ -122,15 +122,15 @@ async fn submit_all(task: Task, wait: bool, seed: u64) {
             journal.note("acknowledged", number);
         }
     }
-    // Without the parent it would not be killed.
+    // Without its parent it would never be killed.
     while wait && std::os::unix::process::parent_id() == parent {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_killed_again_and_again_loses_and_doubles_nothing() {
-    const NAME: &str = "a_process_that_is_killed_again_and_again_loses_and_doubles_nothing";
+async fn a_process_killed_again_and_again_loses_and_doubles_nothing() {
+    const NAME: &str = "a_process_killed_again_and_again_loses_and_doubles_nothing";
     const ROUNDS: usize = 28;
     const UNITS_PER_ROUND: usize = 60;
     let seed = seed("process killed");
@@ -158,20 +158,20 @@ async fn a_process_that_is_killed_again_and_again_loses_and_doubles_nothing() {
 
     let noted = read_journal(&journal);
     assert!(noted.acknowledged.keys().copied().eq(0..units), "every unit was acknowledged");
-    assert!(noted.acknowledged.values().all(|times| *times == 1), "and not submitted any more from then on");
+    assert!(noted.acknowledged.values().all(|times| *times == 1), "and was not submitted again from then on");
     let again = noted.submitted.values().filter(|times| **times > 1).count();
     println!("{ROUNDS} kills, {units} units, {again} of them submitted more than once");
     assert!(again > 0, "a kill hit units that were under way");
     let client = connect(&url).await;
-    // A backend finds out about its client's death when it next speaks to it.
-    until_no_session_is_left(&client).await;
+    // A backend notices its client's death when it next sends to it.
+    until_gone(&client).await;
     let supply = Supply::new(seed);
     let records: Vec<Record> = (0..units).flat_map(|number| supply.records(number)).collect();
     assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
     assert_group_by(&client, as_of()).await;
 }
 
-/// A clock that is another hour every 20 ms, back and forth. Only the wall clock: nothing else may jump.
+/// A clock that changes by hours every 20 ms, back and forth. Only the wall clock: no other clock may jump.
 const JUMPING_CLOCK: &str = r"
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -190,8 +190,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 }
 ";
 
-/// What of the engine looks at the wall clock: ids of version 7, and the clock as `as_of`. What must not: deadlines,
-/// pauses, the age of plans.
+/// The engine uses the wall clock for ids of version 7, and for `as_of`. It must not use it for deadlines, pauses or
+/// the age of plans.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_that_jumps_disturbs_nothing() {
     const NAME: &str = "a_wall_clock_that_jumps_disturbs_nothing";
@@ -212,7 +212,7 @@ async fn a_wall_clock_that_jumps_disturbs_nothing() {
     let mut command = child(NAME, seed, &url, &folder.path().join("journal"), UNITS);
     command.env("LD_PRELOAD", &library);
     let status = tokio::task::spawn_blocking(move || command.status().unwrap());
-    assert!(within(status).await.unwrap().success(), "the child says why, above");
+    assert!(within(status).await.unwrap().success(), "the child failed, see its output above");
     let client = connect(&url).await;
     let supply = Supply::new(seed);
     let records: Vec<Record> = (0..UNITS).flat_map(|number| supply.records(number)).collect();
@@ -220,8 +220,8 @@ async fn a_wall_clock_that_jumps_disturbs_nothing() {
     assert_group_by(&client, as_of()).await;
 }
 
-/// Figures that follow a jumping clock cannot be foretold, so they are brought to a fixed time in the end. Everything else
-/// has to be right by itself.
+/// Figures that follow a jumping clock are unpredictable, so they are refreshed to a fixed time in the end. All else
+/// must be right by itself.
 async fn submit_under_jumps(task: Task, seed: u64) {
     let supply = Supply::new(seed);
     let config = config(&task.url).as_of(AsOf::Clock).max_batch_rows(60).build().unwrap();
@@ -242,7 +242,7 @@ async fn submit_under_jumps(task: Task, seed: u64) {
         backwards += usize::from(last.duration_since(now).is_ok_and(|jump| jump > hour));
         last = now;
     }
-    eprintln!("the clock was seen to jump {forwards} times forwards, {backwards} times backwards");
+    eprintln!("the clock jumped {forwards} times forwards, {backwards} times backwards");
     assert!(forwards > 0 && backwards > 0, "the clock of this process jumps");
     assert_eq!(engine.stats().failed_attempts, 0);
     let report = within(engine.refresh_activity(as_of())).await.unwrap();

@@ -1,4 +1,4 @@
-//! A database that reads only: by a setting, and because the server is a standby.
+//! A read-only database: by a setting, and because the server is a standby.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::time::Duration;
@@ -10,9 +10,10 @@ use tokio_postgres::NoTls;
 use super::{Storm, assert_at_rest, config, engine, migrated, server, until_so};
 use crate::support::{PATIENCE, connect, seed, within};
 
-/// `default_transaction_read_only` is a default, and the engine says what it wants: it goes on, starts, and migrates.
+/// `default_transaction_read_only` is only a default. The engine sets the mode itself: it continues, starts, and
+/// migrates.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_default_of_read_only_is_no_obstacle() {
+async fn a_read_only_default_of_the_database_is_no_obstacle() {
     let seed = seed("read-only by default");
     let server = server(&[]).await;
     let url = migrated(&server, "read_only").await;
@@ -29,13 +30,13 @@ async fn a_default_of_read_only_is_no_obstacle() {
         admin.batch_execute(on).await.unwrap();
         admin.batch_execute("select pg_reload_conf()").await.unwrap();
         storm.progress(60).await;
-        // New connections see the default of the database.
+        // New sessions have the default of the database.
         let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'";
         admin.batch_execute(terminate).await.unwrap();
         storm.progress(60).await;
         let second = engine(&url).await;
         let _ = within(second.shutdown(Duration::from_secs(10))).await;
-        // In a transaction of its own, since the default forbids it by now.
+        // In a transaction of its own, since the default forbids writing by now.
         admin.batch_execute("begin read write; commit").await.unwrap();
         admin.batch_execute("set default_transaction_read_only = off").await.unwrap();
         admin.batch_execute(off).await.unwrap();
@@ -49,8 +50,7 @@ async fn a_default_of_read_only_is_no_obstacle() {
     assert_at_rest(&engines, &client).await;
 }
 
-/// Starts the stopped server as a hot standby and promotes it once `done` says so. In between everything that would
-/// write is refused.
+/// Starts the stopped server as a hot standby and promotes it once `done` says so. In between all writes are refused.
 async fn be_standby(server: &mut EmbeddedServer, url: &str, done: impl AsyncFnOnce()) {
     let data = server.directory().join("data");
     let signal = data.join("standby.signal");
@@ -72,7 +72,7 @@ async fn be_standby(server: &mut EmbeddedServer, url: &str, done: impl AsyncFnOn
         done().await;
         assert!(client.query_one("select pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
     };
-    // The server counts as started when it is a standby no more.
+    // The server counts as started when it is no longer a standby.
     let (restarted, ()) = within(futures::future::join(server.restart(), standby)).await;
     restarted.unwrap();
 }
@@ -82,7 +82,7 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_no_unit_is_reject
     let seed = seed("standby");
     let mut server = server(&[]).await;
     let url = migrated(&server, "standby").await;
-    // The second is for a lone unit, which would be the first to be blamed.
+    // The second engine is for a single unit, which would be the first to be blamed.
     let engines = [engine(&url).await, engine(&url).await];
     let storm = Storm::start(seed, &engines[..1]);
     let mut lone = Vec::new();
@@ -98,7 +98,7 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_no_unit_is_reject
             assert!(engines.iter().all(|engine| engine.stats().circuit_open));
             let stats = engines[0].stats();
             assert_eq!(stats.units_committed, before.units_committed, "a standby writes nothing");
-            // A new engine, and a migration, find out at once.
+            // A new engine, and a migration, notice it at once.
             match within(Engine::start(config(&url).build().unwrap())).await {
                 Err(StartError::Store(error)) => println!("start: {error}"),
                 other => panic!("expected an error of the store, got {:?}", other.map(|_| "an engine")),
@@ -119,9 +119,9 @@ async fn a_standby_refuses_everything_until_it_is_promoted_and_no_unit_is_reject
     assert_at_rest(&engines, &client).await;
 }
 
-/// Back and forth as fast as a server restarts and is promoted: what is under way waits each time.
+/// The server is restarted and promoted again and again as fast as it can be: units under way wait each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_flips_between_read_only_and_back_rejects_no_unit() {
+async fn a_server_that_switches_between_primary_and_standby_rejects_no_unit() {
     let seed = seed("flips");
     let mut server = server(&[]).await;
     let url = migrated(&server, "flips").await;

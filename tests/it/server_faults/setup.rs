@@ -1,4 +1,5 @@
-//! The database's set-up is wrong at the start, or changes while the engine runs: passwords, privileges, tables, indexes.
+//! The database's set-up is wrong at the start, or changes while the engine runs: passwords, privileges, tables,
+//! indexes.
 
 use std::time::Duration;
 
@@ -27,13 +28,13 @@ async fn create_writer(client: &Client) {
     client.batch_execute(GRANTS).await.unwrap();
 }
 
-/// The URL of a role that may do what an engine does, and owns nothing.
+/// The URL of a role with the rights of an engine, which owns nothing.
 pub(super) async fn writer(server: &EmbeddedServer, client: &Client, database: &str) -> String {
     create_writer(client).await;
     url_of_role(server, database, "writer", "right")
 }
 
-/// What stands in the way is told at once, with its SQLSTATE, and without the password.
+/// The obstacle is reported at once, with its SQLSTATE, and without the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_cannot_succeed_says_why() {
     let server = server(&[]).await;
@@ -52,7 +53,7 @@ async fn a_start_that_cannot_succeed_says_why() {
     };
     let of = |database: &str, role: &str, password: &str| url_of_role(&server, database, role, password);
     assert_eq!(said(of("setup", "writer", "s3cret"), "wrong password").await.as_deref(), Some("28P01"));
-    assert_eq!(said(of("setup", "nobody", "s3cret"), "no such role").await.as_deref(), Some("28P01"));
+    assert_eq!(said(of("setup", "absent", "s3cret"), "no such role").await.as_deref(), Some("28P01"));
     assert_eq!(said(of("missing", "writer", "right"), "no such database").await.as_deref(), Some("3D000"));
     client.batch_execute("revoke all on graphsink_attempts from writer").await.unwrap();
     assert_eq!(said(of("setup", "writer", "right"), "no privilege").await.as_deref(), Some("42501"));
@@ -76,10 +77,10 @@ async fn a_start_that_cannot_succeed_says_why() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// The engine says what each transaction is, so what a database sets as default costs it no attempt: also not once its
-/// plans are made anew, as the tables have grown.
+/// The engine sets the properties of each transaction, so defaults of a database cost no attempt, not even when plans
+/// are made anew because the tables have grown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn defaults_of_transactions_cost_no_attempt() {
+async fn transaction_defaults_of_the_database_cost_no_attempt() {
     for (setting, value) in [
         ("default_transaction_isolation", "serializable"),
         ("default_transaction_isolation", "repeatable read"),
@@ -104,7 +105,7 @@ async fn defaults_of_transactions_cost_no_attempt() {
     }
 }
 
-/// A storm while `break_it` makes the database useless and `mend_it` puts it right again.
+/// A storm while `break_it` makes the database unusable and `mend_it` repairs it.
 pub(super) async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
     let seed = seed(name);
     let server = server(&[]).await;
@@ -134,7 +135,7 @@ pub(super) async fn mended(name: &str, break_it: &[&str], mend_it: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_privilege_that_is_revoked_and_granted_again_costs_nothing_but_time() {
+async fn a_privilege_revoked_and_granted_again_only_delays_units() {
     mended(
         "privilege",
         &["revoke insert on mentions from writer"],
@@ -144,11 +145,11 @@ async fn a_privilege_that_is_revoked_and_granted_again_costs_nothing_but_time() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_renamed_and_put_back_costs_nothing_but_time() {
+async fn a_table_renamed_and_renamed_back_only_delays_units() {
     mended(
         "table renamed",
         &["alter table mentions rename to gone"],
-        // Another table of this name: what was prepared refers to the old one.
+        // Another table of this name: prepared statements refer to the old one.
         &["begin;
            create table mentions (like gone including all);
            insert into mentions select * from gone;
@@ -161,7 +162,7 @@ async fn a_table_that_is_renamed_and_put_back_costs_nothing_but_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_not_log_in_for_a_while_costs_nothing_but_time() {
+async fn a_role_without_login_for_a_while_only_delays_units() {
     mended(
         "role locked",
         &[
@@ -173,7 +174,7 @@ async fn a_role_that_may_not_log_in_for_a_while_costs_nothing_but_time() {
     .await;
 }
 
-/// What administrators do to tables in use. None of it may cost a unit, and little of it a try.
+/// Usual statements of administrators on tables in use. None of them may cost a unit, and few of them an attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_and_indexes_may_be_altered_under_load() {
     let seed = seed("altered");
@@ -198,11 +199,11 @@ async fn tables_and_indexes_may_be_altered_under_load() {
         "alter table mentions alter column content_excerpt type varchar(100000)",
         "alter table mentions alter column content_excerpt type text",
         "alter table connections alter column mention_count type int4 using mention_count::int8::int4",
-        // Sessions end, and with them what was prepared.
+        // Sessions end, and with them their prepared statements.
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'graphsink'",
         "cluster connections using connections_pkey",
     ] {
-        // An administrator's statement may be the victim of a deadlock, and is then given again.
+        // An administrator's statement may be the victim of a deadlock, and is then repeated.
         while let Err(error) = client.batch_execute(statement).await {
             assert_eq!(error.code().map(SqlState::code), Some("40P01"), "{statement}: {error:?}");
         }
@@ -216,7 +217,7 @@ async fn tables_and_indexes_may_be_altered_under_load() {
     assert_at_rest(&engines, &client).await;
 }
 
-/// The index that every mention is looked up by is rebuilt while two engines write, on a table on which that takes seconds.
+/// The index of every mention's lookup is rebuilt while two engines write, on a table on which that takes seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
     let seed = seed("rebuilt");
@@ -224,7 +225,7 @@ async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
     let url = migrated(&server, "rebuilt").await;
     let client = connect(&url).await;
     let engines = [engine(&url).await, engine(&url).await];
-    // The rows of another restaurant, which is taken out before the database is compared.
+    // The rows of another restaurant, which is removed before the database is compared.
     commit(&engines[0], unit(&record("a million", "fine"))).await;
     let fill = "insert into mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit,
                                       content_excerpt, upvotes, created_at, observed_at)
@@ -235,7 +236,7 @@ async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
     let storm = Storm::start(seed, &engines);
     storm.progress(60).await;
     for _ in 0..3 {
-        // It may be the victim of a deadlock, and is then given again.
+        // The statement may be the victim of a deadlock, and is then repeated.
         while let Err(error) = client.batch_execute("reindex index concurrently mentions_key").await {
             assert_eq!(error.code().map(SqlState::code), Some("40P01"), "{error:?}");
         }
@@ -257,16 +258,15 @@ async fn an_index_on_a_million_rows_may_be_rebuilt_during_two_loads() {
     assert_at_rest(&engines, &client).await;
 }
 
-/// Every idle connection of the pool holds a plan whose result type changed. However many they are, they are not the
-/// unit's fault.
+/// Every idle session of the pool has a plan whose result type changed. No number of them is charged to a unit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outdated_plans_on_many_connections_reject_no_unit() {
+async fn outdated_plans_on_many_sessions_reject_no_unit() {
     let database = Database::migrated().await;
     let client = database.client().await;
     let config = database.config().in_flight_commits(8).build().unwrap();
     let engine = Engine::start(config).await.unwrap();
-    // Eight commits that wait for one table at the same time, each on a connection of its own: as long as the dish that
-    // they share is new, they would all go to one lane.
+    // Eight commits wait for one table at the same time, each on a session of its own. While the dish that they share
+    // is new, they would all go to one lane.
     let mut records: Vec<Record> = (0..9).map(|number| record(&format!("restaurant {number}"), "fine")).collect();
     commit(&engine, unit(&records[0])).await;
     let holder = database.client().await;
@@ -299,16 +299,16 @@ async fn outdated_plans_on_many_connections_reject_no_unit() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// A setting of the server that cuts every long transaction short strikes now and then.
+/// A setting of the server that interrupts every long transaction fires now and then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_are_ended_again_and_again_lose_nothing() {
+async fn ending_sessions_again_and_again_loses_nothing() {
     let seed = seed("sessions ended");
     let database = Database::migrated().await;
     let client = database.client().await;
     let engines = [database.small_engine(60, 3).await];
     let storm = Storm::start(seed, &engines);
     for round in 0..60 {
-        // Some are ended, some only lose their statement.
+        // Some sessions are ended, some only lose their statement.
         let end = if round % 3 == 0 { "pg_cancel_backend" } else { "pg_terminate_backend" };
         let query = format!(
             "select {end}(pid) from pg_stat_activity

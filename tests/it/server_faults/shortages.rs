@@ -1,4 +1,4 @@
-//! The server runs out of something: connections, disk space, space for its log.
+//! The server runs out of a resource: connections, disk space, space for its log.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,11 +14,11 @@ use super::sqlstates::{install, raise};
 use super::{Storm, assert_at_rest, engine, migrated, server, until_so};
 use crate::support::{connect, seed};
 
-/// Of the server that runs out of them.
+/// The limit of the server that runs out of connections.
 const MAX_CONNECTIONS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_others_use_up_are_waited_for() {
+async fn units_wait_for_connections_that_other_programs_use_up() {
     let seed = seed("out of connections");
     let server = server(&[("max_connections", &MAX_CONNECTIONS.to_string())]).await;
     let url = migrated(&server, "connections").await;
@@ -39,7 +39,7 @@ async fn connections_that_others_use_up_are_waited_for() {
         let before = engines[0].stats();
         until_so("the line stops", || engines[0].stats().circuit_open).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(engines[0].stats().units_committed, before.units_committed, "there is no connection to be had");
+        assert_eq!(engines[0].stats().units_committed, before.units_committed, "no connection is free");
         drop(hogs);
     }
     storm.progress(60).await;
@@ -57,7 +57,7 @@ pub(crate) struct Tmpfs {
 }
 
 impl Tmpfs {
-    /// Needs the right to mount; an error says that this machine does not give it.
+    /// Needs the right to mount; an error means that this machine does not grant it.
     fn mount(path: &Path, megabytes: u32) -> io::Result<Self> {
         let options = format!("size={megabytes}m");
         let mut command = Command::new("mount");
@@ -66,7 +66,7 @@ impl Tmpfs {
         Ok(Self { path: path.to_owned() })
     }
 
-    /// Takes all the space that is left.
+    /// Takes all the free space.
     fn fill(&self) {
         let mut filler = File::create(self.path.join("filler")).unwrap();
         for size in [1 << 20, 1 << 12, 1] {
@@ -81,7 +81,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // At once for new users; for the server, which may still be there, when it ends.
+        // The mount point disappears at once for new users; for the server, which may still use it, when it ends.
         if let Err(error) = run(Command::new("umount").arg("--lazy").arg(&self.path)) {
             eprintln!("{} stays mounted: {error}", self.path.display());
         }
@@ -110,7 +110,7 @@ pub(crate) enum Disk {
 }
 
 impl Disk {
-    /// One of 40 MB, and the URL of a new database on it with all tables.
+    /// A disk of 40 MB, and the URL of a new database on it with all tables.
     pub(crate) async fn of_database(server: &EmbeddedServer, name: &str) -> (String, Self) {
         let folder = server.directory().join("small");
         std::fs::create_dir(&folder).unwrap();
@@ -131,7 +131,7 @@ impl Disk {
                 let url = migrated(server, name).await;
                 let client = connect(&url).await;
                 install(&client).await;
-                // What a bulk load cannot have is a trigger on insertions.
+                // A bulk load refuses triggers on insertions, so this is a check constraint.
                 client
                     .batch_execute(
                         "drop trigger fault on mentions;
@@ -188,13 +188,13 @@ async fn a_full_disk_opens_the_circuit_and_rejects_no_unit() {
     let client = connect(&url).await;
     ledger.check(&client).await;
     assert_at_rest(&engines, &client).await;
-    // The server stops in peace, the disk is unmounted, the folder is removed.
+    // The server stops regularly, the disk is unmounted, the folder is removed.
     drop(client);
     server.stop().await.unwrap();
     drop(disk);
 }
 
-/// The server panics, recovers or stays down until there is space again, and has lost nothing that it acknowledged.
+/// The server panics, recovers or stays down until there is space again, and loses no acknowledged unit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_for_the_log_kills_the_server_and_no_outcome_lies() {
     let seed = seed("log full");
@@ -223,7 +223,7 @@ async fn a_full_disk_for_the_log_kills_the_server_and_no_outcome_lies() {
     if let Some(tmpfs) = &tmpfs {
         tmpfs.fill();
         let client = connect(&url).await;
-        // Each asks for a new file of 16 MB.
+        // Each call needs a new file of 16 MB.
         while client
             .batch_execute("select pg_switch_wal(); select pg_logical_emit_message(true, '', 'x')")
             .await
@@ -233,7 +233,7 @@ async fn a_full_disk_for_the_log_kills_the_server_and_no_outcome_lies() {
         until_so("the line stops", || engines[0].stats().circuit_open).await;
         tmpfs.free();
     }
-    // Whatever state it is in: a fast shutdown in the middle of a failing recovery may hang for ever.
+    // In any state of the server: a fast shutdown in the middle of a failing recovery may hang for ever.
     server.crash().unwrap();
     server.restart().await.unwrap();
     storm.progress(60).await;
@@ -242,7 +242,7 @@ async fn a_full_disk_for_the_log_kills_the_server_and_no_outcome_lies() {
     let client = connect(&url).await;
     ledger.check(&client).await;
     assert_at_rest(&engines, &client).await;
-    // The server stops in peace, the disk is unmounted, the folder is removed.
+    // The server stops regularly, the disk is unmounted, the folder is removed.
     drop(client);
     server.stop().await.unwrap();
     drop(tmpfs);

@@ -1,4 +1,4 @@
-//! Every class of SQLSTATE on a real server: a trigger raises a chosen code so often, and then no more.
+//! Every class of SQLSTATE on a real server: a trigger raises a chosen code a number of times, and then no more.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::database::{self, assert_group_by, assert_same};
 use crate::model::{self, ConnectionKey, MentionSpec, Record};
 use crate::support::{Database, as_of, commit, within};
 
-/// A trigger that fails every statement that writes mentions with `code`, the first `times` times. What it counts with is
-/// a sequence: a table's row would be rolled back together with the failure that it counted.
+/// A trigger that fails every statement that writes mentions with `code`, the first `times` times. Its counter is a
+/// sequence: a table's row would be rolled back together with the failure that it counted.
 pub(super) async fn install(client: &Client) {
     client
         .batch_execute(
@@ -32,7 +32,7 @@ pub(super) async fn install(client: &Client) {
         .unwrap();
 }
 
-/// The next so many statements that write mentions fail with this code.
+/// Makes the next statements that write mentions fail with this code.
 pub(super) async fn raise(client: &Client, code: &str, times: i64) {
     client
         .batch_execute(&format!(
@@ -43,7 +43,7 @@ pub(super) async fn raise(client: &Client, code: &str, times: i64) {
         .unwrap();
 }
 
-/// How often the trigger was asked since the last [`raise`].
+/// How often the trigger fired since the last [`raise`].
 async fn asked(client: &Client) -> i64 {
     let query = "select case when is_called then last_value else 0 end from fault_count";
     client.query_one(query, &[]).await.unwrap().get(0)
@@ -76,14 +76,14 @@ pub(super) fn unit(record: &Record) -> UnitOfWork {
     model::unit([record], &model::Ids::default())
 }
 
-/// A row that another session holds, and a unit that waits for it in the only commit slot of an engine: meanwhile whatever else
-/// is submitted gathers in one epoch.
+/// A row that another session holds, and a unit that waits for it in the only lane of an engine: meanwhile all other
+/// submitted units gather in one epoch.
 pub(super) struct Gate {
     holder: Client,
 }
 
 impl Gate {
-    /// Closes the gate; the receipt is that of the unit that waits.
+    /// Closes the gate; the receipt is that of the waiting unit.
     pub(super) async fn close(database: &Database, engine: &Engine) -> (Self, graphsink::Receipt) {
         let mut gate = UnitOfWork::new();
         gate.restaurant("gate");
@@ -91,8 +91,8 @@ impl Gate {
         let holder = database.client().await;
         holder.batch_execute("begin; select from entities where name = 'gate' for update").await.unwrap();
         let waiting = engine.submit(model::unit([&Self::record()], &model::Ids::default())).await.unwrap();
-        // The slot counts as taken until the engine has noted the end of the epoch before, a moment after that was
-        // told. Until then this unit's epoch is open, and what is submitted next would be in it.
+        // The lane counts as taken until the engine has noted the end of the epoch before, a moment after that was
+        // reported. Until then this unit's epoch is open, and the next submitted units would be in it.
         until(
             &holder,
             "select exists (select from pg_stat_activity
@@ -106,7 +106,7 @@ impl Gate {
         self.holder.batch_execute("commit").await.unwrap();
     }
 
-    /// What the gate itself leaves in the database.
+    /// The rows of the gate itself.
     pub(super) fn record() -> Record {
         Record::Entity(model::EntitySpec {
             key: model::key(graphsink::EntityType::Restaurant, "gate"),
@@ -125,10 +125,11 @@ fn rejection(outcome: Outcome) -> Rejection {
     }
 }
 
-/// Transient (same work again), too long (halves), reconnect, resource, unknown, and a foreign key that is checked before
-/// another writer's parent is there: with all of these a unit is committed in the end, and its caller does not notice.
+/// Transient (same work again), too long (halves), reconnect, resource, unknown, and a foreign key that is checked
+/// before another writer's parent exists: with each of these a unit is committed in the end, and its caller notices
+/// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn codes_of_passing_trouble_are_retried_and_charged_to_no_unit() {
+async fn transient_sqlstates_are_retried_and_charged_to_no_unit() {
     let database = Database::migrated().await;
     let client = database.client().await;
     install(&client).await;
@@ -137,14 +138,14 @@ async fn codes_of_passing_trouble_are_retried_and_charged_to_no_unit() {
     for (codes, times) in [
         // Serialization failure, deadlock, lock timeout, idle-in-transaction timeout, object in use.
         (&["40001", "40P01", "55P03", "25P03", "55006"][..], 4),
-        // Statement timeout. A unit alone cannot be halved.
+        // Statement timeout. A single unit cannot be halved.
         (&["57014"], 3),
         // Connection failure, admin shutdown, crash shutdown, starting up, too many connections, read-only, unknown
         // statement, protocol violation as poolers report it.
         (&["08006", "57P01", "57P02", "57P03", "53300", "25006", "26000", "08P01"], 3),
         // Disk full, out of memory, I/O error.
         (&["53100", "53200", "58030"], 1),
-        // What is not known, a cached plan whose result changed, and a check that may come too early: twice.
+        // Unknown codes, a cached plan whose result changed, and a check that may come too early: twice.
         (&["XX000", "ZZ999", "0A000", "23503"], 2),
         // The database's set-up is being changed.
         (&["42501", "42P01", "28P01"], 1),
@@ -155,8 +156,8 @@ async fn codes_of_passing_trouble_are_retried_and_charged_to_no_unit() {
             let before = engine.stats().failed_attempts;
             let outcome = within(engine.submit(unit(&record)).await.unwrap()).await;
             assert!(outcome.committed().is_some(), "{code}: {outcome:?}");
-            assert_eq!(engine.stats().failed_attempts - before, times as u64, "{code} was raised that often");
-            assert_eq!(asked(&client).await, times + 1, "{code}: and the next try was the last");
+            assert_eq!(engine.stats().failed_attempts - before, times as u64, "{code} failed that many attempts");
+            assert_eq!(asked(&client).await, times + 1, "{code}: the next attempt succeeded");
             records.push(record);
         }
     }
@@ -166,9 +167,9 @@ async fn codes_of_passing_trouble_are_retried_and_charged_to_no_unit() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// Codes that one unit's rows can cause: it is rejected, with the code, once it failed alone.
+/// Codes that one unit's rows can cause: the unit is rejected with the code once it failed alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn codes_of_bad_rows_reject_the_unit_that_fails_alone() {
+async fn sqlstates_of_bad_rows_reject_the_unit_that_fails_alone() {
     let database = Database::migrated().await;
     let client = database.client().await;
     install(&client).await;
@@ -176,7 +177,7 @@ async fn codes_of_bad_rows_reject_the_unit_that_fails_alone() {
     for (codes, tries) in [
         // Data, constraints, triggers, limits, functions.
         (&["22001", "22003", "22P02", "23502", "23505", "23514", "23P01", "P0001", "54001", "38000", "428C9"][..], 1),
-        // Tried again first: the parent may be about to be committed; the code is not known.
+        // Retried first: the parent may be about to be committed, or the code is unknown.
         (&["23503", "XX000", "ZZ999"], 3),
     ] {
         for code in codes {
@@ -191,9 +192,9 @@ async fn codes_of_bad_rows_reject_the_unit_that_fails_alone() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// What no unit can have caused is not blamed on one, however long it lasts.
+/// An error that no unit can have caused is charged to none, however long it lasts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn codes_that_accuse_the_server_end_as_unavailable_at_the_deadline() {
+async fn sqlstates_of_server_faults_end_as_unavailable_at_the_deadline() {
     let database = Database::migrated().await;
     let client = database.client().await;
     install(&client).await;
@@ -205,7 +206,7 @@ async fn codes_that_accuse_the_server_end_as_unavailable_at_the_deadline() {
         let record = record(&format!("restaurant {code}"), "fine");
         match within(engine.submit(unit(&record)).await.unwrap()).await {
             Outcome::Unavailable(unavailable) => {
-                assert!(!unavailable.commit_under_way, "{code}: it failed long before: {unavailable:?}");
+                assert!(!unavailable.commit_under_way, "{code}: the attempt failed before its commit: {unavailable:?}");
                 assert!(unavailable.attempts > 0, "{code}: {unavailable:?}");
                 let said = std::error::Error::source(&unavailable).expect("the cause is named").to_string();
                 assert!(said.contains(code), "{said}");
@@ -213,7 +214,7 @@ async fn codes_that_accuse_the_server_end_as_unavailable_at_the_deadline() {
             other => panic!("{code}: expected unavailable, got {other:?}"),
         }
         assert_same(&model::graph(&records, as_of()), &database::read(&client).await);
-        // Mended, and submitted again, until the engine has looked again.
+        // The cause is removed, and the unit submitted again, until the circuit breaker has probed again.
         raise(&client, "00000", 0).await;
         let again = async {
             loop {
@@ -232,7 +233,8 @@ async fn codes_that_accuse_the_server_end_as_unavailable_at_the_deadline() {
     assert_at_rest(&[engine], &client).await;
 }
 
-/// A trigger that refuses rows by what is in them: "bad CODE" with that code, the unit alone to blame.
+/// A trigger that refuses rows by their content: "bad CODE" fails with that code, which is the fault of that unit
+/// alone.
 const REFUSE_BY_CONTENT: &str = "
     create function refuse() returns trigger language plpgsql as $$
     begin
@@ -243,7 +245,7 @@ const REFUSE_BY_CONTENT: &str = "
     end $$;
     create trigger refuse before insert or update on mentions for each row execute function refuse()";
 
-/// `bad` units of all kinds among `units`, in one batch, and `transient` deadlocks raised while it is taken apart.
+/// `bad` units of all kinds among `units`, in one batch, and `transient` deadlocks raised while the batch is split.
 async fn isolate(units: usize, bad: &[usize], transient: i64) {
     const CODES: [&str; 6] = ["P0001", "22003", "23514", "54001", "23505", "22P02"];
     let database = Database::migrated().await;
@@ -263,7 +265,8 @@ async fn isolate(units: usize, bad: &[usize], transient: i64) {
     for record in &records {
         receipts.push(engine.submit(unit(record)).await.unwrap());
     }
-    // Every second try from the second on, so that they strike amid the halves; without bad units there is only one try.
+    // Every second attempt from the second one on, so that they hit the halves; without bad units there is only one
+    // attempt.
     let every = if bad.is_empty() { 1 } else { 2 };
     let strike = "create or replace function fault() returns trigger language plpgsql as $$
                   begin
@@ -295,9 +298,9 @@ async fn isolate(units: usize, bad: &[usize], transient: i64) {
     let levels = u64::from(units.next_power_of_two().ilog2()) + 1;
     let bound = bad.len() as u64 * levels + transient as u64;
     println!("{units} units, {} bad, {transient} transient: {failed} failed of at most {bound}", bad.len());
-    assert!(failed <= bound, "{failed} tries failed, {bound} at most");
-    assert!(failed >= transient as u64 + u64::from(!bad.is_empty()), "it was tried as a batch");
-    // Each failure makes two groups of one: so many commits at most, the gate's among them.
+    assert!(failed <= bound, "{failed} attempts failed, {bound} at most");
+    assert!(failed >= transient as u64 + u64::from(!bad.is_empty()), "the units were tried as a batch");
+    // Each failure makes two groups of one, which bounds the commits, with the gate's among them.
     assert!(committed <= failed + 2, "{committed} commits");
     assert_same(&model::graph(&good, as_of()), &database::read(&client).await);
     assert_group_by(&client, as_of()).await;
@@ -305,7 +308,7 @@ async fn isolate(units: usize, bad: &[usize], transient: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_bad_unit_costs_a_logarithm_wherever_it_is() {
+async fn one_bad_unit_costs_a_logarithm_of_attempts_at_any_position() {
     for bad in [0, 500, 999] {
         isolate(1_000, &[bad], 0).await;
     }
@@ -314,15 +317,15 @@ async fn one_bad_unit_costs_a_logarithm_wherever_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_units_of_many_kinds_are_isolated_also_when_a_deadlock_comes_in_between() {
     isolate(300, &[0, 7, 8, 150, 298, 299], 5).await;
-    // Every unit is bad: the tree is full.
+    // Every unit is bad: the tree is complete.
     isolate(16, &(0..16).collect::<Vec<_>>(), 3).await;
-    // None is: the halves come from nowhere else.
+    // No unit is bad: the deadlocks alone cause no halves.
     isolate(100, &[], 4).await;
 }
 
-/// Refusals that the database finds by itself and those that the engine finds by looking, in one batch.
+/// Rejections that the database raises and those that the engine finds by reading, in one batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rejected_unit_gives_its_room_back_and_may_come_again() {
+async fn a_rejected_unit_returns_its_room_and_can_be_submitted_again() {
     let database = Database::migrated().await;
     let client = database.client().await;
     client.batch_execute(REFUSE_BY_CONTENT).await.unwrap();
@@ -336,14 +339,14 @@ async fn a_rejected_unit_gives_its_room_back_and_may_come_again() {
     until_so("room comes back", || engine.stats().rows_in_flight == 0).await;
     client.batch_execute("drop trigger refuse on mentions").await.unwrap();
     let outcome = within(engine.submit(unit(&bad)).await.unwrap()).await;
-    assert!(outcome.committed().is_some(), "its cause is mended: {outcome:?}");
+    assert!(outcome.committed().is_some(), "its cause is gone: {outcome:?}");
     assert_same(&model::graph(&[bad], as_of()), &database::read(&client).await);
     assert_at_rest(&[engine], &client).await;
 }
 
-/// A mention that the unit itself cannot be blamed for twice: the same key twice in one batch, one good, one refused.
+/// Two units of one batch state the same mention: one is good, one is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_good_unit_is_not_refused_for_a_bad_one_that_speaks_of_the_same_row() {
+async fn a_good_unit_is_not_rejected_for_a_bad_one_with_the_same_row() {
     let database = Database::migrated().await;
     let client = database.client().await;
     client.batch_execute(REFUSE_BY_CONTENT).await.unwrap();
@@ -360,7 +363,7 @@ async fn a_good_unit_is_not_refused_for_a_bad_one_that_speaks_of_the_same_row() 
         unit.mention(connection, mention.observed_at(observed_at));
         unit
     };
-    // The refused one is newer: coalesced, it hides the good one.
+    // The refused observation is newer: coalesced, it hides the good one.
     let good = engine.submit(own("good", 0)).await.unwrap();
     let bad = engine.submit(own("bad P0001", 1)).await.unwrap();
     let also_good = engine.submit(own("good too", 0)).await.unwrap();

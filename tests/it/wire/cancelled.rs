@@ -1,4 +1,4 @@
-//! Futures that are dropped at every point where they wait, by callers and by the engine's own end.
+//! Futures that are dropped at every await, by callers and by the engine's own end.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{seed, within};
 const ROWS_MAX: usize = 200;
 const BYTES_MAX: usize = 100_000;
 
-/// An engine with little room and a lot of patience.
+/// An engine with little room and long timeouts.
 async fn small_rig() -> Rig {
     Rig::start(|config| {
         config
@@ -33,12 +33,12 @@ fn dish(name: &str, aliases: Vec<String>) -> Record {
     Record::Entity(EntitySpec { key, by_id: false, aliases, attributes: Vec::new(), place: None })
 }
 
-/// With its marker it takes up all rows that there are.
+/// With its marker the unit takes up all room for rows.
 fn all_rows() -> Vec<Record> {
     (1..ROWS_MAX).map(|number| dish(&format!("dish {number}"), Vec::new())).collect()
 }
 
-/// It takes up all bytes that there are, and few rows.
+/// The unit takes up all room for bytes, and few rows.
 fn all_bytes() -> Vec<Record> {
     let alias = |number| format!("{number:0>200}");
     let aliases = |first| (0..200).map(|number| alias(first + number)).collect();
@@ -55,7 +55,7 @@ impl Journal {
         within(rig.proxy.faults_happened(happened + 1)).await;
     }
 
-    /// All room is free again: a unit that needs all of it is let in at once.
+    /// Checks that all room is free: a unit that needs all of it is accepted at once.
     async fn assert_room(&mut self, rig: &Rig) {
         for records in [all_rows(), all_bytes()] {
             within(rig.engine.flush()).await;
@@ -70,10 +70,10 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     future.poll_unpin(&mut Context::from_waker(futures::task::noop_waker_ref()))
 }
 
-/// A caller goes away before its submission was looked at, while it waits for rows, while it holds
-/// rows and waits for bytes, and when it was accepted.
+/// A submission is dropped before its first poll, while it waits for rows, while it holds rows and waits for bytes, and
+/// after it was accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submission_dropped_at_any_point_is_whole_or_never_was() {
+async fn a_submission_dropped_at_any_point_is_whole_or_absent() {
     let seed = seed("dropped submissions");
     let rig = small_rig().await;
     let mut journal = Journal::default();
@@ -88,7 +88,7 @@ async fn a_submission_dropped_at_any_point_is_whole_or_never_was() {
         }
         rig.proxy.release();
         journal.hear().await;
-        // The rows that the submission waits for are its own now; those that are left are enough for this one.
+        // The waiting submission holds its rows now; the remaining ones suffice for this unit.
         journal.occupy(&rig, &all_bytes()).await;
         if polls >= 2 {
             assert!(poll(&mut submission).is_pending(), "there is no room for bytes");
@@ -106,10 +106,10 @@ async fn a_submission_dropped_at_any_point_is_whole_or_never_was() {
     journal.settle(&rig).await;
 }
 
-/// Receipts are dropped at once, while the unit is in its commit, when that is done, and after a look
-/// at each of these times. The unit takes its course.
+/// Receipts are dropped at once, during the unit's commit, after it, and after a poll at each of these times. The unit
+/// is committed all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_may_be_dropped_at_any_point() {
+async fn a_receipt_dropped_at_any_point_changes_nothing() {
     let seed = seed("dropped receipts");
     let rig = small_rig().await;
     let mut journal = Journal::default();
@@ -142,18 +142,18 @@ async fn a_receipt_may_be_dropped_at_any_point() {
     journal.settle(&rig).await;
 }
 
-/// What became of one try to submit a unit.
+/// The result of an attempt to submit a unit.
 enum Try {
-    /// The caller lost patience, or found no room.
+    /// The caller gave up, or found no room.
     NotAccepted,
     Unheard,
     Told(Outcome),
 }
 
-/// Many callers that lose patience at random moments, with submissions and with receipts, over a
-/// connection that is cut now and then.
+/// Many callers give up at random moments, with submissions and with receipts, over a connection that is cut now and
+/// then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_that_lose_patience_leave_nothing_behind() {
+async fn callers_that_give_up_leave_no_room_taken() {
     const CALLERS: usize = 12;
     let seed = seed("callers without patience");
     let rig = small_rig().await;
@@ -184,7 +184,7 @@ async fn callers_that_lose_patience_leave_nothing_behind() {
     journal.assert_room(&rig).await;
     let accepted = journal.entries.iter().filter(|entry| entry.unheard + entry.told.len() > 0).count();
     println!("{accepted} of {} units were accepted", journal.entries.len());
-    assert!(accepted > 20 && accepted < journal.entries.len() - 20, "no caller lost patience, or every one did");
+    assert!(accepted > 20 && accepted < journal.entries.len() - 20, "none or all of the callers gave up");
     journal.settle(&rig).await;
 }
 
@@ -208,9 +208,9 @@ async fn lose_patience(engine: Engine, units: Vec<(usize, UnitOfWork)>, mut rand
     tries
 }
 
-/// A start, a flush and a shutdown that is not waited for any more.
+/// The futures of a start, a flush and a shutdown are dropped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_a_flush_and_a_shutdown_may_be_dropped() {
+async fn futures_of_start_flush_and_shutdown_may_be_dropped() {
     let seed = seed("dropped calls");
     let rig = small_rig().await;
     let client = rig.client().await;
@@ -239,10 +239,10 @@ async fn a_start_a_flush_and_a_shutdown_may_be_dropped() {
     journal.settle_database(&rig).await;
 }
 
-/// The engine is ended while a transaction waits for any of its answers. Its unit is told so, and
-/// whether a commit was on its way; what still arrives at the server does not make that untrue.
+/// The engine ends while a transaction waits for any of its answers. The unit's outcome says so, and whether a commit
+/// was under way; messages that still reach the server do not contradict it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_may_end_at_any_point_of_a_transaction() {
+async fn an_engine_that_ends_at_any_point_of_a_transaction_reports_true_outcomes() {
     let seed = seed("ends in a transaction");
     let mut places = vec![(At::Commit, true), (At::CommitAnswer, true)];
     places.extend((0..30).step_by(3).flat_map(|number| [(At::Request(number), false), (At::Answer(number), false)]));
@@ -261,7 +261,7 @@ async fn an_engine_may_end_at_any_point_of_a_transaction() {
         assert_eq!(unavailable.commit_under_way, commit, "{at:?}: {unavailable}");
         rig.proxy.release();
         journal.settle_database(&rig).await;
-        // A commit that was on its way arrived, although the engine is no more.
+        // A commit that was under way took place, although the engine has ended.
         let present = journal.present(&first.client().await, number..number + 1).await;
         assert_eq!(present.contains(&number), commit, "{at:?}");
         journal.submit_again(&first.engine, number).await;

@@ -1,4 +1,4 @@
-//! Commits whose answer is lost, or is not what it seems.
+//! Commits whose answer is lost or misleading.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::model::Record;
 use crate::proxy::{Action, At, Fault};
 use crate::support::{as_of, seed, within};
 
-/// The process of the session that waits for a standby in its commit.
+/// The server process of the session that waits for a standby in its commit.
 async fn waiting_for_standby(client: &Client) -> i32 {
     let query = "select pid from pg_stat_activity where wait_event = 'SyncRep'";
     let mut pid = None;
@@ -24,13 +24,13 @@ async fn waiting_for_standby(client: &Client) -> i32 {
     pid.unwrap()
 }
 
-/// The server has committed and waits for a standby that will never come when its session is ended,
-/// its wait is cancelled, or the engine loses patience: in all three cases the row is there.
+/// The server has committed and waits for a standby that does not exist when its session is ended, its wait is
+/// cancelled, or the engine times out: in all three cases the row exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_waits_for_a_standby_is_found_committed() {
     let records = records(seed("waiting for a standby"), 30);
     let server = EmbeddedServer::builder()
-        .setting("synchronous_standby_names", "nobody")
+        .setting("synchronous_standby_names", "absent")
         .setting("synchronous_commit", "local")
         .start()
         .await
@@ -39,7 +39,7 @@ async fn a_commit_that_waits_for_a_standby_is_found_committed() {
     Migrations::all().run(&Config::builder(&url).build().unwrap()).await.unwrap();
     let patient = Rig::at(url.clone(), |config| config.statement_timeout(Duration::from_secs(40))).await;
     let client = patient.client().await;
-    // Only the transactions of units wait; the fence's do not.
+    // Only transactions of units wait; the fence's do not.
     client
         .batch_execute(
             "create function wait_for_standby() returns trigger language plpgsql as $$
@@ -60,7 +60,7 @@ async fn a_commit_that_waits_for_a_standby_is_found_committed() {
         client.execute(&format!("select {function}($1)"), &[&session]).await.unwrap();
         journal.hear().await;
         assert!(journal.all_committed());
-        // The wait that is only cancelled ends with an ordinary answer.
+        // A wait that is cancelled ends with an ordinary answer.
         assert_eq!(patient.proxy.counts().fences, fences, "{function}");
     }
     journal.settle(&patient).await;
@@ -68,7 +68,7 @@ async fn a_commit_that_waits_for_a_standby_is_found_committed() {
     let hasty = Rig::at(url, |config| config).await;
     journal.submit(&hasty.engine, &records[20..]).await;
     let session = waiting_for_standby(&client).await;
-    // The fence waits for the session, which counts as at work.
+    // The fence waits for the session, which still counts as active.
     until("the fence waits", async || hasty.proxy.counts().fences > 0).await;
     client.execute("select pg_cancel_backend($1)", &[&session]).await.unwrap();
     journal.hear().await;
@@ -77,13 +77,13 @@ async fn a_commit_that_waits_for_a_standby_is_found_committed() {
     assert_eq!(hasty.engine.stats().failed_attempts, 0, "nothing was repeated");
 }
 
-/// The server ends a session in the middle of its commit, before it took place.
+/// The server ends a session in the middle of its commit, before the commit took place.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_session_is_ended_first_is_repeated() {
+async fn a_commit_whose_session_ended_before_it_is_repeated() {
     let records = records(seed("a session ended at its commit"), 20);
     let rig = Rig::start(|config| config).await;
     let client = rig.client().await;
-    // A sequence remembers, also when the transaction is rolled back.
+    // A sequence keeps its value, also when the transaction is rolled back.
     client
         .batch_execute(
             "create sequence commits;
@@ -108,10 +108,10 @@ async fn a_commit_whose_session_is_ended_first_is_repeated() {
     journal.settle(&rig).await;
 }
 
-/// The commit is lost, and the server cannot be asked before the deadline: whether it took place or not,
-/// the engine says that it does not know, and the same unit may be submitted again.
+/// The commit is lost, and the server cannot be asked before the deadline. In both cases the engine reports that it
+/// does not know, and the same unit may be submitted again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_cannot_be_asked_for_is_unknown() {
+async fn a_commit_whose_fate_cannot_be_asked_for_is_unknown() {
     let records = records(seed("unknown until the deadline"), 60);
     let rig = Rig::start(|config| config.outcome_deadline(Duration::from_secs(1))).await;
     let client = rig.client().await;
@@ -122,7 +122,7 @@ async fn a_commit_that_cannot_be_asked_for_is_unknown() {
             .enumerate()
     {
         let own = &records[round * 20..][..20];
-        // The pool has a connection, and gets no other.
+        // The pool has one session, and gets no other.
         assert!(journal.tell(&rig.engine, &own[..5]).await.committed().is_some());
         rig.proxy.refuse(true);
         rig.proxy.on_next(fault);
@@ -135,7 +135,7 @@ async fn a_commit_that_cannot_be_asked_for_is_unknown() {
         assert!(unavailable.commit_under_way, "{fault:?}: {unavailable}");
         assert_eq!(unavailable.attempts, 1, "{fault:?}: {unavailable}");
         assert!(matches!(unavailable.cause, UnavailableCause::Database(_)), "{fault:?}: {unavailable}");
-        // A unit that no commit was sent of is certainly not there.
+        // A unit whose commit was never sent is certainly not written.
         let unavailable = journal.entries[behind].unavailable().expect("no connection");
         assert!(!unavailable.commit_under_way, "{fault:?}: {unavailable}");
         let present = journal.check_outcomes(&client, journal.all()).await;
@@ -144,7 +144,7 @@ async fn a_commit_that_cannot_be_asked_for_is_unknown() {
 
         rig.proxy.refuse(false);
         for number in [lost, behind] {
-            // The first may find the line still stopped.
+            // The first attempt may find the circuit still open.
             until("the server is reached again", async || {
                 journal.submit_again(&rig.engine, number).await;
                 journal.hear().await;
@@ -157,8 +157,8 @@ async fn a_commit_that_cannot_be_asked_for_is_unknown() {
     journal.settle(&rig).await;
 }
 
-/// tokio-postgres reports success when the server answers `commit` with `ROLLBACK`. So the engine
-/// must notice before: whichever statement fails, whether or not its own answer says so.
+/// tokio-postgres reports success if the server answers `commit` with `ROLLBACK`. The engine must notice the failure
+/// before, for each statement that may fail, whether or not its own answer shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed() {
     /// More messages than a transaction of this test has.
@@ -169,9 +169,9 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     let records = generate::sample(seed, space, 20 * MESSAGES + 160);
     let (known, records) = records.split_at(160);
     let mut journal = Journal::default();
-    // Rows that exist, so that there is something to lock, to read and to update.
+    // Existing rows, so that there are rows to lock, to read and to update.
     assert!(journal.tell(&rig.engine, known).await.committed().is_some());
-    // Only entities: what is said of them is the last that such a transaction does. About one record in six is one.
+    // Only entities, whose statements are the last ones of such a transaction. About one record in six is one.
     let entities: Vec<_> = records.iter().filter(|record| matches!(record, Record::Entity(_))).collect();
     for message in 0..MESSAGES {
         let mixed = [&known[message * 2..][..2], &records[message * 6..][..4]].concat();
@@ -186,7 +186,7 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     assert!(journal.all_committed());
     let counts = rig.proxy.counts();
     println!("{counts:?}");
-    // Those that were missed lie beyond the last statement of every transaction.
+    // Faults that were missed lie behind the last statement of every transaction.
     assert_eq!(counts.done(), 3 * MESSAGES);
     let aborts = counts.faults["request: secret abort"];
     assert!(aborts >= 30, "only {aborts} statements were found to fail");
@@ -196,9 +196,9 @@ async fn a_failed_transaction_is_noticed_at_every_statement_and_never_committed(
     journal.settle(&rig).await;
 }
 
-/// Answers to a commit that say nothing about it: a pooler's errors, and those that say so themselves.
+/// Answers to a commit that do not tell its fate: errors of a pooler, and errors that say so.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_in_place_of_the_answer_to_a_commit_is_believed_only_if_it_can_be() {
+async fn an_error_in_place_of_a_commits_answer_is_believed_only_where_it_proves_a_rollback() {
     let records = records(seed("errors at commit"), 200);
     let mut records = records.chunks(10);
     let rig = Rig::start(|config| config).await;
@@ -221,7 +221,7 @@ async fn an_error_in_place_of_the_answer_to_a_commit_is_believed_only_if_it_can_
         assert_eq!(after.transactions - before.transactions, 2, "{severity} {code}: it had to be repeated");
         assert_eq!(after.fences - before.fences, fences, "{severity} {code}");
     }
-    // The commit took place, and the connection ends with an error all the same.
+    // The commit took place, and the connection ends with an error nevertheless.
     for (severity, code) in [("FATAL", "57P01"), ("FATAL", "08P01"), ("PANIC", "XX000")] {
         let before = rig.proxy.counts();
         rig.proxy.on_next(Fault::at(At::CommitAnswer, Action::Error { severity, code }));

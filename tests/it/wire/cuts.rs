@@ -1,4 +1,4 @@
-//! Connections that are cut, again and again, while many units are in flight.
+//! Connections that are cut again and again while many units are in flight.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{Journal, Rig, records};
 use crate::proxy::Fault;
 use crate::support::seed;
 
-/// How many units are in flight together.
+/// The number of units in flight at once.
 const WAVE: usize = 16;
 
-/// Arms faults. Half of the transactions have none, or their pauses would take more time than they do.
+/// Arms faults. Half of the transactions have none, because their pauses would take more time than they do.
 fn arm(rig: &Rig, random: &mut StdRng, faults: usize, fault: impl Fn(&mut StdRng) -> Fault) {
     let mut plan = Vec::new();
     for _ in 0..faults {
@@ -25,8 +25,8 @@ fn arm(rig: &Rig, random: &mut StdRng, faults: usize, fault: impl Fn(&mut StdRng
     rig.proxy.plan(plan);
 }
 
-/// Goes on in waves until so many faults that are armed have happened; after each wave the database
-/// decides what the truth about its units is.
+/// Continues in waves until this many armed faults have happened. After each wave the outcomes of its units are
+/// compared with the database.
 async fn ride(rig: &Rig, journal: &mut Journal, seed: u64, faults: usize) {
     let client = rig.client().await;
     let mut waves = 0;
@@ -50,10 +50,9 @@ async fn ride(rig: &Rig, journal: &mut Journal, seed: u64, faults: usize) {
     );
 }
 
-/// 500 commits are cut off: before the server gets them, before it answers, or before its answer
-/// arrives.
+/// 500 commits are cut off: before the server receives them, before it answers, or before its answer arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_cut_off_five_hundred_times_are_told_as_they_are() {
+async fn five_hundred_commits_that_are_cut_off_have_true_outcomes() {
     const ROUNDS: usize = 500;
     let seed = seed("commits cut off");
     let mut random = StdRng::seed_from_u64(seed);
@@ -64,12 +63,12 @@ async fn commits_cut_off_five_hundred_times_are_told_as_they_are() {
     ride(&rig, &mut journal, seed, ROUNDS).await;
     assert!(journal.all_committed());
     let counts = rig.proxy.counts();
-    // Half of those that were lost had taken place, and were not repeated.
+    // Half of the lost commits had taken place, and were not repeated.
     assert!(counts.fences >= ROUNDS && rig.engine.stats().failed_attempts < ROUNDS as u64, "{counts:?}");
     journal.settle(&rig).await;
 }
 
-/// Connections of epochs and of fences are cut at any message, either way.
+/// Connections of epochs and of fences are cut at any message, in either direction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_at_any_message_lose_and_double_nothing() {
     const ROUNDS: usize = 300;
@@ -87,7 +86,7 @@ async fn cuts_at_any_message_lose_and_double_nothing() {
     journal.settle(&rig).await;
 }
 
-/// Everything at once: cuts, delays, forged errors, connections that fall silent, at any message.
+/// All faults together: cuts, delays, forged errors, connections that fall silent, at any message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_every_kind_lose_and_double_nothing() {
     const ROUNDS: usize = 120;

@@ -1,4 +1,4 @@
-//! The question whether a commit took place, under the worst circumstances.
+//! The question whether a commit took place, under the worst conditions.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -8,15 +8,15 @@ use super::{Journal, Rig, records, until};
 use crate::proxy::{Action, At, Fault};
 use crate::support::seed;
 
-/// Waits until the fence's insert waits for a transaction that is still at work.
+/// Waits until the fence's insert waits for an active transaction.
 async fn fence_waits(client: &Client) {
     let query = "select count(*) from pg_stat_activity
                  where datname = current_database() and wait_event_type = 'Lock' and query like '%fenced%'";
     until("the fence waits", async || client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) > 0).await;
 }
 
-/// A commit that is on its way for longer than the engine waits: it arrives while the fence waits for
-/// its transaction, and has taken place.
+/// A commit is under way for longer than the engine waits: it arrives while the fence waits for its transaction, and
+/// takes place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_arrives_late_is_found_committed() {
     let records = records(seed("a late commit"), 20);
@@ -34,7 +34,7 @@ async fn a_commit_that_arrives_late_is_found_committed() {
     journal.settle(&rig).await;
 }
 
-/// The transaction ends while the fence waits for it, and its commit arrives nowhere.
+/// The transaction ends while the fence waits for it, and its commit never arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_arrives_too_late_is_found_aborted() {
     let records = records(seed("a commit too late"), 20);
@@ -54,10 +54,9 @@ async fn a_commit_that_arrives_too_late_is_found_aborted() {
     journal.settle(&rig).await;
 }
 
-/// Once the fence has said "aborted", the transaction that it spoke of can never commit: its own row
-/// is taken.
+/// Once the fence has answered "aborted", the transaction in question can never commit: its own row is taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_was_called_aborted_cannot_come_back() {
+async fn a_transaction_found_aborted_can_never_commit() {
     let records = records(seed("a transaction behind the fence"), 20);
     let rig = Rig::start(|config| config).await;
     let client = rig.client().await;
@@ -73,19 +72,19 @@ async fn a_transaction_that_was_called_aborted_cannot_come_back() {
         .map(|row| row.get(0))
         .collect();
     assert_eq!(fenced.len(), 1);
-    // What the lost transaction would do first.
+    // The first statement of the lost transaction.
     let insert = "insert into graphsink_attempts (attempt) values ($1)";
     let error = client.execute(insert, &[&fenced[0]]).await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
     journal.settle(&rig).await;
 }
 
-/// What a transaction sends is held, from its first write or from somewhere in its middle, until the
-/// unit has long been committed by another. What then arrives changes nothing.
+/// The messages of a transaction are held, from its first write or from a place in its middle, until another
+/// transaction has long committed the unit. Their late arrival changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_arrives_after_its_repetition_changes_nothing() {
     let seed = seed("held transactions");
-    // In the end far enough to hold locks that the repetition waits for.
+    // In the last round far enough to hold locks that the repetition waits for.
     let held = [0, 5, 20, 30].map(async |message| {
         let rig = Rig::start(|config| config).await;
         let mut journal = Journal::default();
@@ -99,10 +98,10 @@ async fn a_transaction_that_arrives_after_its_repetition_changes_nothing() {
     futures::future::join_all(held).await;
 }
 
-/// The fence's own connection is lost at every step, also at its own commit, whose answer it then
-/// does not know either. It asks again until it knows, and what it says is true.
+/// The fence's own session is lost at every step, also at its commit, whose answer is then unknown as well. It asks
+/// again until it has an answer, and the answer is true.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_fence_survives_faults_of_its_own() {
+async fn the_fence_gives_true_answers_despite_faults_of_its_own() {
     let seed = seed("faults of the fence");
     let of_fence = [
         Fault::at(At::Request(0), Action::Cut),
@@ -119,14 +118,14 @@ async fn the_fence_survives_faults_of_its_own() {
     ];
     let one_side = async |lost: Fault, repeated: usize| {
         let records = records(seed, 10 * of_fence.len());
-        // A question whose answer is swallowed is given up after this and twice 5 s; one whose answer comes is not, however
-        // busy the machine is.
+        // A question whose answer is lost is given up after this and twice 5 s; one whose answer arrives is not,
+        // however busy the machine is.
         let rig = Rig::start(|config| config.connect_timeout(std::time::Duration::from_secs(5))).await;
         let mut journal = Journal::default();
         for (round, fault) in of_fence.into_iter().enumerate() {
             let before = rig.proxy.counts();
             rig.proxy.on_next(lost);
-            // Twice in a row, and then it gets through.
+            // The question fails twice in a row, and then succeeds.
             rig.proxy.plan_fences([Some(fault), Some(Fault::CUT_AFTER_COMMIT)]);
             let outcome = journal.tell(&rig.engine, &records[round * 10..][..10]).await;
             assert!(outcome.committed().is_some(), "{lost:?}, {fault:?}: {outcome:?}");

@@ -1,9 +1,8 @@
 //! Faults between the engine and the server, most of them made by `proxy`.
 //!
-//! Every unit of these tests names a dish that no other names, its marker: whether a unit is in
-//! the database is then a question of its marker, and the transaction that wrote the unit is the one
-//! that says it *inserted* the marker. A commit that was lost and repeated although it had taken
-//! place would say "unchanged".
+//! Every unit of these tests names a dish of its own, its marker. A unit is in the database if its marker is, and the
+//! transaction that wrote the unit reports the marker as *inserted*. A commit that was lost and repeated although it
+//! had taken place would report it as "unchanged".
 
 mod cancelled;
 mod commit;
@@ -30,14 +29,14 @@ use crate::support::{Database, as_of, connect, within};
 
 /// An engine, and the proxy between it and its database.
 struct Rig {
-    /// Past the proxy.
+    /// A client that does not go through the proxy.
     url: String,
     proxy: Proxy,
     engine: Engine,
 }
 
 impl Rig {
-    /// A rig with a database of its own. The engine loses patience early.
+    /// A rig with a database of its own. The engine has short timeouts.
     async fn start(settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         Self::at(Database::migrated().await.url, settings).await
     }
@@ -54,13 +53,13 @@ impl Rig {
         Self { url, proxy, engine }
     }
 
-    /// A connection past the proxy.
+    /// A session that does not go through the proxy.
     async fn client(&self) -> Client {
         connect(&self.url).await
     }
 }
 
-/// What was submitted, and what became of it.
+/// Submitted units, with their outcomes.
 #[derive(Default)]
 struct Journal {
     entries: Vec<Entry>,
@@ -70,12 +69,12 @@ struct Entry {
     records: Vec<Record>,
     waiting: Option<Receipt>,
     told: Vec<Outcome>,
-    /// How often it was accepted without its outcome being waited for.
+    /// The number of times it was accepted without its outcome being awaited.
     unheard: usize,
 }
 
 impl Entry {
-    /// Why nothing is known, if that is what was told last.
+    /// The reason why its fate is unknown, if that was its last outcome.
     fn unavailable(&self) -> Option<&Unavailable> {
         match self.told.last() {
             Some(Outcome::Unavailable(unavailable)) => Some(unavailable),
@@ -93,7 +92,7 @@ fn marker(number: usize) -> String {
 }
 
 impl Journal {
-    /// Writes down a unit of these records; gives its number.
+    /// Records a unit of these records; returns its number.
     fn note(&mut self, records: &[Record]) -> usize {
         let number = self.entries.len();
         let key = model::key(EntityType::DishOrCategory, &marker(number));
@@ -104,7 +103,7 @@ impl Journal {
         number
     }
 
-    /// Submits a unit of these records; gives its number.
+    /// Submits a unit of these records; returns its number.
     async fn submit(&mut self, engine: &Engine, records: &[Record]) -> usize {
         let number = self.note(records);
         self.submit_again(engine, number).await;
@@ -114,7 +113,7 @@ impl Journal {
     /// Submits a unit that has its outcome once more.
     async fn submit_again(&mut self, engine: &Engine, number: usize) {
         let entry = &mut self.entries[number];
-        assert!(entry.waiting.is_none(), "it has no outcome yet");
+        assert!(entry.waiting.is_none(), "the unit has no outcome yet");
         entry.waiting = Some(within(engine.submit(entry.unit())).await.unwrap());
     }
 
@@ -127,14 +126,14 @@ impl Journal {
         }
     }
 
-    /// Submits a unit and waits for what becomes of it.
+    /// Submits a unit and waits for its outcome.
     async fn tell(&mut self, engine: &Engine, records: &[Record]) -> Outcome {
         let number = self.submit(engine, records).await;
         self.hear().await;
         self.entries[number].told[0].clone()
     }
 
-    /// Which of these units are in the database.
+    /// The units among these that are in the database.
     async fn present(&self, client: &Client, units: Range<usize>) -> HashSet<usize> {
         let markers: Vec<String> = units.map(marker).collect();
         let query = "select name from entities where type = 'dish_or_category' and name = any($1)";
@@ -147,14 +146,14 @@ impl Journal {
         0..self.entries.len()
     }
 
-    /// Compares what was told of these units with what is in the database; gives those that are.
+    /// Compares the outcomes of these units with the database; returns the units that are in it.
     async fn check_outcomes(&self, client: &Client, units: Range<usize>) -> HashSet<usize> {
         let present = self.present(client, units.clone()).await;
         for number in units {
             let (entry, there) = (&self.entries[number], present.contains(&number));
             match entry.told.last() {
                 Some(Outcome::Committed(committed)) => {
-                    assert!(there, "unit {number} was called committed and is not there");
+                    assert!(there, "unit {number} was reported committed and is missing");
                     let mark = committed.entities.last().unwrap().disposition;
                     if entry.told.len() == 1 {
                         assert_eq!(mark, Disposition::Inserted, "unit {number} was committed by another transaction");
@@ -163,9 +162,9 @@ impl Journal {
                 Some(Outcome::Rejected(rejection)) => panic!("unit {number} is good and was rejected: {rejection}"),
                 Some(Outcome::Unavailable(unavailable)) => {
                     let nothing = !unavailable.commit_under_way && entry.told.len() == 1;
-                    assert!(!(nothing && there), "unit {number} is there: {unavailable}");
+                    assert!(!(nothing && there), "unit {number} is in the database: {unavailable}");
                 }
-                None => assert_eq!(there, entry.unheard > 0, "unit {number} is there: {there}"),
+                None => assert_eq!(there, entry.unheard > 0, "unit {number} is in the database: {there}"),
             }
         }
         present
@@ -175,8 +174,8 @@ impl Journal {
         self.entries.iter().all(|entry| matches!(entry.told.last(), Some(Outcome::Committed(_))))
     }
 
-    /// The end of every test: all outcomes are known and true, the database is what the model says,
-    /// and nothing is left over, in the engine or in the server.
+    /// The end of every test: all outcomes are known and true, the database equals the model, and nothing is left over
+    /// in the engine or in the server.
     async fn settle(&mut self, rig: &Rig) {
         self.hear().await;
         within(rig.engine.flush()).await;
@@ -190,7 +189,7 @@ impl Journal {
 
     async fn settle_database(&self, rig: &Rig) {
         let client = rig.client().await;
-        // Before anything is looked at: what was cut or held may still end, or be at its commit.
+        // Before the comparison: cut or held transactions may still end, or be in their commit.
         let open = "select count(*) from pg_stat_activity
                     where datname = current_database() and backend_type = 'client backend'
                       and pid <> pg_backend_pid() and xact_start is not null";
@@ -212,7 +211,7 @@ fn records(seed: u64, count: usize) -> Vec<Record> {
     generate::sample(seed, space, count)
 }
 
-/// Waits for something that must become so.
+/// Waits until a condition holds.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {

@@ -1,6 +1,7 @@
 //! `PgBouncer` itself between the engine and the server, in both kinds of pooling that the engine can work with.
 //!
-//! They need the program `pgbouncer`, which is not everywhere: CI installs it and runs these with `--ignored`.
+//! They need the program `pgbouncer`, which is not installed everywhere: CI installs it and runs these with
+//! `--ignored`.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use super::{Journal, Rig, records, until};
 use crate::bulk;
 use crate::support::{Database, as_of, seed, within};
 
-/// Sessions of the server: as few as take turns, so that transactions of one client meet different ones.
+/// Sessions of the server: so few that they take turns, and transactions of one client meet different ones.
 const SESSIONS: u32 = 4;
 
 struct PgBouncer {
@@ -38,7 +39,7 @@ impl PgBouncer {
             server.get_user().unwrap(),
         );
         std::fs::write(folder.path().join("pgbouncer.ini"), settings).unwrap();
-        // It may have to be another user's, see below.
+        // The file may have to belong to another user, see below.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), mode).unwrap();
         let url = format!("postgresql://app@127.0.0.1:{port}/{}?sslmode=disable", database.name);
@@ -49,7 +50,7 @@ impl PgBouncer {
 
     fn spawn(folder: &TempDir) -> Child {
         let mut command = Command::new("pgbouncer");
-        // It refuses to run as root, and takes another user then.
+        // PgBouncer refuses to run as root, and is run as another user then.
         if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.path()).unwrap()) == 0 {
             command.args(["-u", "nobody"]);
         }
@@ -64,7 +65,7 @@ impl PgBouncer {
         .await;
     }
 
-    /// Ends it without a word, and starts it again.
+    /// Kills it, and starts it again.
     async fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -87,7 +88,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Killed again and again under load: every unit is committed, once.
+/// PgBouncer is killed again and again under load: every unit is committed, once.
 async fn killed_under_load(pool_mode: &str) {
     let seed = seed(pool_mode);
     let database = Database::migrated().await;
@@ -110,18 +111,18 @@ async fn killed_under_load(pool_mode: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
-async fn a_session_pooler_may_be_killed_under_load() {
+async fn a_session_pooler_killed_under_load_loses_and_doubles_nothing() {
     killed_under_load("session").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
-async fn a_transaction_pooler_may_be_killed_under_load() {
+async fn a_transaction_pooler_killed_under_load_loses_and_doubles_nothing() {
     killed_under_load("transaction").await;
 }
 
 /// Prepared statements do not outlive a transaction there (1.18, or without `max_prepared_statements`). That is noticed
-/// once, and costs no attempt afterwards; with the setting, none at all.
+/// once, and costs no attempt afterwards; with the setting it costs none at all.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
 async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
@@ -154,7 +155,7 @@ async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
     journal.settle_database(&rig).await;
 }
 
-/// Names are looked up there too.
+/// Names are looked up behind a transaction pooler too.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
 async fn names_are_resolved_behind_a_transaction_pooler() {
@@ -174,10 +175,10 @@ async fn names_are_resolved_behind_a_transaction_pooler() {
     }
 }
 
-/// Each transaction is on another process of the server.
+/// Each transaction runs in another process of the server.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
-async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
+async fn waits_for_locks_are_reported_behind_a_transaction_pooler() {
     const HELD: Duration = Duration::from_millis(300);
     let database = Database::migrated().await;
     let bouncer = PgBouncer::start(&database, "transaction").await;
@@ -188,7 +189,7 @@ async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
         unit
     };
     let holder = database.client().await;
-    // Until it is noticed that statements do not last, and the sampler has its session.
+    // Until the engine has noticed that statements do not last, and the sampler has its session.
     for number in 0..10 {
         crate::support::commit(&rig.engine, unit(format!("first {number}"))).await;
     }
@@ -196,8 +197,10 @@ async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
         let before = rig.engine.stats().lock_wait;
         holder.batch_execute("begin; select from entities for update").await.unwrap();
         let receipt = within(rig.engine.submit(unit(format!("second {round}")))).await.unwrap();
-        until("it waits", async || holder.execute("select from pg_locks where not granted", &[]).await.unwrap() > 0)
-            .await;
+        until("the unit waits", async || {
+            holder.execute("select from pg_locks where not granted", &[]).await.unwrap() > 0
+        })
+        .await;
         tokio::time::sleep(HELD).await;
         holder.batch_execute("commit").await.unwrap();
         assert!(within(receipt).await.committed().is_some());
@@ -207,14 +210,14 @@ async fn waits_for_locks_are_told_behind_a_transaction_pooler() {
     within(rig.engine.shutdown(Duration::from_secs(20))).await;
 }
 
-/// A load is one transaction, so it has one session of the server throughout; which one, and what others left there, is
-/// the pooler's choice. It lasts as long as the pooler does.
+/// A load is one transaction, so it has one session of the server throughout. The pooler chooses the session, which may
+/// have leftovers of others. The load lasts as long as the pooler does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs pgbouncer: .ci/run runs it"]
-async fn a_bulk_load_has_one_session_of_a_transaction_pooler() {
+async fn a_bulk_load_works_behind_a_transaction_pooler() {
     let database = Database::migrated().await;
     let mut bouncer = PgBouncer::start(&database, "transaction").await;
-    // Names that the driver may be about to give, on every session that the pooler has.
+    // Names that the driver may choose next, on every session of the pooler.
     let mut others = Vec::new();
     for _ in 0..SESSIONS {
         let (client, connection) = tokio_postgres::connect(&bouncer.url, tokio_postgres::NoTls).await.unwrap();

@@ -1,7 +1,7 @@
 //! The errors of a pooler between the engine and the server.
 //!
-//! `PgBouncer` reports nearly all of its own with the code of a protocol violation, 08P01, as fatal
-//! errors. They are no fault of the engine's and none of a unit's.
+//! `PgBouncer` reports nearly all of its own errors with the code of a protocol violation, 08P01, as fatal ones. They
+//! are faults neither of the engine nor of a unit.
 
 use futures::future::join_all;
 use graphsink::{Engine, StartError};
@@ -30,10 +30,10 @@ async fn errors_of_a_pooler_are_survived_at_every_step() {
     journal.settle(&rig).await;
 }
 
-/// Answers that make no sense: a pooler that does not know prepared statements gives those of another
-/// client's (seen with `PgBouncer` 1.18 in transaction mode). That proves nothing against a unit.
+/// Nonsensical answers: a pooler that does not know prepared statements returns those of another client's (seen with
+/// `PgBouncer` 1.18 in transaction mode). They prove nothing against a unit.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_makes_no_sense_is_no_units_fault() {
+async fn a_nonsensical_answer_is_charged_to_no_unit() {
     let seed = seed("answers without sense");
     let mut places: Vec<At> = (0..48).map(At::Answer).collect();
     places.push(At::CommitAnswer);
@@ -49,13 +49,13 @@ async fn an_answer_that_makes_no_sense_is_no_units_fault() {
         assert_eq!(rig.proxy.counts().done(), places.len());
         journal.settle(&rig).await;
     };
-    // Where the end of an answer is mangled the engine waits for it in vain.
+    // Where the end of an answer is mangled, the engine waits for it in vain.
     join_all(places.chunks(7).map(one)).await;
 }
 
-/// No session gets in for a while: the engine waits, and no unit is refused for it.
+/// No login succeeds for a while: the engine waits, and no unit is rejected for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn logins_that_fail_for_a_while_are_waited_for() {
+async fn units_wait_while_logins_fail_and_none_is_rejected() {
     let seed = seed("logins that fail");
     let rig = Rig::start(|config| config.in_flight_commits(3)).await;
     let mut journal = Journal::default();
@@ -77,7 +77,7 @@ async fn logins_that_fail_for_a_while_are_waited_for() {
     journal.settle(&rig).await;
 }
 
-/// An engine that cannot get in says so at its start, with the code.
+/// An engine that cannot log in reports it at its start, with the code.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_without_a_server_behind_the_pooler_names_the_error() {
     let rig = Rig::start(|config| config).await;

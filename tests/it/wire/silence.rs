@@ -1,4 +1,4 @@
-//! Networks that say nothing: black holes, connections half closed, answers that come slowly.
+//! Silent networks: black holes, half-closed connections, slow answers.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::model::Record;
 use crate::proxy::{Action, At, Fault};
 use crate::support::{as_of, seed, within};
 
-/// One that the engine does not lose patience with.
+/// An engine with long timeouts.
 async fn patient_rig() -> Rig {
     Rig::start(|config| config.statement_timeout(Duration::from_secs(40))).await
 }
@@ -22,11 +22,11 @@ fn large_unit(seed: u64) -> Vec<Record> {
     generate::sample(seed, space, 400)
 }
 
-/// Neither side hears anything any more, or the client hears nothing any more, at any step of a
-/// transaction. No network stack will say so: the engine has to notice by itself, commit the unit on
-/// another connection, and find out whether it did so already.
+/// At any step of a transaction neither side receives anything any more, or the client does not. No network stack
+/// reports this: the engine has to notice by itself, commit the unit on another session, and find out whether the first
+/// commit took place.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_falls_silent_is_noticed_at_every_step() {
+async fn a_session_that_falls_silent_is_noticed_at_every_step() {
     let seed = seed("silence");
     let places =
         [At::Begin, At::Request(0), At::Request(20), At::Answer(0), At::Answer(20), At::Commit, At::CommitAnswer];
@@ -47,13 +47,13 @@ async fn a_connection_that_falls_silent_is_noticed_at_every_step() {
         assert_eq!(counts.fences > 0, lost_in_commit, "{fault:?}: {counts:?}");
         journal.settle(&rig).await;
     };
-    // Each waits for timeouts most of the time.
+    // Each case waits for timeouts most of the time.
     join_all(faults.enumerate().map(|(number, fault)| one(number, fault))).await;
 }
 
-/// A server that takes a connection and then says nothing does not keep a start waiting for ever.
+/// A server that accepts a connection and then stays silent does not block a start for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_gives_up_on_a_server_that_falls_silent() {
+async fn a_start_fails_in_time_on_a_server_that_falls_silent() {
     let rig = Rig::start(|config| config).await;
     rig.proxy.on_next(Fault::at(At::Begin, Action::Stall));
     let error = within(Engine::start(rig.engine.config().clone())).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn a_start_gives_up_on_a_server_that_falls_silent() {
 
 /// A refresh goes over all connections in transactions of its own, and may repeat each of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_survives_connections_that_are_cut_or_fall_silent() {
+async fn a_refresh_completes_despite_sessions_that_are_cut_or_fall_silent() {
     let seed = seed("a refresh");
     let rig = Rig::start(|config| config).await;
     let mut journal = Journal::default();
@@ -85,8 +85,8 @@ async fn a_refresh_survives_connections_that_are_cut_or_fall_silent() {
     journal.settle(&rig).await;
 }
 
-/// The network stops for all until the engine has given up its connections, and then delivers
-/// everything that it held up: statements and commits of transactions that were tried again since.
+/// The network stops for all sessions until the engine has given them up, and then delivers all held messages:
+/// statements and commits of transactions that were repeated meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_stops_and_goes_on_loses_and_doubles_nothing() {
     let seed = seed("a network that stops");
@@ -97,7 +97,7 @@ async fn a_network_that_stops_and_goes_on_loses_and_doubles_nothing() {
         for (number, own) in records.chunks(3).enumerate() {
             journal.submit(&rig.engine, own).await;
             if number == 5 {
-                // With some of the units at work, and the others behind them.
+                // While some of the units are being written, and others wait behind them.
                 rig.proxy.stall(true);
             }
         }
@@ -109,10 +109,9 @@ async fn a_network_that_stops_and_goes_on_loses_and_doubles_nothing() {
     journal.settle(&rig).await;
 }
 
-/// Connections die while nothing happens on them: the server's side is closed or both are, or the
-/// client alone hears nothing of it.
+/// Sessions die while they are idle: the server's side is closed, or both are, or the client alone does not notice.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_die_while_idle_cost_a_repetition_at_most() {
+async fn idle_sessions_that_die_cost_at_most_one_repetition_each() {
     let seed = seed("idle connections that die");
     let rig = Rig::start(|config| config.in_flight_commits(3)).await;
     let mut journal = Journal::default();
@@ -122,8 +121,8 @@ async fn connections_that_die_while_idle_cost_a_repetition_at_most() {
             journal.submit(&rig.engine, own).await;
         }
         journal.hear().await;
-        // The pool connects for an epoch that waits, and goes on when that epoch got another's session. A login that
-        // is lost does say something of the server.
+        // The pool connects for an epoch that waits, and continues to when the epoch got another session. A lost login
+        // would be evidence about the server.
         until("no login is under way", async || rig.proxy.logins() == 0).await;
         match round {
             0..5 => rig.proxy.cut_all(),
@@ -131,18 +130,18 @@ async fn connections_that_die_while_idle_cost_a_repetition_at_most() {
         }
     }
     assert!(journal.all_committed());
-    assert_eq!(rig.engine.stats().circuit_openings, 0, "connections that died say nothing of the server");
+    assert_eq!(rig.engine.stats().circuit_openings, 0, "dead idle sessions are no evidence about the server");
     journal.settle(&rig).await;
 }
 
-/// A transaction that takes longer than the server may keep silent, but is answered all the time.
+/// A transaction that takes longer than the limit for silence, but is answered all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_answers_slowly_is_waited_for() {
+async fn a_slow_server_that_keeps_answering_is_not_given_up() {
     let seed = seed("a slow server");
     let rig = Rig::start(|config| config).await;
     let mut journal = Journal::default();
     let records = records(seed, 60);
-    // Statements are prepared before it becomes slow.
+    // Statements are prepared before the server becomes slow.
     assert!(journal.tell(&rig.engine, &records[..30]).await.committed().is_some());
     let failed = rig.engine.stats().failed_attempts;
     rig.proxy.set_delay(Some(Duration::from_millis(40)));
@@ -150,14 +149,14 @@ async fn a_server_that_answers_slowly_is_waited_for() {
     let outcome = journal.tell(&rig.engine, &records[30..]).await;
     assert!(outcome.committed().is_some(), "{outcome:?}");
     assert!(start.elapsed() > Duration::from_secs(2), "too quick to show anything: {:?}", start.elapsed());
-    assert_eq!(rig.engine.stats().failed_attempts, failed, "it was given up");
+    assert_eq!(rig.engine.stats().failed_attempts, failed, "the transaction was given up");
     rig.proxy.set_delay(None);
     journal.settle(&rig).await;
 }
 
-/// Every message comes late, on every connection, with several transactions at work.
+/// Every message is delayed, on every connection, with several transactions at work.
 #[tokio::test(flavor = "multi_thread")]
-async fn delays_change_nothing() {
+async fn delayed_messages_cause_no_failed_attempt_and_no_wrong_row() {
     let seed = seed("delays");
     let rig = patient_rig().await;
     rig.proxy.set_delay(Some(Duration::from_millis(2)));
@@ -173,7 +172,7 @@ async fn delays_change_nothing() {
 
 /// Messages arrive byte by byte.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trickle_of_bytes_changes_nothing() {
+async fn messages_that_arrive_byte_by_byte_are_read_correctly() {
     let seed = seed("a trickle");
     let rig = patient_rig().await;
     rig.proxy.trickle(true);

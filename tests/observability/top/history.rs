@@ -1,4 +1,4 @@
-//! From totals to rates: what is compared, and what is not.
+//! Rates from totals: which answers are compared, and which are not.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::format::rate;
 use crate::history::{History, Rate};
 
 #[test]
-fn history_has_rates_peaks_and_gaps() {
+fn a_history_of_samples_has_rates_peaks_and_gaps() {
     let mut history = History::default();
     let answer = |history: &mut History, at: u64, mentions: u64| {
         history.absorb(
@@ -21,7 +21,7 @@ fn history_has_rates_peaks_and_gaps() {
         );
     };
     assert!(history.lately().is_none() && history.latest().is_none());
-    // What was before the first answer says nothing of a rate.
+    // Events before the first answer have no rate.
     answer(&mut history, 10, 1_000);
     assert_eq!((history.rate(), history.rates().count()), (Rate::default(), 0));
     answer(&mut history, 12, 1_200);
@@ -40,19 +40,19 @@ fn history_has_rates_peaks_and_gaps() {
     let mentions = |stats: &Stats| stats.mentions.received;
     let lately = history.lately().unwrap();
     assert_eq!((lately.window(), lately.per_second(mentions)), (Duration::from_secs(6), 40.0));
-    // The window moves on, and never beyond the last two.
+    // The window moves on, and keeps at least the last two answers.
     answer(&mut history, 22, 1_840);
     assert_eq!(history.lately().unwrap().window(), Duration::from_secs(10));
     answer(&mut history, 122, 1_940);
     let lately = history.lately().unwrap();
     assert_eq!((lately.window(), lately.per_second(mentions)), (Duration::from_secs(100), 1.0));
-    // Two answers at one time have no rate between them.
+    // Two answers at the same time have no rate between them.
     answer(&mut history, 122, 1_950);
     assert_eq!(history.rate(), of(1.0));
 }
 
 #[test]
-fn another_engine_begins_history_anew() {
+fn another_engine_starts_the_history_over() {
     let grown = |stats: &mut Stats| {
         stats.units_submitted = 500;
         stats.epochs = 7;
@@ -80,7 +80,7 @@ fn another_engine_begins_history_anew() {
         let lately = history.lately().unwrap();
         assert_eq!((lately.window(), lately.per_second(|stats| stats.mentions.received)), (Duration::ZERO, 0.0));
     }
-    // Figures that are computed from totals may fall by themselves.
+    // Figures that are computed from totals may decrease.
     let mut history = History::default();
     history.absorb(Duration::from_secs(1), Ok(report(grown)));
     history.absorb(

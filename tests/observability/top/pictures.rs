@@ -1,4 +1,4 @@
-//! Pictures of made-up engines: of any size, with figures that are hard to come by, and as SVG.
+//! Pictures of made-up engines: of any size, with rare figures, and as SVG.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::svg::svg;
 use crate::view::Scene;
 
 #[test]
-fn quantiles_are_told_apart() {
+fn each_distribution_of_an_engine_has_its_own_quantiles_in_the_picture() {
     // A hundred values each: most of them, the hundredth from the end, and the largest.
     let spread = |[most, some, largest]: [u64; 3]| json!({ "count": 100, "sum": 1, "buckets": [[most, 98], [some, 1], [largest, 1]] });
     let mut stats = serde_json::to_value(Stats::default()).unwrap();
@@ -38,7 +38,7 @@ fn quantiles_are_told_apart() {
 }
 
 #[test]
-fn pictures_of_any_size_can_be_drawn() {
+fn a_picture_of_any_size_is_drawn_without_panic() {
     let mut histories = [(); 4].map(|()| History::default());
     histories[1].absorb(Duration::ZERO, Err("refused".to_owned()));
     for history in &mut histories[2..] {
@@ -82,7 +82,7 @@ fn a_picture_becomes_svg_with_its_words_bars_and_colours() {
         assert!(words.contains(&word), "{word}: {words:?}");
     }
     assert!(words.iter().all(|word| !word.contains(['█', '▃', '─'])), "{words:?}");
-    // Of two rows of bars, the last rate fills one column, those before a third of it.
+    // With two rows of bars, the last rate fills one column, and each rate before it a third of one.
     let bars: f64 = all("rect")
         .filter(|node| node.attribute("fill") == Some("#7fb36a"))
         .map(|node| ["width", "height"].map(|side| node.attribute(side).unwrap().parse::<f64>().unwrap()))
@@ -93,7 +93,7 @@ fn a_picture_becomes_svg_with_its_words_bars_and_colours() {
 }
 
 #[test]
-fn figures_are_short() {
+fn figures_are_formatted_in_few_characters() {
     let short = |micros| crate::format::short(Duration::from_micros(micros));
     assert_eq!(
         [0, 450, 9_990, 12_340, 999_000, 1_250_000, 1_500_000_000].map(short),

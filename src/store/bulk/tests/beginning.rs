@@ -268,7 +268,7 @@ async fn tables_that_an_engine_refuses_are_not_loaded() {
 }
 
 #[tokio::test]
-async fn a_standby_is_told_from_a_server_that_takes_writes() {
+async fn a_standby_is_distinguished_from_a_server_that_takes_writes() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::new(&server, Migrations::tables_only()).await;
     server.stop().await.unwrap();

@@ -362,7 +362,7 @@ async fn commit_without_answer(server: &EmbeddedServer, database: &Database) -> 
     database.copy(&mut load).await.unwrap();
     load.build(|_| {}).await.unwrap();
     let admin = connect(&server.url("postgres")).await;
-    for statement in ["alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()"] {
+    for statement in ["alter system set synchronous_standby_names = 'absent'", "select pg_reload_conf()"] {
         admin.batch_execute(statement).await.unwrap();
     }
     // The setting is in force when the first commit waits.

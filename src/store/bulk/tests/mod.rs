@@ -17,15 +17,13 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
+use self::catalog::PATIENCE;
 use super::super::table::{Connections, Entities, Mentions, load};
 use super::*;
 use crate::error::BulkStoreError;
 use crate::record::{Mention, SourceType, Table};
 use crate::server::EmbeddedServer;
 use crate::{AsOf, Config, ConfigBuilder, Engine, Migrations, Outcome, PlaceObservation, UnitOfWork};
-
-/// The time limit for events that must happen.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server for tests that do not damage it.
 async fn shared() -> &'static EmbeddedServer {
@@ -157,22 +155,13 @@ impl Database {
         self.client.batch_execute(sql).await.unwrap();
     }
 
-    /// Repeats the query until its answer is `true`.
-    async fn until(&self, query: &str) {
-        let start = Instant::now();
-        while !self.client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
-            assert!(start.elapsed() < PATIENCE, "never true: {query}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
     /// Waits until no session of a load is left. Its transaction is rolled back by then.
     async fn until_rolled_back(&self) {
-        self.until(
-            "select not exists (select from pg_stat_activity where application_name = 'graphsink'
-                                and datname = current_database())",
-        )
-        .await;
+        catalog::until_gone(&self.client).await;
+    }
+
+    async fn until(&self, query: &str) {
+        catalog::until(&self.client, query).await;
     }
 }
 
