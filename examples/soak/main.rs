@@ -250,9 +250,7 @@ impl Soak {
         };
         match tokio::time::timeout(SETTLE, ended).await {
             Ok(ended) => ended?,
-            Err(_) => {
-                self.ledger.violation(format!("producers have units without an outcome {SETTLE:?} after the end"))
-            }
+            Err(_) => self.ledger.violation(format!("units have no outcome {SETTLE:?} after the end")),
         }
         if tokio::time::timeout(SETTLE, merging).await.is_err() {
             self.ledger.violation(format!("a merge has no certain outcome {SETTLE:?} after the end"));

@@ -67,10 +67,7 @@ async fn read_snapshot(client: &Client) -> Graph {
         });
         if place.is_none() {
             let empty = (3..=6).all(|column| row.get::<_, Option<String>>(column).is_none());
-            assert!(
-                empty && row.get::<_, Option<Value>>(7).is_none(),
-                "{key:?} has place columns without a time of observation"
-            );
+            assert!(empty && row.get::<_, Option<Value>>(7).is_none(), "{key:?} has a place that was not observed");
         }
         assert_eq!(row.get::<_, Option<String>>(9), None, "{key:?}: graphsink never writes quality scores");
         let restaurant_attributes = names(row.get(2), EntityType::RestaurantAttribute);

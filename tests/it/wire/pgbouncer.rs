@@ -88,7 +88,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// PgBouncer is killed again and again under load: every unit is committed, once.
+/// `PgBouncer` is killed again and again under load: every unit is committed, once.
 async fn killed_under_load(pool_mode: &str) {
     let seed = seed(pool_mode);
     let database = Database::migrated().await;
