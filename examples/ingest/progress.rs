@@ -128,6 +128,8 @@ impl Scene {
             }
             BulkPhase::Sorting => format!("sorting  {} units", grouped(progress.units)),
             BulkPhase::Preparing => "preparing the tables: waits for those that read them".to_owned(),
+            BulkPhase::Replacing if *total == 0 => "replacing the tables: waits for those that read them".to_owned(),
+            BulkPhase::Replacing => format!("checking {step} ({} of {total})", (done + 1).min(*total)),
             BulkPhase::Writing => format!("writing {step}  {} rows  {spilled}", grouped(progress.rows_written)),
             BulkPhase::Building => format!("building {step} ({} of {total})", (done + 1).min(*total)),
             phase => phase.as_str().to_owned(),

@@ -13,7 +13,7 @@ use super::ids::Ids;
 use super::refusals::{Refusal, RefusalLog};
 use super::rows::{MentionMerge, Merging, Numbered, PartLimits, RowSink, merge_connections, merge_entities};
 use super::runs::{ConnectionRuns, EntityRuns, MentionRuns, TableRuns, rows_of};
-use super::spill::{SpillDirectory, SpillError};
+use super::spill::{SpillDirectory, SpillError, SpoolWriter};
 use crate::batch::simulation::{Drawn, Tables, as_of, at, draft, drawn, stored_form};
 use crate::record::{EntityKey, EntityType, Mention, Place, Table};
 use crate::store::{Connections, Entities, Mentions, StoredTable};
@@ -176,7 +176,9 @@ fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Id
     let mut loaded = Loaded::default();
     merge_entities(entities.entities.into_merged(memory.merging).unwrap(), merging, &mut loaded).unwrap();
     let mentions = mentions.finish().unwrap().0.into_merged(memory.merging).unwrap();
-    let figures = MentionMerge::new(merging, &directory, memory.part).unwrap().run(mentions, &mut loaded).unwrap();
+    let writer = SpoolWriter::create(&directory).unwrap();
+    let figures = writer.spool();
+    MentionMerge::new(merging, writer, &directory, memory.part).run(mentions, &mut loaded).unwrap();
     let connections = connections.finish().unwrap().0.into_merged(memory.merging).unwrap();
     merge_connections(connections, figures.into_reader(), merging, &mut loaded).unwrap();
     let mut refusals = log.finish().unwrap().into_reader(memory.merging).unwrap();
@@ -322,8 +324,9 @@ fn a_short_history_of_large_mentions_is_not_held_in_memory() {
         let records = mentions.finish().unwrap().0.into_merged(1 << 20).unwrap();
         let mut rows = Rows(Vec::new());
         let part = PartLimits { text_bytes: EXCERPT, mentions: 4096, threads: 100 };
-        let mut figures =
-            MentionMerge::new(merging, &directory, part).unwrap().run(records, &mut rows).unwrap().into_reader();
+        let writer = SpoolWriter::create(&directory).unwrap();
+        let mut figures = writer.spool().into_reader();
+        MentionMerge::new(merging, writer, &directory, part).run(records, &mut rows).unwrap();
         assert_eq!(rows.0.len(), count);
         for (held, of_row, history_indexed) in rows.0 {
             assert_eq!((of_row, history_indexed), (EXCERPT, count > 32));

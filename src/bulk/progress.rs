@@ -23,12 +23,16 @@ pub enum BulkPhase {
     Reading,
     /// Sorts the remaining data, and finds the units to be rejected for their claims of Google ids.
     Sorting,
-    /// Waits for readers of the tables, and drops keys and indexes.
+    /// Determines where rows are written. If in the tables themselves: waits for their readers, and drops keys and
+    /// indexes.
     Preparing,
     /// Writes rows.
     Writing,
-    /// Builds keys and indexes, checks foreign keys, and gathers statistics.
+    /// Builds keys and indexes, and gathers statistics. If rows were written to the tables themselves: checks foreign
+    /// keys.
     Building,
+    /// If rows were written to new tables: waits for readers of the empty ones, replaces these, and checks foreign keys.
+    Replacing,
     /// Commits.
     Committing,
     /// Has ended.
@@ -49,6 +53,7 @@ impl BulkPhase {
             Self::Preparing => "preparing",
             Self::Writing => "writing",
             Self::Building => "building",
+            Self::Replacing => "replacing",
             Self::Committing => "committing",
             Self::Ended => "ended",
         }

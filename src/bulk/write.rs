@@ -4,11 +4,11 @@
 //! blocking work, and hand encoded pieces to the copy, some of them ahead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::actor::SortedInput;
@@ -21,12 +21,13 @@ use super::report::{BulkReport, BulkRows};
 use super::rows::{MentionMerge, Merging, PartLimits, RowSink, UnitSet, merge_connections, merge_entities};
 use super::runs::{SortedConnections, SortedEntities, SortedMentions, rows_of};
 use super::shared::Shared;
-use super::spill::{Sorted, SpillDirectory, SpillError, Spool};
+use super::spill::{Sorted, SpillDirectory, SpillError, Spool, SpoolWriter};
 use crate::config::AsOf;
 use crate::failpoint::failpoint;
 use crate::record::{Table, Timestamp};
 use crate::store::{
-    BuildStep, BuildWhat, BulkTransaction, CopyError, CopyPieces, Entities, Mentions, StoredTable, encoder,
+    BuildStep, BuildWhat, BulkTransaction, Connections, CopyError, CopyPieces, Entities, Mentions, ShadowTables,
+    StoredTable, encoder,
 };
 
 /// How often a session that waits for its rows is checked.
@@ -105,14 +106,87 @@ impl Writing {
         let input = while_alive(transaction, async { input.await.map_err(|_| BulkError::Panicked) }).await?;
         let settled = while_alive(transaction, self.settle(input)).await?;
         self.counters().enter(BulkPhase::Preparing);
-        let waits_for = |holders: &str| self.counters().step(format!("waits for readers: {holders}"), 0, 0);
-        transaction.prepare_tables(waits_for).await?;
+        match transaction.shadow_tables().await? {
+            Some(shadow) => self.fill_beside(transaction, shadow, settled).await,
+            None => self.fill_in_place(transaction, settled).await,
+        }
+    }
+
+    /// By the transaction's own session, one table after the other.
+    async fn fill_in_place(&self, transaction: &mut BulkTransaction, settled: Settled) -> Result<Written, BulkError> {
+        let Settled { entities, connections, mentions, refused, written } = settled;
+        let merging = self.merging(refused);
+        let figures = SpoolWriter::create(&self.directory)?;
+        let figures_read = figures.spool();
+        transaction.prepare_tables(|holders| self.wait_for_readers(holders)).await?;
         self.counters().enter(BulkPhase::Writing);
-        let written = self.copy_all(transaction, settled).await?;
+        self.copy_entities(entities, merging.clone(), async |rows| {
+            copy_in_place(transaction, Table::Entities, rows).await
+        })
+        .await?;
+        self.copy_mentions(mentions, figures, merging.clone(), async |rows| {
+            copy_in_place(transaction, Table::Mentions, rows).await
+        })
+        .await?;
+        self.copy_connections(connections, figures_read, merging, async |rows| {
+            copy_in_place(transaction, Table::Connections, rows).await
+        })
+        .await?;
         self.counters().enter(BulkPhase::Building);
-        let build = transaction.build(|step| self.counters().step(describe(step), step.number, step.steps));
-        build.await?;
+        transaction.build(|step| self.tell(step)).await?;
         Ok(written)
+    }
+
+    /// By several sessions: tables are written and indexes built at the same time.
+    async fn fill_beside(
+        &self,
+        transaction: &mut BulkTransaction,
+        shadow: ShadowTables,
+        settled: Settled,
+    ) -> Result<Written, BulkError> {
+        let Settled { entities, connections, mentions, refused, written } = settled;
+        let merging = self.merging(refused);
+        self.counters().enter(BulkPhase::Writing);
+        let figures = SpoolWriter::create(&self.directory)?;
+        let figures_read = figures.spool();
+        let (tables, tell) = (&shadow, &|step: BuildStep<'_>| self.tell(step));
+        let to_copy = AtomicUsize::new(Table::ALL.len());
+        let build = async |table| {
+            if to_copy.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.counters().enter(BulkPhase::Building);
+            }
+            Ok::<_, BulkError>(tables.build(table, tell).await?)
+        };
+        let of_entities = async {
+            let write = async |rows| tables.copy(Table::Entities, stream(rows)).await;
+            self.copy_entities(entities, merging.clone(), write).await?;
+            build(Table::Entities).await
+        };
+        let of_mentions = async {
+            let write = async |rows| tables.copy(Table::Mentions, stream(rows)).await;
+            self.copy_mentions(mentions, figures, merging.clone(), write).await?;
+            build(Table::Mentions).await
+        };
+        let of_connections = async {
+            let write = async |rows| tables.copy(Table::Connections, stream(rows)).await;
+            self.copy_connections(connections, figures_read, merging.clone(), write).await?;
+            build(Table::Connections).await
+        };
+        // Those that come first get the sessions. Connections need figures, so they may not come before mentions.
+        let filled = async { futures::try_join!(of_entities, of_mentions, of_connections).map(drop) };
+        while_alive(transaction, Box::pin(filled)).await?;
+        self.counters().enter(BulkPhase::Replacing);
+        let waits_for = |holders: &str| self.wait_for_readers(holders);
+        Box::pin(transaction.replace_tables(shadow, waits_for, tell)).await?;
+        Ok(written)
+    }
+
+    fn wait_for_readers(&self, holders: &str) {
+        self.counters().step(format!("waits for readers: {holders}"), 0, 0);
+    }
+
+    fn tell(&self, step: BuildStep<'_>) {
+        self.counters().step(describe(step), step.number, step.steps);
     }
 
     /// Finds the units to be rejected at the end.
@@ -125,50 +199,66 @@ impl Writing {
         .await
     }
 
-    /// Merges and copies table after table. Mentions come before connections, whose figures are computed from them.
-    async fn copy_all(&self, transaction: &mut BulkTransaction, settled: Settled) -> Result<Written, BulkError> {
-        let Settled { entities, connections, mentions, refused, written } = settled;
-        let (merged, reading) = (&self.counters().merged, reading(self.memory));
-        // All figures refer to one time.
-        let as_of = self.as_of.now();
+    /// All figures refer to one time.
+    fn merging(&self, refused: Arc<UnitSet>) -> OwnMerging {
+        OwnMerging { ids: self.ids, refused, as_of: self.as_of.now() }
+    }
 
-        let (merging, records, count) = (self.merging(&refused, as_of), entities, Arc::clone(merged));
-        self.copy::<Entities, _>(transaction, Table::Entities, move |rows| {
+    async fn copy_entities(
+        &self,
+        records: Sorted,
+        merging: OwnMerging,
+        write: impl AsyncFnOnce(Pieces) -> Result<u64, CopyError<MergeFailed>>,
+    ) -> Result<(), BulkError> {
+        let (count, reading) = (Arc::clone(&self.counters().merged), reading(self.memory));
+        let merge = move |rows: &mut PieceSink<Entities>| {
             merge_entities(records.into_merged(reading)?.counted(count), merging.borrowed(), rows)
-        })
-        .await?;
+        };
+        self.copy(Table::Entities, merge, write).await
+    }
 
-        let (merging, records, count) = (self.merging(&refused, as_of), mentions, Arc::clone(merged));
+    /// Also computes the figures of connections from their mentions.
+    async fn copy_mentions(
+        &self,
+        records: Sorted,
+        figures: SpoolWriter,
+        merging: OwnMerging,
+        write: impl AsyncFnOnce(Pieces) -> Result<u64, CopyError<MergeFailed>>,
+    ) -> Result<(), BulkError> {
+        let (count, memory) = (Arc::clone(&self.counters().merged), self.memory);
         let directory = Arc::clone(&self.directory);
-        let figures = self
-            .copy::<Mentions, _>(transaction, Table::Mentions, move |rows| {
-                let records = records.into_merged(reading)?.counted(count);
-                MentionMerge::new(merging.borrowed(), &directory, PartLimits::of_memory(reading))?.run(records, rows)
-            })
-            .await?;
+        let merge = move |rows: &mut PieceSink<Mentions>| {
+            let records = records.into_merged(reading(memory))?.counted(count);
+            let limits = PartLimits::of_memory(memory / 2);
+            MentionMerge::new(merging.borrowed(), figures, &directory, limits).run(records, rows)
+        };
+        self.copy(Table::Mentions, merge, write).await
+    }
 
-        let (merging, records, count) = (self.merging(&refused, as_of), connections, Arc::clone(merged));
-        self.copy::<crate::store::Connections, _>(transaction, Table::Connections, move |rows| {
+    async fn copy_connections(
+        &self,
+        records: Sorted,
+        figures: Spool,
+        merging: OwnMerging,
+        write: impl AsyncFnOnce(Pieces) -> Result<u64, CopyError<MergeFailed>>,
+    ) -> Result<(), BulkError> {
+        let (count, reading) = (Arc::clone(&self.counters().merged), reading(self.memory));
+        let merge = move |rows: &mut PieceSink<Connections>| {
             let records = records.into_merged(reading)?.counted(count);
             merge_connections(records, figures.into_reader(), merging.borrowed(), rows)
-        })
-        .await?;
-        Ok(written)
+        };
+        self.copy(Table::Connections, merge, write).await
     }
 
-    fn merging(&self, refused: &Arc<UnitSet>, as_of: Timestamp) -> OwnMerging {
-        OwnMerging { ids: self.ids, refused: Arc::clone(refused), as_of }
-    }
-
-    /// Copies the rows that a merge pushes. Returns the merge's result when all rows are written.
+    /// Has the rows written that a merge pushes. Returns the merge's result when all are.
     async fn copy<T: StoredTable, R: Send + 'static>(
         &self,
-        transaction: &mut BulkTransaction,
         table: Table,
         merge: impl FnOnce(&mut PieceSink<T>) -> Result<R, MergeError> + Send + 'static,
+        write: impl AsyncFnOnce(Pieces) -> Result<u64, CopyError<MergeFailed>>,
     ) -> Result<R, BulkError> {
         self.counters().step(table.to_string(), 0, 0);
-        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let written = Arc::clone(&self.counters().written[table as usize]);
         let merging = tokio::task::spawn_blocking(move || {
             failpoint("bulk::merge");
@@ -176,16 +266,13 @@ impl Writing {
             let merged = merge(&mut sink);
             sink.end(merged)
         });
-        // Until the first piece the session is idle, and its loss would go unnoticed. Afterwards pieces come without a
-        // pause.
-        let first = while_alive(transaction, async { Ok(pieces.recv().await) }).await?;
-        let others = futures::stream::poll_fn(move |context| pieces.poll_recv(context));
-        let pieces = futures::stream::iter(first).chain(others);
-        let copied = Box::pin(transaction.copy(table, pieces)).await;
+        let copied = Box::pin(write(pieces)).await;
         // It ends soon, whatever the result of the copy: the pieces are taken, or dropped.
         let merged = merging.await.map_err(|_| BulkError::Panicked)?;
         match (copied, merged) {
             (Err(CopyError::Store(error)), _) => Err(error.into()),
+            // The load, or the merge that computes the figures, has ended for a reason of its own, and reports it.
+            (_, Err(MergeError::Spill(SpillError::Ended))) => std::future::pending().await,
             (_, Err(MergeError::Spill(error))) => Err(error.into()),
             (Ok(_), Ok(given)) => Ok(given),
             (Ok(_) | Err(CopyError::Rows(MergeFailed)), Ok(_) | Err(MergeError::NotTaken)) => Err(BulkError::Panicked),
@@ -230,9 +317,26 @@ async fn while_alive<T>(
     }
 }
 
-/// The part of the merge memory, in bytes, for reading a table's files.
+/// Until the first piece the session is idle, and its loss would go unnoticed. Afterwards pieces come without a pause.
+async fn copy_in_place(
+    transaction: &mut BulkTransaction,
+    table: Table,
+    mut pieces: Pieces,
+) -> Result<u64, CopyError<MergeFailed>> {
+    let first = loop {
+        tokio::select! {
+            biased;
+            piece = pieces.recv() => break piece,
+            () = tokio::time::sleep(SESSION_CHECK) => transaction.expect_alive().await.map_err(CopyError::Store)?,
+        }
+    };
+    transaction.copy(table, futures::stream::iter(first).chain(stream(pieces))).await
+}
+
+/// The part of the merge memory, in bytes, for reading a table's files. All three may be read at a time; the other half
+/// is for the mentions of one connection.
 const fn reading(memory: usize) -> usize {
-    memory / 2
+    memory / 6
 }
 
 /// Finds the units to be rejected, and reduces the number of files where there are too many to be read at once. This is
@@ -279,6 +383,7 @@ async fn in_background<T: Send + 'static>(
 }
 
 /// The inputs of merges, owned by their thread.
+#[derive(Clone)]
 struct OwnMerging {
     ids: Ids,
     refused: Arc<UnitSet>,
@@ -303,6 +408,13 @@ impl From<SpillError> for MergeError {
     fn from(error: SpillError) -> Self {
         Self::Spill(error)
     }
+}
+
+/// The pieces of a merge.
+type Pieces = mpsc::Receiver<Result<Bytes, MergeFailed>>;
+
+fn stream(mut pieces: Pieces) -> impl Stream<Item = Result<Bytes, MergeFailed>> {
+    futures::stream::poll_fn(move |context| pieces.poll_recv(context))
 }
 
 /// Sent in place of a piece: the rows are incomplete.

@@ -42,7 +42,7 @@ mod timeline;
 mod transaction;
 
 pub(crate) use blackhole::Blackhole;
-pub(crate) use bulk::{BuildStep, BuildWhat, BulkTransaction, CopyError, TransactionSettings, encoder};
+pub(crate) use bulk::{BuildStep, BuildWhat, BulkTransaction, CopyError, ShadowTables, TransactionSettings, encoder};
 pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
 pub(crate) use destination::Destination;

@@ -6,7 +6,7 @@ use super::fields::{Fields, Malformed, PutFields};
 use super::figures::put_figures;
 use super::{Merging, Numbered, RowSink};
 use crate::batch::{MentionRow, is_long};
-use crate::bulk::spill::{Merged, Sorter, SpillDirectory, SpillError, Spool, SpoolWriter};
+use crate::bulk::spill::{Merged, Sorter, SpillDirectory, SpillError, SpoolWriter};
 use crate::hash::HashSet;
 use crate::record::{ConnectionMetrics, MentionRef, SourceType, StoredMetrics, Table};
 use crate::store::Mentions;
@@ -108,14 +108,16 @@ impl PartLimits {
 }
 
 impl<'a> MentionMerge<'a> {
+    /// Figures are written in the order of their connections.
     pub(in crate::bulk) fn new(
         merging: Merging<'a>,
+        figures: SpoolWriter,
         directory: &Arc<SpillDirectory>,
         limits: PartLimits,
-    ) -> Result<Self, SpillError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             merging,
-            figures: SpoolWriter::create(directory)?,
+            figures,
             connection: None,
             part: Block::default(),
             names: Vec::new(),
@@ -123,15 +125,15 @@ impl<'a> MentionMerge<'a> {
             directory: Arc::clone(directory),
             limits,
             record: Vec::new(),
-        })
+        }
     }
 
-    /// Merges all records. Returns the figures, in the order of the connections.
+    /// Merges all records.
     pub(in crate::bulk) fn run<S: RowSink<Mentions>>(
         mut self,
         mut records: Merged,
         rows: &mut S,
-    ) -> Result<Spool, S::Error> {
+    ) -> Result<(), S::Error> {
         while let Some(record) = records.next()? {
             let mut fields = Fields(record);
             let (connection, name, number, mention) = read_head(&mut fields)
@@ -147,7 +149,8 @@ impl<'a> MentionMerge<'a> {
             self.take_in(name, mention, rows)?;
         }
         self.finish_connection(rows)?;
-        Ok(self.figures.finish()?)
+        self.figures.finish()?;
+        Ok(())
     }
 
     fn take_in<S: RowSink<Mentions>>(

@@ -1,13 +1,13 @@
 //! A file of checksummed blocks, written once from its beginning to its end.
 //!
 //! Each block is preceded by its length, its number, and a CRC-32 of both and of its bytes. The number of blocks is
-//! kept in memory, so that a truncated file is also detected. To the layers above, the file is a stream of bytes with
-//! arbitrary block boundaries.
+//! kept in memory, so that a truncated file is also detected, and a reader may follow the writer: it waits for blocks
+//! that are not written yet. To the layers above, the file is a stream of bytes with arbitrary block boundaries.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::directory::{SpillDirectory, create_private_file};
 use super::error::SpillError;
@@ -15,13 +15,50 @@ use super::error::SpillError;
 /// Bytes of a block's header: length, number, checksum.
 const HEAD: usize = 12;
 
-/// A written file. It is removed when its last reader is dropped.
+/// A file. It is removed when its writer and its last reader are dropped.
 #[derive(Debug)]
 pub(super) struct SpillFile {
     path: PathBuf,
-    blocks: u32,
+    growth: Mutex<Growth>,
+    has_grown: Condvar,
     /// The directory exists as long as its files.
     directory: Arc<SpillDirectory>,
+}
+
+/// How much of a file is written.
+#[derive(Debug)]
+struct Growth {
+    blocks: u32,
+    state: GrowthState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GrowthState {
+    Growing,
+    Whole,
+    /// The writer was dropped before the end.
+    Abandoned,
+}
+
+impl SpillFile {
+    fn growth(&self) -> MutexGuard<'_, Growth> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grow(&self, change: impl FnOnce(&mut Growth)) {
+        change(&mut self.growth());
+        self.has_grown.notify_all();
+    }
+
+    /// Whether the file has a block with this number. Waits until that is known.
+    fn has_block(&self, number: u32) -> Result<bool, SpillError> {
+        let is_open = |growth: &mut Growth| growth.state == GrowthState::Growing && growth.blocks <= number;
+        let growth = self.has_grown.wait_while(self.growth(), is_open).unwrap_or_else(PoisonError::into_inner);
+        match growth.state {
+            GrowthState::Abandoned => Err(SpillError::Ended),
+            GrowthState::Growing | GrowthState::Whole => Ok(number < growth.blocks),
+        }
+    }
 }
 
 impl Drop for SpillFile {
@@ -35,10 +72,21 @@ impl Drop for SpillFile {
 #[derive(Debug)]
 pub(super) struct BlockWriter {
     file: File,
-    /// Removes the file if it is never finished.
-    written: SpillFile,
+    written: Arc<SpillFile>,
+    /// Number of blocks written.
+    blocks: u32,
     /// The block being filled, after space for its header.
     block: Vec<u8>,
+}
+
+impl Drop for BlockWriter {
+    fn drop(&mut self) {
+        self.written.grow(|growth| {
+            if growth.state == GrowthState::Growing {
+                growth.state = GrowthState::Abandoned;
+            }
+        });
+    }
 }
 
 impl BlockWriter {
@@ -47,7 +95,18 @@ impl BlockWriter {
         let file = create_private_file(&path).map_err(SpillError::write(&path))?;
         let mut block = Vec::with_capacity(HEAD + directory.block_bytes());
         block.resize(HEAD, 0);
-        Ok(Self { file, written: SpillFile { path, blocks: 0, directory: Arc::clone(directory) }, block })
+        let written = SpillFile {
+            path,
+            growth: Mutex::new(Growth { blocks: 0, state: GrowthState::Growing }),
+            has_grown: Condvar::new(),
+            directory: Arc::clone(directory),
+        };
+        Ok(Self { file, written: Arc::new(written), blocks: 0, block })
+    }
+
+    /// The file, for readers that follow.
+    pub(super) fn file(&self) -> Arc<SpillFile> {
+        Arc::clone(&self.written)
     }
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), SpillError> {
@@ -82,12 +141,13 @@ impl BlockWriter {
         self.written.directory.expect_open()?;
         let (head, bytes) = self.block.split_at_mut(HEAD);
         head[..4].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        head[4..8].copy_from_slice(&self.written.blocks.to_le_bytes());
+        head[4..8].copy_from_slice(&self.blocks.to_le_bytes());
         let sum = checksum(&head[..8], bytes);
         head[8..].copy_from_slice(&sum.to_le_bytes());
         self.file.write_all(&self.block).map_err(SpillError::write(&self.written.path))?;
         self.written.directory.wrote(self.block.len());
-        self.written.blocks += 1;
+        self.blocks += 1;
+        self.written.grow(|growth| growth.blocks = self.blocks);
         self.block.truncate(HEAD);
         Ok(())
     }
@@ -98,11 +158,12 @@ impl BlockWriter {
     }
 
     /// Writes the last block. The file is not synced: no other process ever reads it.
-    pub(super) fn finish(mut self) -> Result<SpillFile, SpillError> {
+    pub(super) fn finish(mut self) -> Result<Arc<SpillFile>, SpillError> {
         if self.block.len() > HEAD {
             self.write_block()?;
         }
-        Ok(self.written)
+        self.written.grow(|growth| growth.state = GrowthState::Whole);
+        Ok(self.file())
     }
 }
 
@@ -136,8 +197,8 @@ impl BlockReader {
     }
 
     /// Whether everything was read.
-    fn is_at_end(&self) -> bool {
-        self.read == self.block.len() && self.next_block == self.spilled.blocks
+    fn is_at_end(&self) -> Result<bool, SpillError> {
+        Ok(self.read == self.block.len() && !self.spilled.has_block(self.next_block)?)
     }
 
     /// Appends `length` bytes; fails if there are fewer.
@@ -156,7 +217,7 @@ impl BlockReader {
 
     /// The next number, or `None` at the end of the file.
     pub(super) fn read_varint(&mut self) -> Result<Option<u64>, SpillError> {
-        if self.is_at_end() {
+        if self.is_at_end()? {
             return Ok(None);
         }
         let mut number = 0_u64;
@@ -176,7 +237,7 @@ impl BlockReader {
 
     fn read_block(&mut self) -> Result<(), SpillError> {
         self.spilled.directory.expect_open()?;
-        if self.next_block == self.spilled.blocks {
+        if !self.spilled.has_block(self.next_block)? {
             return Err(self.corrupt());
         }
         let mut head = [0; HEAD];

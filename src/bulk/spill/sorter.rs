@@ -140,7 +140,7 @@ impl Sorter {
             writer.write_varint(u64::from(place.length))?;
             writer.write(Records::bytes_of(&self.records.bytes, *place))?;
         }
-        self.runs.push(Run::File(Arc::new(writer.finish()?)));
+        self.runs.push(Run::File(writer.finish()?));
         self.records.clear();
         if self.records.bytes.capacity() > self.bytes_max {
             // It held a record that is larger than the memory limit.
@@ -194,7 +194,7 @@ impl Sorted {
             let (merged, written) = write_run(&self.directory, Merged::new(now)?.counted(Arc::clone(&read)))?;
             // Records that were in several of them are now there once.
             self.count -= read.load(Ordering::Relaxed) - written;
-            self.runs.push(Run::File(Arc::new(merged)));
+            self.runs.push(Run::File(merged));
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Sorted {
 }
 
 /// Writes a run, and returns its number of records.
-fn write_run(directory: &Arc<SpillDirectory>, mut merged: Merged) -> Result<(SpillFile, u64), SpillError> {
+fn write_run(directory: &Arc<SpillDirectory>, mut merged: Merged) -> Result<(Arc<SpillFile>, u64), SpillError> {
     let mut writer = BlockWriter::create(directory)?;
     let mut count = 0;
     while let Some(record) = merged.next()? {

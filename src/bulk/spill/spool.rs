@@ -21,11 +21,17 @@ impl SpoolWriter {
     }
 
     pub(in crate::bulk) fn finish(self) -> Result<Spool, SpillError> {
-        Ok(Spool(Arc::new(self.0.finish()?)))
+        Ok(Spool(self.0.finish()?))
+    }
+
+    /// The records, for readers that follow: they wait for those that are not written yet, and fail with
+    /// [`SpillError::Ended`] if the writer is dropped before its end.
+    pub(in crate::bulk) fn spool(&self) -> Spool {
+        Spool(self.0.file())
     }
 }
 
-/// Written records, to be read any number of times. The file is removed when the last reader and the last copy of this
+/// Records, to be read any number of times. The file is removed when the last reader and the last copy of this
 /// are dropped.
 #[derive(Debug, Clone)]
 pub(in crate::bulk) struct Spool(Arc<SpillFile>);
@@ -139,6 +145,35 @@ mod tests {
             let is_told = matches!(&error, SpillError::Corrupt { path } if *path == file);
             prop_assert!(is_told, "{}", error);
         }
+    }
+
+    #[test]
+    fn a_reader_follows_the_writer_to_its_end() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 50).unwrap();
+        let mut writer = SpoolWriter::create(&directory).unwrap();
+        let reader = writer.spool().into_reader();
+        let reading = std::thread::spawn(move || read(reader));
+        let records: Vec<Vec<u8>> = (0..200).map(|number| vec![number; usize::from(number)]).collect();
+        for record in &records {
+            writer.push(record).unwrap();
+            std::thread::yield_now();
+        }
+        assert!(!reading.is_finished(), "the last block is not written");
+        writer.finish().unwrap();
+        assert_eq!(reading.join().unwrap().unwrap(), records);
+    }
+
+    #[test]
+    fn a_reader_whose_writer_ends_early_is_told() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = SpillDirectory::create(parent.path(), 50).unwrap();
+        let mut writer = SpoolWriter::create(&directory).unwrap();
+        let reader = writer.spool().into_reader();
+        writer.push(&[1; 200]).unwrap();
+        let reading = std::thread::spawn(move || read(reader));
+        drop(writer);
+        assert!(matches!(reading.join().unwrap(), Err(SpillError::Ended)));
     }
 
     #[test]

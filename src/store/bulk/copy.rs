@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::Statement;
 
 use super::super::table::{COPY_END, COPY_HEAD, load};
 use super::super::{Connections, CopyPieces, Entities, Mentions, StoredTable};
+use super::session::LoadSession;
 use super::transaction::{BulkTransaction, Phase, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
@@ -64,9 +65,11 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Parses them, which accesses no table. `schema` is quoted.
-    pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, StoreError> {
-        Ok(Self { plain: prepare(client, schema, false).await?, frozen: prepare(client, schema, true).await? })
+    /// Parses them, which accesses no table.
+    pub(super) async fn prepare(session: &mut LoadSession) -> Result<Self, StoreError> {
+        let texts = |frozen| Table::ALL.map(|table| text(table, frozen).replace("{schema}", session.schema()));
+        let (plain, frozen) = (texts(false), texts(true));
+        Ok(Self { plain: session.prepare(&plain).await?, frozen: session.prepare(&frozen).await? })
     }
 
     fn of(&self, table: Table, frozen: bool) -> Statement {
@@ -74,17 +77,13 @@ impl Copies {
     }
 }
 
-async fn prepare(client: &Client, schema: &str, frozen: bool) -> Result<Vec<Statement>, StoreError> {
-    let copies = Table::ALL.map(|table| match table {
+/// The statement that copies whole rows of a table in `{schema}`.
+pub(super) fn text(table: Table, frozen: bool) -> String {
+    match table {
         Table::Entities => load::<Entities>(frozen),
         Table::Connections => load::<Connections>(frozen),
         Table::Mentions => load::<Mentions>(frozen),
-    });
-    let mut statements = Vec::new();
-    for copy in copies {
-        statements.push(client.prepare_typed(&copy.replace("{schema}", schema), &[]).await?);
     }
-    Ok(statements)
 }
 
 impl BulkTransaction {
@@ -98,17 +97,31 @@ impl BulkTransaction {
         debug_assert_eq!(self.phase, Phase::Bare);
         // Marked as failed until it is known to be sound.
         self.phase = Phase::Failed;
-        let failed = |error| CopyError::Store(step_failed(&format!("copying {table}"), error));
         let copies = self.copies.as_ref().expect("prepared when the load began");
         let statement = copies.of(table, self.is_truncated);
+        let count = self.session.copy(table, &statement, pieces, self.settings.copy_bytes_max).await?;
+        self.phase = Phase::Bare;
+        Ok(count)
+    }
+}
+
+impl LoadSession {
+    /// Copies rows with a prepared statement, which is repeated after `bytes_max`; returns their number.
+    pub(super) async fn copy<E>(
+        &mut self,
+        table: Table,
+        statement: &Statement,
+        pieces: impl Stream<Item = Result<Bytes, E>>,
+        bytes_max: usize,
+    ) -> Result<u64, CopyError<E>> {
+        let failed = |error| CopyError::Store(step_failed(&format!("copying {table}"), error));
         let mut rows = Rows { pieces: std::pin::pin!(pieces.fuse()), held: None };
         let mut count = 0;
         while let Some(first) = rows.next().await {
             let first = first.map_err(CopyError::Rows)?;
-            let rows_copied = self.copy_some(&statement, first, &mut rows).await.map_err(failed)?;
+            let rows_copied = self.copy_some(statement, first, &mut rows, bytes_max).await.map_err(failed)?;
             count += rows_copied.map_err(CopyError::Rows)?;
         }
-        self.phase = Phase::Bare;
         Ok(count)
     }
 
@@ -118,9 +131,10 @@ impl BulkTransaction {
         statement: &Statement,
         first: Bytes,
         rows: &mut Rows<impl Stream<Item = Result<Bytes, E>> + Unpin>,
+        bytes_max: usize,
     ) -> Result<Result<u64, E>, StoreError> {
         self.is_busy = true;
-        let sink = self.session.client().copy_in::<_, Bytes>(statement).await?;
+        let sink = self.client().copy_in::<_, Bytes>(statement).await?;
         let mut sink = std::pin::pin!(sink);
         sink.feed(Bytes::from_static(COPY_HEAD)).await?;
         let (mut sent, mut next) = (0, Some(Ok(first)));
@@ -131,7 +145,7 @@ impl BulkTransaction {
             };
             sent += piece.len();
             sink.feed(piece).await?;
-            next = if sent < self.settings.copy_bytes_max { rows.next().await } else { None };
+            next = if sent < bytes_max { rows.next().await } else { None };
         }
         sink.feed(Bytes::from_static(COPY_END)).await?;
         let rows = sink.finish().await?;

@@ -26,14 +26,20 @@ const INDEXES: &str = "
            case when k.condeferrable then ' deferrable' else '' end
                || case when k.condeferred then ' initially deferred' else '' end,
            pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')),
-           exists (select from pg_catalog.pg_trigger g where g.tgconstraint = k.oid and g.tgenabled <> 'O')
+           exists (select from pg_catalog.pg_trigger g where g.tgconstraint = k.oid and g.tgenabled <> 'O'),
+           case when pg_catalog.starts_with(pg_catalog.pg_get_indexdef(i.indexrelid), h.head)
+                then pg_catalog.substr(pg_catalog.pg_get_indexdef(i.indexrelid), pg_catalog.char_length(h.head) + 1) end
     from pg_catalog.pg_index i
     join pg_catalog.pg_class t on t.oid = i.indrelid
+    join pg_catalog.pg_namespace n on n.oid = t.relnamespace
     join pg_catalog.pg_class x on x.oid = i.indexrelid
     join pg_catalog.pg_am m on m.oid = x.relam
     left join pg_catalog.pg_tablespace s on s.oid = x.reltablespace
     left join pg_catalog.pg_constraint k
          on k.conindid = i.indexrelid and k.conrelid = i.indrelid and k.contype in ('p', 'u', 'x')
+    cross join lateral (
+        select pg_catalog.format('CREATE %sINDEX %I ON %I.%I ', case when i.indisunique then 'UNIQUE ' end,
+                                 x.relname, n.nspname, t.relname)) as h(head)
     where i.indrelid = any($1)
     order by i.indexrelid";
 
@@ -74,6 +80,8 @@ pub(super) struct Index {
     /// Quoted.
     pub(super) name: String,
     definition: String,
+    /// The definition without the names of index and table; `None` if it has an unexpected form.
+    method: Option<String>,
     /// As a literal; empty for the database's default.
     tablespace: String,
     comment: Option<String>,
@@ -187,6 +195,17 @@ impl Definitions {
         self.indexes.iter().map(drop).collect()
     }
 
+    /// Indexes that can be created on these tables only.
+    pub(super) fn bound_to_their_tables(&self) -> Vec<String> {
+        let is_bound =
+            |index: &&Index| index.method.is_none() || index.key.as_ref().is_some_and(|key| key.kind == KeyKind::Whole);
+        self.indexes
+            .iter()
+            .filter(is_bound)
+            .map(|index| format!("index {} is created with its key", index.name))
+            .collect()
+    }
+
     /// The names of objects that differ.
     pub(super) fn differences(&self, other: &Self) -> Vec<String> {
         let mut differences = changed(&self.indexes, &other.indexes, |index| format!("index {}", index.name));
@@ -228,6 +247,7 @@ impl Index {
             table: table_named(row.try_get(1)?),
             name: row.try_get(2)?,
             definition: row.try_get(3)?,
+            method: row.try_get(22)?,
             tablespace: row.try_get(5)?,
             comment: row.try_get(7)?,
             is_clustered: row.try_get(8)?,
@@ -257,13 +277,28 @@ impl Index {
 
     /// Statements that create the index with all its properties.
     pub(super) fn make(&self, schema: &str) -> String {
-        let Self { table, name, tablespace, .. } = self;
         // Definitions do not contain the tablespace.
-        let mut statements = vec![format!("set local default_tablespace = {tablespace}")];
-        match &self.key {
-            Some(key) => statements.extend(key.make(self, schema)),
-            None => statements.push(self.definition.clone()),
-        }
+        let tablespace = format!("set local default_tablespace = {}", self.tablespace);
+        let create = match &self.key {
+            Some(Key { kind: KeyKind::Whole, name, definition, .. }) => {
+                format!("alter table {schema}.{} add constraint {name} {definition}", self.table)
+            }
+            _ => self.definition.clone(),
+        };
+        [tablespace, create].into_iter().chain(self.complete(schema)).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The statement that creates the index, under another name, on another table with the same columns.
+    pub(super) fn make_elsewhere(&self, name: &str, table: &str) -> String {
+        let unique = if self.is_unique { "unique " } else { "" };
+        let method = self.method.as_deref().unwrap_or_default();
+        format!("set local default_tablespace = {}; create {unique}index {name} on {table} {method}", self.tablespace)
+    }
+
+    /// Statements that give the index the key to which it belongs, and all else that its creation leaves out.
+    pub(super) fn complete(&self, schema: &str) -> Vec<String> {
+        let Self { table, name, .. } = self;
+        let mut statements: Vec<String> = self.key.iter().flat_map(|key| key.complete(self, schema)).collect();
         let with_statistics = |part| format!("alter index {schema}.{name} alter column {part}");
         statements.extend(self.statistics.iter().map(with_statistics));
         statements.extend(self.comment.iter().map(|text| format!("comment on index {schema}.{name} is {text}")));
@@ -273,21 +308,22 @@ impl Index {
         if self.is_replica_identity {
             statements.push(format!("alter table {schema}.{table} replica identity using index {name}"));
         }
-        statements.join("; ")
+        statements
     }
 }
 
 impl Key {
-    fn make(&self, index: &Index, schema: &str) -> Vec<String> {
-        let Self { name, definition, timing, .. } = self;
+    /// Statements for what the creation of its index leaves out.
+    fn complete(&self, index: &Index, schema: &str) -> Vec<String> {
+        let Self { name, timing, .. } = self;
         let table = index.table;
-        let add = format!("alter table {schema}.{table} add constraint {name}");
-        let using =
-            |kind: &str| vec![index.definition.clone(), format!("{add} {kind} using index {}{timing}", index.name)];
+        let using = |kind: &str| {
+            format!("alter table {schema}.{table} add constraint {name} {kind} using index {}{timing}", index.name)
+        };
         let mut statements = match self.kind {
-            KeyKind::Primary => using("primary key"),
-            KeyKind::Unique => using("unique"),
-            KeyKind::Whole => vec![format!("{add} {definition}")],
+            KeyKind::Primary => vec![using("primary key")],
+            KeyKind::Unique => vec![using("unique")],
+            KeyKind::Whole => vec![],
         };
         let comment = |text| format!("comment on constraint {name} on {schema}.{table} is {text}");
         statements.extend(self.comment.iter().map(comment));

@@ -39,13 +39,17 @@ impl BulkTransaction {
         };
         self.phase = Phase::Over;
         if is_definite(&error) {
+            self.clean_up().await;
             return Err(step_failed("committing", error));
         }
         tracing::warn!(error = %error, "the commit of a bulk load got no answer, asking the fence");
         let deadline = Instant::now() + self.fate_wait;
-        match Box::pin(fate_of(&self.manager, self.attempt, self.fence, deadline)).await {
+        match Box::pin(fate_of(&self.sessions.manager, self.attempt, self.fence, deadline)).await {
             Fate::Committed => Ok(()),
-            Fate::Aborted => Err(step_failed("committing", error)),
+            Fate::Aborted => {
+                self.clean_up().await;
+                Err(step_failed("committing", error))
+            }
             Fate::Unknown => Err(self.unknown(error)),
         }
     }

@@ -3,21 +3,18 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use bb8::ManageConnection;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::super::check::{check, check_shape};
 use super::super::fence::Patience;
-use super::super::pool::Connector;
-use super::super::session::{Session, SessionManager};
-use super::super::silence::{answer, silence};
-use super::super::statement::quote_identifier;
+use super::super::silence::answer;
 use super::copy::Copies;
 use super::definition::{Definitions, OtherTable};
 use super::inspection::{event_triggers, filled, inspect_tables, publishes_truncate};
 use super::lock::{holders, is_blocked};
 use super::memory;
+use super::session::{LoadSession, Sessions};
 use crate::config::Config;
 use crate::error::{BulkObstacle, BulkStoreError, StoreError};
 use crate::record::Table;
@@ -30,11 +27,6 @@ const TRY_MIN: Duration = Duration::from_millis(1_500);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause: one in ten of the later readers waits, for the duration of an attempt.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
-/// How often the server checks whether the load is still connected while it works for it. Without this it would
-/// continue to build an index behind locks, for hours. Not every system supports it: there the server notices when the
-/// statement ends.
-const CHECK_CONNECTION: &str = "set local client_connection_check_interval = '5s'";
-
 /// The limits of a bulk load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransactionSettings {
@@ -75,13 +67,12 @@ pub(super) enum Phase {
     Over,
 }
 
-/// The session and the transaction of a bulk load. Dropped before its end, it rolls back: a statement under way is
-/// cancelled, and the session closed.
+/// The session and the transaction of a bulk load. Dropped before its end, it rolls back.
 pub(crate) struct BulkTransaction {
-    pub(super) session: Session,
-    pub(super) manager: SessionManager,
+    pub(super) session: LoadSession,
+    pub(super) sessions: Sessions,
     /// The schema's name, as a value.
-    schema_name: String,
+    pub(super) schema_name: String,
     /// Oids of the three tables.
     pub(super) oids: Vec<u32>,
     /// Tables at the other ends of their foreign keys.
@@ -92,16 +83,13 @@ pub(crate) struct BulkTransaction {
     /// Present once the transaction has begun.
     pub(super) copies: Option<Copies>,
     pub(super) settings: TransactionSettings,
-    /// Time limit for short operations of the server.
-    patience: Duration,
-    lock_timeout: Duration,
     pub(super) fence: Patience,
     pub(super) fate_wait: Duration,
     pub(super) phase: Phase,
-    /// Whether the server is executing a statement for the load.
-    pub(super) is_busy: bool,
     /// Whether rows may be copied frozen.
     pub(super) is_truncated: bool,
+    /// Whether shadow tables may exist.
+    pub(super) has_shadow_tables: bool,
 }
 
 impl fmt::Debug for BulkTransaction {
@@ -114,27 +102,18 @@ impl BulkTransaction {
     /// Connects, checks the requirements of a load, and locks the tables: merges and writers wait until it ends,
     /// readers see empty tables. Fails if a lock takes longer than the configured `lock_timeout`.
     pub(crate) async fn begin(config: &Config, settings: TransactionSettings) -> Result<Self, BulkStoreError> {
-        let (manager, session) = Self::connect(config).await?;
-        Self::begin_on(session, manager, config, settings).await
-    }
-
-    pub(super) async fn connect(config: &Config) -> Result<(SessionManager, Session), StoreError> {
-        let connector = Connector::new(config);
-        let manager =
-            SessionManager::new(connector, config.tls.clone(), quote_identifier(&config.schema).as_str().into());
-        let session = Box::pin(manager.connect()).await?;
-        Ok((manager, session))
+        let session = Sessions::new(config).open().await?;
+        Self::begin_on(session, config, settings).await
     }
 
     pub(super) async fn begin_on(
-        session: Session,
-        manager: SessionManager,
+        session: LoadSession,
         config: &Config,
         settings: TransactionSettings,
     ) -> Result<Self, BulkStoreError> {
         let mut load = Self {
             session,
-            manager,
+            sessions: Sessions::new(config),
             schema_name: config.schema.clone(),
             oids: Vec::new(),
             others: Vec::new(),
@@ -142,27 +121,28 @@ impl BulkTransaction {
             definitions: None,
             copies: None,
             settings,
-            patience: silence(config.statement_timeout),
-            lock_timeout: config.lock_timeout,
             fence: Patience { at_once: config.connect_timeout, commit: config.statement_timeout },
             fate_wait: config.outcome_deadline.max(settings.fate_wait_min),
             phase: Phase::Begun,
-            is_busy: false,
             is_truncated: false,
+            has_shadow_tables: false,
         };
-        load.open(config.prepared_statements).await?;
-        answer(load.patience, Box::pin(check(load.session.client(), config))).await??;
+        load.open().await?;
+        answer(load.session.patience(), Box::pin(check(load.session.client(), config))).await??;
 
         load.inspect().await?;
         load.look().await?;
         load.take().await?;
         load.expect_empty().await?;
-        let event_triggers = answer(load.patience, event_triggers(load.session.client())).await??;
+        let event_triggers = answer(load.session.patience(), event_triggers(load.session.client())).await??;
         if !event_triggers.is_empty() {
             load.rehearse().await.map_err(|error| in_rehearsal(&event_triggers, error))?;
-            load.open(config.prepared_statements).await?;
+            load.open().await?;
             load.take().await?;
             load.expect_empty().await?;
+        }
+        if load.has_shadow_tables_of_others().await? {
+            Box::pin(load.drop_shadow_tables(true)).await?;
         }
         load.tell();
         Ok(load)
@@ -194,64 +174,18 @@ impl BulkTransaction {
         }
     }
 
-    /// Begins the transaction, which no timeout of the server, the database or the role may end.
-    async fn open(&mut self, keeps_statements: bool) -> Result<(), BulkStoreError> {
-        // The transaction timeout exists since PostgreSQL 17.
-        let mut begin = format!(
-            "begin isolation level read committed read write;
-             set local statement_timeout = 0;
-             set local lock_timeout = {};
-             set local idle_in_transaction_session_timeout = 0;
-             set local tcp_keepalives_idle = 60;
-             set local tcp_keepalives_interval = 10;
-             set local tcp_keepalives_count = 6;
-             select pg_catalog.set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout'",
-            self.lock_timeout.as_millis()
-        );
-        if !keeps_statements {
-            begin += "; deallocate all";
-        }
-        let patience = self.patience;
-        if let Err(error) = answer(patience, self.run(&begin)).await? {
-            return Err(if self.is_standby().await { BulkStoreError::Standby } else { into_begin(error).into() });
-        }
-        self.run("savepoint optional").await?;
-        if self.run(CHECK_CONNECTION).await.is_err() {
-            self.run("rollback to savepoint optional").await?;
-        }
-        self.run("savepoint optional").await?;
-        self.prepare_copies().await?;
-        Ok(self.run("release savepoint optional").await?)
-    }
-
-    /// Statements that another client prepared on this session, before a pooler passed it on, may have the driver's
-    /// names. They are deallocated only in that case: a pooler that keeps track of names would miss its own statements.
-    async fn prepare_copies(&mut self) -> Result<(), StoreError> {
-        let (client, schema) = (self.session.client(), self.session.schema());
-        let prepared = match answer(self.patience, Copies::prepare(client, schema)).await? {
-            Err(error) if error.sqlstate() == Some("42P05") => {
-                tracing::debug!("statements of another client are deallocated");
-                let forget = "rollback to savepoint optional; deallocate all";
-                answer(self.patience, client.batch_execute(forget)).await??;
-                answer(self.patience, Copies::prepare(client, schema)).await??
-            }
-            prepared => prepared?,
-        };
-        self.copies = Some(prepared);
+    /// Begins the transaction, and prepares what copies.
+    async fn open(&mut self) -> Result<(), BulkStoreError> {
+        self.session.begin().await?;
+        self.copies = Some(Copies::prepare(&mut self.session).await?);
         Ok(())
-    }
-
-    /// Called when no writing transaction could begin.
-    async fn is_standby(&self) -> bool {
-        let find = self.session.client().query_typed_one("select pg_catalog.pg_is_in_recovery()", &[]);
-        matches!(answer(self.patience, find).await, Ok(Ok(row)) if row.try_get(0).unwrap_or(false))
     }
 
     /// Checks rights, the shape of the tables, and objects added by others.
     async fn inspect(&mut self) -> Result<(), BulkStoreError> {
         let shape = check_shape(self.session.client(), &self.schema_name);
-        answer(self.patience, Box::pin(shape)).await??;
-        let (_, obstacles) = answer(self.patience, self.define()).await??;
+        answer(self.session.patience(), Box::pin(shape)).await??;
+        let (_, obstacles) = answer(self.session.patience(), self.define()).await??;
         no_obstacles(obstacles)
     }
 
@@ -262,6 +196,13 @@ impl BulkTransaction {
         self.oids = inspection.oids;
         self.others = definitions.other_tables();
         Ok((definitions, [inspection.obstacles, others].concat()))
+    }
+
+    /// The objects to be dropped and recreated as they are now, possibly changed since the load began.
+    pub(super) async fn defined(&mut self) -> Result<Definitions, BulkStoreError> {
+        let (definitions, obstacles) = self.define().await?;
+        no_obstacles(obstacles)?;
+        Ok(definitions)
     }
 
     /// Takes the merges' lock exclusively, as merges do, then locks the tables, parents before children like all
@@ -296,7 +237,7 @@ impl BulkTransaction {
         Ok(self.run("rollback to savepoint look; release savepoint look").await?)
     }
 
-    async fn expect_empty(&mut self) -> Result<(), BulkStoreError> {
+    pub(super) async fn expect_empty(&mut self) -> Result<(), BulkStoreError> {
         let filled = filled(self.session.client(), self.session.schema()).await?;
         if filled.is_empty() { Ok(()) } else { Err(BulkStoreError::NotEmpty { tables: filled }) }
     }
@@ -304,13 +245,23 @@ impl BulkTransaction {
     /// Waits for readers, records keys and indexes, drops them, and truncates the tables. If other sessions do not
     /// release their locks in time ([`BulkStoreError::Locked`]), it may be called again. After each failed attempt the
     /// holders of the tables are reported.
-    pub(crate) async fn prepare_tables(&mut self, mut waits_for: impl FnMut(&str)) -> Result<(), BulkStoreError> {
+    pub(crate) async fn prepare_tables(&mut self, waits_for: impl FnMut(&str)) -> Result<(), BulkStoreError> {
+        let definitions = self.be_alone(waits_for).await?;
+        let bared = self.bare(&definitions).await;
+        self.sound(bared)?;
+        self.definitions = Some(definitions);
+        self.phase = Phase::Bare;
+        Ok(())
+    }
+
+    /// Gets exclusive access, and drops the foreign keys. Returns the definitions of all keys and indexes.
+    pub(super) async fn be_alone(&mut self, mut waits_for: impl FnMut(&str)) -> Result<Definitions, BulkStoreError> {
         debug_assert_eq!(self.phase, Phase::Begun);
         let limited = self.limit_tries().await;
         self.sound(limited)?;
         let (start, mut pause) = (Instant::now(), PAUSE_MIN);
-        let definitions = loop {
-            match self.be_alone().await {
+        loop {
+            match self.try_to_be_alone().await {
                 Err(BulkStoreError::Store(error)) if is_blocked(&error) => {
                     self.run("rollback to savepoint alone; release savepoint alone").await?;
                     let holders = self.holders(true).await;
@@ -324,14 +275,9 @@ impl BulkTransaction {
                     tokio::time::sleep(pause.min(left)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
-                done => break self.sound(done)?,
+                done => return self.sound(done),
             }
-        };
-        let bared = self.bare(&definitions).await;
-        self.sound(bared)?;
-        self.definitions = Some(definitions);
-        self.phase = Phase::Bare;
-        Ok(())
+        }
     }
 
     /// Sets a lock timeout longer than the detection of a deadlock takes; that check also cancels autovacuum.
@@ -354,11 +300,9 @@ impl BulkTransaction {
     }
 
     /// Tries to get all locks, including those of the tables at the other ends of foreign keys.
-    async fn be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
+    async fn try_to_be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
         self.run(&format!("savepoint alone; lock table {} in access exclusive mode", self.tables())).await?;
-        // As they are now, possibly changed since the load began.
-        let (definitions, obstacles) = self.define().await?;
-        no_obstacles(obstacles)?;
+        let definitions = self.defined().await?;
         self.run(&definitions.drop_foreign_keys()).await?;
         // Back at the top level: rows are frozen only if the same level has truncated the table.
         self.run("set local lock_timeout = 0; release savepoint alone").await?;
@@ -408,25 +352,21 @@ impl BulkTransaction {
     /// Rolls back and unlocks the tables; a statement under way is cancelled. Dropping the value does the same, without
     /// waiting for it.
     pub(crate) async fn roll_back(mut self) {
-        let patience = self.patience;
-        if self.is_busy {
-            self.session.cancel();
-        }
+        let patience = self.session.patience();
+        self.session.cancel();
         if matches!(answer(patience, self.run("rollback")).await, Ok(Ok(()))) {
             self.phase = Phase::Over;
         }
+        self.clean_up().await;
     }
 
     /// Runs statements without parameters.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), StoreError> {
-        self.is_busy = true;
-        let done = self.session.client().batch_execute(sql).await;
-        self.is_busy = false;
-        Ok(done?)
+        self.session.run(sql).await
     }
 
     /// The three tables, qualified, parents before children.
-    fn tables(&self) -> String {
+    pub(super) fn tables(&self) -> String {
         let schema = self.session.schema();
         Table::ALL.map(|table| format!("{schema}.{table}")).join(", ")
     }
@@ -440,16 +380,7 @@ impl BulkTransaction {
     }
 }
 
-impl Drop for BulkTransaction {
-    /// The session ends with its connection, but not before the statement under way, which may run for hours.
-    fn drop(&mut self) {
-        if self.is_busy && tokio::runtime::Handle::try_current().is_ok() {
-            self.session.cancel();
-        }
-    }
-}
-
-fn no_obstacles(obstacles: Vec<BulkObstacle>) -> Result<(), BulkStoreError> {
+pub(super) fn no_obstacles(obstacles: Vec<BulkObstacle>) -> Result<(), BulkStoreError> {
     if obstacles.is_empty() { Ok(()) } else { Err(BulkStoreError::Obstacles(obstacles)) }
 }
 
@@ -459,14 +390,6 @@ fn in_rehearsal(event_triggers: &str, error: BulkStoreError) -> BulkStoreError {
     match error {
         BulkStoreError::Store(source) => BulkStoreError::Step { step: rehearsing, source },
         BulkStoreError::Step { step, source } => BulkStoreError::Step { step: format!("{rehearsing}, {step}"), source },
-        error => error,
-    }
-}
-
-/// Converts an error of `begin`, which is about the session.
-fn into_begin(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Postgres(error) => StoreError::Begin(error),
         error => error,
     }
 }

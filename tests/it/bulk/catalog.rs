@@ -10,7 +10,8 @@ use tokio_postgres::types::Type;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Lines of text by kind of object. `$1` is the schema. A column that is left out of a row of the catalog is an oid
-/// whose object another column names, a file, or a figure of the table's contents.
+/// whose object another column names, a file, a figure of the table's contents, or has no meaning to the server (the
+/// declared number of an array's dimensions).
 const QUERIES: [(&str, &str); 12] = [
     (
         "relation",
@@ -26,7 +27,8 @@ const QUERIES: [(&str, &str); 12] = [
         "column",
         "select concat_ws(' ', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod),
                     pg_get_expr(d.adbin, d.adrelid), a.attcollation::regcollation,
-                    (to_jsonb(a) - array['attrelid', 'attname', 'atttypid', 'attcollation', 'attmissingval'])::text,
+                    (to_jsonb(a) - array['attrelid', 'attname', 'atttypid', 'attcollation', 'attmissingval',
+                     'atthasmissing', 'attndims'])::text,
                     col_description(a.attrelid, a.attnum))
          from pg_attribute a join pg_class c on c.oid = a.attrelid
          left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -50,7 +52,8 @@ const QUERIES: [(&str, &str); 12] = [
     ),
     (
         "trigger",
-        "select concat_ws(' ', regexp_replace(pg_get_triggerdef(t.oid), '_ConstraintTrigger_([ac]_)?\\d+', '_\\1'),
+        // A condition that was parsed again has fewer parentheses.
+        "select concat_ws(' ', translate(regexp_replace(pg_get_triggerdef(t.oid), '_ConstraintTrigger_([ac]_)?\\d+', '_\\1'), '()', ''),
                     t.tgenabled, t.tgisinternal, t.tgdeferrable, t.tginitdeferred, k.conname, t.tgconstrrelid::regclass,
                     t.tgconstrindid::regclass, t.tgtype, obj_description(t.oid, 'pg_trigger'))
          from pg_trigger t join pg_class c on c.oid = t.tgrelid left join pg_constraint k on k.oid = t.tgconstraint

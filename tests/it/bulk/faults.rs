@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use super::handle::unit;
-use super::{TINY, catalog, close, config, left_in, load, rows, settings, until, until_gone, until_removed};
+use super::{TINY, Way, catalog, close, config, left_in, load, rows, settings, until, until_gone, until_removed};
 use crate::support::{Database, PATIENCE, commit, within};
 
 /// Enough units for a load to be interrupted in each of its phases.
@@ -40,6 +40,12 @@ impl Before {
         let catalog = catalog::dump(&client, "public").await;
         let (directory, settings) = settings(TINY);
         Self { database, client, directory, settings, catalog }
+    }
+
+    /// Makes loads take this way.
+    pub(super) async fn take(&mut self, way: Way) {
+        way.prepare(&self.client).await;
+        self.catalog = catalog::dump(&self.client, "public").await;
     }
 
     pub(super) async fn run(&self, sql: &str) {
@@ -141,10 +147,24 @@ async fn a_dropped_beginning_leaves_all_as_before() {
 /// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finish_dropped_in_any_phase_leaves_all_as_before_or_all_loaded() {
-    const PHASES: [BulkPhase; 5] =
-        [BulkPhase::Sorting, BulkPhase::Preparing, BulkPhase::Writing, BulkPhase::Building, BulkPhase::Committing];
-    let before = Before::new().await;
-    for (phase, later) in PHASES.into_iter().flat_map(|phase| [(phase, 0), (phase, 3)]) {
+    const PHASES: [BulkPhase; 6] = [
+        BulkPhase::Sorting,
+        BulkPhase::Preparing,
+        BulkPhase::Writing,
+        BulkPhase::Building,
+        BulkPhase::Replacing,
+        BulkPhase::Committing,
+    ];
+    for way in Way::BOTH {
+        let mut before = Before::new().await;
+        before.take(way).await;
+        let phases = PHASES.into_iter().filter(|phase| way == Way::ShadowTables || *phase != BulkPhase::Replacing);
+        assert_all_or_nothing(before, phases).await;
+    }
+}
+
+async fn assert_all_or_nothing(before: Before, phases: impl Iterator<Item = BulkPhase>) {
+    for (phase, later) in phases.flat_map(|phase| [(phase, 0), (phase, 3)]) {
         let start = Instant::now();
         loop {
             before.run(TRUNCATE).await;
@@ -177,7 +197,14 @@ async fn a_finish_dropped_in_any_phase_leaves_all_as_before_or_all_loaded() {
 /// A reader costs time, but not the sorted records: the load waits for it, and other readers come and go meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_is_waited_for_and_named_while_others_read() {
-    let before = Before::new().await;
+    for way in Way::BOTH {
+        let mut before = Before::new().await;
+        before.take(way).await;
+        assert_a_reader_is_waited_for(way, before).await;
+    }
+}
+
+async fn assert_a_reader_is_waited_for(way: Way, before: Before) {
     let (reader, other) = (before.database.client().await, before.database.client().await);
     let reads = "begin; lock table mentions in access share mode";
     reader.batch_execute(reads).await.unwrap();
@@ -199,7 +226,7 @@ async fn a_reader_is_waited_for_and_named_while_others_read() {
         .await;
         other.batch_execute("select from mentions").await.unwrap();
     }
-    assert_eq!(watched.progress().phase, BulkPhase::Preparing);
+    assert_eq!(watched.progress().phase, way.waits());
     reader.batch_execute("rollback").await.unwrap();
     let report = within(finishing).await.unwrap().unwrap();
     assert_eq!(report.committed, UNITS as u64);

@@ -50,7 +50,7 @@ async fn many_tasks_submit_at_once_and_room_for_one_unit_is_enough() {
     assert_eq!((report.committed, report.mentions.written), (320, 320));
     assert_eq!(rows(&database.client().await).await, [47, 280, 320]);
     let phases: Vec<&str> = report.phases.iter().map(|(phase, _)| phase.as_str()).collect();
-    assert_eq!(phases, ["reading", "sorting", "preparing", "writing", "building", "committing"]);
+    assert_eq!(phases, ["reading", "sorting", "preparing", "writing", "building", "replacing", "committing"]);
     drop(report);
     assert_eq!(left_in(&directory), Vec::<String>::new());
 }

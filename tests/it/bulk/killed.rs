@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use super::faults::{Before, ROWS, TRUNCATE, UNITS};
 use super::handle::unit;
-use super::{TINY, catalog, close, config, left_in, rows, settings, until, until_gone, until_removed};
+use super::{TINY, Way, catalog, close, config, left_in, rows, settings, until, until_gone, until_removed};
 use crate::server_faults::shortages::Disk;
 use crate::support::{as_of, commit, connect, within};
 
@@ -52,6 +52,11 @@ async fn submitted(url: &str, settings: &BulkSettings) -> BulkLoad {
     load
 }
 
+/// What the next load does, whatever became of the last one.
+async fn clean_up(url: &str, settings: &BulkSettings) {
+    within(BulkLoad::begin(config_of(url), settings.clone()).await.unwrap().abort()).await;
+}
+
 /// Finishes a load, and applies a fault to the server in this phase.
 async fn finish_with_fault(
     load: BulkLoad,
@@ -59,14 +64,15 @@ async fn finish_with_fault(
     fault: impl AsyncFnOnce(),
 ) -> Result<BulkReport, BulkError> {
     let watched = load.clone();
-    if phase == BulkPhase::Preparing {
+    let waits = [BulkPhase::Preparing, BulkPhase::Replacing].contains(&phase);
+    if waits {
         client.batch_execute("begin; lock table mentions in access share mode").await.unwrap();
     } else {
         let slow = format!("insert into slow values ('{}', 600)", phase.as_str());
         client.batch_execute(&slow).await.unwrap();
     }
     let finishing = tokio::spawn(load.finish());
-    until(client, if phase == BulkPhase::Preparing { LOCKED } else { ASLEEP }).await;
+    until(client, if waits { LOCKED } else { ASLEEP }).await;
     assert_eq!(watched.progress().phase, phase);
     drop(watched);
     fault().await;
@@ -77,14 +83,20 @@ async fn finish_with_fault(
 /// finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_crash_or_restart_in_any_phase_leaves_all_as_before() {
+    for way in Way::BOTH {
+        assert_all_as_before(way).await;
+    }
+}
+
+async fn assert_all_as_before(way: Way) {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let url = server.url("postgres");
     Migrations::all().run(&config_of(&url)).await.unwrap();
     connect(&url).await.batch_execute(SLOW).await.unwrap();
+    way.prepare(&connect(&url).await).await;
     let catalog_before = catalog::dump(&connect(&url).await, "public").await;
     let (directory, settings) = settings(TINY);
-    let phases =
-        [BulkPhase::Reading, BulkPhase::Preparing, BulkPhase::Writing, BulkPhase::Building, BulkPhase::Committing];
+    let phases = [BulkPhase::Reading, BulkPhase::Writing, BulkPhase::Building, way.waits(), BulkPhase::Committing];
     for (phase, crashes) in phases.into_iter().flat_map(|phase| [(phase, true), (phase, false)]) {
         let what = format!("{phase:?}, {}", if crashes { "crashed" } else { "restarted" });
         println!("{what}");
@@ -111,6 +123,7 @@ async fn a_server_crash_or_restart_in_any_phase_leaves_all_as_before() {
         until_gone(&client).await;
         until_removed(&directory).await;
         assert_eq!(rows(&client).await, [0; 3], "{what}");
+        clean_up(&url, &settings).await;
         catalog::assert_same_catalog(&what, &catalog_before, &catalog::dump(&client, "public").await);
         let engine = Engine::start(config_of(&url)).await.unwrap();
         commit(&engine, unit(1)).await;
@@ -166,6 +179,7 @@ async fn a_full_disk_of_the_server_ends_the_load_and_leaves_all_as_before() {
     until_gone(&client).await;
     until_removed(&directory).await;
     assert_eq!(rows(&client).await, [0; 3]);
+    clean_up(&url, &settings).await;
     catalog::assert_same_catalog("full", &catalog_before, &catalog::dump(&client, "public").await);
     let engine = Engine::start(config_of(&url)).await.unwrap();
     commit(&engine, unit(1)).await;
@@ -235,12 +249,19 @@ async fn kill_while(phase: &str, sleeps_at: &str, before: &Before) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_leaves_the_tables_as_before_and_the_next_start_removes_its_files() {
-    let mut before = Before::new().await;
-    before.run(SLOW).await;
-    before.catalog = catalog::dump(&before.client, "public").await;
+    for way in Way::BOTH {
+        let mut before = Before::new().await;
+        before.run(SLOW).await;
+        before.take(way).await;
+        assert_next_start_cleans_up(way, before).await;
+    }
+}
+
+async fn assert_next_start_cleans_up(way: Way, before: Before) {
     let reader = before.database.client().await;
     let asleep = "sleep(600000)";
-    let mut phases = vec![("reading", String::new()), ("preparing", String::new()), ("building", String::new())];
+    let waits = way.waits().as_str();
+    let mut phases = vec![("reading", String::new()), (waits, String::new()), ("building", String::new())];
     if fail::has_failpoints() {
         phases.push(("sorting", format!("bulk::settle={asleep}")));
         // Two of the tables are copied by then.
@@ -252,18 +273,18 @@ async fn a_killed_process_leaves_the_tables_as_before_and_the_next_start_removes
         before
             .run(if phase == "building" { "insert into slow values ('building', 1)" } else { "delete from slow" })
             .await;
-        let reads = if phase == "preparing" { "begin; lock table mentions in access share mode" } else { "" };
+        let reads = if phase == waits { "begin; lock table mentions in access share mode" } else { "" };
         reader.batch_execute(reads).await.unwrap();
         kill_while(phase, &sleeps_at, &before).await;
         reader.batch_execute("rollback").await.unwrap();
         // The server notices the lost client within seconds.
         until_gone(&before.client).await;
-        before.assert_same_catalog(phase).await;
         assert_eq!(rows(&before.client).await, [0; 3], "killed while {phase}");
         assert_eq!(left_in(&before.directory).len(), 2, "a directory and its lock: {:?}", left_in(&before.directory));
         std::fs::write(before.directory.path().join("of another"), "").unwrap();
         let next = BulkLoad::begin(config(&before.database), before.settings.clone()).await.unwrap();
         assert_eq!(left_in(&before.directory).len(), 3, "its own two files, and another program's");
+        before.assert_same_catalog(phase).await;
         within(next.abort()).await;
         assert_eq!(left_in(&before.directory), ["of another"]);
         std::fs::remove_file(before.directory.path().join("of another")).unwrap();

@@ -18,7 +18,7 @@ mod memory;
 
 use std::time::{Duration, Instant};
 
-use graphsink::{BulkError, BulkLoad, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
+use graphsink::{BulkError, BulkLoad, BulkPhase, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -39,6 +39,33 @@ fn settings(memory: usize) -> (TempDir, BulkSettings) {
 
 fn config(database: &Database) -> Config {
     database.config().lock_timeout(Duration::from_secs(5)).build().unwrap()
+}
+
+/// Where a load writes its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// In new tables, which replace the empty ones.
+    ShadowTables,
+    InPlace,
+}
+
+impl Way {
+    const BOTH: [Self; 2] = [Self::ShadowTables, Self::InPlace];
+
+    /// Makes the loads of a database take this way.
+    async fn prepare(self, client: &Client) {
+        if self == Self::InPlace {
+            client.batch_execute("create view of_mentions as select mention_id from mentions").await.unwrap();
+        }
+    }
+
+    /// The phase that waits for readers.
+    fn waits(self) -> BulkPhase {
+        match self {
+            Self::ShadowTables => BulkPhase::Replacing,
+            Self::InPlace => BulkPhase::Preparing,
+        }
+    }
 }
 
 /// The names in a spill directory.

@@ -132,7 +132,7 @@ const OBSTACLES: [(&str, &str, &str); 22] = [
 ];
 
 /// A database whose tables belong to a role without superuser rights, and that role's settings.
-async fn owned(server: &EmbeddedServer) -> (Database, Config) {
+pub(super) async fn owned(server: &EmbeddedServer) -> (Database, Config) {
     let database = Database::with_source(server, Migrations::tables_only()).await;
     database.run("set allow_in_place_tablespaces = on").await;
     database.run("create tablespace bulk_space location ''").await;
@@ -306,12 +306,12 @@ async fn prepared_statements_left_on_the_session_are_no_obstacle() {
     let before = database.catalog().await;
     for keeps_statements in [true, false] {
         let config = database.config().prepared_statements(keeps_statements).build().unwrap();
-        let (manager, session) = BulkTransaction::connect(&config).await.unwrap();
+        let session = session::Sessions::new(&config).open().await.unwrap();
         // The names that the driver may choose next.
         let leave = "do $$ begin for n in 0..50000 loop execute format('prepare s%s as select 1', n); end loop; end $$";
         session.client().batch_execute(leave).await.unwrap();
         let settings = TransactionSettings::default();
-        let mut load = BulkTransaction::begin_on(session, manager, &config, settings).await.unwrap();
+        let mut load = BulkTransaction::begin_on(session, &config, settings).await.unwrap();
         load.prepare_tables(|_| {}).await.unwrap();
         database.copy(&mut load).await.unwrap();
         load.build(|_| {}).await.unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Whether all pages of a table are marked as visible to all, and their number.
-async fn visible(database: &Database, table: Table) -> (i32, i32) {
+pub(super) async fn visible(database: &Database, table: Table) -> (i32, i32) {
     let pages = format!("select relallvisible, relpages from pg_class where oid = 'public.{table}'::regclass");
     let row = database.client.query_one(&pages, &[]).await.unwrap();
     (row.get(0), row.get(1))

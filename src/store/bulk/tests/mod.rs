@@ -7,6 +7,7 @@ mod beginning;
 mod catalog;
 mod exactness;
 mod faults;
+mod shadow_tables;
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
