@@ -19,10 +19,9 @@ use std::time::{Duration, Instant};
 use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
-use super::attempt::{Ended, Slow, Work};
-use super::circuit::Permit;
+use super::attempt::{Attempts, Ended, Next, Slow, Work, after_failure};
+use super::health::Permit;
 use super::postgres::Store;
-use super::retry::{Attempts, Next, after_failure};
 use super::session::Session;
 use super::transaction::Transaction;
 use crate::batch::{Clock, Epoch, Names, WriteError, Written, write_epoch};

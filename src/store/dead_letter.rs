@@ -5,7 +5,7 @@
 //! rejected is in the table.
 //!
 //! Only errors that one unit caused lead here. Errors that would hit every unit open the circuit breaker instead (see
-//! [`circuit`](super::circuit)): a full disk does not fill this table.
+//! [`health`](super::health)): a full disk does not fill this table.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +13,9 @@ use std::time::Instant;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::attempt::LAST_ATTEMPT;
-use super::backoff::backoff;
+use super::attempt::{LAST_ATTEMPT, backoff};
 use super::postgres::Store;
-use super::session::Session;
-use super::silence::answer;
+use super::session::{Session, answer};
 use crate::error::{ErrorClass, StoreError};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;

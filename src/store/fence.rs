@@ -24,8 +24,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::postgres::Store;
-use super::session::Session;
-use super::silence::answer;
+use super::session::{Patience, Session, answer};
 use crate::error::StoreError;
 
 /// The fate of an attempt.
@@ -75,8 +74,7 @@ impl Store {
     /// Asks once. `None`: the row was deleted between the two statements, ask again.
     async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
         let mut session = self.session().await?;
-        let patience = Patience { at_once: self.connect_timeout, commit: self.statement_timeout };
-        session.transaction(async |session| raise_fence(session, attempt, patience).await).await
+        session.transaction(async |session| raise_fence(session, attempt, self.patience).await).await
     }
 
     /// Deletes rows that no process can still ask for: those of lost connections, and fences. (Every other row is
@@ -125,16 +123,6 @@ where
         }
         tokio::time::sleep(pause).await;
     }
-}
-
-/// Time limits of a question.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// For short operations. The event that lost the commit may also have lost the pool's other connections, silently:
-    /// the limit is no longer than for a new session.
-    pub(super) at_once: Duration,
-    /// For the question's own commit.
-    pub(super) commit: Duration,
 }
 
 /// Asks once, on a session that is in no transaction. `None`: the row was deleted between the two

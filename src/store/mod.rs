@@ -8,37 +8,24 @@
 //! for locks; [`bulk`] fills empty tables in one transaction. The others are methods of the [`Store`], which
 //! [`postgres`] creates.
 
-mod array_text;
 mod attempt;
-mod backoff;
 mod blackhole;
 mod bulk;
-mod check;
-mod circuit;
 mod commit;
 mod dead_letter;
 mod destination;
-mod ending;
 mod fence;
 mod fold;
+mod health;
 mod history_indexes;
-mod lock_wait;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
-mod pool;
 mod postgres;
-mod prepared;
 mod refresh;
-mod refusals;
-mod retry;
 mod session;
-mod shape;
-mod silence;
 mod statement;
 mod table;
-mod time;
-mod timeline;
 mod transaction;
 
 pub(crate) use blackhole::Blackhole;
@@ -47,12 +34,10 @@ pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
 pub(crate) use destination::Destination;
 pub use migrate::{MigrationReport, Migrations};
-#[cfg(feature = "resolver")]
-pub(crate) use pool::{Connector, SessionPool};
 pub(crate) use postgres::Store;
-#[cfg(feature = "resolver")]
-pub(crate) use prepared::{Prepared, StatementNames};
 pub use refresh::RefreshReport;
+#[cfg(feature = "resolver")]
+pub(crate) use session::{Connector, Prepared, SessionPool, StatementNames};
 #[cfg(feature = "resolver")]
 pub(crate) use statement::quote_identifier;
 pub(crate) use table::{Connections, CopyPieces, Entities, Mentions, Table as StoredTable};

@@ -8,12 +8,8 @@ use bb8::PooledConnection;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::circuit::Circuit;
-use super::lock_wait::{LockSampler, LockWatch};
-use super::pool::{Connector, SessionPool};
-use super::refusals::Refusals;
-use super::session::{Session, SessionManager};
-use super::silence::silence;
+use super::health::{Circuit, Refusals};
+use super::session::{Connector, LockSampler, LockWatch, Patience, Session, SessionManager, SessionPool};
 use super::statement;
 use crate::batch::KnownNames;
 use crate::config::{AsOf, Config};
@@ -44,8 +40,7 @@ pub(crate) struct Store {
     pub(super) as_of: AsOf,
     /// Whether refused units are kept in the database.
     pub(super) dead_letters: bool,
-    pub(super) statement_timeout: Duration,
-    pub(super) connect_timeout: Duration,
+    pub(super) patience: Patience,
     /// Transactions that take longer are logged with the times of their statements.
     pub(super) slow_transaction: Duration,
 }
@@ -56,8 +51,8 @@ impl Store {
         let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
         let connector = Connector::new(config);
         let manager = SessionManager::new(connector.clone(), config.tls.clone(), schema);
-        let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
-            .map(|timeout| timeout.as_millis());
+        let patience = Patience::new(config);
+        let timeouts = [patience.commit, config.lock_timeout, patience.silence()].map(|timeout| timeout.as_millis());
         let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
         // One for each commit lane, one to resolve a lost commit, one for refreshes.
         let connections_max = config.in_flight_commits as u32 + 2;
@@ -78,15 +73,14 @@ impl Store {
             known_names: Arc::new(KnownNames::new(config.known_names_max)),
             as_of: config.as_of,
             dead_letters: config.dead_letters,
-            statement_timeout: config.statement_timeout,
-            connect_timeout: config.connect_timeout,
+            patience,
             slow_transaction: config.slow_transaction,
         })
     }
 
-    /// See [`silence`].
+    /// How long the server may be silent.
     pub(super) fn silence(&self) -> Duration {
-        silence(self.statement_timeout)
+        self.patience.silence()
     }
 
     /// The statements that begin a transaction on this session.
@@ -113,7 +107,7 @@ impl Store {
 
     /// Samples how long transactions wait for locks, as long as the engine lives.
     pub(crate) async fn keep_sampling_locks(self) {
-        LockSampler::new(self.lock_watch, self.connector, self.connect_timeout).run().await;
+        LockSampler::new(self.lock_watch, self.connector, self.patience.at_once).run().await;
     }
 
     /// The current state of the pool.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::postgres::Store;
-use super::silence::answer;
+use super::session::answer;
 use super::transaction::Transaction;
 use crate::batch::Clock;
 use crate::config::is_possible_as_of;

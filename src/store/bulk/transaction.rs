@@ -7,11 +7,8 @@ use bb8::ManageConnection;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::super::check::{check, check_shape};
-use super::super::fence::Patience;
-use super::super::pool::Connector;
-use super::super::session::{Session, SessionManager};
-use super::super::silence::{answer, silence};
+use super::super::health::{check, check_shape};
+use super::super::session::{Connector, Patience, Session, SessionManager, answer};
 use super::super::statement::quote_identifier;
 use super::copy::Copies;
 use super::definition::{Definitions, OtherTable};
@@ -92,10 +89,8 @@ pub(crate) struct BulkTransaction {
     /// Present once the transaction has begun.
     pub(super) copies: Option<Copies>,
     pub(super) settings: TransactionSettings,
-    /// Time limit for short operations of the server.
-    patience: Duration,
+    pub(super) patience: Patience,
     lock_timeout: Duration,
-    pub(super) fence: Patience,
     pub(super) fate_wait: Duration,
     pub(super) phase: Phase,
     /// Whether the server is executing a statement for the load.
@@ -142,22 +137,21 @@ impl BulkTransaction {
             definitions: None,
             copies: None,
             settings,
-            patience: silence(config.statement_timeout),
+            patience: Patience::new(config),
             lock_timeout: config.lock_timeout,
-            fence: Patience { at_once: config.connect_timeout, commit: config.statement_timeout },
             fate_wait: config.outcome_deadline.max(settings.fate_wait_min),
             phase: Phase::Begun,
             is_busy: false,
             is_truncated: false,
         };
         load.open(config.prepared_statements).await?;
-        answer(load.patience, Box::pin(check(load.session.client(), config))).await??;
+        answer(load.patience.silence(), Box::pin(check(load.session.client(), config))).await??;
 
         load.inspect().await?;
         load.look().await?;
         load.take().await?;
         load.expect_empty().await?;
-        let event_triggers = answer(load.patience, event_triggers(load.session.client())).await??;
+        let event_triggers = answer(load.patience.silence(), event_triggers(load.session.client())).await??;
         if !event_triggers.is_empty() {
             load.rehearse().await.map_err(|error| in_rehearsal(&event_triggers, error))?;
             load.open(config.prepared_statements).await?;
@@ -211,7 +205,7 @@ impl BulkTransaction {
         if !keeps_statements {
             begin += "; deallocate all";
         }
-        let patience = self.patience;
+        let patience = self.patience.silence();
         if let Err(error) = answer(patience, self.run(&begin)).await? {
             return Err(if self.is_standby().await { BulkStoreError::Standby } else { into_begin(error).into() });
         }
@@ -228,12 +222,12 @@ impl BulkTransaction {
     /// names. They are deallocated only in that case: a pooler that keeps track of names would miss its own statements.
     async fn prepare_copies(&mut self) -> Result<(), StoreError> {
         let (client, schema) = (self.session.client(), self.session.schema());
-        let prepared = match answer(self.patience, Copies::prepare(client, schema)).await? {
+        let prepared = match answer(self.patience.silence(), Copies::prepare(client, schema)).await? {
             Err(error) if error.sqlstate() == Some("42P05") => {
                 tracing::debug!("statements of another client are deallocated");
                 let forget = "rollback to savepoint optional; deallocate all";
-                answer(self.patience, client.batch_execute(forget)).await??;
-                answer(self.patience, Copies::prepare(client, schema)).await??
+                answer(self.patience.silence(), client.batch_execute(forget)).await??;
+                answer(self.patience.silence(), Copies::prepare(client, schema)).await??
             }
             prepared => prepared?,
         };
@@ -244,14 +238,14 @@ impl BulkTransaction {
     /// Called when no writing transaction could begin.
     async fn is_standby(&self) -> bool {
         let find = self.session.client().query_typed_one("select pg_catalog.pg_is_in_recovery()", &[]);
-        matches!(answer(self.patience, find).await, Ok(Ok(row)) if row.try_get(0).unwrap_or(false))
+        matches!(answer(self.patience.silence(), find).await, Ok(Ok(row)) if row.try_get(0).unwrap_or(false))
     }
 
     /// Checks rights, the shape of the tables, and objects added by others.
     async fn inspect(&mut self) -> Result<(), BulkStoreError> {
         let shape = check_shape(self.session.client(), &self.schema_name);
-        answer(self.patience, Box::pin(shape)).await??;
-        let (_, obstacles) = answer(self.patience, self.define()).await??;
+        answer(self.patience.silence(), Box::pin(shape)).await??;
+        let (_, obstacles) = answer(self.patience.silence(), self.define()).await??;
         no_obstacles(obstacles)
     }
 
@@ -408,7 +402,7 @@ impl BulkTransaction {
     /// Rolls back and unlocks the tables; a statement under way is cancelled. Dropping the value does the same, without
     /// waiting for it.
     pub(crate) async fn roll_back(mut self) {
-        let patience = self.patience;
+        let patience = self.patience.silence();
         if self.is_busy {
             self.session.cancel();
         }

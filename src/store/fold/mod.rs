@@ -51,11 +51,10 @@ use std::time::{Duration, Instant};
 use tracing::{Span, field};
 use uuid::Uuid;
 
-use super::attempt::{Ended, Slow, Work};
-use super::circuit::Permit;
+use super::attempt::{Attempts, Ended, Next, Slow, Work, after_failure};
 use super::commit::rejection;
+use super::health::Permit;
 use super::postgres::Store;
-use super::retry::{Attempts, Next, after_failure};
 use super::session::Session;
 use crate::batch::Planned;
 use crate::error::StoreError;

@@ -3,12 +3,12 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::postgres::Store;
 use super::shape::inspect;
-use super::silence::answer;
-use super::statement;
 use crate::config::Config;
 use crate::error::{StartError, StoreError};
+use crate::store::postgres::Store;
+use crate::store::session::answer;
+use crate::store::statement;
 
 impl Store {
     /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
@@ -32,7 +32,7 @@ impl Store {
 }
 
 /// Checks the shape of the tables; returns whether rows may be copied into them.
-pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
+pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
     inspect(client, schema).await.map_err(|error| match error {
         StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
         error => error.into(),
@@ -40,7 +40,7 @@ pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, S
 }
 
 /// Checks version, encoding, and that the tables exist.
-pub(super) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
+pub(in crate::store) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
     let row = client
         .query_typed_one(
             "select current_setting('server_encoding'), current_setting('fsync'),

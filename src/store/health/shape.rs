@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::postgres::Store;
-use super::silence::answer;
-use super::table::{self, Connections, Entities, Mentions, Table};
 use crate::error::{ErrorClass, StoreError, UnfitTable};
+use crate::store::postgres::Store;
+use crate::store::session::answer;
+use crate::store::table::{self, Connections, Entities, Mentions, Table};
 
 /// The columns that the engine relies on, by table, with their types by PostgreSQL's internal names.
 fn expected_columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
@@ -128,7 +128,7 @@ fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable
 }
 
 /// Inspects the tables: fails if the engine cannot work with them, and otherwise returns whether rows may be copied.
-pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
+pub(in crate::store) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
     let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let (columns, keys, policies) = futures::try_join!(
         client.query_typed(FIND_COLUMNS, &of_schema),
@@ -170,7 +170,7 @@ async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, S
 
 impl Store {
     /// Notes whether rows may be copied, and logs once when they no longer may.
-    pub(super) fn may_copy(&self, copies: bool) {
+    pub(in crate::store) fn may_copy(&self, copies: bool) {
         if self.copies.swap(copies, Ordering::Relaxed) && !copies {
             tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
         }
@@ -178,7 +178,7 @@ impl Store {
 
     /// Inspects the tables again after an error that they may explain. Returns the error, classified with further
     /// knowledge.
-    pub(super) async fn explain(&self, error: StoreError) -> StoreError {
+    pub(in crate::store) async fn explain(&self, error: StoreError) -> StoreError {
         if matches!(error, StoreError::VanishedRow) {
             let look = async {
                 let session = self.session().await?;

@@ -12,6 +12,9 @@
 //!   the circuit breaker.
 //! - A session is used again only if the server confirmed the transaction's end.
 
+mod backoff;
+mod retry;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,21 +23,21 @@ use futures::FutureExt;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use super::circuit::Permit;
-use super::ending::CommitAnswer;
 use super::fence::Fate;
+use super::health::Permit;
 use super::postgres::Store;
-use super::session::Session;
-use super::silence::answer;
-use super::timeline::Timeline;
+use super::session::{CommitAnswer, OpenTransaction, Session, Timeline, answer};
 use crate::error::StoreError;
 use crate::failpoint::failpoint;
 
+pub(super) use backoff::backoff;
+pub(super) use retry::{Attempts, Next, after_failure};
+
 /// The minimum time for an attempt, however close the deadline is.
-pub(super) const LAST_ATTEMPT: Duration = Duration::from_secs(5);
+pub(in crate::store) const LAST_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// The work of an attempt.
-pub(super) trait Work {
+pub(in crate::store) trait Work {
     /// The result, valid once it is committed.
     type Written;
     /// Why it ends without a commit although nothing failed.
@@ -81,7 +84,7 @@ pub(super) trait Work {
 
 /// The end of an attempt, once the fate of its commit is known.
 #[derive(Debug)]
-pub(super) enum Ended<T, S> {
+pub(in crate::store) enum Ended<T, S> {
     Committed(T),
     /// The work itself ended it, before the commit.
     Stopped(S),
@@ -102,18 +105,18 @@ type Answered<W> = Result<Ended<<W as Work>::Written, <W as Work>::Stopped>, Los
 
 /// A slow attempt.
 #[derive(Debug)]
-pub(super) struct Slow<'a> {
-    pub(super) attempt: Uuid,
-    pub(super) end: &'static str,
-    pub(super) took: Duration,
-    pub(super) pool_wait: Duration,
-    pub(super) lock_wait: Duration,
-    pub(super) statements: &'a Timeline,
+pub(in crate::store) struct Slow<'a> {
+    pub(in crate::store) attempt: Uuid,
+    pub(in crate::store) end: &'static str,
+    pub(in crate::store) took: Duration,
+    pub(in crate::store) pool_wait: Duration,
+    pub(in crate::store) lock_wait: Duration,
+    pub(in crate::store) statements: &'a Timeline,
 }
 
 impl Store {
     /// Attempts some work once. The permit gets the result.
-    pub(super) async fn attempt<W: Work>(
+    pub(in crate::store) async fn attempt<W: Work>(
         &self,
         mut work: W,
         permit: Permit<'_>,
@@ -184,22 +187,23 @@ impl<W: Work> Attempt<'_, W> {
 
     async fn write_and_commit(&mut self, session: &mut Session) -> Answered<W> {
         let store = self.store;
-        let written = AssertUnwindSafe(self.write(session)).catch_unwind().await;
+        let mut open = session.open_transaction();
+        let written = AssertUnwindSafe(self.write(&mut open)).catch_unwind().await;
         // A panic is a bug in graphsink, perhaps with one unit only: treated like an unknown error.
         let written = match written.unwrap_or(Err(StoreError::Panicked)) {
             Ok(Ok(written)) => written,
             Ok(Err(stopped)) => {
-                store.roll_back(session).await;
+                open.roll_back(store.patience).await;
                 return Ok(Ended::Stopped(stopped));
             }
             Err(error) => {
-                let error = store.clean_up(session, error).await;
+                let error = open.fail(error, store.patience).await;
                 let error = store.explain(error).await;
                 return Ok(Ended::Failed(Arc::new(self.work.judge(error))));
             }
         };
         if !W::needs_commit(&written) {
-            store.roll_back(session).await;
+            open.roll_back(store.patience).await;
             return Ok(Ended::Committed(written));
         }
         // Every statement was awaited and succeeded, so the server cannot answer ROLLBACK here.
@@ -207,7 +211,7 @@ impl<W: Work> Attempt<'_, W> {
             // The session is dropped with its open transaction, which the server then rolls back.
             return Ok(Ended::Stopped(stopped));
         }
-        match store.commit_attempt(session, self.id).await {
+        match open.commit(self.id, store.patience).await {
             CommitAnswer::Committed => Ok(Ended::Committed(written)),
             CommitAnswer::Aborted(error) => {
                 self.work.commit_failed();
@@ -218,16 +222,14 @@ impl<W: Work> Attempt<'_, W> {
     }
 
     /// Everything up to the commit.
-    async fn write(&mut self, session: &mut Session) -> Result<Result<W::Written, W::Stopped>, StoreError> {
+    async fn write(&mut self, open: &mut OpenTransaction<'_>) -> Result<Result<W::Written, W::Stopped>, StoreError> {
         failpoint("store::write");
         // Close to the deadline, one more full attempt is allowed.
         let limit = self.deadline.saturating_duration_since(Instant::now()).max(LAST_ATTEMPT);
         let silence = self.store.silence();
-        // A session that is silent from now on is not used again.
-        session.enter_transaction();
-        answer(silence.min(limit), session.prepare()).await?.map_err(StoreError::begin)?;
-        let begin = self.store.begin(session);
-        let session = &*session;
+        answer(silence.min(limit), open.prepare()).await?.map_err(StoreError::begin)?;
+        let begin = self.store.begin(open);
+        let session: &Session = open;
         let written = Box::pin(async {
             let written = self.work.write(session, &begin, self.id).await;
             failpoint("store::written");
