@@ -1,12 +1,14 @@
 //! Effects: all access of the engine to PostgreSQL.
 //!
-//! Depends on records, units and epochs, not on actors. A row's way: [`commit`] attempts groups of units and splits
-//! them, as [`retry`] decides; [`attempt`] runs one transaction; [`transaction`] writes an epoch in it; [`ending`]
-//! commits it; [`fence`] determines the fate of a commit without an answer; [`circuit`] blocks transactions while the
-//! database cannot be used; [`dead_letter`] stores rejected units; [`fold`] makes one entity of two; [`statement`] has
-//! all other SQL; [`timeline`] keeps the times of a transaction's statements; [`lock_wait`] measures how long it waited
-//! for locks; [`bulk`] fills empty tables in one transaction. The others are methods of the [`Store`], which
-//! [`postgres`] creates.
+//! Depends on records, units and epochs, not on actors. Three hops lead from an epoch to its statements: [`commit`] has
+//! it attempted; [`attempt`] runs transactions, again or in halves; [`transaction`] is the tables in one of them, and
+//! [`statement`] their SQL.
+//!
+//! Rooms: [`attempt`] is the runner of everything that must have an outcome; [`session`] lends sessions and guards their
+//! transactions; [`health`] knows whether the database can be used; [`table`] has the columns; [`fold`] makes one entity
+//! of two; [`bulk`] fills empty tables in one transaction. Beside them: [`fence`] determines the fate of a commit without
+//! an answer; [`rejection`] says what an error means for a unit; [`dead_letter`] stores rejected units; [`refresh`]
+//! updates what depends on time; [`migrate`] makes the tables. [`postgres`] puts the parts together.
 
 mod attempt;
 mod blackhole;
@@ -23,6 +25,7 @@ mod migrate;
 mod plans;
 mod postgres;
 mod refresh;
+mod rejection;
 mod session;
 mod statement;
 mod table;

@@ -6,29 +6,20 @@ use tokio_postgres::types::Type;
 use super::shape::inspect;
 use crate::config::Config;
 use crate::error::{StartError, StoreError};
-use crate::store::postgres::Store;
-use crate::store::session::answer;
+use crate::store::session::{Patience, Session, answer};
 use crate::store::statement;
 
-impl Store {
-    /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
-    pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
-        let session = self.session().await?;
-        answer(self.silence(), check(session.client(), config)).await??;
-        self.may_copy(answer(self.silence(), check_shape(session.client(), &config.schema)).await??);
-        if self.known_names.is_on() {
-            let read = statement::READ_GENERATION.text(session.schema());
-            let generation = session.client().query_typed_opt(&read, &[]);
-            let generation = answer(self.silence(), generation).await?.map_err(StoreError::from)?;
-            if generation.is_none() {
-                tracing::warn!(
-                    "names are not remembered from one transaction to the next: a trigger of the migrations is missing on \
-                     entities or does not always fire, or another one may change rows before they are written"
-                );
-            }
-        }
-        Ok(())
+/// Warns if ids of names are to be remembered and the tables cannot tell when they become invalid.
+pub(in crate::store) async fn check_generation(session: &Session, patience: Patience) -> Result<(), StoreError> {
+    let read = statement::READ_GENERATION.text(session.schema());
+    let generation = answer(patience.silence(), session.client().query_typed_opt(&read, &[])).await??;
+    if generation.is_none() {
+        tracing::warn!(
+            "names are not remembered from one transaction to the next: a trigger of the migrations is missing on \
+             entities or does not always fire, or another one may change rows before they are written"
+        );
     }
+    Ok(())
 }
 
 /// Checks the shape of the tables; returns whether rows may be copied into them.

@@ -9,6 +9,7 @@ mod circuit;
 mod refusals;
 mod shape;
 
-pub(super) use check::{check, check_shape};
+pub(super) use check::{check, check_generation, check_shape};
 pub(super) use circuit::{Circuit, Permit};
 pub(super) use refusals::Refusals;
+pub(super) use shape::TableShape;

@@ -1,6 +1,7 @@
 //! Sessions with the server.
 //!
-//! [`pool`] opens connections and lends sessions; [`manager`] decides whether a session is used again; [`open`] guards
+//! [`Sessions`] lends the engine's sessions to its transactions, from a [`pool`], whose [`manager`] decides whether a
+//! session is used again; [`open`] guards
 //! the transaction of a session and ends it; [`prepared`] has its statements; [`timeline`] keeps the times of a
 //! transaction's statements; [`lock_wait`] measures how long it waited for locks; [`silence`] says how long the server
 //! may take for an answer.
@@ -13,6 +14,7 @@ mod manager;
 mod open;
 mod pool;
 mod prepared;
+mod sessions;
 mod silence;
 mod timeline;
 
@@ -37,12 +39,12 @@ use lock_wait::SessionWaits;
 #[cfg(not(feature = "resolver"))]
 use prepared::{Prepared, StatementNames};
 
-pub(super) use lock_wait::{LockSampler, LockWatch};
 pub(super) use manager::SessionManager;
 pub(super) use open::{CommitAnswer, OpenTransaction, is_definite};
 pub(crate) use pool::{Connector, SessionPool};
 #[cfg(feature = "resolver")]
 pub(crate) use prepared::{Prepared, StatementNames};
+pub(super) use sessions::Sessions;
 pub(super) use silence::{Patience, answer};
 pub(super) use timeline::Timeline;
 
