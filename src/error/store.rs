@@ -141,7 +141,7 @@ fn describe_attempt(error: &tokio_postgres::Error) -> String {
 #[doc(hidden)]
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
+        Self::Postgres(DriverError::new(error))
     }
 }
 
@@ -153,11 +153,11 @@ impl From<UnknownLabel> for StoreError {
 
 impl StoreError {
     pub(crate) fn connect(error: tokio_postgres::Error) -> Self {
-        Self::Connect(error.into())
+        Self::Connect(DriverError::new(error))
     }
 
     pub(crate) fn begin(error: tokio_postgres::Error) -> Self {
-        Self::Begin(error.into())
+        Self::Begin(DriverError::new(error))
     }
 
     /// The SQLSTATE, where PostgreSQL itself spoke.

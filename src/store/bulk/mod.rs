@@ -41,6 +41,7 @@
 mod build;
 mod copy;
 mod definition;
+mod exclusive;
 mod fate;
 mod inspection;
 mod lock;
