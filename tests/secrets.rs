@@ -3,6 +3,9 @@
 //! One test in a program of its own, because it takes everything that this process logs: also at `trace`, also what the
 //! driver says through the `log` crate. Everything that can be printed is printed into the same text, and searched.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 use std::error::Error;
 use std::fmt::{Debug, Write as _};
 use std::io;

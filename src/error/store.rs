@@ -309,7 +309,7 @@ pub(super) mod tests {
             assert_eq!(StoreError::connect(said(code).await).class(), at_its_begin, "{code}");
         }
         assert_eq!(StoreError::from(silence().await).class(), ErrorClass::Reconnect);
-        assert_eq!(StoreError::Value(silence().await.into()).class(), ErrorClass::Unknown);
+        assert_eq!(StoreError::Value(DriverError::new(silence().await)).class(), ErrorClass::Unknown);
         assert_eq!(StoreError::UnknownLabel("type").class(), ErrorClass::Poison);
         assert_eq!(StoreError::Panicked.class(), ErrorClass::Unknown);
         assert_eq!(StoreError::VanishedRow.class(), ErrorClass::Transient);

@@ -224,6 +224,7 @@ mod tests {
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
+    use crate::outcome::{Committed, Outcome, Unavailable};
 
     fn accept(in_flight: &InFlight) -> (Arc<Submission>, oneshot::Receiver<Told>) {
         let mut unit = UnitOfWork::new();

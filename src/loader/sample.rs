@@ -179,6 +179,9 @@ impl World {
 mod tests {
     use std::collections::{HashMap, HashSet};
 
+    use serde_json::Value;
+
+    use super::thread::{dish_name, restaurant_name, rfc3339};
     use super::*;
     use crate::loader::{Input, Units};
     use crate::record::{ActivityLevel, ConnectionMetrics, Mention, SourceType};

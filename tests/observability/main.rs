@@ -4,6 +4,9 @@
 //! A program of its own, because a recorder is the same for the whole process. So tests that start an engine beside the
 //! run that is scraped wait for its end: `run::after_the_run`.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 #[path = "../../examples/observability/endpoint.rs"]
 mod endpoint;
 #[path = "../../examples/top/format.rs"]

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone)]
 pub(super) struct Zipf {
     /// Sum of the weights up to and including each rank.
-    sums: Vec<u64>,
+    pub(super) sums: Vec<u64>,
 }
 
 impl Zipf {

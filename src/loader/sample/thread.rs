@@ -180,7 +180,7 @@ impl Thread {
     }
 }
 
-fn rfc3339(seconds: i64) -> String {
+pub(super) fn rfc3339(seconds: i64) -> String {
     let time = Utc.timestamp_opt(seconds, 0).single().expect("a time in range");
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -207,7 +207,7 @@ fn place(restaurant: u64, city: &str, observation: u64) -> Value {
 }
 
 /// The name of a restaurant; distinct for each number below 600,000.
-fn restaurant_name(restaurant: u64) -> String {
+pub(super) fn restaurant_name(restaurant: u64) -> String {
     let firsts = FIRSTS.len() as u64;
     let kinds = KINDS.len() as u64;
     let (first, rest) = (restaurant % firsts, restaurant / firsts);
@@ -221,7 +221,7 @@ fn restaurant_name(restaurant: u64) -> String {
 }
 
 /// The name of a dish and its category; the plain dishes first.
-fn dish_name(dish: u64) -> (String, &'static str) {
+pub(super) fn dish_name(dish: u64) -> (String, &'static str) {
     let (name, category) = DISHES[(dish % DISHES.len() as u64) as usize];
     match dish / DISHES.len() as u64 {
         0 => (name.to_owned(), category),

@@ -144,3 +144,59 @@ pub(in crate::store) fn is_definite(error: &StoreError) -> bool {
         matches!(error.parsed_severity(), Some(Severity::Error)) && !matches!(error.code().code(), "40003" | "08007")
     })
 }
+
+#[cfg(all(test, unix, feature = "embedded-server"))]
+mod tests {
+    use bb8::ManageConnection;
+
+    use super::super::{Connector, SessionManager};
+    use super::*;
+    use crate::Config;
+    use crate::server::EmbeddedServer;
+
+    #[tokio::test]
+    async fn only_an_end_that_the_server_confirmed_frees_a_session() {
+        let server = EmbeddedServer::temporary().await.unwrap();
+        let config = Config::builder(server.url("postgres")).build().unwrap();
+        let patience = Patience::new(&config);
+        let manager = SessionManager::new(Connector::new(&config), config.tls, "public".into());
+        let mut session = manager.connect().await.unwrap();
+
+        drop(session.open_transaction());
+        assert!(manager.has_broken(&mut session), "dropped");
+        session.open_transaction().roll_back(patience).await;
+        assert!(!manager.has_broken(&mut session), "rolled back");
+        let attempt = Uuid::now_v7();
+        let answer = session.open_transaction().commit(attempt, patience).await;
+        assert!(matches!(answer, CommitAnswer::Committed) && !manager.has_broken(&mut session), "{answer:?}");
+        assert_eq!(session.settled_attempts, [attempt]);
+
+        for (error, is_free) in [(StoreError::VanishedRow, true), (StoreError::Panicked, false)] {
+            let _ = session.open_transaction().fail(error, patience).await;
+            assert_eq!(manager.has_broken(&mut session), !is_free);
+        }
+        session.transaction(async |_| Ok(())).await.unwrap();
+        assert!(!manager.has_broken(&mut session), "ended");
+        let waiting =
+            session.transaction(async |session| Ok(session.batch("begin", "begin; select pg_sleep(600)").await?));
+        assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
+        assert!(manager.has_broken(&mut session), "dropped in the middle");
+    }
+
+    /// The server never said what became of it.
+    #[tokio::test]
+    async fn a_commit_without_an_answer_does_not_free_a_session() {
+        let server = EmbeddedServer::temporary().await.unwrap();
+        let config = Config::builder(server.url("postgres")).build().unwrap();
+        let patience = Patience { commit: Duration::from_millis(20), ..Patience::new(&config) };
+        let manager = SessionManager::new(Connector::new(&config), config.tls, "public".into());
+        let mut session = manager.connect().await.unwrap();
+        let open = session.open_transaction();
+        // Keeps the session at work, so that the commit waits behind it.
+        let sleep = tokio::time::timeout(Duration::from_millis(20), open.batch("sleep", "select pg_sleep(600)"));
+        assert!(sleep.await.is_err());
+        let answer = open.commit(Uuid::now_v7(), patience).await;
+        assert!(matches!(answer, CommitAnswer::None(StoreError::NoAnswer(_))), "{answer:?}");
+        assert!(manager.has_broken(&mut session));
+    }
+}
