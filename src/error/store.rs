@@ -137,7 +137,8 @@ fn describe_attempt(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// For the crate's own `?`. No promise: it goes with the version of the driver.
+/// For the crate's own `?`, at some 200 places. It cannot be private, because an `impl` has no visibility: hence hidden.
+/// No promise, since it goes with the version of the driver.
 #[doc(hidden)]
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {

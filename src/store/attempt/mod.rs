@@ -2,7 +2,7 @@
 //!
 //! [`Runner`] attempts groups of units or merges and decides, by [`retry`], what follows a failure; [`one`] is a single
 //! attempt, from its session to the fate of its commit; [`work`] is what epochs ([`commit`](super::commit)) and folds
-//! ([`fold`](super::fold)) bring along; [`backoff`] is the pause between attempts.
+//! ([`fold`](super::fold)) bring along; [`mod@backoff`] is the pause between attempts.
 
 mod backoff;
 mod one;

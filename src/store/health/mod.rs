@@ -2,7 +2,8 @@
 //!
 //! [`circuit`] blocks transactions while the database as a whole cannot be used; [`refusals`] notices that one unit
 //! after another is refused for one reason; [`shape`] compares the tables with what the engine relies on, at the start
-//! and after an error that an altered table may explain; [`check`] examines a database before the first transaction.
+//! and after an error that an altered table may explain; [`mod@check`] examines a database before the first
+//! transaction.
 
 mod check;
 mod circuit;
