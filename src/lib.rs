@@ -141,7 +141,9 @@ pub use config::{AsOf, Config, ConfigBuilder};
 pub use engine::{
     ActorHealth, Backlog, DatabaseHealth, Engine, EngineStatus, Health, Receipt, ResubmitReport, ShutdownReport,
 };
-pub use error::{BulkObstacle, BulkStoreError, ConfigError, StartError, StoreError, SubmitError, UnfitTable};
+pub use error::{
+    BulkObstacle, BulkStoreError, ConfigError, DriverError, StartError, StoreError, SubmitError, UnfitTable,
+};
 #[doc(hidden)]
 pub use label::ActorKind;
 pub use merge::{EntityMerge, MergeOutcome, MergeRejection};

@@ -3,6 +3,9 @@
 //! One test in a program of its own, because it collects the log of the whole process, also at `trace`, and also the
 //! driver's output through the `log` crate. Everything printable is printed into the same text, which is searched.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 use std::error::Error;
 use std::fmt::{Debug, Write as _};
 use std::io;

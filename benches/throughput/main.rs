@@ -148,6 +148,7 @@ fn main() -> Result<()> {
     runtime.block_on(run(&arguments))
 }
 
+#[allow(clippy::too_many_lines)]
 async fn run(arguments: &Arguments) -> Result<()> {
     let (rounds, mentions, latency_units) = if arguments.quick { (1, 10_000, 100) } else { (5, 60_000, 400) };
     let rounds = arguments.rounds.unwrap_or(rounds);

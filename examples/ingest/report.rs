@@ -241,6 +241,7 @@ impl Report<'_> {
 }
 
 /// Times in seconds, and the changes since the previous time, so that the rates shown add up to the totals.
+#[allow(clippy::too_many_lines)]
 fn charts(moments: &[Moment]) -> (Vec<f64>, Vec<Chart>) {
     let end = moments.last().map_or(0.0, |last| last.at);
     let transactions = moments.last().map_or(0, |last| last.epoch_rows.count());

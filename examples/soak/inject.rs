@@ -101,6 +101,7 @@ impl Injector {
     }
 
     /// Injects a fault; returns whether it took place.
+    #[allow(clippy::too_many_lines)]
     async fn attempt(&self, fault: &Fault) -> Result<bool, AnyError> {
         let proxy = &self.proxy;
         match fault.kind {
@@ -167,6 +168,7 @@ impl Injector {
     }
 
     /// Faults that another client of the server causes, during which the server stays up.
+    #[allow(clippy::too_many_lines)]
     async fn at_the_server(&self, fault: &Fault) -> Result<bool, AnyError> {
         let up = self.stage.up().await;
         let admin = self.stage.admin(&up).await?;

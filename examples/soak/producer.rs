@@ -99,6 +99,7 @@ impl Load {
     }
 
     /// One unit, from its first submission to its known outcome.
+    #[allow(clippy::too_many_lines)]
     async fn live(&self, drawn: Drawn, mut random: StdRng) {
         let Drawn { number, unit, destiny } = drawn;
         // Whether a submission may have been written, or may still be.

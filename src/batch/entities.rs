@@ -302,9 +302,7 @@ impl<'e> Plan<'e> {
         let mut wanted = stored.cloned().unwrap_or_default();
         for row in &self.said[node.said.start as usize..node.said.end as usize] {
             let (unit, entity) = (self.epoch.unit_of(*row), row.row as usize);
-            for alias in unit.block.aliases_of(entity) {
-                wanted.aliases.insert_str(alias);
-            }
+            wanted.merge_aliases(unit.block.aliases_of(entity));
             let attributes = unit.block.attributes_of(entity).map(|attribute| self.id_of(row.unit, attribute));
             wanted.restaurant_attributes.merge(attributes.collect());
             wanted.merge(EntityFacts { place: unit.place_of(entity).cloned(), ..EntityFacts::default() });

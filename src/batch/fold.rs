@@ -133,7 +133,7 @@ impl Folds {
             let mut facts = entity.facts.clone().unwrap_or_default();
             facts.restaurant_attributes = self.set(&facts.restaurant_attributes);
             if target != entity.id {
-                facts.aliases.insert(std::sync::Arc::clone(&entity.key.name));
+                facts.merge_aliases([std::sync::Arc::clone(&entity.key.name)]);
             }
             wanted.entry(target).or_default().merge(facts);
         }

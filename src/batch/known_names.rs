@@ -35,7 +35,7 @@
 //!   new row with this name takes precedence, and a new row does not change the generation.
 //! - **Between reading the generation and the commit** a deletion has the same effect as after a lookup: the foreign
 //!   keys make it wait for this transaction, or this transaction fail with 23503. Then everything is discarded, and the
-//!   next attempt looks up all names (`store/retry.rs`). Ids in arrays have no foreign keys, whether they were looked
+//!   next attempt looks up all names (`store/attempt/retry.rs`). Ids in arrays have no foreign keys, whether they were looked
 //!   up or not.
 //! - **Dropped, disabled or changed triggers, rewritten or recreated tables** (a restored dump): the generation
 //!   includes the identity of the triggers and of the table's file. Unless all three triggers exist and always fire,

@@ -5,18 +5,28 @@ use std::sync::Arc;
 
 /// What the driver said. It is opaque, so that another version of the driver breaks no program: what can be asked of it,
 /// [`StoreError`](crate::StoreError) answers.
+///
+/// ```
+/// use graphsink::{DriverError, StoreError};
+///
+/// fn said(error: &StoreError) -> Option<&DriverError> {
+///     match error {
+///         StoreError::Postgres(said) | StoreError::Connect(said) | StoreError::Begin(said) => Some(said),
+///         _ => None,
+///     }
+/// }
+/// assert!(said(&StoreError::ShutDown).is_none());
+/// ```
 #[derive(Clone)]
 pub struct DriverError(Arc<tokio_postgres::Error>);
 
 impl DriverError {
+    pub(crate) fn new(error: tokio_postgres::Error) -> Self {
+        Self(Arc::new(error))
+    }
+
     pub(crate) fn get(&self) -> &tokio_postgres::Error {
         &self.0
-    }
-}
-
-impl From<tokio_postgres::Error> for DriverError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self(Arc::new(error))
     }
 }
 

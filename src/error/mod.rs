@@ -15,6 +15,7 @@ mod unfit;
 pub use bulk_store::{BulkObstacle, BulkStoreError};
 pub(crate) use class::ErrorClass;
 pub use config::ConfigError;
+pub use driver::DriverError;
 pub use engine::{StartError, SubmitError};
 #[cfg(test)]
 pub(crate) use own::OWN_COLUMNS;

@@ -137,11 +137,12 @@ fn describe_attempt(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// For the crate's own `?`. No promise: it goes with the version of the driver.
+/// For the crate's own `?`, at some 200 places. It cannot be private, because an `impl` has no visibility: hence hidden.
+/// No promise, since it goes with the version of the driver.
 #[doc(hidden)]
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
+        Self::Postgres(DriverError::new(error))
     }
 }
 
@@ -153,11 +154,11 @@ impl From<UnknownLabel> for StoreError {
 
 impl StoreError {
     pub(crate) fn connect(error: tokio_postgres::Error) -> Self {
-        Self::Connect(error.into())
+        Self::Connect(DriverError::new(error))
     }
 
     pub(crate) fn begin(error: tokio_postgres::Error) -> Self {
-        Self::Begin(error.into())
+        Self::Begin(DriverError::new(error))
     }
 
     /// The SQLSTATE, where PostgreSQL itself spoke.
@@ -309,7 +310,7 @@ pub(super) mod tests {
             assert_eq!(StoreError::connect(said(code).await).class(), at_its_begin, "{code}");
         }
         assert_eq!(StoreError::from(silence().await).class(), ErrorClass::Reconnect);
-        assert_eq!(StoreError::Value(silence().await.into()).class(), ErrorClass::Unknown);
+        assert_eq!(StoreError::Value(DriverError::new(silence().await)).class(), ErrorClass::Unknown);
         assert_eq!(StoreError::UnknownLabel("type").class(), ErrorClass::Poison);
         assert_eq!(StoreError::Panicked.class(), ErrorClass::Unknown);
         assert_eq!(StoreError::VanishedRow.class(), ErrorClass::Transient);

@@ -176,10 +176,19 @@ impl<R> Default for EntityFacts<R> {
     }
 }
 
+impl<R> EntityFacts<R> {
+    /// Adds aliases. This is their merge rule, a set union, for whole facts and for single texts alike.
+    pub(crate) fn merge_aliases<T: AsRef<str> + Into<Arc<str>>>(&mut self, aliases: impl IntoIterator<Item = T>) {
+        for alias in aliases {
+            self.aliases.insert_text(alias);
+        }
+    }
+}
+
 /// Sets unite, the newest place wins.
 impl<R: Ord> Merge for EntityFacts<R> {
     fn merge(&mut self, other: Self) {
-        self.aliases.merge(other.aliases);
+        self.merge_aliases(other.aliases);
         self.restaurant_attributes.merge(other.restaurant_attributes);
         match (&mut self.place, other.place) {
             (Some(own), Some(place)) => {

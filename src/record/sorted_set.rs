@@ -73,8 +73,8 @@ impl<T: Ord> SortedSet<T> {
 
 impl SortedSet<std::sync::Arc<str>> {
     /// Adds a text, and makes it one that can be shared only if it is not there yet.
-    pub(crate) fn insert_str(&mut self, member: &str) {
-        if let Err(place) = self.0.binary_search_by(|own| (**own).cmp(member)) {
+    pub(crate) fn insert_text(&mut self, member: impl AsRef<str> + Into<std::sync::Arc<str>>) {
+        if let Err(place) = self.0.binary_search_by(|own| (**own).cmp(member.as_ref())) {
             self.0.insert(place, member.into());
         }
     }
@@ -95,6 +95,15 @@ impl<'a, T: Ord> IntoIterator for &'a SortedSet<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<T: Ord> IntoIterator for SortedSet<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

@@ -5,19 +5,17 @@
 //! rejected is in the table.
 //!
 //! Only errors that one unit caused lead here. Errors that would hit every unit open the circuit breaker instead (see
-//! [`circuit`](super::circuit)): a full disk does not fill this table.
+//! [`health`](super::health)): a full disk does not fill this table.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::attempt::LAST_ATTEMPT;
-use super::backoff::backoff;
-use super::postgres::Store;
-use super::session::Session;
-use super::silence::answer;
+use super::attempt::{LAST_ATTEMPT, backoff};
+use super::health::Circuit;
+use super::session::{Session, Sessions, answer};
 use crate::error::{ErrorClass, StoreError};
 use crate::outcome::{RejectReason, Rejection};
 use crate::record::Timestamp;
@@ -87,15 +85,26 @@ impl<'a> Columns<'a> {
     }
 }
 
-impl Store {
+/// The table of rejected units.
+#[derive(Debug, Clone)]
+pub(super) struct DeadLetters {
+    sessions: Arc<Sessions>,
+    circuit: Arc<Circuit>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(sessions: &Arc<Sessions>, circuit: &Arc<Circuit>) -> Self {
+        Self { sessions: Arc::clone(sessions), circuit: Arc::clone(circuit) }
+    }
+
+    fn silence(&self) -> Duration {
+        self.sessions.patience().silence()
+    }
+
     /// Stores rejected units; returns the id of each one's dead letter. Retries until the deadline. A unit that could
     /// not be stored until then, or that the database refuses here too, has no dead letter, and is reported as rejected
     /// all the same.
-    pub(super) async fn keep_dead_letters(
-        &self,
-        rejected: &[(&Unit, &Rejection)],
-        deadline: Instant,
-    ) -> Vec<Option<Uuid>> {
+    pub(super) async fn keep(&self, rejected: &[(&Unit, &Rejection)], deadline: Instant) -> Vec<Option<Uuid>> {
         let mut columns = Columns::default();
         let mut ids = Vec::with_capacity(rejected.len());
         for (unit, rejection) in rejected {
@@ -113,7 +122,7 @@ impl Store {
         loop {
             let Ok(permit) = self.circuit.enter(deadline).await else { break };
             let limit = self.silence().min(deadline.saturating_duration_since(Instant::now()).max(LAST_ATTEMPT));
-            let written = tokio::time::timeout(limit, self.write_dead_letters(&columns)).await;
+            let written = tokio::time::timeout(limit, self.write(&columns)).await;
             let Err(error) = written.unwrap_or(Err(StoreError::NoAnswer(limit))) else {
                 permit.report(None);
                 return ids;
@@ -125,7 +134,7 @@ impl Store {
                 drop(permit);
                 let mut ids = Vec::with_capacity(rejected.len());
                 for one in rejected {
-                    ids.extend(Box::pin(self.keep_dead_letters(&[*one], deadline)).await);
+                    ids.extend(Box::pin(self.keep(&[*one], deadline)).await);
                 }
                 return ids;
             }
@@ -141,8 +150,8 @@ impl Store {
         vec![None; rejected.len()]
     }
 
-    async fn write_dead_letters(&self, columns: &Columns<'_>) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
+    async fn write(&self, columns: &Columns<'_>) -> Result<(), StoreError> {
+        let mut session = self.sessions.get().await?;
         let insert = format!(
             "insert into {}.graphsink_dead_letters (dead_letter_id, unit, reason, sqlstate, table_name, column_name,
                     constraint_name, row_table, row_index, message, detail)
@@ -164,12 +173,12 @@ impl Store {
     }
 
     /// The next page of dead letters, oldest first, after a time and an id, up to a time.
-    pub(crate) async fn dead_letters(
+    pub(super) async fn page(
         &self,
         after: Option<(Timestamp, Uuid)>,
         until: Timestamp,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut session = self.session().await?;
+        let mut session = self.sessions.get().await?;
         let select = format!(
             "select dead_letter_id, first_rejected_at, unit::text from {}.graphsink_dead_letters
              where ($1::timestamptz is null or (first_rejected_at, dead_letter_id) > ($1, $2::uuid))
@@ -198,8 +207,8 @@ impl Store {
     }
 
     /// The database's clock, by which dead letters are dated.
-    pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
-        let mut session = self.session().await?;
+    pub(super) async fn server_time(&self) -> Result<Timestamp, StoreError> {
+        let mut session = self.sessions.get().await?;
         let select = async |session: &mut Session| {
             let row = session.client().query_typed_one("select clock_timestamp()", &[]);
             Ok(answer(self.silence(), row).await??)
@@ -208,8 +217,8 @@ impl Store {
     }
 
     /// Deletes dead letters whose units were committed.
-    pub(crate) async fn delete_dead_letters(&self, ids: &[Uuid]) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
+    pub(super) async fn delete(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        let mut session = self.sessions.get().await?;
         let delete = format!("delete from {}.graphsink_dead_letters where dead_letter_id = any($1)", session.schema());
         let delete =
             session.transaction(async |session| self.execute(session, &delete, &[(&ids, Type::UUID_ARRAY)]).await);
@@ -223,7 +232,7 @@ impl Store {
         statement: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), StoreError> {
-        session.batch("begin", &self.begin).await.map_err(StoreError::begin)?;
+        session.batch("begin", self.sessions.begin_unprepared()).await.map_err(StoreError::begin)?;
         session.client().execute_typed(statement, parameters).await?;
         Ok(session.batch("commit", "commit").await?)
     }

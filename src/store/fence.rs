@@ -23,9 +23,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::postgres::Store;
-use super::session::Session;
-use super::silence::answer;
+use super::health::Circuit;
+use super::session::{Patience, Session, Sessions, answer};
 use crate::error::StoreError;
 
 /// The fate of an attempt.
@@ -50,14 +49,25 @@ const FORGET_EVERY: Duration = Duration::from_hours(1);
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(200);
 
-impl Store {
+/// Asks for lost commits on the engine's sessions, as the circuit breaker allows it.
+#[derive(Debug, Clone)]
+pub(super) struct Fence {
+    sessions: Arc<Sessions>,
+    circuit: Arc<Circuit>,
+}
+
+impl Fence {
+    pub(super) fn new(sessions: &Arc<Sessions>, circuit: &Arc<Circuit>) -> Self {
+        Self { sessions: Arc::clone(sessions), circuit: Arc::clone(circuit) }
+    }
+
     /// Determines the fate of an attempt; asks until there is an answer or the deadline has passed. It asks at least
     /// once, so that an answer lost close to the deadline still gets a true outcome.
     pub(super) async fn fate_of(&self, attempt: Uuid, deadline: Instant) -> Fate {
         let ask = || async move {
             // This fails only at the deadline.
             let Ok(permit) = self.circuit.enter(deadline).await else { return Ok(None) };
-            match self.raise_fence(attempt).await {
+            match self.raise(attempt).await {
                 Ok(fate) => {
                     permit.report(None);
                     Ok(fate)
@@ -73,16 +83,17 @@ impl Store {
     }
 
     /// Asks once. `None`: the row was deleted between the two statements, ask again.
-    async fn raise_fence(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
-        let mut session = self.session().await?;
-        let patience = Patience { at_once: self.connect_timeout, commit: self.statement_timeout };
+    async fn raise(&self, attempt: Uuid) -> Result<Option<Fate>, StoreError> {
+        let mut session = self.sessions.get().await?;
+        let patience = self.sessions.patience();
         session.transaction(async |session| raise_fence(session, attempt, patience).await).await
     }
 
     /// Deletes rows that no process can still ask for: those of lost connections, and fences. (Every other row is
     /// deleted by the next transaction of its session.)
-    pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
+    pub(super) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
+        let mut session = self.sessions.get().await?;
+        let silence = self.sessions.patience().silence();
         // Declares itself read-write, like every transaction of the engine: the default may be read-only.
         let delete = format!(
             "begin read write; delete from {}.graphsink_attempts where at < now() - interval '{} seconds'; commit",
@@ -90,12 +101,12 @@ impl Store {
             ATTEMPTS_KEPT.as_secs()
         );
         session
-            .transaction(async |session| Ok(answer(self.silence(), session.batch("forget_attempts", &delete)).await??))
+            .transaction(async |session| Ok(answer(silence, session.batch("forget_attempts", &delete)).await??))
             .await
     }
 
     /// Deletes old rows periodically, for long-running engines.
-    pub(crate) async fn keep_forgetting_attempts(self) {
+    pub(super) async fn keep_forgetting_attempts(&self) {
         loop {
             tokio::time::sleep(FORGET_EVERY).await;
             if let Err(error) = self.forget_old_attempts().await {
@@ -125,16 +136,6 @@ where
         }
         tokio::time::sleep(pause).await;
     }
-}
-
-/// Time limits of a question.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// For short operations. The event that lost the commit may also have lost the pool's other connections, silently:
-    /// the limit is no longer than for a new session.
-    pub(super) at_once: Duration,
-    /// For the question's own commit.
-    pub(super) commit: Duration,
 }
 
 /// Asks once, on a session that is in no transaction. `None`: the row was deleted between the two

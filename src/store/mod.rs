@@ -1,44 +1,34 @@
 //! Effects: all access of the engine to PostgreSQL.
 //!
-//! Depends on records, units and epochs, not on actors. A row's way: [`commit`] attempts groups of units and splits
-//! them, as [`retry`] decides; [`attempt`] runs one transaction; [`transaction`] writes an epoch in it; [`ending`]
-//! commits it; [`fence`] determines the fate of a commit without an answer; [`circuit`] blocks transactions while the
-//! database cannot be used; [`dead_letter`] stores rejected units; [`fold`] makes one entity of two; [`statement`] has
-//! all other SQL; [`timeline`] keeps the times of a transaction's statements; [`lock_wait`] measures how long it waited
-//! for locks; [`bulk`] fills empty tables in one transaction. The others are methods of the [`Store`], which
-//! [`postgres`] creates.
+//! Depends on records, units and epochs, not on actors. Three hops lead from an epoch to its statements: [`commit`] has
+//! it attempted; [`attempt`] runs transactions, again or in halves; [`transaction`] is the tables in one of them, and
+//! [`statement`] their SQL.
+//!
+//! Rooms: [`attempt`] is the runner of everything that must have an outcome; [`session`] lends sessions and guards their
+//! transactions; [`health`] knows whether the database can be used; [`table`] has the columns; [`fold`] makes one entity
+//! of two; [`bulk`] fills empty tables in one transaction. Beside them: [`fence`] determines the fate of a commit without
+//! an answer; [`rejection`] says what an error means for a unit; [`dead_letter`] stores rejected units; [`refresh`]
+//! updates what depends on time; [`migrate`] makes the tables. [`postgres`] puts the parts together.
 
-mod array_text;
 mod attempt;
-mod backoff;
 mod blackhole;
 mod bulk;
-mod check;
-mod circuit;
 mod commit;
 mod dead_letter;
 mod destination;
-mod ending;
 mod fence;
 mod fold;
+mod health;
 mod history_indexes;
-mod lock_wait;
 mod migrate;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod plans;
-mod pool;
 mod postgres;
-mod prepared;
 mod refresh;
-mod refusals;
-mod retry;
+mod rejection;
 mod session;
-mod shape;
-mod silence;
 mod statement;
 mod table;
-mod time;
-mod timeline;
 mod transaction;
 
 pub(crate) use blackhole::Blackhole;
@@ -47,12 +37,10 @@ pub(crate) use commit::EpochObserver;
 pub(crate) use dead_letter::DeadLetter;
 pub(crate) use destination::Destination;
 pub use migrate::{MigrationReport, Migrations};
-#[cfg(feature = "resolver")]
-pub(crate) use pool::{Connector, SessionPool};
 pub(crate) use postgres::Store;
-#[cfg(feature = "resolver")]
-pub(crate) use prepared::{Prepared, StatementNames};
 pub use refresh::RefreshReport;
+#[cfg(feature = "resolver")]
+pub(crate) use session::{Connector, Prepared, SessionPool, StatementNames};
 #[cfg(feature = "resolver")]
 pub(crate) use statement::quote_identifier;
 pub(crate) use table::{Connections, CopyPieces, Entities, Mentions, Table as StoredTable};

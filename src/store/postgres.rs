@@ -1,125 +1,122 @@
-//! The state shared by all transactions, and the sessions that they may use.
+//! A database as the engine's other layers see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bb8::PooledConnection;
-use tokio::sync::Semaphore;
-use tracing::Instrument;
+use uuid::Uuid;
 
-use super::circuit::Circuit;
-use super::lock_wait::{LockSampler, LockWatch};
-use super::pool::{Connector, SessionPool};
-use super::refusals::Refusals;
-use super::session::{Session, SessionManager};
-use super::silence::silence;
-use super::statement;
-use crate::batch::KnownNames;
+use super::attempt::Runner;
+use super::commit::{EpochObserver, EpochStore};
+use super::dead_letter::{DeadLetter, DeadLetters};
+use super::fence::Fence;
+use super::fold;
+use super::health::{Circuit, TableShape, check, check_generation, check_shape};
+use super::refresh::{RefreshReport, Refresher};
+use super::session::{Sessions, answer};
+use crate::batch::Epoch;
 use crate::config::{AsOf, Config};
-use crate::error::StoreError;
+use crate::error::{StartError, StoreError};
+use crate::merge::{EntityMerge, MergeOutcome};
+use crate::record::Timestamp;
 use crate::stats::{Counters, PoolStats};
 
-/// A pool of connections, and the state shared by all transactions.
+/// Everything that reads and writes the database for the engine. It has no logic of its own: it makes the parts, each
+/// of which gets the others that it needs, and hands calls on to them.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    pub(super) pool: SessionPool<SessionManager>,
-    pub(super) connections_max: u32,
-    pub(super) circuit: Arc<Circuit>,
-    pub(super) refusals: Arc<Refusals>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) lock_watch: Arc<LockWatch>,
-    /// For a session outside the pool.
-    connector: Arc<Connector>,
-    pub(super) begin: Arc<str>,
-    /// The schema's name, as a value.
-    pub(super) schema_name: Arc<str>,
-    /// Whether rows may be copied, which row-level security forbids.
-    pub(super) copies: Arc<AtomicBool>,
-    /// Rows inserted so far, for the age of plans.
-    pub(super) rows_written: Arc<AtomicU64>,
-    /// Allows one refresh at a time, because commits need the connections.
-    pub(super) refreshing: Arc<Semaphore>,
-    pub(super) known_names: Arc<KnownNames>,
-    pub(super) as_of: AsOf,
-    /// Whether refused units are kept in the database.
-    pub(super) dead_letters: bool,
-    pub(super) statement_timeout: Duration,
-    pub(super) connect_timeout: Duration,
-    /// Transactions that take longer are logged with the times of their statements.
-    pub(super) slow_transaction: Duration,
+    sessions: Arc<Sessions>,
+    circuit: Arc<Circuit>,
+    shape: Arc<TableShape>,
+    fence: Fence,
+    runner: Arc<Runner>,
+    epochs: Arc<EpochStore>,
+    dead_letters: DeadLetters,
+    refresher: Arc<Refresher>,
+    as_of: AsOf,
 }
 
 impl Store {
     /// Connects lazily; must be called on the runtime that will drive the connections.
     pub(crate) async fn new(config: &Config, counters: &Arc<Counters>) -> Result<Self, StoreError> {
-        let schema: Arc<str> = statement::quote_identifier(&config.schema).into();
-        let connector = Connector::new(config);
-        let manager = SessionManager::new(connector.clone(), config.tls.clone(), schema);
-        let timeouts = [config.statement_timeout, config.lock_timeout, silence(config.statement_timeout)]
-            .map(|timeout| timeout.as_millis());
-        let [statement_timeout, lock_timeout, idle_timeout] = timeouts;
-        // One for each commit lane, one to resolve a lost commit, one for refreshes.
-        let connections_max = config.in_flight_commits as u32 + 2;
-        let pool = SessionPool::new(manager, connections_max, config.connect_timeout).await?;
-        Ok(Self {
-            pool,
-            connections_max,
-            circuit: Arc::new(Circuit::new(Arc::clone(counters))),
-            refusals: Arc::default(),
-            counters: Arc::clone(counters),
-            lock_watch: Arc::default(),
-            connector: Arc::new(connector),
-            begin: statement::begin(statement_timeout, lock_timeout, idle_timeout).into(),
-            schema_name: config.schema.as_str().into(),
-            copies: Arc::new(AtomicBool::new(true)),
-            rows_written: Arc::default(),
-            refreshing: Arc::new(Semaphore::new(1)),
-            known_names: Arc::new(KnownNames::new(config.known_names_max)),
-            as_of: config.as_of,
-            dead_letters: config.dead_letters,
-            statement_timeout: config.statement_timeout,
-            connect_timeout: config.connect_timeout,
-            slow_transaction: config.slow_transaction,
-        })
+        let sessions = Arc::new(Sessions::new(config, counters).await?);
+        let circuit = Arc::new(Circuit::new(Arc::clone(counters)));
+        let shape = Arc::new(TableShape::new(&config.schema, &sessions));
+        let fence = Fence::new(&sessions, &circuit);
+        let runner = Arc::new(Runner::new(&sessions, &circuit, &shape, config.slow_transaction));
+        let dead_letters = DeadLetters::new(&sessions, &circuit);
+        let epochs = Arc::new(EpochStore::new(config, &runner, &sessions, &shape, &dead_letters));
+        let refresher = Arc::new(Refresher::new(&sessions, &shape));
+        Ok(Self { sessions, circuit, shape, fence, runner, epochs, dead_letters, refresher, as_of: config.as_of })
     }
 
-    /// See [`silence`].
-    pub(super) fn silence(&self) -> Duration {
-        silence(self.statement_timeout)
-    }
-
-    /// The statements that begin a transaction on this session.
-    pub(super) fn begin(&self, session: &mut Session) -> Arc<str> {
-        if !session.has_named_statements() {
-            // Statements that another client prepared on this session before may have the driver's names.
-            return format!("{}; deallocate all", self.begin).into();
+    /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
+    pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
+        let (session, patience) = (self.sessions.get().await?, self.sessions.patience());
+        answer(patience.silence(), check(session.client(), config)).await??;
+        self.shape.may_copy(answer(patience.silence(), check_shape(session.client(), &config.schema)).await??);
+        if self.epochs.remembers_names() {
+            check_generation(&session, patience).await?;
         }
-        if session.plans_are_stale(self.rows_written.load(Ordering::Relaxed)) {
-            // After `begin`: before it, the statement would take a snapshot, after which the isolation level can no
-            // longer be set.
-            return format!("{}; discard plans", self.begin).into();
-        }
-        Arc::clone(&self.begin)
+        Ok(())
     }
 
-    pub(super) async fn session(&self) -> Result<PooledConnection<'_, SessionManager>, StoreError> {
-        let start = Instant::now();
-        let session = self.pool.get().instrument(tracing::trace_span!("pool_wait")).await;
-        self.counters.got_connection(start.elapsed());
-        self.pool_stats().report();
-        session.inspect(|session| session.timeline.clear())
+    /// Commits an epoch, without its bad units, and reports the outcome of each unit to `observer`.
+    pub(super) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
+        self.epochs.commit(epoch, deadline, observer).await;
+    }
+
+    /// Carries out merges: see [`fold::merge`].
+    pub(crate) async fn merge(
+        &self,
+        merges: &[EntityMerge],
+        time: Duration,
+        changed: &(dyn Fn() + Sync),
+    ) -> Vec<MergeOutcome> {
+        fold::merge(&self.runner, self.as_of, merges, time, changed).await
+    }
+
+    /// Updates what depends on time in all connections.
+    pub(crate) async fn refresh(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
+        self.refresher.refresh(as_of).await
+    }
+
+    /// The next page of dead letters, oldest first, after a time and an id, up to a time.
+    pub(crate) async fn dead_letters(
+        &self,
+        after: Option<(Timestamp, Uuid)>,
+        until: Timestamp,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        self.dead_letters.page(after, until).await
+    }
+
+    /// The database's clock, by which dead letters are dated.
+    pub(crate) async fn server_time(&self) -> Result<Timestamp, StoreError> {
+        self.dead_letters.server_time().await
+    }
+
+    /// Deletes dead letters whose units were committed.
+    pub(crate) async fn delete_dead_letters(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        self.dead_letters.delete(ids).await
+    }
+
+    /// Deletes attempts for which no process can still ask.
+    pub(crate) async fn forget_old_attempts(&self) -> Result<(), StoreError> {
+        self.fence.forget_old_attempts().await
+    }
+
+    /// Deletes them periodically, as long as the engine lives.
+    pub(crate) async fn keep_forgetting_attempts(self) {
+        self.fence.keep_forgetting_attempts().await;
     }
 
     /// Samples how long transactions wait for locks, as long as the engine lives.
     pub(crate) async fn keep_sampling_locks(self) {
-        LockSampler::new(self.lock_watch, self.connector, self.connect_timeout).run().await;
+        self.sessions.keep_sampling_locks().await;
     }
 
     /// The current state of the pool.
     pub(crate) fn pool_stats(&self) -> PoolStats {
-        let state = self.pool.state();
-        PoolStats { open: state.connections, idle: state.idle_connections, max: self.connections_max }
+        self.sessions.stats()
     }
 
     /// Since when and why the database cannot be used, if the circuit breaker is open.

@@ -1,12 +1,14 @@
 //! Updates the columns that depend on time in connections that no unit touches.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::postgres::Store;
-use super::silence::answer;
+use super::health::TableShape;
+use super::session::{Sessions, answer};
 use super::transaction::Transaction;
 use crate::batch::Clock;
 use crate::config::is_possible_as_of;
@@ -37,25 +39,38 @@ pub struct RefreshReport {
     pub updated: u64,
 }
 
-impl Store {
+/// Refreshes connections, one call at a time.
+#[derive(Debug)]
+pub(super) struct Refresher {
+    sessions: Arc<Sessions>,
+    shape: Arc<TableShape>,
+    /// Allows one refresh at a time, because commits need the connections.
+    turn: Semaphore,
+}
+
+impl Refresher {
+    pub(super) fn new(sessions: &Arc<Sessions>, shape: &Arc<TableShape>) -> Self {
+        Self { sessions: Arc::clone(sessions), shape: Arc::clone(shape), turn: Semaphore::new(1) }
+    }
+
     /// Walks over all connections in lock order, a bounded number in each transaction.
-    pub(crate) async fn refresh(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
+    pub(super) async fn refresh(&self, as_of: Timestamp) -> Result<RefreshReport, StoreError> {
         if !is_possible_as_of(as_of) {
             return Err(StoreError::ImpossibleTime);
         }
-        let _turn = self.refreshing.acquire().await;
+        let _turn = self.turn.acquire().await;
         let mut report = RefreshReport::default();
         let mut after =
             ConnectionKey { restaurant: Uuid::nil(), dish: Uuid::nil(), dish_attributes: SortedSet::default() };
         loop {
             let mut retries = 0;
             let (keys, updated) = loop {
-                match self.refresh_step(&after, as_of).await {
+                match self.step(&after, as_of).await {
                     Ok(step) => break step,
                     Err(error) if error.is_retryable() && retries < RETRIES => {
                         retries += 1;
                         tracing::warn!(error = %error, "a step of a refresh failed, will try again");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     Err(error) => return Err(error),
                 }
@@ -69,26 +84,26 @@ impl Store {
         }
     }
 
-    async fn refresh_step(
+    async fn step(
         &self,
         after: &ConnectionKey<Uuid>,
         as_of: Timestamp,
     ) -> Result<(Vec<ConnectionKey<Uuid>>, usize), StoreError> {
-        let mut session = self.session().await?;
-        let watched = self.lock_watch.watch(&session.lock_waits);
+        let mut session = self.sessions.get().await?;
+        let watched = self.sessions.watch(&session);
         // A few round trips.
-        let patience = self.silence() * 3;
+        let patience = self.sessions.patience().silence() * 3;
         let step = session.transaction(async |session| {
             session.prepare().await.map_err(StoreError::begin)?;
-            let begin = self.begin(session);
-            let copies = self.copies.load(Ordering::Relaxed);
+            let begin = self.sessions.begin(session);
+            let copies = self.shape.copies();
             let transaction = Transaction { session, begin: &begin, attempt: Uuid::nil(), copies };
             let step = transaction.refresh(after, STEP, Clock { as_of, score_tolerance: 0.0 }).await?;
             session.batch("commit", "commit").await?;
             Ok(step)
         });
         let step = answer(patience, Box::pin(step)).await;
-        self.counters.waited_for_locks(watched.waited());
+        self.sessions.waited(&watched);
         step?
     }
 }

@@ -16,14 +16,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::array_text::uuid_array;
 use super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
 use super::statement::{self, Statement};
 use super::table::{
-    Arrays, Cells, Connections, Entities, Mentions, Purpose, Table, copy_rows, read_connection, read_connection_key,
-    read_entity_key, read_facts, read_mention,
+    Arrays, Cells, Connections, Entities, Mentions, Purpose, StoredTime, Table, copy_rows, read_connection,
+    read_connection_key, read_entity_key, read_facts, read_mention, uuid_array,
 };
-use super::time::StoredTime;
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, Generation, GraphTables, HistoryAnswers, HistoryQuestions,
     KeyLookup, LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,

@@ -8,6 +8,9 @@
 //!
 //! `GRAPHSINK_TEST_SEED` and `GRAPHSINK_TEST_CASES` work as in `tests/it`.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 mod compressed;
 #[allow(dead_code)]
 #[path = "../it/generate.rs"]

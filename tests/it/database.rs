@@ -33,6 +33,7 @@ pub(crate) async fn read(client: &Client) -> Graph {
     graph
 }
 
+#[allow(clippy::too_many_lines)]
 async fn read_snapshot(client: &Client) -> Graph {
     let mut graph = Graph::default();
     let entities = entity_keys(client).await;

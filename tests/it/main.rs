@@ -18,6 +18,9 @@
 //!
 //! `GRAPHSINK_TEST_SEED` repeats a failed random test, `GRAPHSINK_TEST_CASES` sets the number of random cases.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 mod bulk;
 mod counters;
 mod database;

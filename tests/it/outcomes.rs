@@ -588,7 +588,6 @@ const FIRST_CONNECTION: Row = Row { table: Table::Connections, index: 0 };
 const FIRST_MENTION: Row = Row { table: Table::Mentions, index: 0 };
 
 /// Every rule on units: a unit that breaks it, and the expected error.
-#[allow(clippy::too_many_lines)]
 fn invalid_units() -> Vec<(UnitOfWork, InvalidUnit)> {
     fn entity(build: impl FnOnce(&mut UnitOfWork)) -> UnitOfWork {
         let mut unit = UnitOfWork::new();

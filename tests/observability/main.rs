@@ -3,6 +3,9 @@
 //! A program of its own, because a recorder is global to a process. Tests with another engine therefore wait for the
 //! end of the scraped run: `run::after_the_run`.
 
+// Tests tell one story from beginning to end, however long.
+#![allow(clippy::too_many_lines)]
+
 #[path = "../../examples/observability/endpoint.rs"]
 mod endpoint;
 #[path = "../../examples/top/format.rs"]

@@ -79,7 +79,7 @@ impl<'a> Entity<'a> {
             facts.restaurant_attributes.insert(ids.id(attribute));
         }
         for _ in 0..fields.number()? {
-            facts.aliases.insert_str(fields.text()?);
+            facts.merge_aliases([fields.text()?]);
         }
         let placed = read_placed(fields)?;
         facts.merge(EntityFacts { place: placed.map(|placed| Arc::new(placed.place)), ..EntityFacts::default() });

@@ -11,10 +11,8 @@ use bb8::ManageConnection;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::super::ending::is_definite;
-use super::super::fence::{Fate, Patience, fate_by, raise_fence};
-use super::super::session::SessionManager;
-use super::super::silence::answer;
+use super::super::fence::{Fate, fate_by, raise_fence};
+use super::super::session::{Patience, SessionManager, answer, is_definite};
 use super::transaction::{BulkTransaction, Phase, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 
@@ -44,7 +42,7 @@ impl BulkTransaction {
         }
         tracing::warn!(error = %error, "the commit of a bulk load got no answer, asking the fence");
         let deadline = Instant::now() + self.fate_wait;
-        match Box::pin(fate_of(&self.sessions.manager, self.attempt, self.fence, deadline)).await {
+        match Box::pin(fate_of(&self.sessions.manager, self.attempt, self.sessions.patience, deadline)).await {
             Fate::Committed => Ok(()),
             Fate::Aborted => {
                 self.clean_up().await;
@@ -67,7 +65,7 @@ impl BulkTransaction {
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.attempt, Type::UUID)];
         let deleting = self.session.client().execute_typed(&delete, &parameters);
         if let Err(error) | Ok(Err(error)) =
-            answer(self.fence.at_once, deleting).await.map(|deleted| deleted.map_err(StoreError::from))
+            answer(self.patience.at_once, deleting).await.map(|deleted| deleted.map_err(StoreError::from))
         {
             tracing::debug!(error = %error, "a bulk load's attempt could not be deleted");
         }

@@ -49,6 +49,7 @@
 mod build;
 mod copy;
 mod definition;
+mod exclusive;
 mod fate;
 mod inspection;
 mod lock;

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bb8::ManageConnection;
 use tokio_postgres::{Client, Statement};
 
-use super::super::pool::Connector;
-use super::super::session::{Session, SessionManager};
-use super::super::silence::{answer, silence};
+use super::super::session::{Connector, Patience, Session, SessionManager, answer};
 use super::super::statement::quote_identifier;
 use crate::config::Config;
 use crate::error::{BulkStoreError, StoreError};
@@ -19,23 +17,22 @@ const CHECK_CONNECTION: &str = "set local client_connection_check_interval = '5s
 
 /// Opens the sessions of a load.
 #[derive(Debug, Clone)]
-pub(super) struct Sessions {
+pub(super) struct LoadSessions {
     pub(super) manager: SessionManager,
     /// Whether a session stays with the load between transactions, so that it keeps prepared statements.
     keeps_statements: bool,
-    /// Time limit for short operations of the server.
-    patience: Duration,
-    pub(super) lock_timeout: Duration,
+    pub(super) patience: Patience,
+    lock_timeout: Duration,
 }
 
-impl Sessions {
+impl LoadSessions {
     pub(super) fn new(config: &Config) -> Self {
         let connector = Connector::new(config);
         let schema = quote_identifier(&config.schema).as_str().into();
         Self {
             manager: SessionManager::new(connector, config.tls.clone(), schema),
             keeps_statements: config.prepared_statements,
-            patience: silence(config.statement_timeout),
+            patience: Patience::new(config),
             lock_timeout: config.lock_timeout,
         }
     }
@@ -50,7 +47,7 @@ impl Sessions {
 /// its connection, but not before the statement, which may run for hours.
 pub(super) struct LoadSession {
     session: Session,
-    settings: Sessions,
+    settings: LoadSessions,
     can_check_connection: bool,
     pub(super) is_busy: bool,
 }
@@ -69,8 +66,9 @@ impl LoadSession {
         self.session.merge_lock()
     }
 
-    pub(super) const fn patience(&self) -> Duration {
-        self.settings.patience
+    /// Time limit for short operations of the server.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.patience.silence()
     }
 
     /// Begins a transaction, which no timeout of the server, the database or the role may end. It leaves a savepoint

@@ -6,8 +6,8 @@
 //! advisory lock that every epoch shares from its first statement on: so redirects do not change during an epoch, and
 //! rows that an epoch found exist until its commit.
 //!
-//! The reaction to an error is the same as for epochs (`commit.rs`): folds are attempted again, and split until the one
-//! that PostgreSQL refuses is alone.
+//! The reaction to an error is the same as for epochs ([`attempt`](super::attempt)): folds are attempted again, and split
+//! until the one that PostgreSQL refuses is alone.
 //!
 //! Decisions:
 //! - **The folded entity's row is deleted.** Had it stayed, marked, its key and its lock would keep writers out without
@@ -42,7 +42,6 @@
 mod sql;
 mod transaction;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,14 +50,13 @@ use std::time::{Duration, Instant};
 use tracing::{Span, field};
 use uuid::Uuid;
 
-use super::attempt::{Ended, Slow, Work};
-use super::circuit::Permit;
-use super::commit::rejection;
-use super::postgres::Store;
-use super::retry::{Attempts, Next, after_failure};
+use super::attempt::{Group, Runner, Slow, Work};
+use super::rejection::rejection;
 use super::session::Session;
 use crate::batch::Planned;
+use crate::config::AsOf;
 use crate::error::StoreError;
+use crate::label::Reaction;
 use crate::merge::{EntityMerge, MergeOutcome, MergeRejection};
 use crate::outcome::{Unavailable, UnavailableCause};
 use crate::telemetry;
@@ -68,152 +66,69 @@ use transaction::{FoldTransaction, Folded};
 /// long.
 const FOLDS_MAX: usize = 100;
 
-/// Merges that are attempted together.
-struct Group {
-    range: Range<usize>,
-    attempts: Attempts,
-}
-
-impl Group {
-    fn new(range: Range<usize>) -> Self {
-        Self { range, attempts: Attempts::default() }
+/// Carries out merges, in their order. Gives up if none of them gets an outcome for the given time. `changed` is called
+/// after each transaction that committed, or may have, before its outcomes are delivered.
+pub(super) async fn merge(
+    runner: &Runner,
+    as_of: AsOf,
+    merges: &[EntityMerge],
+    time: Duration,
+    changed: &(dyn Fn() + Sync),
+) -> Vec<MergeOutcome> {
+    let starts = (0..merges.len()).step_by(FOLDS_MAX);
+    let groups = starts.map(|start| Group::new(start..(start + FOLDS_MAX).min(merges.len()))).collect();
+    let outcomes = Vec::with_capacity(merges.len());
+    let mut folding = Folding { as_of, merges, outcomes, time, deadline: Instant::now() + time, changed };
+    runner.run(&mut folding, groups).await;
+    for outcome in &folding.outcomes {
+        telemetry::merged(outcome.as_str());
     }
-}
-
-impl Store {
-    /// Carries out merges, in their order. Gives up if none of them gets an outcome for the given time. `changed` is
-    /// called after each transaction that committed, or may have, before its outcomes are delivered.
-    pub(crate) async fn merge(
-        &self,
-        merges: &[EntityMerge],
-        time: Duration,
-        changed: &(dyn Fn() + Sync),
-    ) -> Vec<MergeOutcome> {
-        let outcomes = Folding::new(self, merges, time, changed).run().await;
-        for outcome in &outcomes {
-            telemetry::merged(outcome.as_str());
-        }
-        outcomes
-    }
+    folding.outcomes
 }
 
 /// A caller's merges until each has an outcome.
 struct Folding<'a> {
-    store: &'a Store,
+    as_of: AsOf,
     merges: &'a [EntityMerge],
-    /// Groups still to be attempted, in this order.
-    groups: VecDeque<Group>,
-    /// Outcomes of the merges before the first group.
+    /// Outcomes of the merges before the first group that is still to be attempted.
     outcomes: Vec<MergeOutcome>,
     time: Duration,
     deadline: Instant,
     changed: &'a (dyn Fn() + Sync),
 }
 
-impl<'a> Folding<'a> {
-    fn new(store: &'a Store, merges: &'a [EntityMerge], time: Duration, changed: &'a (dyn Fn() + Sync)) -> Self {
-        let starts = (0..merges.len()).step_by(FOLDS_MAX);
-        let groups = starts.map(|start| Group::new(start..(start + FOLDS_MAX).min(merges.len()))).collect();
-        let outcomes = Vec::with_capacity(merges.len());
-        Self { store, merges, groups, outcomes, time, deadline: Instant::now() + time, changed }
-    }
-
-    async fn run(mut self) -> Vec<MergeOutcome> {
-        while let Some(group) = self.groups.pop_front() {
-            // In order: the meaning of a later merge depends on those before it.
-            debug_assert_eq!(self.outcomes.len(), group.range.start);
-            match self.store.circuit.enter(self.deadline).await {
-                Ok(permit) => self.attempt(group, permit).await,
-                Err(cause) => self.give_up(&group, &cause, false),
-            }
-        }
-        self.outcomes
-    }
-
-    async fn attempt(&mut self, mut group: Group, permit: Permit<'_>) {
-        group.attempts.made += 1;
-        let merges = &self.merges[group.range.clone()];
-        let work = FoldWork { store: self.store, merges, attempts: group.attempts.made, changed: self.changed };
-        match self.store.attempt(work, permit, self.deadline).await {
-            Ended::Committed(folded) => {
-                self.outcomes.extend(outcomes(folded));
-                self.deadline = Instant::now() + self.time;
-            }
-            Ended::Failed(error) => self.failed(group, &error).await,
-            Ended::Unknown(error) => {
-                (self.changed)();
-                self.give_up(&group, &error, true);
-            }
-        }
-    }
-
-    async fn failed(&mut self, mut group: Group, error: &Arc<StoreError>) {
-        let next = after_failure(&mut group.attempts, error, group.range.len());
-        telemetry::retried(error.sqlstate(), next.reaction().as_str());
-        match next {
-            Next::Reject => {
-                let rejected = MergeRejection::Database(Box::new(rejection(error, None)));
-                self.outcomes.push(MergeOutcome::Rejected(rejected));
-            }
-            Next::Split => {
-                let middle = group.range.start + group.range.len() / 2;
-                self.groups.push_front(Group::new(middle..group.range.end));
-                self.groups.push_front(Group::new(group.range.start..middle));
-            }
-            Next::RetryAfter(pause) => {
-                let left = self.deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    self.give_up(&group, error, false);
-                    return;
-                }
-                tracing::warn!(error = %error, attempt = group.attempts.made, "a merge failed, will try again");
-                tokio::time::sleep(pause.min(left)).await;
-                self.groups.push_front(group);
-            }
-        }
-    }
-
-    fn give_up(&mut self, group: &Group, error: &Arc<StoreError>, commit_under_way: bool) {
-        let merges = group.range.len();
-        tracing::error!(error = %error, merges, "the deadline passed without an outcome of merges");
-        let cause = UnavailableCause::Database(Arc::clone(error));
-        let unavailable = Unavailable { commit_under_way, attempts: group.attempts.made, cause };
-        self.outcomes.extend(std::iter::repeat_n(unavailable, merges).map(MergeOutcome::Unavailable));
-    }
-}
-
-/// A group of merges as the work of an attempt.
-struct FoldWork<'a> {
-    store: &'a Store,
-    merges: &'a [EntityMerge],
-    attempts: u32,
-    changed: &'a (dyn Fn() + Sync),
-}
-
-impl Work for FoldWork<'_> {
+impl Work for Folding<'_> {
+    type Members = Range<usize>;
     type Written = Folded;
     type Stopped = Infallible;
 
-    fn begin(&mut self, attempt: Uuid) -> Span {
-        let (attempts, merges) = (self.attempts, self.merges.len());
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn begin(&mut self, group: &Group<Range<usize>>, attempt: Uuid) -> Span {
+        // In order: the meaning of a later merge depends on those before it.
+        debug_assert_eq!(self.outcomes.len(), group.members.start);
+        let (attempts, merges) = (group.attempts.made, group.members.len());
         tracing::debug_span!("merge", %attempt, attempts, merges, lock_wait_ms = field::Empty)
     }
 
     async fn write(
         &mut self,
+        group: &Group<Range<usize>>,
         session: &Session,
         begin: &str,
         attempt: Uuid,
     ) -> Result<Result<Folded, Infallible>, StoreError> {
-        let transaction = FoldTransaction { session, begin, as_of: self.store.as_of.now() };
-        transaction.write(attempt, self.merges).await.map(Ok)
+        let transaction = FoldTransaction { session, begin, as_of: self.as_of.now() };
+        transaction.write(attempt, &self.merges[group.members.clone()]).await.map(Ok)
     }
 
     fn needs_commit(folded: &Folded) -> bool {
         !folded.folds.pairs().is_empty()
     }
 
-    fn committed(&mut self, _: &Folded, start: Instant) {
+    fn committed(&mut self, _: &Group<Range<usize>>, _: &Folded, start: Instant) {
         (self.changed)();
         telemetry::merges_committed(start.elapsed());
     }
@@ -222,12 +137,49 @@ impl Work for FoldWork<'_> {
         match *stopped {}
     }
 
-    fn log_slow(&self, slow: &Slow<'_>) {
+    fn log_slow(&self, group: &Group<Range<usize>>, slow: &Slow<'_>) {
         tracing::warn!(
-            attempt = %slow.attempt, merges = self.merges.len(), end = slow.end, took_ms = slow.took.as_millis() as u64,
-            pool_wait_ms = slow.pool_wait.as_millis() as u64, lock_wait_ms = slow.lock_wait.as_millis() as u64,
-            statements = %slow.statements, "slow merge"
+            attempt = %slow.attempt, merges = group.members.len(), end = slow.end,
+            took_ms = slow.took.as_millis() as u64, pool_wait_ms = slow.pool_wait.as_millis() as u64,
+            lock_wait_ms = slow.lock_wait.as_millis() as u64, statements = %slow.statements, "slow merge"
         );
+    }
+
+    fn settle(&mut self, _: Group<Range<usize>>, folded: Folded) {
+        self.outcomes.extend(outcomes(folded));
+        self.deadline = Instant::now() + self.time;
+    }
+
+    fn stopped(&mut self, _: Group<Range<usize>>, stopped: Infallible) -> Option<Group<Range<usize>>> {
+        match stopped {}
+    }
+
+    fn failed(&mut self, error: &StoreError, reaction: Reaction) {
+        telemetry::retried(error.sqlstate(), reaction.as_str());
+    }
+
+    fn reject(&mut self, _: Group<Range<usize>>, error: &StoreError) -> Option<Group<Range<usize>>> {
+        let rejected = MergeRejection::Database(Box::new(rejection(error, None)));
+        self.outcomes.push(MergeOutcome::Rejected(rejected));
+        None
+    }
+
+    fn log_retry(&self, group: &Group<Range<usize>>, error: &StoreError, pause: Duration) {
+        tracing::warn!(
+            error = %error, attempt = group.attempts.made, merges = group.members.len(),
+            pause_ms = pause.as_millis() as u64, "a merge failed, will try again"
+        );
+    }
+
+    fn give_up(&mut self, group: Group<Range<usize>>, error: &Arc<StoreError>, commit_under_way: bool) {
+        if commit_under_way {
+            (self.changed)();
+        }
+        let merges = group.members.len();
+        tracing::error!(error = %error, merges, "the deadline passed without an outcome of merges");
+        let cause = UnavailableCause::Database(Arc::clone(error));
+        let unavailable = Unavailable { commit_under_way, attempts: group.attempts.made, cause };
+        self.outcomes.extend(std::iter::repeat_n(unavailable, merges).map(MergeOutcome::Unavailable));
     }
 }
 

@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
 use super::json::write_top_mentions;
+use super::time::StoredTime;
 use super::{Cells, Column, JsonText, Role, Table};
 use crate::batch::{ConnectionWrite, StoredConnection};
 use crate::error::StoreError;
 use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics};
-use crate::store::time::StoredTime;
 
 /// See [`Table`].
 #[derive(Debug)]

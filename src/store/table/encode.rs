@@ -8,10 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
+use super::array_text::{text_array, uuid_array};
+use super::time::StoredTime;
 use super::{Column, Purpose, Table, Value};
 use crate::record::{SortedSet, Timestamp};
-use crate::store::array_text::{text_array, uuid_array};
-use crate::store::time::StoredTime;
 
 /// Size of a piece of copied rows, in bytes.
 const PIECE: usize = 64 << 10;

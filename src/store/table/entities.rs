@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::Value::{Degrees, Id, Ids, Json, Label, Text, Texts, Time};
 use super::encode::write_json;
+use super::time::StoredTime;
 use super::{Cells, Column, Role, Table};
 use crate::batch::EntityWrite;
 use crate::error::StoreError;
 use crate::record::{Coordinate, EntityFacts, EntityKey, Place, canonical};
-use crate::store::time::StoredTime;
 
 /// See [`Table`].
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! The columns of `mentions`.
 
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
+use super::time::StoredTime;
 use super::{Cells, Column, Role, Table};
 use crate::batch::{MentionRow, StoredMention};
 use crate::error::StoreError;
 use crate::record::Mention;
-use crate::store::time::StoredTime;
 
 /// See [`Table`].
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! rows in the format of `copy`, the lists of selected columns. A new column is a line of its table's list, and a line
 //! of the function next to the list that reads a row.
 
+mod array_text;
 mod connections;
 mod encode;
 mod entities;
@@ -12,6 +13,7 @@ mod mentions;
 mod sql;
 #[cfg(all(test, unix, feature = "embedded-server"))]
 mod tests;
+mod time;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use uuid::Uuid;
 
 use crate::record::{SortedSet, Timestamp};
 
+pub(super) use array_text::uuid_array;
 pub(crate) use connections::Connections;
 pub(super) use connections::{KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
 pub(crate) use encode::CopyPieces;
@@ -31,6 +34,7 @@ pub(super) use entities::{ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_
 pub(crate) use mentions::Mentions;
 pub(super) use mentions::{OF_CONNECTION as MENTION_OF_CONNECTION, read_mention};
 pub(super) use sql::{copy, insert, load, names, select, stored_types, types, update};
+pub(super) use time::StoredTime;
 
 /// A table and its columns.
 pub(crate) trait Table: Sized + 'static {

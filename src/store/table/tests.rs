@@ -211,6 +211,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
     assert_eq!(read_connection_key(&mut cells).unwrap(), second);
 }
 
+#[allow(clippy::too_many_lines)]
 #[tokio::test]
 async fn an_entitys_columns_are_written_and_read_as_what_they_are() {
     let (_server, client) = tables().await;

@@ -40,7 +40,7 @@ use super::copy::{CopyError, text};
 use super::definition::Definitions;
 use super::memory;
 use super::plan::{BuildStep, BuildWhat};
-use super::session::{LoadSession, Sessions};
+use super::session::{LoadSession, LoadSessions};
 use super::transaction::{BulkTransaction, TransactionSettings, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
@@ -113,7 +113,7 @@ impl Lease<'_> {
 impl ShadowTables {
     /// Opens the sessions; `None` if there are not enough.
     async fn open(
-        sessions: &Sessions,
+        sessions: &LoadSessions,
         definitions: Definitions,
         schema: String,
         options: Vec<String>,

@@ -306,7 +306,7 @@ async fn prepared_statements_left_on_the_session_are_no_obstacle() {
     let before = database.catalog().await;
     for keeps_statements in [true, false] {
         let config = database.config().prepared_statements(keeps_statements).build().unwrap();
-        let session = session::Sessions::new(&config).open().await.unwrap();
+        let session = session::LoadSessions::new(&config).open().await.unwrap();
         // The names that the driver may choose next.
         let leave = "do $$ begin for n in 0..50000 loop execute format('prepare s%s as select 1', n); end loop; end $$";
         session.client().batch_execute(leave).await.unwrap();

@@ -2,17 +2,17 @@
 //!
 //! Tables are altered by hand and by other programs' migrations. A table that the engine can no longer write or read
 //! would fail every unit, one after the other. So the shape is checked at the start, and again after an error that it
-//! may explain ([`Store::explain`]); it is never a unit's fault.
+//! may explain ([`TableShape::explain`]); it is never a unit's fault.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::postgres::Store;
-use super::silence::answer;
-use super::table::{self, Connections, Entities, Mentions, Table};
 use crate::error::{ErrorClass, StoreError, UnfitTable};
+use crate::store::session::{Sessions, answer};
+use crate::store::table::{self, Connections, Entities, Mentions, Table};
 
 /// The columns that the engine relies on, by table, with their types by PostgreSQL's internal names.
 fn expected_columns() -> [(&'static str, Vec<(&'static str, &'static str)>); 3] {
@@ -128,7 +128,7 @@ fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable
 }
 
 /// Inspects the tables: fails if the engine cannot work with them, and otherwise returns whether rows may be copied.
-pub(super) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
+pub(in crate::store) async fn inspect(client: &Client, schema: &str) -> Result<bool, StoreError> {
     let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let (columns, keys, policies) = futures::try_join!(
         client.query_typed(FIND_COLUMNS, &of_schema),
@@ -168,9 +168,28 @@ async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, S
     Ok(Some(StoreError::LeftOut { table, triggers: triggers.join(", ") }))
 }
 
-impl Store {
+/// What the engine knows of its tables.
+#[derive(Debug)]
+pub(in crate::store) struct TableShape {
+    /// The schema's name, as a value.
+    schema: String,
+    /// Whether rows may be copied, which row-level security forbids.
+    copies: AtomicBool,
+    sessions: Arc<Sessions>,
+}
+
+impl TableShape {
+    pub(in crate::store) fn new(schema: &str, sessions: &Arc<Sessions>) -> Self {
+        Self { schema: schema.to_owned(), copies: AtomicBool::new(true), sessions: Arc::clone(sessions) }
+    }
+
+    /// Whether rows may be copied.
+    pub(in crate::store) fn copies(&self) -> bool {
+        self.copies.load(Ordering::Relaxed)
+    }
+
     /// Notes whether rows may be copied, and logs once when they no longer may.
-    pub(super) fn may_copy(&self, copies: bool) {
+    pub(in crate::store) fn may_copy(&self, copies: bool) {
         if self.copies.swap(copies, Ordering::Relaxed) && !copies {
             tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
         }
@@ -178,24 +197,16 @@ impl Store {
 
     /// Inspects the tables again after an error that they may explain. Returns the error, classified with further
     /// knowledge.
-    pub(super) async fn explain(&self, error: StoreError) -> StoreError {
+    pub(in crate::store) async fn explain(&self, error: StoreError) -> StoreError {
         if matches!(error, StoreError::VanishedRow) {
-            let look = async {
-                let session = self.session().await?;
-                answer(self.silence(), left_out(session.client(), &self.schema_name)).await?
-            };
-            return look.await.ok().flatten().unwrap_or(error);
+            return self.left_out().await.ok().flatten().unwrap_or(error);
         }
         let may_be_the_tables =
             matches!(error.class(), ErrorClass::Unknown | ErrorClass::Configuration | ErrorClass::Bug);
         if !may_be_the_tables || matches!(error, StoreError::Panicked | StoreError::Unfit(_)) {
             return error;
         }
-        let look = async {
-            let session = self.session().await?;
-            answer(self.silence(), inspect(session.client(), &self.schema_name)).await?
-        };
-        match look.await {
+        match self.inspect().await {
             Err(unfit @ StoreError::Unfit(_)) => unfit,
             Ok(copies) => {
                 self.may_copy(copies);
@@ -204,6 +215,16 @@ impl Store {
             // A failure of the inspection says nothing about the first error.
             Err(_) => error,
         }
+    }
+
+    async fn left_out(&self) -> Result<Option<StoreError>, StoreError> {
+        let session = self.sessions.get().await?;
+        answer(self.sessions.patience().silence(), left_out(session.client(), &self.schema)).await?
+    }
+
+    async fn inspect(&self) -> Result<bool, StoreError> {
+        let session = self.sessions.get().await?;
+        answer(self.sessions.patience().silence(), inspect(session.client(), &self.schema)).await?
     }
 }
 

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::backoff::backoff;
 use crate::error::{ErrorClass, StoreError};
 use crate::stats::Counters;
+use crate::store::attempt::backoff;
 
 /// If a probe takes longer than this, because it waits for a lock or for a silent server, the next one starts beside
 /// it.
@@ -27,7 +27,7 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) struct Circuit {
+pub(in crate::store) struct Circuit {
     state: Mutex<State>,
     changed: Notify,
     counters: Arc<Counters>,
@@ -60,13 +60,13 @@ impl Open {
 /// The permission for an attempt. Its result must be reported with [`report`](Self::report).
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Permit<'a> {
+pub(in crate::store) struct Permit<'a> {
     circuit: &'a Circuit,
     is_probe: bool,
 }
 
 impl Circuit {
-    pub(super) fn new(counters: Arc<Counters>) -> Self {
+    pub(in crate::store) fn new(counters: Arc<Counters>) -> Self {
         Self { state: Mutex::default(), changed: Notify::new(), counters }
     }
 
@@ -76,12 +76,12 @@ impl Circuit {
     }
 
     /// Since when it is open, and why, if it is.
-    pub(super) fn open_since(&self) -> Option<(Instant, Arc<StoreError>)> {
+    pub(in crate::store) fn open_since(&self) -> Option<(Instant, Arc<StoreError>)> {
         self.state().open.as_ref().map(|open| (open.since, Arc::clone(&open.cause)))
     }
 
     /// Waits for the permission for an attempt. At the deadline it returns the cause of the outage.
-    pub(super) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
+    pub(in crate::store) async fn enter(&self, deadline: Instant) -> Result<Permit<'_>, Arc<StoreError>> {
         loop {
             // Registered before the state is read, so that no change is missed.
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -161,7 +161,7 @@ impl Circuit {
 
 impl Permit<'_> {
     /// Reports the result of the attempt: success, or an error.
-    pub(super) fn report(mut self, error: Option<&Arc<StoreError>>) {
+    pub(in crate::store) fn report(mut self, error: Option<&Arc<StoreError>>) {
         let is_probe = std::mem::take(&mut self.is_probe);
         match error {
             Some(error) if error.is_systemic() => self.circuit.keep_open(error, is_probe),

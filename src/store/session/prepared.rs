@@ -20,7 +20,7 @@ pub(crate) struct StatementNames {
 }
 
 impl StatementNames {
-    pub(super) fn new(kept: bool) -> Self {
+    pub(in crate::store) fn new(kept: bool) -> Self {
         Self { kept: Arc::new(AtomicBool::new(kept)) }
     }
 
@@ -63,7 +63,11 @@ impl Prepared {
     }
 
     /// Returns the number of touched rows.
-    pub(super) async fn execute(&self, client: &Client, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+    pub(in crate::store) async fn execute(
+        &self,
+        client: &Client,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, Error> {
         match self {
             Self::Named(statement) => client.execute(statement, parameters).await,
             Self::Text { text, types } => client.execute_typed(text, &typed(parameters, types)).await,
@@ -71,7 +75,7 @@ impl Prepared {
     }
 
     /// A text takes two round trips, and statements sent meanwhile overtake its rows.
-    pub(super) async fn copy_in(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
+    pub(in crate::store) async fn copy_in(&self, client: &Client) -> Result<CopyInSink<Bytes>, Error> {
         match self {
             Self::Named(statement) => client.copy_in(statement).await,
             // The driver gives it a name, within the transaction.

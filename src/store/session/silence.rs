@@ -10,18 +10,35 @@
 
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::error::StoreError;
 
 /// How long a statement may exceed its `statement_timeout` before the server counts as silent.
 const NETWORK: Duration = Duration::from_secs(1);
 
-/// How long the server may be silent: every statement ends at its timeout. The server's idle-in-transaction timeout is
-/// set to the same value.
-pub(super) fn silence(statement_timeout: Duration) -> Duration {
-    statement_timeout + NETWORK
+/// How long the engine waits for the server's answers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Patience {
+    /// For short operations. The event that lost an answer may also have lost the pool's other connections, silently:
+    /// the limit is no longer than for a new session.
+    pub(in crate::store) at_once: Duration,
+    /// For a commit. It is the server's `statement_timeout`.
+    pub(in crate::store) commit: Duration,
+}
+
+impl Patience {
+    pub(in crate::store) fn new(config: &Config) -> Self {
+        Self { at_once: config.connect_timeout, commit: config.statement_timeout }
+    }
+
+    /// How long the server may be silent: every statement ends at its timeout. The server's idle-in-transaction timeout
+    /// is set to the same value.
+    pub(in crate::store) fn silence(self) -> Duration {
+        self.commit + NETWORK
+    }
 }
 
 /// Waits for an answer, but no longer than `patience`.
-pub(super) async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
+pub(in crate::store) async fn answer<T>(patience: Duration, answer: impl Future<Output = T>) -> Result<T, StoreError> {
     tokio::time::timeout(patience, answer).await.map_err(|_| StoreError::NoAnswer(patience))
 }

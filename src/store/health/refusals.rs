@@ -70,11 +70,11 @@ impl Streak {
 
 /// The recent refusals of the whole engine.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<Option<Streak>>);
+pub(in crate::store) struct Refusals(Mutex<Option<Streak>>);
 
 impl Refusals {
     /// Whether enough units were refused for the reason of this error, and the reason may concern all units.
-    pub(super) fn repeat(&self, error: &StoreError) -> bool {
+    pub(in crate::store) fn repeat(&self, error: &StoreError) -> bool {
         if speaks_of_values(error) {
             return false;
         }
@@ -83,13 +83,13 @@ impl Refusals {
     }
 
     /// Classifies the error of a unit that was attempted alone, and once more after all others.
-    pub(super) fn judge(&self, error: StoreError) -> StoreError {
+    pub(in crate::store) fn judge(&self, error: StoreError) -> StoreError {
         let could_refuse = matches!(error.class(), ErrorClass::Poison | ErrorClass::Unknown);
         if could_refuse && self.repeat(&error) { StoreError::Repeated(Box::new(error)) } else { error }
     }
 
     /// Notes a refused unit.
-    pub(super) fn refused(&self, error: &StoreError) {
+    pub(in crate::store) fn refused(&self, error: &StoreError) {
         let reason = Reason::of(error);
         let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *streak {
@@ -102,7 +102,7 @@ impl Refusals {
     }
 
     /// Notes a committed transaction that began at `began`.
-    pub(super) fn got_through(&self, began: Instant) {
+    pub(in crate::store) fn got_through(&self, began: Instant) {
         let mut streak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(streak) = &mut *streak
             && began > streak.last

@@ -8,7 +8,7 @@ use tokio_postgres::Error;
 
 /// The statements that a session ran since it was taken from the pool, in the order of their answers.
 #[derive(Debug, Default)]
-pub(super) struct Timeline(Mutex<Vec<Step>>);
+pub(in crate::store) struct Timeline(Mutex<Vec<Step>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -34,12 +34,12 @@ impl Timeline {
     }
 
     /// Removes all entries.
-    pub(super) fn clear(&self) {
+    pub(in crate::store) fn clear(&self) {
         self.steps().clear();
     }
 
     /// Notes a statement that is being sent. Dropping the result before the answer means that the wait was abandoned.
-    pub(super) fn sent(&self, statement: &'static str) -> Sent<'_> {
+    pub(in crate::store) fn sent(&self, statement: &'static str) -> Sent<'_> {
         Sent { timeline: self, statement, start: Instant::now(), answer: Answer::None }
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Timeline {
 
 /// A statement under way.
 #[derive(Debug)]
-pub(super) struct Sent<'a> {
+pub(in crate::store) struct Sent<'a> {
     timeline: &'a Timeline,
     statement: &'static str,
     start: Instant,
@@ -71,7 +71,7 @@ pub(super) struct Sent<'a> {
 
 impl Sent<'_> {
     /// Notes the answer; returns the time since the sending.
-    pub(super) fn answered<T>(mut self, answer: &Result<T, Error>) -> Duration {
+    pub(in crate::store) fn answered<T>(mut self, answer: &Result<T, Error>) -> Duration {
         self.answer = if answer.is_ok() { Answer::Good } else { Answer::Error };
         self.start.elapsed()
     }

@@ -10,7 +10,7 @@ const FIRST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// An exponential pause with full jitter, so that writers that failed together do not retry together.
-pub(super) fn backoff(attempts: u32) -> Duration {
+pub(in crate::store) fn backoff(attempts: u32) -> Duration {
     let ceiling = FIRST.saturating_mul(1 << attempts.min(16)).min(LONGEST);
     // The last four bytes of a version 7 id are random.
     let random = Uuid::now_v7().as_u128() as u32;

@@ -1,7 +1,7 @@
 //! Arrays in PostgreSQL's text format.
 
 /// Ids as the text of a `uuid[]`.
-pub(super) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> String {
+pub(in crate::store) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> String {
     let mut text = String::from("{");
     for id in ids {
         if text.len() > 1 {
@@ -14,7 +14,7 @@ pub(super) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a uuid::Uuid>) -> S
 }
 
 /// Texts as the text of a `text[]`, with every element quoted.
-pub(super) fn text_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+pub(in crate::store) fn text_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = String::from("{");
     for element in texts {
         if text.len() > 1 {

@@ -15,26 +15,26 @@ const UNKNOWN_RETRIES: u32 = 2;
 
 /// The history of a group's attempts.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Attempts {
-    pub(super) made: u32,
+pub(in crate::store) struct Attempts {
+    pub(in crate::store) made: u32,
     /// Failures that others may have caused.
     others: u32,
     too_long: u32,
     unknown: u32,
     /// Whether all names are looked up, because a remembered id may have been invalid.
-    pub(super) looks_up: bool,
+    pub(in crate::store) looks_up: bool,
 }
 
 /// The reaction to a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(in crate::store) enum Next {
     RetryAfter(Duration),
     Split,
     Reject,
 }
 
 impl Next {
-    pub(super) const fn reaction(self) -> Reaction {
+    pub(in crate::store) const fn reaction(self) -> Reaction {
         match self {
             Self::RetryAfter(_) => Reaction::Retry,
             Self::Split => Reaction::Split,
@@ -43,7 +43,7 @@ impl Next {
     }
 }
 
-pub(super) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: usize) -> Next {
+pub(in crate::store) fn after_failure(attempts: &mut Attempts, error: &StoreError, units: usize) -> Next {
     let again = Next::RetryAfter(backoff(attempts.made));
     let alone_or_split = if units == 1 { Next::Reject } else { Next::Split };
     match error.class() {

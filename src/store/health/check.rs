@@ -3,36 +3,27 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::postgres::Store;
 use super::shape::inspect;
-use super::silence::answer;
-use super::statement;
 use crate::config::Config;
 use crate::error::{StartError, StoreError};
+use crate::store::session::{Patience, Session, answer};
+use crate::store::statement;
 
-impl Store {
-    /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
-    pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
-        let session = self.session().await?;
-        answer(self.silence(), check(session.client(), config)).await??;
-        self.may_copy(answer(self.silence(), check_shape(session.client(), &config.schema)).await??);
-        if self.known_names.is_on() {
-            let read = statement::READ_GENERATION.text(session.schema());
-            let generation = session.client().query_typed_opt(&read, &[]);
-            let generation = answer(self.silence(), generation).await?.map_err(StoreError::from)?;
-            if generation.is_none() {
-                tracing::warn!(
-                    "names are not remembered from one transaction to the next: a trigger of the migrations is missing on \
-                     entities or does not always fire, or another one may change rows before they are written"
-                );
-            }
-        }
-        Ok(())
+/// Warns if ids of names are to be remembered and the tables cannot tell when they become invalid.
+pub(in crate::store) async fn check_generation(session: &Session, patience: Patience) -> Result<(), StoreError> {
+    let read = statement::READ_GENERATION.text(session.schema());
+    let generation = answer(patience.silence(), session.client().query_typed_opt(&read, &[])).await??;
+    if generation.is_none() {
+        tracing::warn!(
+            "names are not remembered from one transaction to the next: a trigger of the migrations is missing on \
+             entities or does not always fire, or another one may change rows before they are written"
+        );
     }
+    Ok(())
 }
 
 /// Checks the shape of the tables; returns whether rows may be copied into them.
-pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
+pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
     inspect(client, schema).await.map_err(|error| match error {
         StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
         error => error.into(),
@@ -40,7 +31,7 @@ pub(super) async fn check_shape(client: &Client, schema: &str) -> Result<bool, S
 }
 
 /// Checks version, encoding, and that the tables exist.
-pub(super) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
+pub(in crate::store) async fn check(client: &Client, config: &Config) -> Result<(), StartError> {
     let row = client
         .query_typed_one(
             "select current_setting('server_encoding'), current_setting('fsync'),

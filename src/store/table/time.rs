@@ -8,7 +8,7 @@ use crate::record::Timestamp;
 /// `-infinity`. Units contain neither: the greatest has no whole microseconds, and the least is outside the range of
 /// `timestamptz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredTime(pub(super) Timestamp);
+pub(in crate::store) struct StoredTime(pub(in crate::store) Timestamp);
 
 const INFINITY: i64 = i64::MAX;
 const MINUS_INFINITY: i64 = i64::MIN;
@@ -16,7 +16,7 @@ const MINUS_INFINITY: i64 = i64::MIN;
 impl StoredTime {
     /// PostgreSQL's representation: microseconds since 2000-01-01, or the value for `infinity`. Every time that chrono
     /// can hold fits (`validate::check_time` has the reason).
-    pub(super) fn micros(self) -> i64 {
+    pub(in crate::store) fn micros(self) -> i64 {
         /// 2000-01-01 in microseconds since 1970-01-01.
         const ZERO: i64 = 946_684_800_000_000;
         match self.0 {

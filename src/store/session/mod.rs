@@ -1,6 +1,22 @@
-//! A session: its prepared statements, and whether it may be reused.
+//! Sessions with the server.
 //!
-//! Wrapped around the sessions of bb8 and bb8-postgres, because neither looks at the state of the transaction.
+//! [`Sessions`] lends the engine's sessions to its transactions, from a [`pool`], whose [`manager`] decides whether a
+//! session is used again; [`open`] guards
+//! the transaction of a session and ends it; [`prepared`] has its statements; [`timeline`] keeps the times of a
+//! transaction's statements; [`lock_wait`] measures how long it waited for locks; [`silence`] says how long the server
+//! may take for an answer.
+//!
+//! [`Session`] is wrapped around the sessions of bb8 and bb8-postgres, because neither looks at the state of the
+//! transaction.
+
+mod lock_wait;
+mod manager;
+mod open;
+mod pool;
+mod prepared;
+mod sessions;
+mod silence;
+mod timeline;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,15 +30,23 @@ use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::lock_wait::SessionWaits;
-use super::pool::Connector;
-use super::prepared::{Prepared, StatementNames};
-use super::statement::{self, Statement};
-use super::timeline::Timeline;
 use crate::error::StoreError;
 use crate::hash::HashMap;
+use crate::store::statement::{self, Statement};
 use crate::telemetry;
 use crate::tls::Tls;
+use lock_wait::SessionWaits;
+#[cfg(not(feature = "resolver"))]
+use prepared::{Prepared, StatementNames};
+
+pub(super) use manager::SessionManager;
+pub(super) use open::{CommitAnswer, OpenTransaction, is_definite};
+pub(crate) use pool::{Connector, SessionPool};
+#[cfg(feature = "resolver")]
+pub(crate) use prepared::{Prepared, StatementNames};
+pub(super) use sessions::Sessions;
+pub(super) use silence::{Patience, answer};
+pub(super) use timeline::Timeline;
 
 /// A plan made on an empty table is good up to this number of rows, whichever index it uses.
 const PLANS_GOOD_FOR_ROWS: u64 = 100;
@@ -30,74 +54,12 @@ const PLANS_GOOD_FOR_ROWS: u64 = 100;
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 
 /// The savepoint before connections are locked.
-pub(super) const SAVEPOINT: &str = "savepoint connections";
+pub(in crate::store) const SAVEPOINT: &str = "savepoint connections";
 /// Rolls back to it, any number of times.
-pub(super) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
+pub(in crate::store) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
 /// Time limit for a cancel request, for which no attempt waits.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
-
-/// A number for the schema and a purpose, the same in every process (FNV-1a).
-fn lock_key(purpose: &str, schema: &str) -> i64 {
-    let hash = purpose
-        .bytes()
-        .chain(schema.bytes())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash as i64
-}
-
-/// Opens sessions for the pool.
-#[derive(Debug, Clone)]
-pub(crate) struct SessionManager {
-    connector: Connector,
-    tls: Tls,
-    schema: Arc<str>,
-}
-
-impl SessionManager {
-    /// `schema` is a quoted identifier.
-    pub(crate) fn new(connector: Connector, tls: Tls, schema: Arc<str>) -> Self {
-        Self { connector, tls, schema }
-    }
-}
-
-impl bb8::ManageConnection for SessionManager {
-    type Connection = Session;
-    type Error = StoreError;
-
-    async fn connect(&self) -> Result<Session, StoreError> {
-        static SESSIONS: AtomicU64 = AtomicU64::new(1);
-        let client = self.connector.connect().await?;
-        Ok(Session {
-            client,
-            number: SESSIONS.fetch_add(1, Ordering::Relaxed),
-            tls: self.tls.clone(),
-            schema: Arc::clone(&self.schema),
-            place_lock: lock_key("Google ids in ", &self.schema),
-            merge_lock: lock_key("merges in ", &self.schema),
-            planned: None,
-            names: self.connector.statement_names().clone(),
-            statements: None,
-            settled_attempts: Vec::new(),
-            in_transaction: false,
-            is_out_of_step: AtomicBool::new(false),
-            opened: Instant::now(),
-            last_answer: AtomicU64::new(0),
-            timeline: Timeline::default(),
-            lock_waits: Arc::default(),
-        })
-    }
-
-    async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
-        self.connector.is_valid(&mut session.client).await
-    }
-
-    fn has_broken(&self, session: &mut Session) -> bool {
-        session.in_transaction
-            || session.is_out_of_step.load(Ordering::Relaxed)
-            || self.connector.has_broken(&mut session.client)
-    }
-}
 
 /// The prepared statements of a session.
 struct Statements {
@@ -109,9 +71,9 @@ struct Statements {
 
 /// A session of the pool.
 ///
-/// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed `commit` or `rollback`. A
-/// future that is dropped in between leaves it true, and the pool drops the session instead of passing on an unfinished
-/// transaction.
+/// Invariant: `in_transaction` is true from before `begin` is sent until the server confirmed `commit` or `rollback`. Only
+/// the guard changes it ([`OpenTransaction`]). A future that is dropped in between leaves it true, and the pool drops the
+/// session instead of passing on an unfinished transaction.
 pub(crate) struct Session {
     client: Client,
     number: u64,
@@ -132,9 +94,9 @@ pub(crate) struct Session {
     /// Time of the last answer, in microseconds since `opened`.
     last_answer: AtomicU64,
     /// The statements since the session was taken from the pool.
-    pub(super) timeline: Timeline,
+    pub(in crate::store) timeline: Timeline,
     /// Its waits for locks.
-    pub(super) lock_waits: Arc<SessionWaits>,
+    pub(in crate::store) lock_waits: Arc<SessionWaits>,
 }
 
 impl std::fmt::Debug for Session {
@@ -145,7 +107,7 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A number that is greater for sessions of this process that were opened later.
-    pub(super) const fn number(&self) -> u64 {
+    pub(in crate::store) const fn number(&self) -> u64 {
         self.number
     }
 
@@ -220,29 +182,6 @@ impl Session {
         &statements.prepared[statement.name]
     }
 
-    /// Runs `work`, one transaction or statement from its beginning to the answer to its end. If it fails or is dropped
-    /// earlier, the session is not used again.
-    pub(super) async fn transaction<T>(
-        &mut self,
-        work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.enter_transaction();
-        let done = work(self).await?;
-        self.leave_transaction();
-        Ok(done)
-    }
-
-    /// Notes that a transaction is about to begin. For attempts, which end in more than one way; others are a
-    /// [`transaction`](Self::transaction).
-    pub(super) const fn enter_transaction(&mut self) {
-        self.in_transaction = true;
-    }
-
-    /// Notes that the server confirmed the transaction's end.
-    pub(super) const fn leave_transaction(&mut self) {
-        self.in_transaction = false;
-    }
-
     /// Sends statements without parameters in one message. `name` is their name in metrics and spans.
     pub(crate) async fn batch(&self, name: &'static str, sql: &str) -> Result<(), Error> {
         self.measured(name, self.client.batch_execute(sql)).await
@@ -302,7 +241,7 @@ impl Session {
 
     /// Writes an attempt's row; returns the number of written rows. The answer contains the server process of the
     /// transaction.
-    pub(super) async fn record_attempt(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+    pub(in crate::store) async fn record_attempt(&self, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
         let rows = self.query(&statement::RECORD_ATTEMPT, parameters).await?;
         for row in &rows {
             self.lock_waits.is_on(row.try_get(0)?);

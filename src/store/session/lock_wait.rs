@@ -60,7 +60,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The state of one session: its server process, its silence, and the waits of its transaction.
 #[derive(Debug)]
-pub(super) struct SessionWaits(Mutex<State>);
+pub(in crate::store) struct SessionWaits(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -101,13 +101,13 @@ impl Default for SessionWaits {
 
 impl SessionWaits {
     /// Notes the session's server process.
-    pub(super) fn is_on(&self, backend: i32) {
+    pub(in crate::store) fn is_on(&self, backend: i32) {
         lock(&self.0).backend = Some(backend);
     }
 
     /// Notes a statement that is being sent. Dropping the result means that it was answered, or that the wait for its
     /// answer was abandoned.
-    pub(super) fn sent(&self) -> Unanswered<'_> {
+    pub(in crate::store) fn sent(&self) -> Unanswered<'_> {
         let mut state = lock(&self.0);
         if state.unanswered == 0 {
             state.silent_since = Instant::now();
@@ -166,7 +166,7 @@ impl SessionWaits {
 /// A statement under way.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Unanswered<'a>(&'a SessionWaits);
+pub(in crate::store) struct Unanswered<'a>(&'a SessionWaits);
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
@@ -203,7 +203,7 @@ impl Sampled {
 
 /// The sessions of an engine that have a transaction.
 #[derive(Debug, Default)]
-pub(super) struct LockWatch {
+pub(in crate::store) struct LockWatch {
     watched: Mutex<Vec<Arc<SessionWaits>>>,
     /// Notified when the first of them is registered.
     begun: Notify,
@@ -211,7 +211,7 @@ pub(super) struct LockWatch {
 
 impl LockWatch {
     /// Watches a transaction that begins on a session, until the result is dropped.
-    pub(super) fn watch(&self, session: &Arc<SessionWaits>) -> Watched<'_> {
+    pub(in crate::store) fn watch(&self, session: &Arc<SessionWaits>) -> Watched<'_> {
         session.clear();
         let mut watched = lock(&self.watched);
         watched.push(Arc::clone(session));
@@ -239,14 +239,14 @@ impl LockWatch {
 /// A transaction that is watched.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Watched<'a> {
+pub(in crate::store) struct Watched<'a> {
     watch: &'a LockWatch,
     session: Arc<SessionWaits>,
 }
 
 impl Watched<'_> {
     /// How long the transaction waited for locks until now.
-    pub(super) fn waited(&self) -> Duration {
+    pub(in crate::store) fn waited(&self) -> Duration {
         self.session.waited()
     }
 }
@@ -267,7 +267,7 @@ struct Suspect {
 
 /// Queries the server about silent sessions.
 #[derive(Debug)]
-pub(super) struct LockSampler {
+pub(in crate::store) struct LockSampler {
     watch: Arc<LockWatch>,
     connector: Arc<Connector>,
     /// Time limit for an answer.
@@ -287,12 +287,12 @@ struct Session {
 }
 
 impl LockSampler {
-    pub(super) fn new(watch: Arc<LockWatch>, connector: Arc<Connector>, patience: Duration) -> Self {
+    pub(in crate::store) fn new(watch: Arc<LockWatch>, connector: Arc<Connector>, patience: Duration) -> Self {
         Self { watch, connector, patience, session: None, failures: 0 }
     }
 
     /// Samples as long as the engine lives.
-    pub(super) async fn run(mut self) {
+    pub(in crate::store) async fn run(mut self) {
         loop {
             if self.session.as_ref().is_some_and(|session| session.needed.elapsed() > KEEP_SESSION) {
                 self.session = None;
