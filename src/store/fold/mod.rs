@@ -91,7 +91,7 @@ impl Store {
     ) -> Vec<MergeOutcome> {
         let outcomes = Folding::new(self, merges, time, changed).run().await;
         for outcome in &outcomes {
-            telemetry::merged(outcome.as_str());
+            telemetry::engine::merges(outcome.as_str()).increment(1);
         }
         outcomes
     }
@@ -149,7 +149,7 @@ impl<'a> Folding<'a> {
 
     async fn failed(&mut self, mut group: Group, error: &Arc<StoreError>) {
         let next = after_failure(&mut group.attempts, error, group.range.len());
-        telemetry::retried(error.sqlstate(), next.reaction().as_str());
+        self.store.counters.attempt_failed(next.reaction(), error.sqlstate());
         match next {
             Next::Reject => {
                 let rejected = MergeRejection::Database(Box::new(rejection(error, None)));
@@ -215,7 +215,7 @@ impl Work for FoldWork<'_> {
 
     fn committed(&mut self, _: &Folded, start: Instant) {
         (self.changed)();
-        telemetry::merges_committed(start.elapsed());
+        telemetry::engine::merge_seconds().record(start.elapsed());
     }
 
     fn name_of(stopped: &Infallible) -> &'static str {
