@@ -4,6 +4,8 @@
 //! |---|---|---|---|
 #![doc = table::documentation!()]
 //!
+//! Labels stand with their values; `..` are values that are not listed.
+//!
 //! | span | level | within | fields |
 //! |---|---|---|---|
 //! | `unit`: a unit from its acceptance; its outcome is an event in it | debug | the caller's | `number` of the receipt, `rows`, `epoch`, `attempt` of each transaction attempt |
