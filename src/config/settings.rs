@@ -5,6 +5,7 @@ use std::fmt;
 use super::table::Config;
 
 /// Not derived: a connection string carries a password.
+#[expect(clippy::missing_fields_in_debug, reason = "`shown` has the settings")]
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Config");

@@ -102,8 +102,8 @@ macro_rules! settings {
         macro_rules! tuning_table {
             () => {
                 concat!("\n| setting | default | smaller | larger |\n|---|---|---|---|\n", $(
-                    "| [`", stringify!($name), "`](crate::ConfigBuilder::", stringify!($name), ") | ", $default_told, " | ",
-                    $($smaller,)? " | ", $($larger,)? " |\n",
+                    "| [`", stringify!($name), "`](crate::ConfigBuilder::", stringify!($name), ") | ",
+                    $default_told, " | ", $($smaller,)? " | ", $($larger,)? " |\n",
                 )*)
             };
         }
@@ -129,8 +129,8 @@ settings! {
     #[derive(Clone)]
     struct Config;
 
-    /// Builder of a [`Config`]. With serde every field is optional, an unknown field is an error, durations are seconds,
-    /// and `as_of` is an RFC 3339 time (absent: the clock).
+    /// Builder of a [`Config`]. With serde every field is optional, an unknown field is an error, durations are
+    /// seconds, and `as_of` is an RFC 3339 time (absent: the clock).
     ///
     /// ```
     /// use std::time::Duration;
@@ -232,7 +232,7 @@ settings! {
     /// How long the engine tries to establish a unit's outcome, retries included, before it is `Unavailable`.
     outcome_deadline: Duration (deadline) {
         key "outcome_deadline_seconds",
-        default Duration::from_secs(60), "60 s",
+        default Duration::from_mins(1), "60 s",
         smaller "callers learn of an outage sooner",
         larger "longer outages are survived",
         example std::time::Duration::from_secs(120),
