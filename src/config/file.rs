@@ -78,7 +78,7 @@ mod tests {
             (_, "true") => ("false", "false"),
             (_, "false") => ("true", "true"),
             (_, number) => {
-                let more = (number.parse::<u64>().unwrap() + 1).to_string();
+                let more = (number.parse::<f64>().unwrap() + 1.0).to_string();
                 return (more.clone(), more);
             }
         };
