@@ -25,7 +25,9 @@ mod table;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 pub use table::METRICS;
-pub(crate) use table::{engine, resolver};
+pub(crate) use table::engine;
+#[cfg(feature = "resolver")]
+pub(crate) use table::resolver;
 
 /// An entry of the table of metrics.
 #[doc(hidden)]
