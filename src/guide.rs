@@ -18,6 +18,7 @@ pub mod embedding {}
 pub mod bulk_loading {}
 
 #[doc = include_str!("guide/tuning.md")]
+#[doc = crate::config::tuning_table!()]
 pub mod tuning {}
 
 #[doc = include_str!("guide/failure_semantics.md")]

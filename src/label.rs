@@ -79,6 +79,7 @@ pub(crate) enum Reaction {
 }
 
 impl Reaction {
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 3] = [Self::Retry, Self::Split, Self::Reject];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -100,6 +101,7 @@ pub(crate) enum EpochState {
 }
 
 impl EpochState {
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 2] = [Self::Waiting, Self::Writing];
 
     pub(crate) const fn as_str(self) -> &'static str {

@@ -273,7 +273,7 @@ impl Dispatch {
     fn seal(&mut self, lane: usize, reason: SealReason, workers: &impl Workers) {
         let Some(OpenEpoch { epoch, submissions, keys, rows }) = self.lanes[lane].open.take() else { return };
         tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
-        telemetry::sealed(reason.as_str());
+        telemetry::engine::epochs_sealed(reason.as_str()).increment(1);
         self.sealed.insert(epoch, Sealed { lane, rows, keys });
         self.lanes[lane].sealed += 1;
         workers.seal(epoch, lane, submissions);

@@ -37,6 +37,13 @@ impl AsOf {
             Self::Fixed(time) => time,
         }
     }
+
+    pub(super) fn is_possible(self) -> bool {
+        match self {
+            Self::Clock => true,
+            Self::Fixed(time) => is_possible_as_of(time),
+        }
+    }
 }
 
 /// Whether a time can be the engine's "now": the time and the 30 days before it must be storable.

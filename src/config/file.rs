@@ -1,27 +1,7 @@
 //! Settings from a file and the environment.
 
-use super::builder::ConfigBuilder;
+use super::table::{ConfigBuilder, KEYS};
 use crate::error::ConfigError;
-
-/// The fields of [`ConfigBuilder`]: their names in a file and, after `GRAPHSINK_`, in the environment.
-const SETTINGS: [&str; 16] = [
-    "database_url",
-    "schema",
-    "max_batch_rows",
-    "max_unit_rows",
-    "max_rows_in_flight",
-    "max_bytes_in_flight",
-    "in_flight_commits",
-    "outcome_deadline_seconds",
-    "statement_timeout_seconds",
-    "lock_timeout_seconds",
-    "connect_timeout_seconds",
-    "slow_transaction_seconds",
-    "as_of",
-    "dead_letters",
-    "prepared_statements",
-    "known_names_max",
-];
 
 impl ConfigBuilder {
     /// Reads settings from a TOML file (if one is named) and then from the environment: `GRAPHSINK_MAX_BATCH_ROWS` and
@@ -45,7 +25,7 @@ impl ConfigBuilder {
             figment = figment.merge(Serialized::default("database_url", url));
         }
         // Only known settings: programs and tests have their own variables with this prefix.
-        figment.merge(Env::prefixed("GRAPHSINK_").only(&SETTINGS)).extract().map_err(|error| ConfigError {
+        figment.merge(Env::prefixed("GRAPHSINK_").only(KEYS)).extract().map_err(|error| ConfigError {
             setting: "file or environment",
             // Only the place and the kind are reported: the value may be a connection string.
             reason: format!("cannot be read: {}", error.path.join(".")) + &kind(&error.kind),
@@ -57,7 +37,7 @@ fn kind(kind: &figment::error::Kind) -> String {
     use figment::error::Kind;
     match kind {
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!(" expects {expected}"),
-        Kind::UnknownField(field, _) => format!("unknown setting {field}, known are {}", SETTINGS.join(", ")),
+        Kind::UnknownField(field, _) => format!("unknown setting {field}, known are {}", KEYS.join(", ")),
         Kind::Message(message) => format!(" {message}"),
         _ => String::new(),
     }
@@ -70,13 +50,14 @@ mod tests {
     use super::*;
     use crate::config::AsOf;
 
+    fn file(text: &str) -> Result<ConfigBuilder, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        ConfigBuilder::load(Some(file.path()))
+    }
+
     #[test]
     fn settings_are_read_from_a_file_and_unknown_ones_refused_without_a_word_of_their_values() {
-        let file = |text: &str| {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), text).unwrap();
-            ConfigBuilder::load(Some(file.path()))
-        };
         let text = "database_url = 'postgresql://user:s3cret@localhost/db'\nschema = 'evidence'\n\
             max_batch_rows = 77\noutcome_deadline_seconds = 1.5\nas_of = '2024-01-10T14:20:00Z'";
         let config = file(text).unwrap().database_url("postgresql://localhost/db").build().unwrap();
@@ -87,17 +68,31 @@ mod tests {
             let error = file(wrong).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }
-        // Every setting is known by its name, and told.
-        let told: Vec<_> = config.settings().into_iter().map(|(setting, _)| setting).collect();
-        assert_eq!(told, SETTINGS[1..], "all but the connection string");
-        for setting in SETTINGS {
-            let value = match setting {
-                "database_url" | "schema" => "'x'",
-                "as_of" => "'2024-01-10T14:20:00Z'",
-                "dead_letters" | "prepared_statements" => "true",
-                _ => "1",
-            };
-            assert!(file(&format!("{setting} = {value}")).is_ok(), "{setting}");
+    }
+
+    /// A value other than the default, as it is told and as it is written in a file.
+    fn another(setting: &str, default: &str) -> (String, String) {
+        let (told, written) = match (setting, default) {
+            ("as_of", _) => ("2024-01-10T14:20:00Z", "'2024-01-10T14:20:00Z'"),
+            ("schema", _) => ("evidence", "'evidence'"),
+            (_, "true") => ("false", "false"),
+            (_, "false") => ("true", "true"),
+            (_, number) => {
+                let more = (number.parse::<f64>().unwrap() + 1.0).to_string();
+                return (more.clone(), more);
+            }
+        };
+        (told.to_owned(), written.to_owned())
+    }
+
+    #[test]
+    fn every_setting_is_read_by_its_name_and_told() {
+        let defaults = ConfigBuilder::default().database_url("postgresql:///x").build().unwrap().settings();
+        assert_eq!(defaults.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(), KEYS[1..]);
+        for (index, (setting, default)) in defaults.iter().enumerate() {
+            let (told, written) = another(setting, default);
+            let config = file(&format!("database_url = 'postgresql:///x'\n{setting} = {written}")).unwrap();
+            assert_eq!(config.build().unwrap().settings()[index], (*setting, told));
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::error::ConfigError;
-
 /// Far more rows than any epoch should have.
 pub(super) const ROWS_IN_FLIGHT_MAX: usize = 1 << 24;
 /// Everything in flight may be sent in one message to the server, which holds 1 GiB at most.
@@ -29,18 +27,12 @@ pub(super) fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {
     }
 }
 
-pub(super) fn at_least(setting: &'static str, value: usize, least: usize) -> Result<usize, ConfigError> {
-    if value < least {
-        return Err(ConfigError { setting, reason: format!("must be at least {least}") });
-    }
-    Ok(value)
+/// Default of `max_rows_in_flight`: one batch more than are committed at once.
+pub(super) fn rows_in_flight(max_batch_rows: usize, in_flight_commits: usize) -> usize {
+    max_batch_rows.saturating_mul(in_flight_commits + 1).min(ROWS_IN_FLIGHT_MAX)
 }
 
-pub(super) fn seconds(setting: &'static str, value: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
-    let value = value.unwrap_or(default);
-    // A day fits PostgreSQL's milliseconds and exceeds any sensible value.
-    if !(0.001..=86_400.0).contains(&value) {
-        return Err(ConfigError { setting, reason: "must be from 1 ms to one day".to_owned() });
-    }
-    Ok(Duration::from_secs_f64(value))
+/// Whether a duration can limit waits: a day fits PostgreSQL's milliseconds and exceeds any sensible value.
+pub(super) fn is_time_limit(time: Duration) -> bool {
+    (Duration::from_millis(1)..=Duration::from_hours(24)).contains(&time)
 }

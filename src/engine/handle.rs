@@ -114,8 +114,9 @@ impl Engine {
     }
 
     async fn start_for(config: Config, target: thread::Target) -> Result<Self, StartError> {
-        telemetry::describe();
-        telemetry::limits(config.max_rows_in_flight, config.max_bytes_in_flight);
+        telemetry::describe(telemetry::engine::METRICS);
+        telemetry::engine::rows_in_flight_max().set(config.max_rows_in_flight as f64);
+        telemetry::engine::bytes_in_flight_max().set(config.max_bytes_in_flight as f64);
         let (started, done) = thread::spawn(config.clone(), target)?;
         let thread::Started { shared, supervisor, stop } = started
             .await
@@ -185,7 +186,7 @@ impl Engine {
 
     fn validate(&self, unit: &UnitOfWork) -> Result<(), SubmitError> {
         unit.validate(self.inner.config.max_unit_rows).map_err(|invalid| {
-            telemetry::invalid(invalid.rule());
+            telemetry::engine::units_invalid(invalid.rule()).increment(1);
             SubmitError::Invalid(invalid)
         })
     }

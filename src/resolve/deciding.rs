@@ -208,7 +208,7 @@ impl<'a> Input<'a> {
         let labelled =
             [("existing", existing), ("new", counts.new + counts.same_as_new), ("ambiguous", counts.flagged)];
         for (label, count) in labelled {
-            telemetry::resolver_decided(label, count as usize);
+            telemetry::resolver::decisions(label).increment(count);
         }
         let taken_for = self.taken_for.into_iter().map(|(key, taken)| (key, taken.name)).collect();
         ResolvedNames { taken_for, counts, flagged: self.flagged }

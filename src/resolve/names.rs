@@ -190,8 +190,8 @@ impl Names {
                 let _turn = turns.acquire().await;
                 let start = Instant::now();
                 let found = resolver.inner.database.look_up_known(&queries).await?;
-                telemetry::resolver_looked_up(start.elapsed());
-                telemetry::resolver_remembered(0, queries.len());
+                telemetry::resolver::lookup_seconds().record(start.elapsed());
+                telemetry::resolver::cache("miss").increment(queries.len() as u64);
                 Ok((first, found))
             };
             self.lookups.spawn_on(lookup, &self.resolver.inner.runtime);

@@ -76,6 +76,6 @@ pub(crate) fn likelier(left: &Candidate, right: &Candidate) -> std::cmp::Orderin
 pub(crate) fn count_found<'a>(ranked: &(impl Iterator<Item = &'a Ranked> + Clone)) {
     for tier in [None, Some(Tier::Exact), Some(Tier::Alias), Some(Tier::Fuzzy)] {
         let names = ranked.clone().filter(|ranked| ranked.tier() == tier).count();
-        telemetry::resolver_found(tier.map_or("none", Tier::as_str), names);
+        telemetry::resolver::names(tier.map_or("none", Tier::as_str)).increment(names as u64);
     }
 }

@@ -111,7 +111,7 @@ impl Resolver {
 
     async fn start(config: &Config, settings: ResolverSettings, runtime: Handle) -> Result<Self, ResolveError> {
         settings.check()?;
-        telemetry::describe_resolver();
+        telemetry::describe(telemetry::resolver::METRICS);
         let unit_rows_max = config.max_unit_rows();
         let (config, asked) = (config.clone(), settings.clone());
         let database = on(&runtime, async move {
@@ -181,7 +181,8 @@ impl Resolver {
                 Decision::New { .. } => 1,
                 Decision::Ambiguous { .. } => 2,
             };
-            telemetry::resolver_decided(label, decisions.iter().filter(|decision| kind(decision) == wanted).count());
+            let count = decisions.iter().filter(|decision| kind(decision) == wanted).count();
+            telemetry::resolver::decisions(label).increment(count as u64);
         }
         let resolutions = decisions.into_iter().zip(&ranked).map(|(decision, ranked)| {
             let candidates = if settings.with_candidates { ranked.candidates.clone() } else { Vec::new() };
@@ -233,7 +234,8 @@ impl Resolver {
             }
             ranked.push(remembered);
         }
-        telemetry::resolver_remembered(queries.len() - waiting.len(), waiting.len());
+        telemetry::resolver::cache("hit").increment((queries.len() - waiting.len()) as u64);
+        telemetry::resolver::cache("miss").increment(waiting.len() as u64);
         if !missing.is_empty() {
             let corpus = self.corpus().await?;
             let start = Instant::now();
@@ -245,7 +247,7 @@ impl Resolver {
                 Box::pin(async move { database.look_up(&queries, &corpus).await })
             };
             let found = on(&inner.runtime, lookup).await?;
-            telemetry::resolver_looked_up(start.elapsed());
+            telemetry::resolver::lookup_seconds().record(start.elapsed());
             let looked_up: Vec<Arc<Ranked>> = missing
                 .iter()
                 .zip(found)

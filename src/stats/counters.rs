@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use metrics::{counter, gauge, histogram};
 use uuid::Uuid;
 
 use super::distribution::Recorder;
@@ -15,10 +14,15 @@ use super::{Stats, TableStats};
 use crate::batch::{LearnedNames, Written};
 use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
 use crate::record::Table;
-use crate::telemetry;
+use crate::telemetry::{engine as metric, sqlstate_label};
 
 /// The totals. No lock is taken per row.
-#[derive(Debug)]
+///
+/// They are not a part of the table of metrics: a total and a metric of one event differ in shape (an array by label
+/// here, a handle for each label there) and in where they may be touched (see
+/// [`report_settled`](Counters::report_settled)). A total that is forgotten in [`snapshot`](Counters::snapshot) is an
+/// error or a warning of the compiler.
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
     submitted: AtomicU64,
     committed: AtomicU64,
@@ -73,40 +77,6 @@ impl TableTotals {
     }
 }
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            submitted: AtomicU64::default(),
-            committed: AtomicU64::default(),
-            rejected: AtomicU64::default(),
-            unavailable: AtomicU64::default(),
-            tables: Mutex::default(),
-            batch_rows: Default::default(),
-            epochs: AtomicU64::default(),
-            epoch_rows_max: AtomicU64::default(),
-            epoch_rows: Recorder::default(),
-            epoch_units: Recorder::default(),
-            epochs_by_state: Default::default(),
-            failures: Default::default(),
-            actor_restarts: Default::default(),
-            circuit_openings: AtomicU64::default(),
-            circuit_open: AtomicBool::default(),
-            dead_letters: AtomicU64::default(),
-            known_names: Default::default(),
-            rows_in_flight: AtomicU64::default(),
-            bytes_in_flight: AtomicU64::default(),
-            acknowledgement: Recorder::default(),
-            admission_wait: Recorder::default(),
-            lane_wait: Recorder::default(),
-            pool_wait: Recorder::default(),
-            lock_wait: Recorder::default(),
-            commit: Recorder::default(),
-            last_commit_at: AtomicI64::default(),
-            hot_connections: Mutex::new(HotConnections::new(Instant::now())),
-        }
-    }
-}
-
 /// Counts an epoch as being in its state until it is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -118,7 +88,7 @@ pub(crate) struct InState<'a> {
 impl Drop for InState<'_> {
     fn drop(&mut self) {
         let left = self.counters.epochs_by_state[self.state as usize].fetch_sub(1, Ordering::Relaxed) - 1;
-        telemetry::epochs_in_flight(self.state.as_str(), left);
+        metric::epochs_in_flight(self.state.as_str()).set(left as f64);
     }
 }
 
@@ -131,8 +101,8 @@ impl Counters {
         add(&self.submitted, 1);
         let rows = self.rows_in_flight.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
         let bytes = self.bytes_in_flight.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        gauge!(telemetry::ROWS_IN_FLIGHT).set(rows as f64);
-        gauge!(telemetry::BYTES_IN_FLIGHT).set(bytes as f64);
+        metric::rows_in_flight().set(rows as f64);
+        metric::bytes_in_flight().set(bytes as f64);
     }
 
     /// Counts settled units: their rows, their bytes, their outcomes and the time since each was accepted.
@@ -152,48 +122,48 @@ impl Counters {
     /// Reports outcomes to the program's recorder. Separate from [`settled`](Self::settled), because a recorder is the
     /// program's code and may panic.
     pub(crate) fn report_settled(&self, units: &(impl Iterator<Item = (OutcomeKind, Duration)> + Clone)) {
-        gauge!(telemetry::ROWS_IN_FLIGHT).set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
-        gauge!(telemetry::BYTES_IN_FLIGHT).set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
+        metric::rows_in_flight().set(self.rows_in_flight.load(Ordering::Relaxed) as f64);
+        metric::bytes_in_flight().set(self.bytes_in_flight.load(Ordering::Relaxed) as f64);
         for outcome in OutcomeKind::ALL {
             let mut times = units.clone().filter(|(kind, _)| *kind == outcome).peekable();
             if times.peek().is_none() {
                 continue;
             }
-            let acknowledgement = histogram!(telemetry::ACKNOWLEDGEMENT_SECONDS, "outcome" => outcome.as_str());
+            let acknowledgement = metric::acknowledgement_seconds(outcome.as_str());
             let count = times.map(|(_, took)| acknowledgement.record(took)).count();
-            counter!(telemetry::UNITS, "outcome" => outcome.as_str()).increment(count as u64);
+            metric::units(outcome.as_str()).increment(count as u64);
         }
     }
 
     /// Records how long a unit waited for admission.
     pub(crate) fn admitted(&self, waited: Duration) {
         self.admission_wait.record_duration(waited);
-        histogram!(telemetry::ADMISSION_WAIT_SECONDS).record(waited);
+        metric::admission_wait_seconds().record(waited);
     }
 
     /// Records how long an epoch waited for its lane.
     pub(crate) fn got_lane(&self, waited: Duration) {
         self.lane_wait.record_duration(waited);
-        histogram!(telemetry::LANE_WAIT_SECONDS).record(waited);
+        metric::lane_wait_seconds().record(waited);
     }
 
     /// Records how long a transaction waited for a connection.
     pub(crate) fn got_connection(&self, waited: Duration) {
         self.pool_wait.record_duration(waited);
-        histogram!(telemetry::POOL_WAIT_SECONDS).record(waited);
+        metric::pool_wait_seconds().record(waited);
     }
 
     /// Records how long a transaction waited for locks.
     pub(crate) fn waited_for_locks(&self, waited: Duration) {
         self.lock_wait.record_duration(waited);
         // The program's recorder may panic, while the transaction may be committed and its units not yet told.
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| histogram!(telemetry::LOCK_WAIT_SECONDS).record(waited)));
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| metric::lock_wait_seconds().record(waited)));
     }
 
     /// Counts an epoch as being in a state until the returned guard is dropped.
     pub(crate) fn epoch_is(&self, state: EpochState) -> InState<'_> {
         let now = self.epochs_by_state[state as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        telemetry::epochs_in_flight(state.as_str(), now);
+        metric::epochs_in_flight(state.as_str()).set(now as f64);
         InState { counters: self, state }
     }
 
@@ -244,10 +214,11 @@ impl Counters {
         self.last_commit_at.store(now.timestamp_micros(), Ordering::Relaxed);
         // The program's recorder may panic or read the statistics: everything is counted by now, and no lock is held.
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            gauge!(telemetry::LAST_COMMIT_TIMESTAMP_SECONDS).set(now.timestamp_micros() as f64 / 1e6);
-            histogram!(telemetry::COMMIT_SECONDS).record(took);
-            histogram!(telemetry::EPOCH_UNITS).record(units as f64);
-            telemetry::names_known(hits, misses);
+            metric::last_commit_timestamp().set(now.timestamp_micros() as f64 / 1e6);
+            metric::commit_seconds().record(took);
+            metric::epoch_units().record(units as f64);
+            metric::known_names("hit").increment(hits as u64);
+            metric::known_names("miss").increment(misses as u64);
             for table in Table::ALL {
                 report_rows(table, &by_table[table as usize]);
             }
@@ -261,12 +232,12 @@ impl Counters {
     /// Counts a failed transaction and the reaction to it.
     pub(crate) fn attempt_failed(&self, reaction: Reaction, sqlstate: Option<&str>) {
         add(&self.failures[reaction as usize], 1);
-        telemetry::retried(sqlstate, reaction.as_str());
+        metric::retries(sqlstate_label(sqlstate), reaction.as_str()).increment(1);
     }
 
     pub(crate) fn actor_restarted(&self, actor: ActorKind) {
         add(&self.actor_restarts[actor as usize], 1);
-        telemetry::actor_restarted(actor.as_str());
+        metric::actor_restarts(actor.as_str()).increment(1);
     }
 
     /// How often an actor was restarted.
@@ -277,17 +248,18 @@ impl Counters {
     pub(crate) fn circuit_opened(&self, sqlstate: Option<&str>) {
         add(&self.circuit_openings, 1);
         self.circuit_open.store(true, Ordering::Relaxed);
-        telemetry::circuit_opened(sqlstate);
+        metric::circuit_open().set(1.0);
+        metric::circuit_openings(sqlstate_label(sqlstate)).increment(1);
     }
 
     pub(crate) fn circuit_closed(&self) {
         self.circuit_open.store(false, Ordering::Relaxed);
-        telemetry::circuit_closed();
+        metric::circuit_open().set(0.0);
     }
 
     pub(crate) fn dead_letters_kept(&self, units: usize) {
         add(&self.dead_letters, units as u64);
-        telemetry::dead_letters_kept(units);
+        metric::dead_letters().increment(units as u64);
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
@@ -351,13 +323,12 @@ impl Counters {
 /// Reports the metrics of an epoch's rows of one table.
 fn report_rows(table: Table, epoch: &TableTotals) {
     let (name, rows) = (table.as_str(), epoch.rows());
-    counter!(telemetry::ROWS_RECEIVED, "table" => name).increment(epoch.received);
+    metric::rows_received(name).increment(epoch.received);
     for disposition in Disposition::ALL {
-        counter!(telemetry::ROWS, "table" => name, "disposition" => disposition.as_str())
-            .increment(epoch.by_disposition[disposition as usize]);
+        metric::rows(name, disposition.as_str()).increment(epoch.by_disposition[disposition as usize]);
     }
-    histogram!(telemetry::BATCH_ROWS, "table" => name).record(rows as f64);
-    counter!(telemetry::ROWS_COALESCED, "table" => name).increment(epoch.received.saturating_sub(rows));
+    metric::batch_rows(name).record(rows as f64);
+    metric::rows_coalesced(name).increment(epoch.received.saturating_sub(rows));
 }
 
 #[cfg(test)]

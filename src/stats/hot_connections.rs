@@ -55,8 +55,14 @@ struct Heat {
     overcount: u64,
 }
 
+impl Default for HotConnections {
+    fn default() -> Self {
+        Self::new(Instant::now())
+    }
+}
+
 impl HotConnections {
-    pub(super) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self { heat: HashMap::default(), cooled: now }
     }
 

@@ -7,7 +7,6 @@ mod counters;
 mod distribution;
 mod hot_connections;
 
-use metrics::gauge;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use counters::Counters;
@@ -59,7 +58,7 @@ pub struct Stats {
     pub epochs_writing: u64,
     /// Sealed epochs that are waiting for a free lane now.
     pub epochs_waiting: u64,
-    /// Transactions that failed and were retried, split, or ended in a rejection.
+    /// Transactions of units or merges that failed and were retried, split, or ended in a rejection.
     pub failed_attempts: u64,
     /// The failed transactions that were retried unchanged.
     pub retries: u64,
@@ -181,7 +180,7 @@ impl PoolStats {
     /// Reports the figures to the program's recorder.
     pub(crate) fn report(self) {
         for (state, connections) in [("open", self.open), ("idle", self.idle), ("max", self.max)] {
-            gauge!(telemetry::POOL_CONNECTIONS, "state" => state).set(f64::from(connections));
+            telemetry::engine::pool_connections(state).set(f64::from(connections));
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Store {
     epochs: Arc<EpochStore>,
     dead_letters: DeadLetters,
     refresher: Arc<Refresher>,
+    counters: Arc<Counters>,
     as_of: AsOf,
 }
 
@@ -46,7 +47,8 @@ impl Store {
         let dead_letters = DeadLetters::new(&sessions, &circuit);
         let epochs = Arc::new(EpochStore::new(config, &runner, &sessions, &shape, &dead_letters));
         let refresher = Arc::new(Refresher::new(&sessions, &shape));
-        Ok(Self { sessions, circuit, shape, fence, runner, epochs, dead_letters, refresher, as_of: config.as_of })
+        let (counters, as_of) = (Arc::clone(counters), config.as_of);
+        Ok(Self { sessions, circuit, shape, fence, runner, epochs, dead_letters, refresher, counters, as_of })
     }
 
     /// Checks version, encoding and the shape of the tables; warns if the server may lose data that it acknowledged.
@@ -72,7 +74,7 @@ impl Store {
         time: Duration,
         changed: &(dyn Fn() + Sync),
     ) -> Vec<MergeOutcome> {
-        fold::merge(&self.runner, self.as_of, merges, time, changed).await
+        fold::merge(&self.runner, &self.counters, self.as_of, merges, time, changed).await
     }
 
     /// Updates what depends on time in all connections.

@@ -59,6 +59,7 @@ use crate::error::StoreError;
 use crate::label::Reaction;
 use crate::merge::{EntityMerge, MergeOutcome, MergeRejection};
 use crate::outcome::{Unavailable, UnavailableCause};
+use crate::stats::Counters;
 use crate::telemetry;
 use transaction::{FoldTransaction, Folded};
 
@@ -70,6 +71,7 @@ const FOLDS_MAX: usize = 100;
 /// after each transaction that committed, or may have, before its outcomes are delivered.
 pub(super) async fn merge(
     runner: &Runner,
+    counters: &Counters,
     as_of: AsOf,
     merges: &[EntityMerge],
     time: Duration,
@@ -78,16 +80,17 @@ pub(super) async fn merge(
     let starts = (0..merges.len()).step_by(FOLDS_MAX);
     let groups = starts.map(|start| Group::new(start..(start + FOLDS_MAX).min(merges.len()))).collect();
     let outcomes = Vec::with_capacity(merges.len());
-    let mut folding = Folding { as_of, merges, outcomes, time, deadline: Instant::now() + time, changed };
+    let mut folding = Folding { counters, as_of, merges, outcomes, time, deadline: Instant::now() + time, changed };
     runner.run(&mut folding, groups).await;
     for outcome in &folding.outcomes {
-        telemetry::merged(outcome.as_str());
+        telemetry::engine::merges(outcome.as_str()).increment(1);
     }
     folding.outcomes
 }
 
 /// A caller's merges until each has an outcome.
 struct Folding<'a> {
+    counters: &'a Counters,
     as_of: AsOf,
     merges: &'a [EntityMerge],
     /// Outcomes of the merges before the first group that is still to be attempted.
@@ -130,7 +133,7 @@ impl Work for Folding<'_> {
 
     fn committed(&mut self, _: &Group<Range<usize>>, _: &Folded, start: Instant) {
         (self.changed)();
-        telemetry::merges_committed(start.elapsed());
+        telemetry::engine::merge_seconds().record(start.elapsed());
     }
 
     fn name_of(stopped: &Infallible) -> &'static str {
@@ -155,7 +158,7 @@ impl Work for Folding<'_> {
     }
 
     fn failed(&mut self, error: &StoreError, reaction: Reaction) {
-        telemetry::retried(error.sqlstate(), reaction.as_str());
+        self.counters.attempt_failed(reaction, error.sqlstate());
     }
 
     fn reject(&mut self, _: Group<Range<usize>>, error: &StoreError) -> Option<Group<Range<usize>>> {

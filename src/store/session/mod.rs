@@ -284,7 +284,7 @@ impl Session {
         let result = work.instrument(tracing::trace_span!("statement", name = statement)).await;
         drop(unanswered);
         self.last_answer.store(self.opened.elapsed().as_micros() as u64, Ordering::Relaxed);
-        telemetry::statement_ran(statement, sent.answered(&result));
+        telemetry::engine::statement_seconds(statement).record(sent.answered(&result));
         result
     }
 }
