@@ -7,9 +7,9 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::contestant::Result;
-use crate::database::Tables;
 use crate::report::{Bar, Report};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::Tables;
 
 const WIDTH: i32 = 960;
 /// Of one bar; two make a contestant.

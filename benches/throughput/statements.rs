@@ -7,7 +7,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use tokio_postgres::Client;
 
-use crate::contestant::Result;
+use graphsink_benches::contestant::Result;
 
 /// What the server must be started with.
 pub(crate) const SETTINGS: [(&str, &str); 3] = [

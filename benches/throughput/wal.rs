@@ -1,8 +1,8 @@
 //! What the server wrote to its log (WAL): counts that no noise touches, but for the checkpoint that each measurement
 //! begins with.
 
-use crate::contestant::Result;
-use crate::database::Database;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::Database;
 
 /// So far, or since some moment.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! What should not be sent: units and lines of hostile content against the rules of the contract,
 //! without a database. `tests/it/hostile.rs` sends the units to a server.
 //!
-//! - `spec` draws units, `rules` states the rules on them a second time.
+//! - `spec` and `rules` of `tests/shared` draw units, and state the rules on them a second time.
 //! - `units`: what is accepted obeys every rule, what is refused breaks the one that is named.
 //! - `lines`: any bytes as input of the loader, and valid lines with something wrong in them.
 //! - `compressed`: input that breaks off or is damaged ends with an error.
@@ -9,14 +9,7 @@
 //! `GRAPHSINK_TEST_SEED` and `GRAPHSINK_TEST_CASES` work as in `tests/it`.
 
 mod compressed;
-#[allow(dead_code)]
-#[path = "../it/generate.rs"]
-mod generate;
 mod lines;
-#[allow(dead_code)]
-#[path = "../it/model.rs"]
-mod model;
-mod rules;
-#[allow(dead_code)]
-mod spec;
 mod units;
+
+use graphsink_testing::{generate, rules, spec};

@@ -1,4 +1,4 @@
-//! What the engine accepts, PostgreSQL takes: units of hostile content (`tests/hostile/spec.rs`),
+//! What the engine accepts, PostgreSQL takes: units of hostile content (`tests/shared/spec.rs`),
 //! many at once, on a real server.
 //!
 //! An accepted unit is committed, or it is rejected for what only the database knows and for that

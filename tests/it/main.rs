@@ -1,11 +1,9 @@
 //! The engine against a real PostgreSQL. `DATABASE_URL` names a server to use (its user must be
 //! allowed to create databases); without it the tests start one of their own.
 //!
-//! - `model` is the reference: a naive computation of the whole graph, written from the contract.
-//! - `database` reads the whole logical database and compares it with the model; it also holds the
-//!   statement that compares every metric with a `GROUP BY`.
-//! - `generate` draws records that collide as often as they can.
-//! - `spec` and `rules`, shared with `tests/hostile`, are units that should not be sent, and the rules on them.
+//! The model, the comparison with it, the proxy and what else other programs of the tests need as well is in
+//! `tests/shared`.
+//!
 //! - `bulk` loads are compared with the engine, and ended in every way.
 //! - `loader` reads the loader's format for the model, on its own.
 //! - `histories` grow long, and old databases get the indexes for those.
@@ -13,18 +11,15 @@
 //! - `known_names`: ids that are remembered, and what may be done to the tables in between.
 //! - `health` is what probes and monitors are told.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
-//! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests what comes of it.
-//! - `support` is the server, a fresh database for each test, and waiting with patience.
+//! - `wire` tests what comes of messages that fail between engine and server.
 //!
 //! `GRAPHSINK_TEST_SEED` runs the random tests again as they failed, `GRAPHSINK_TEST_CASES` sets
 //! the number of random cases.
 
 mod bulk;
 mod counters;
-mod database;
 mod dead_letters;
 mod environment;
-mod generate;
 mod health;
 mod histories;
 mod hostile;
@@ -35,23 +30,17 @@ mod loader;
 mod lock_waits;
 mod merge;
 mod merges;
-mod model;
 mod outcomes;
-mod proxy;
 mod refresh;
 mod resolve;
 mod restarts;
 mod rights;
 mod room_for_updates;
-#[path = "../hostile/rules.rs"]
-mod rules;
 mod server_faults;
 mod silent_connections;
-#[allow(dead_code)]
-#[path = "../hostile/spec.rs"]
-mod spec;
 mod sql_values;
 mod stress;
-mod support;
 mod tls;
 mod wire;
+
+use graphsink_testing::{database, generate, model, proxy, rules, spec, support};

@@ -4,39 +4,14 @@
 //! A program of its own, because a recorder is the same for the whole process. So tests that start an engine beside the
 //! run that is scraped wait for its end: `run::after_the_run`.
 
-#[path = "../../examples/observability/endpoint.rs"]
-mod endpoint;
-#[path = "../../examples/top/format.rs"]
-mod format;
-#[allow(dead_code)]
-#[path = "../it/generate.rs"]
-mod generate;
-#[path = "../../examples/top/history.rs"]
-mod history;
-#[path = "../../examples/ingest/report.rs"]
-mod load_report;
-#[allow(dead_code)]
-#[path = "../it/model.rs"]
-mod model;
 mod names;
-#[path = "../../examples/ingest/number.rs"]
-mod number;
-#[allow(dead_code)]
-#[path = "../it/proxy/mod.rs"]
-mod proxy;
 mod queries;
-#[path = "../../examples/ingest/recording.rs"]
-mod recording;
 mod report;
 mod run;
 mod scrape;
-#[path = "../../examples/top/source.rs"]
-mod source;
-#[allow(dead_code, unused_imports)]
-#[path = "../it/support.rs"]
-mod support;
-#[path = "../../examples/top/svg.rs"]
-mod svg;
 mod top;
-#[path = "../../examples/top/view.rs"]
-mod view;
+
+use graphsink_examples::ingest::{number, recording, report as load_report};
+use graphsink_examples::observability::endpoint;
+use graphsink_examples::top::{format, history, source, svg, view};
+use graphsink_testing::{proxy, support};

@@ -1,5 +1,5 @@
 //! What users of sqlx, sea-orm and diesel write, each the way its documentation does bulk. Built
-//! with the feature `bench-orms` only.
+//! with the feature `orms` only.
 //!
 //! All of them write what [`crate::batch`] made of a batch, over one connection with the bench's
 //! settings, one transaction a batch; they differ in how rows become statements.

@@ -6,9 +6,7 @@
 //! - `faults`: whatever ends a load, the tables and the spill directory are as before.
 //! - `killed`: processes and servers that are killed, restarted or full, in each phase.
 //! - `memory`: what a load keeps in memory does not grow with its input.
-//! - `catalog` tells all that the server's catalog says of a schema.
 
-mod catalog;
 mod ended;
 mod equality;
 mod faults;
@@ -19,6 +17,7 @@ mod memory;
 use std::time::{Duration, Instant};
 
 use graphsink::{BulkError, BulkLoad, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
+use graphsink_testing::catalog;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 

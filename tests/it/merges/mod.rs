@@ -1,13 +1,13 @@
 //! Merges of entities against a real server.
 //!
-//! - `canonical` is the reference: every record with its names replaced by what they mean by now.
+//! The reference is `canonical` of `tests/shared`: every record with its names replaced by what they mean by now.
+//!
 //! - `laws`: units and merges in any order leave the graph of the reference.
 //! - `late`: who names what is gone.
 //! - `load`: merges while several engines write.
 //! - `plans`: which indexes they read.
 //! - `faults`: cuts at the commit, a killed process, other programs' locks, a shutdown.
 
-mod canonical;
 mod faults;
 mod late;
 mod laws;
@@ -15,6 +15,7 @@ mod load;
 mod plans;
 
 use graphsink::{Engine, EntityMerge, EntityName, EntityType, MergeOutcome};
+use graphsink_testing::canonical;
 use tokio_postgres::Client;
 
 use crate::model::EntityKey;

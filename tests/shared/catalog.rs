@@ -105,7 +105,7 @@ const QUERIES: [(&str, &str); 12] = [
 ];
 
 /// What the catalog says of a schema, sorted. The names in it are as the client's search path has them.
-pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
+pub async fn dump(client: &Client, schema: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for (what, query) in QUERIES {
         let rows = client.query_typed(query, &[(&schema, Type::TEXT)]).await.unwrap();
@@ -119,7 +119,7 @@ pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
 
 /// Panics with what is only in one of two dumps.
 #[track_caller]
-pub(crate) fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
+pub fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
     let only = |these: &[String], those: &[String]| {
         these.iter().filter(|line| !those.contains(line)).cloned().collect::<Vec<_>>().join("\n  ")
     };

@@ -11,7 +11,7 @@ use crate::model::{self, ConnectionKey, EntityKey, EntitySpec, Graph, Record, Ti
 
 /// What a merge must come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub enum Expected {
     Merged,
     AlreadyMerged,
     Missing,
@@ -21,20 +21,20 @@ pub(crate) enum Expected {
 
 /// Everything that was said, and the merges so far.
 #[derive(Debug, Default)]
-pub(crate) struct Canonical {
+pub struct Canonical {
     records: Vec<Record>,
     there: BTreeSet<EntityKey>,
     into: BTreeMap<EntityKey, EntityKey>,
 }
 
 impl Canonical {
-    pub(crate) fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
+    pub fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
         self.there.extend(model::graph(records.clone(), Time::UNIX_EPOCH).entities.into_keys());
         self.records.extend(records.into_iter().cloned());
     }
 
     /// Carries a merge out.
-    pub(crate) fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
+    pub fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
         if !self.there.contains(from) || !self.there.contains(into) {
             return Expected::Missing;
         }
@@ -50,7 +50,7 @@ impl Canonical {
     }
 
     /// Notes that one entity became part of another, if it was not so before.
-    pub(crate) fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
+    pub fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
         let (root, target) = (self.of(from), self.of(into));
         if root == target {
             return;
@@ -65,12 +65,12 @@ impl Canonical {
     }
 
     /// What an entity is by now.
-    pub(crate) fn of(&self, key: &EntityKey) -> EntityKey {
+    pub fn of(&self, key: &EntityKey) -> EntityKey {
         self.into.get(key).unwrap_or(key).clone()
     }
 
     /// Everything that was merged.
-    pub(crate) fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
+    pub fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
         self.into.iter()
     }
 
@@ -109,12 +109,12 @@ impl Canonical {
         }
     }
 
-    pub(crate) fn graph(&self, as_of: Time) -> Graph {
+    pub fn graph(&self, as_of: Time) -> Graph {
         self.graph_with([], as_of)
     }
 
     /// The graph if these were said too.
-    pub(crate) fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
+    pub fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
         let others = others.into_iter().map(|record| self.record(record));
         let records: Vec<Record> = self.records.iter().map(|record| self.record(record)).chain(others).collect();
         model::graph(&records, as_of)
@@ -122,7 +122,7 @@ impl Canonical {
 }
 
 /// Whether an outcome is what the model expects.
-pub(crate) fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
+pub fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
     match outcome {
         MergeOutcome::Merged { .. } => expected == Expected::Merged,
         MergeOutcome::AlreadyMerged { .. } => expected == Expected::AlreadyMerged,

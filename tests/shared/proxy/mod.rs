@@ -13,7 +13,7 @@
 //! whether it takes place.
 //!
 //! It speaks no TLS, and says so to a client that asks. It uses nothing of the crate and nothing of
-//! the other tests, so that any program can have it with `#[path]`.
+//! the other tests, so that any program can have it.
 
 mod conversation;
 mod fault;
@@ -29,12 +29,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub(crate) use fault::{Action, At, Fault};
+pub use fault::{Action, At, Fault};
 use session::Session;
 
 /// The proxy. Dropping it ends it and every connection through it.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -48,7 +48,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// A proxy in front of the server of a connection string.
-    pub(crate) async fn start(url: &str) -> Self {
+    pub async fn start(url: &str) -> Self {
         let upstream = url.parse().expect("a connection string");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -59,7 +59,7 @@ impl Proxy {
     }
 
     /// A connection string of the same server, with the proxy in between.
-    pub(crate) fn url_of(&self, url: &str) -> String {
+    pub fn url_of(&self, url: &str) -> String {
         let config: tokio_postgres::Config = url.parse().expect("a connection string");
         let mut text = format!("host=127.0.0.1 port={}", self.address.port());
         let password = config.get_password().map(String::from_utf8_lossy);
@@ -78,89 +78,89 @@ impl Proxy {
     }
 
     /// Arms a fault for the next transaction of an epoch that has none.
-    pub(crate) fn on_next(&self, fault: Fault) {
+    pub fn on_next(&self, fault: Fault) {
         self.plan([Some(fault)]);
     }
 
     /// Arms a fault, or none, for each of the next transactions of epochs.
-    pub(crate) fn plan(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn plan(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.shared.state().of_epochs.extend(faults);
     }
 
     /// The same for transactions of the fence.
-    pub(crate) fn plan_fences(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn plan_fences(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.shared.state().of_fences.extend(faults);
     }
 
     /// Forgets the faults that are armed; says how many there were.
-    pub(crate) fn disarm(&self) -> usize {
+    pub fn disarm(&self) -> usize {
         let mut state = self.shared.state();
         let (of_epochs, of_fences) = (std::mem::take(&mut state.of_epochs), std::mem::take(&mut state.of_fences));
         of_epochs.into_iter().chain(of_fences).flatten().count()
     }
 
     /// Resolves when so many faults have happened since the start.
-    pub(crate) async fn faults_happened(&self, count: usize) {
+    pub async fn faults_happened(&self, count: usize) {
         let mut happened = self.shared.happened.subscribe();
         happened.wait_for(|happened| *happened >= count).await.expect("the proxy holds the sender");
     }
 
     /// Cuts every connection now.
-    pub(crate) fn cut_all(&self) {
+    pub fn cut_all(&self) {
         self.shared.control.send_modify(|control| control.cuts += 1);
     }
 
     /// Closes the server's side of every connection now; the client's stays open and silent.
-    pub(crate) fn half_open_all(&self) {
+    pub fn half_open_all(&self) {
         self.shared.control.send_modify(|control| control.half_opens += 1);
     }
 
     /// Passes on what is held.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.shared.control.send_modify(|control| control.releases += 1);
     }
 
     /// Whether new connections are closed at once.
-    pub(crate) fn refuse(&self, refuse: bool) {
+    pub fn refuse(&self, refuse: bool) {
         self.shared.control.send_modify(|control| control.refuse = refuse);
     }
 
     /// Whether every login is answered with a fatal error of this code, as by a server that has no place
     /// or by a pooler that has no server.
-    pub(crate) fn fail_logins(&self, code: Option<&'static str>) {
+    pub fn fail_logins(&self, code: Option<&'static str>) {
         self.shared.control.send_modify(|control| control.login_error = code);
     }
 
     /// Whether nothing is passed on, of old connections and new ones. What was held up is passed on
     /// afterwards.
-    pub(crate) fn stall(&self, stall: bool) {
+    pub fn stall(&self, stall: bool) {
         self.shared.control.send_modify(|control| control.stall = stall);
     }
 
     /// Whether messages are sent byte by byte.
-    pub(crate) fn trickle(&self, trickle: bool) {
+    pub fn trickle(&self, trickle: bool) {
         self.shared.control.send_modify(|control| control.trickle = trickle);
     }
 
     /// How much later each message is passed on, both ways.
-    pub(crate) fn set_delay(&self, delay: Option<Duration>) {
+    pub fn set_delay(&self, delay: Option<Duration>) {
         self.shared.control.send_modify(|control| control.delay = delay);
     }
 
     /// Logins that are under way.
-    pub(crate) fn logins(&self) -> usize {
+    pub fn logins(&self) -> usize {
         self.shared.state().logins
     }
 
     /// What happened so far.
-    pub(crate) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         self.shared.state().counts.clone()
     }
 }
 
 /// What a proxy has seen and done.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     pub connections: usize,
     pub refused: usize,
     pub cancel_requests: usize,
@@ -180,7 +180,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Faults that need not be waited for any more.
-    pub(crate) fn done(&self) -> usize {
+    pub fn done(&self) -> usize {
         self.faults.values().sum::<usize>() + self.missed
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::graphsink::server::EmbeddedServer;
-use ::graphsink::{Config, ConfigBuilder, Migrations};
+use graphsink::server::EmbeddedServer;
+use graphsink::{Config, ConfigBuilder, Migrations};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
@@ -13,10 +13,10 @@ use crate::rows::Entities;
 use crate::workload::Workload;
 
 /// Not `public`, so that dropping it leaves the extension alone.
-pub(crate) const SCHEMA: &str = "bench";
+pub const SCHEMA: &str = "bench";
 
 /// What [`Database::connect`] says to each session. The schema is [`SCHEMA`].
-pub(crate) const SESSION: &str = "
+pub const SESSION: &str = "
     set search_path = bench, public; set plan_cache_mode = force_generic_plan; set jit = off;
     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
@@ -29,7 +29,7 @@ const CONTRACT_READ_INDEXES: &str = include_str!("../../migrations/read_indexes/
 
 /// Which indexes the tables have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tables {
+pub enum Tables {
     /// Keys and foreign keys.
     Lean,
     /// The read indexes as well.
@@ -37,9 +37,9 @@ pub(crate) enum Tables {
 }
 
 impl Tables {
-    pub(crate) const BOTH: [Self; 2] = [Self::Lean, Self::Full];
+    pub const BOTH: [Self; 2] = [Self::Lean, Self::Full];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lean => "lean",
             Self::Full => "full",
@@ -49,10 +49,9 @@ impl Tables {
 
 /// Whose tables they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Layout {
+pub enum Layout {
     /// The three tables with their primary, unique and foreign keys and checks, and the contract's read indexes: nothing
     /// that serves graphsink alone. What everything is compared on that is not graphsink.
-    #[allow(dead_code, reason = "for the benches with other contestants")]
     Contract,
     /// As graphsink's migrations make them.
     Graphsink,
@@ -60,13 +59,13 @@ pub(crate) enum Layout {
 
 /// A durable server of its own: fsync on, defaults otherwise but for what `ServerBuilder` says.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
+pub struct Database {
     server: Arc<EmbeddedServer>,
     name: String,
 }
 
 impl Database {
-    pub(crate) async fn start(settings: &[(String, String)], log: Option<&std::path::Path>) -> Result<Self> {
+    pub async fn start(settings: &[(String, String)], log: Option<&std::path::Path>) -> Result<Self> {
         let mut server = EmbeddedServer::builder();
         for (name, value) in settings {
             server = server.setting(name, value);
@@ -77,30 +76,28 @@ impl Database {
         Ok(Self { server: Arc::new(server.start().await?), name: "postgres".to_owned() })
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         self.server.version()
     }
 
     /// For those who connect by themselves, and for another process; it holds the password of this server of an hour.
-    #[allow(dead_code, reason = "for other benches and for `bench-orms`")]
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.server.url(&self.name)
     }
 
     /// The server's first process.
-    #[allow(dead_code, reason = "for the bench `throughput`")]
-    pub(crate) async fn postmaster(&self) -> Result<u32> {
+    pub async fn postmaster(&self) -> Result<u32> {
         let directory: String = self.connect().await?.query_one("show data_directory", &[]).await?.get(0);
         let file = std::fs::read_to_string(std::path::Path::new(&directory).join("postmaster.pid"))?;
         Ok(file.lines().next().unwrap_or_default().parse()?)
     }
 
     /// Another database on the same server: a copy of this one, to which no session may be connected.
-    pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
+    pub async fn copy(&self, name: &str) -> Result<Self> {
         let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };
         // By files: by WAL, the default, everything would be written twice.
         let sql = format!("create database {name} template {} strategy file_copy", self.name);
@@ -109,19 +106,19 @@ impl Database {
     }
 
     /// Another database on the same server, without tables.
-    pub(crate) async fn create(&self, name: &str) -> Result<Self> {
+    pub async fn create(&self, name: &str) -> Result<Self> {
         self.server.create_database(name).await?;
         Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
     }
 
     /// Settings of an engine on the bench's tables, all else as it comes.
-    pub(crate) fn config(&self) -> ConfigBuilder {
+    pub fn config(&self) -> ConfigBuilder {
         Config::builder(self.server.url(&self.name)).schema(SCHEMA)
     }
 
     /// A session whose plans are pinned as the engine pins its own (index lookups, whatever the
     /// statistics say): on tables that were empty a moment ago no other writer would get good ones.
-    pub(crate) async fn connect(&self) -> Result<Client> {
+    pub async fn connect(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.server.url(&self.name), NoTls).await?;
         tokio::spawn(async move {
             // Statements of the client report the same error.
@@ -132,7 +129,7 @@ impl Database {
     }
 
     /// Empty tables, and nothing left to write of what was there before.
-    pub(crate) async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
+    pub async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
         let client = self.connect().await?;
         client
             .batch_execute(&format!("set client_min_messages = warning; drop schema if exists {SCHEMA} cascade"))
@@ -142,7 +139,7 @@ impl Database {
     }
 
     /// The tables, empty, in a database that has none. Of [`Tables::Full`] after [`Tables::Lean`]: the read indexes.
-    pub(crate) async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
+    pub async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
         match layout {
             Layout::Graphsink => self.migrate(tables).await,
             Layout::Contract => self.make_contract_tables(tables).await,
@@ -172,7 +169,7 @@ impl Database {
     }
 
     /// Leaves nothing to write of what was there before.
-    pub(crate) async fn settle(&self) -> Result<()> {
+    pub async fn settle(&self) -> Result<()> {
         self.connect().await?.batch_execute("checkpoint").await?;
         // What the kernel still has to do for the checkpoint is over soon.
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -181,13 +178,7 @@ impl Database {
 
     /// An error unless exactly the mentions of the first `sample` records were added, under ids from
     /// `since` on, and their connections say so.
-    pub(crate) async fn check_added(
-        &self,
-        workload: &Workload,
-        sample: usize,
-        figures: Figures,
-        since: Uuid,
-    ) -> Result<()> {
+    pub async fn check_added(&self, workload: &Workload, sample: usize, figures: Figures, since: Uuid) -> Result<()> {
         let client = self.connect().await?;
         let expected = crate::workload::mentions(&workload.records[..sample]) as i64;
         let all = figures == Figures::All;
@@ -203,7 +194,7 @@ impl Database {
     }
 
     /// An error unless the tables hold exactly the first `sample` records of the workload.
-    pub(crate) async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
+    pub async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
         let records = &workload.records[..sample];
         let entities = Entities::of(records);
         let connections = crate::rows::connections(records, &entities, workload.as_of);

@@ -26,16 +26,16 @@ use crate::database::Database;
 use crate::metrics::ConnectionMetrics;
 use crate::rows::top_mentions;
 use crate::workload::{Record, Workload};
-use ::graphsink::Timestamp;
+use graphsink::Timestamp;
 
 /// So many units are enough to know the speed; the rest would be waiting for the disk.
 const SAMPLE: usize = 2_000;
 
 /// A transaction for each unit over one connection.
 #[derive(Debug)]
-pub(crate) struct PerUnit {
+pub struct PerUnit {
     /// Whether all statements are sent before the first answer is awaited.
-    pub(crate) pipelined: bool,
+    pub pipelined: bool,
 }
 
 impl Contestant for PerUnit {
@@ -67,7 +67,7 @@ impl Contestant for PerUnit {
 
 /// A connection with the statements of the transaction.
 #[derive(Debug)]
-pub(crate) struct UnitWriter {
+pub struct UnitWriter {
     client: Client,
     pipelined: bool,
     words: Statement,
@@ -78,7 +78,7 @@ pub(crate) struct UnitWriter {
 }
 
 impl UnitWriter {
-    pub(crate) async fn new(client: Client, pipelined: bool) -> Result<Self> {
+    pub async fn new(client: Client, pipelined: bool) -> Result<Self> {
         let words = client.prepare(WORDS).await?;
         let described = client.prepare(DESCRIBED).await?;
         let connection = client.prepare(&CONNECTION.replace("{ids}", IDS)).await?;
@@ -88,7 +88,7 @@ impl UnitWriter {
     }
 
     /// Writes a unit; when this returns it is durable.
-    pub(crate) async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
+    pub async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
         let (types, names) = words(record);
         let ids: Vec<Uuid> = types.iter().map(|_| Uuid::now_v7()).collect();
         let restaurant_id = Uuid::now_v7();
