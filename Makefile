@@ -6,7 +6,7 @@
 # ARGS           further arguments, for example: make demo ARGS='--producers 4 --json'
 
 CARGO ?= cargo
-# All features but bench-orms, which takes minutes to build and is for one bench alone.
+# All features of the library.
 FEATURES = config-file,embedded-server,failpoints,loader,resolver,tls
 TEST_ARGS = $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 
@@ -37,15 +37,15 @@ bench: postgres ## run all benches: half an hour; with ARGS=--quick: two minutes
 	$(CARGO) bench --locked --bench '*' -- $(ARGS)
 
 bench-orms: postgres ## the same with sqlx, sea-orm and diesel-async among the contestants
-	$(CARGO) bench --locked --features bench-orms --bench throughput -- $(ARGS)
+	$(CARGO) bench --locked --features orms --bench throughput -- $(ARGS)
 
 lint: ## check the format, lint, and build the documentation, warnings denied
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --features $(FEATURES)
 
 fmt: ## format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 doc: ## build and open the documentation
 	$(CARGO) doc --locked --no-deps --features $(FEATURES) --open

@@ -100,10 +100,6 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-// The tests share a model with the integration tests, which know the crate by its name.
-#[cfg(test)]
-extern crate self as graphsink;
-
 mod actor;
 mod batch;
 mod bulk;

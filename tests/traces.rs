@@ -2,25 +2,14 @@
 //!
 //! A program of its own, because spans are collected from the whole process; tests run one at a time.
 
-#[allow(dead_code)]
-#[path = "it/generate.rs"]
-mod generate;
-#[allow(dead_code)]
-#[path = "it/model.rs"]
-mod model;
-#[path = "../examples/traces/recorder.rs"]
-mod recorder;
-#[path = "../examples/traces/slowest.rs"]
-mod slowest;
-#[allow(dead_code, unused_imports)]
-#[path = "it/support.rs"]
-mod support;
-
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use graphsink::{Engine, Mention, Outcome, SourceType, UnitOfWork};
+use graphsink_examples::traces::recorder;
+use graphsink_examples::traces::slowest::Slowest;
+use graphsink_testing::support::{self, Database, as_of, within};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::sync::MutexGuard;
 use tokio_postgres::Client;
@@ -28,9 +17,6 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-
-use slowest::Slowest;
-use support::{Database, as_of, within};
 
 /// A mark in every text of a unit.
 const VALUE: &str = "value-mark";

@@ -7,9 +7,9 @@ use ::graphsink::{Config, Engine, UnitOfWork};
 use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 
-use crate::contestant::Result;
 use crate::process::{DEADLINE, PRODUCERS, produce};
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::workload::{Record, Workload};
 
 /// The allocator of the bench `throughput`, which also counts on request.
 #[global_allocator]

@@ -13,27 +13,6 @@
 //!
 //! The workload is that of the bench `throughput`. Nothing here asserts a time.
 
-// Parts of the bench `throughput`, some of which this one needs only partly.
-#[allow(dead_code)]
-#[path = "../throughput/contestant.rs"]
-mod contestant;
-#[path = "../throughput/cpu.rs"]
-mod cpu;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/database.rs"]
-mod database;
-#[path = "../throughput/machine.rs"]
-mod machine;
-#[allow(dead_code)]
-#[path = "../throughput/metrics.rs"]
-mod metrics;
-#[allow(dead_code)]
-#[path = "../throughput/rows.rs"]
-mod rows;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/workload.rs"]
-mod workload;
-
 mod allocations;
 mod process;
 
@@ -44,8 +23,9 @@ use clap::Parser;
 use criterion::Criterion;
 use serde_json::Value;
 
-use contestant::Result;
-use workload::Workload;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::workload::Workload;
+use graphsink_benches::{cpu, machine};
 
 /// Measures the CPU time of the engine for each mention.
 #[derive(Debug, Parser)]

@@ -9,10 +9,10 @@ use criterion::Criterion;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::contestant::Result;
-use crate::cpu::{self, Cpu};
-use crate::database::{Database, Layout, Tables};
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::cpu::{self, Cpu};
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::workload::{Record, Workload};
 
 /// The names of the measurements without a database.
 pub(crate) const BUILD: &str = "build units";

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use ::graphsink::UnitOfWork;
 use hdrhistogram::Histogram;
 
-use crate::contestant::Result;
-use crate::workload::{Random, Record};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::workload::{Random, Record};
 
 /// The time between the start and the first arrival.
 const LEAD: Duration = Duration::from_millis(10);

@@ -14,33 +14,6 @@
 //!
 //! No time is asserted; every unit must be committed and be in the tables.
 
-// Parts of the bench `throughput`, some of which this one needs only partly.
-#[allow(dead_code)]
-#[path = "../throughput/contestant.rs"]
-mod contestant;
-#[allow(dead_code)]
-#[path = "../throughput/cpu.rs"]
-mod cpu;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/database.rs"]
-mod database;
-#[allow(dead_code)]
-#[path = "../throughput/latency.rs"]
-mod lone;
-#[path = "../throughput/machine.rs"]
-mod machine;
-#[path = "../throughput/metrics.rs"]
-mod metrics;
-#[allow(dead_code)]
-#[path = "../throughput/per_unit.rs"]
-mod per_unit;
-#[allow(dead_code)]
-#[path = "../throughput/rows.rs"]
-mod rows;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/workload.rs"]
-mod workload;
-
 mod load;
 mod report;
 
@@ -50,12 +23,13 @@ use std::time::{Duration, Instant};
 use ::graphsink::{Engine, Outcome, Receipt, Timestamp};
 use clap::Parser;
 
-use contestant::Result;
-use cpu::Cpu;
-use database::{Database, Layout, Tables};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::cpu::Cpu;
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::workload::{Record, Records, Workload};
+use graphsink_benches::{cpu, latency, machine};
 use load::Arrivals;
 use report::{Generator, Report, Step};
-use workload::{Record, Records, Workload};
 
 /// As in the bench `throughput`, so that the benches measure the same program.
 #[global_allocator]
@@ -154,7 +128,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     report.generator = Some(generator_alone(&report, seconds).await?);
     if lone > 0 {
         let workload = Workload::generate(lone, now());
-        report.lone = lone::measure(&database, tables, &workload, lone).await?;
+        report.lone = latency::measure(&database, tables, &workload, lone).await?;
     }
     report.print();
     if let Some(file) = &arguments.json {

@@ -6,9 +6,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::database::Tables;
 use crate::load::{Arrivals, Measured};
-use crate::lone::Latencies;
+use graphsink_benches::database::Tables;
+use graphsink_benches::latency::Latencies;
 
 /// The load that is compared with an idle engine.
 const HALF: f64 = 0.5;

@@ -3,11 +3,11 @@
 use ::graphsink::Engine;
 use serde_json::{Value, json};
 
-use crate::contestant::Result;
-use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
-use crate::workload::Workload;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::workload::Workload;
 
 const SIZES: [usize; 7] = [100, 300, 1_000, 3_000, 6_000, 16_384, 65_536];
 /// The default, with which the other sizes are compared.

@@ -10,12 +10,12 @@ use ::graphsink::{BulkLoad, BulkSettings, Config};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::contestant::Result;
-use crate::database::{Database, Layout, SCHEMA, Tables};
 use crate::ingest::now;
 use crate::memory::{URL, mebibytes, status, told_by_child};
 use crate::table::table;
-use crate::workload::Records;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, SCHEMA, Tables};
+use graphsink_benches::workload::Records;
 
 /// The report of the process. Memory is in kilobytes.
 #[derive(Debug, Serialize, Deserialize)]

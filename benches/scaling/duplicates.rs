@@ -12,11 +12,11 @@ use ::graphsink::Engine;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::contestant::Result;
-use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
-use crate::workload::{Random, Record, Workload};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::workload::{Random, Record, Workload};
 
 /// An arbitrary number: the same draw in every round.
 const SEED: u64 = 0x6475_706c_6963_6174;

@@ -8,11 +8,11 @@
 use ::graphsink::Engine;
 use serde_json::{Value, json};
 
-use crate::contestant::Result;
-use crate::database::{Database, Layout, Tables};
 use crate::ingest::{DEADLINE, check, ingest, now};
 use crate::table::{median, table};
-use crate::workload::{Record, Records};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::workload::{Record, Records};
 
 /// Small enough for memory, and at least ten slices.
 const SLICE_MAX: usize = 100_000;

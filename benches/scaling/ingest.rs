@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use ::graphsink::{Engine, Outcome, Timestamp};
 
-use crate::contestant::Result;
-use crate::database::Database;
-use crate::workload::Record;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::Database;
+use graphsink_benches::workload::Record;
 
 const PRODUCERS: usize = 4;
 /// A time limit that no step reaches.

@@ -10,25 +10,6 @@
 //! measurement, and a wrong count ends the bench. The part `bulk` runs only on request: `--only bulk --grow-to
 //! 10000000` takes 30 GB of disk.
 
-// Parts of the bench `throughput`, some of which this one needs only partly.
-#[allow(dead_code)]
-#[path = "../throughput/contestant.rs"]
-mod contestant;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/database.rs"]
-mod database;
-#[path = "../throughput/machine.rs"]
-mod machine;
-#[allow(dead_code)]
-#[path = "../throughput/metrics.rs"]
-mod metrics;
-#[allow(dead_code)]
-#[path = "../throughput/rows.rs"]
-mod rows;
-#[allow(dead_code, reason = "other parts are for the bench `throughput`")]
-#[path = "../throughput/workload.rs"]
-mod workload;
-
 mod batch;
 mod bulk;
 mod duplicates;
@@ -41,8 +22,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use contestant::Result;
-use database::{Database, Tables};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Tables};
+use graphsink_benches::machine;
 
 /// The allocator of the examples. The generator's records are freed by other threads than those that made them, which
 /// fragments the memory of glibc's allocator; see `memory.rs`.

@@ -13,11 +13,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::contestant::Result;
-use crate::database::{Database, Layout, SCHEMA, Tables};
 use crate::ingest::{DEADLINE, check, now};
 use crate::table::table;
-use crate::workload::Records;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, SCHEMA, Tables};
+use graphsink_benches::workload::Records;
 
 const LENGTHS: [usize; 3] = [1, 4, 16];
 /// The laws of the records do not depend on the length: otherwise the memory of their names would.

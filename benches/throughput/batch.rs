@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ::graphsink::{EntityType, Timestamp};
 use uuid::Uuid;
 
-use crate::metrics::ConnectionMetrics;
-use crate::workload::Record;
+use graphsink_benches::metrics::ConnectionMetrics;
+use graphsink_benches::workload::Record;
 
 /// An entity's type and name.
 pub(crate) type Word<'a> = (&'static str, &'a str);

@@ -6,9 +6,9 @@ use std::path::Path;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::contestant::Result;
-use crate::database::Tables;
 use crate::report::{Bar, Report};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::Tables;
 
 const WIDTH: i32 = 960;
 /// The height of one bar; a contestant has two.

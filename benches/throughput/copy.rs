@@ -5,7 +5,7 @@ use futures::SinkExt;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, CopyInSink};
 
-use crate::contestant::Result;
+use graphsink_benches::contestant::Result;
 
 /// The size of a message in bytes; psql sends 8 KiB, larger pieces cost less.
 const PIECE: usize = 64 << 10;

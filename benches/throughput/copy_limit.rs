@@ -17,12 +17,12 @@ use futures::future::{BoxFuture, try_join_all};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::contestant::{Contestant, Measured, Result};
 use crate::copy::{Rows, copy};
-use crate::database::Database;
-use crate::rows::{Connection, Entities, Entity};
-use crate::workload::{Record, Workload};
 use ::graphsink::EntityType;
+use graphsink_benches::contestant::{Contestant, Measured, Result};
+use graphsink_benches::database::Database;
+use graphsink_benches::rows::{Connection, Entities, Entity};
+use graphsink_benches::workload::{Record, Workload};
 use uuid::Uuid;
 
 const COPY_ENTITIES: &str =
@@ -81,7 +81,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn encode(workload: &Workload, entities: &Entities, parts: usize) -> Self {
-        let connections = crate::rows::connections(&workload.records, entities, workload.as_of);
+        let connections = graphsink_benches::rows::connections(&workload.records, entities, workload.as_of);
         let new = || (0..parts).map(|_| Rows::default()).collect::<Vec<_>>();
         let (mut of_entities, mut of_connections, mut of_mentions) = (new(), new(), new());
         for (index, entity) in entities.rows.iter().filter(|entity| !entity.is_known).enumerate() {

@@ -16,12 +16,12 @@ use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::batch::Words;
-use crate::contestant::{Contestant, Figures, Measured, Result};
 use crate::copy::{Rows, copy};
-use crate::database::Database;
 use crate::merge;
-use crate::metrics::ConnectionMetrics;
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::{Contestant, Figures, Measured, Result};
+use graphsink_benches::database::Database;
+use graphsink_benches::metrics::ConnectionMetrics;
+use graphsink_benches::workload::{Record, Workload};
 
 /// The number of mentions in a batch.
 const BATCH: usize = 5_000;

@@ -11,8 +11,8 @@ use ::graphsink::loader::{Input, Units};
 use ::graphsink::{Mention, Timestamp};
 use serde::Deserialize;
 
-use crate::contestant::Result;
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::Result;
+use graphsink_benches::workload::{Record, Workload};
 
 #[derive(Deserialize)]
 struct Line {

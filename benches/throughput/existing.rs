@@ -11,11 +11,11 @@ use std::time::Instant;
 use ::graphsink::EntityType;
 use uuid::Uuid;
 
-use crate::contestant::Result;
 use crate::copy_limit::Parts;
-use crate::database::{Database, Layout, Tables};
-use crate::rows::{Entities, Key};
-use crate::workload::History;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::{Database, Layout, Tables};
+use graphsink_benches::rows::{Entities, Key};
+use graphsink_benches::workload::History;
 
 /// One loading task for each core of a small machine.
 const CONNECTIONS: usize = 2;

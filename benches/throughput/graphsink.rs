@@ -7,10 +7,10 @@ use ::graphsink::{Engine, Outcome, Receipt, Stats};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::contestant::{Contestant, Measured, Result};
-use crate::cpu::{self, Cpu};
-use crate::database::{Database, Layout};
-use crate::workload::Workload;
+use graphsink_benches::contestant::{Contestant, Measured, Result};
+use graphsink_benches::cpu::{self, Cpu};
+use graphsink_benches::database::{Database, Layout};
+use graphsink_benches::workload::Workload;
 
 /// The number of tasks that submit.
 const PRODUCERS: usize = 4;

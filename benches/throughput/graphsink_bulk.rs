@@ -8,9 +8,9 @@ use ::graphsink::{BulkLoad, BulkReport, BulkSettings};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::contestant::{Contestant, Measured, Result};
-use crate::database::{Database, Layout};
-use crate::workload::Workload;
+use graphsink_benches::contestant::{Contestant, Measured, Result};
+use graphsink_benches::database::{Database, Layout};
+use graphsink_benches::workload::Workload;
 
 /// The number of tasks that submit.
 const PRODUCERS: usize = 4;

@@ -16,31 +16,22 @@
 
 mod batch;
 mod chart;
-mod contestant;
 mod copy;
 mod copy_limit;
 mod copy_staging;
-mod cpu;
 mod data;
-mod database;
 mod existing;
 mod graphsink;
 mod graphsink_bulk;
-mod latency;
-mod machine;
 mod merge;
-mod metrics;
-#[cfg(feature = "bench-orms")]
+#[cfg(feature = "orms")]
 mod orms;
-mod per_unit;
 mod report;
-mod rows;
 mod server_cpu;
 mod statements;
 mod unnest;
 mod values;
 mod wal;
-mod workload;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,12 +42,13 @@ use clap::Parser;
 use metrics_util::debugging::Snapshotter;
 use uuid::Uuid;
 
-use contestant::{Contestant, Result};
-use cpu::Cpu;
-use database::{Database, Tables};
+use graphsink_benches::contestant::{Contestant, Result};
+use graphsink_benches::cpu::{self, Cpu};
+use graphsink_benches::database::{Database, Tables};
+use graphsink_benches::workload::{History, Workload};
+use graphsink_benches::{latency, machine, per_unit, rows, workload};
 use report::Report;
 use wal::Wal;
-use workload::{History, Workload};
 
 /// Units are freed by other threads than those that made them: see RESULTS.md, "Memory and batch size".
 #[global_allocator]
@@ -124,13 +116,13 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(unnest::Unnest { batch: 5_000, connections: 2 }),
         Box::new(copy_staging::CopyStaging),
         Box::new(values::Values),
-        #[cfg(feature = "bench-orms")]
+        #[cfg(feature = "orms")]
         Box::new(orms::SqlxUnnest { batch: 1_000 }),
-        #[cfg(feature = "bench-orms")]
+        #[cfg(feature = "orms")]
         Box::new(orms::SqlxUnnest { batch: 5_000 }),
-        #[cfg(feature = "bench-orms")]
+        #[cfg(feature = "orms")]
         Box::new(orms::SeaOrm),
-        #[cfg(feature = "bench-orms")]
+        #[cfg(feature = "orms")]
         Box::new(orms::DieselAsync),
         Box::new(per_unit::PerUnit { pipelined: false }),
         Box::new(per_unit::PerUnit { pipelined: true }),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::contestant::Contestant;
-use crate::database::Tables;
-use crate::latency::Latencies;
+use graphsink_benches::contestant::Contestant;
+use graphsink_benches::database::Tables;
+use graphsink_benches::latency::Latencies;
 
 /// Contestants that differ in their batch size alone, under the name of the better one.
 const BEST_OF: [(&str, [&str; 2]); 3] = [

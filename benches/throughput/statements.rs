@@ -7,7 +7,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use tokio_postgres::Client;
 
-use crate::contestant::Result;
+use graphsink_benches::contestant::Result;
 
 /// The required settings of the server.
 pub(crate) const SETTINGS: [(&str, &str); 3] = [

@@ -18,10 +18,10 @@ use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
 use crate::batch::{self, Connection, Ids, Words, text_array};
-use crate::contestant::{Contestant, Figures, Measured, Result};
-use crate::database::Database;
-use crate::rows::{top_mentions, uuid_array};
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::{Contestant, Figures, Measured, Result};
+use graphsink_benches::database::Database;
+use graphsink_benches::rows::{top_mentions, uuid_array};
+use graphsink_benches::workload::{Record, Workload};
 
 /// Hand-written upserts in batches of this many mentions.
 #[derive(Debug)]

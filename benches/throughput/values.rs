@@ -16,10 +16,10 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use crate::batch::{self, Connection, Ids, Words};
-use crate::contestant::{Contestant, Figures, Measured, Result};
-use crate::database::Database;
 use crate::merge;
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::{Contestant, Figures, Measured, Result};
+use graphsink_benches::database::Database;
+use graphsink_benches::workload::{Record, Workload};
 
 /// The number of mentions in a batch.
 const BATCH: usize = 250;

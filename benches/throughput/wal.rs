@@ -1,8 +1,8 @@
 //! The server's write-ahead log (WAL): counts, which noise does not affect, except for the checkpoint at the start of
 //! each measurement.
 
-use crate::contestant::Result;
-use crate::database::Database;
+use graphsink_benches::contestant::Result;
+use graphsink_benches::database::Database;
 
 /// Counts so far, or since a moment.
 #[derive(Debug, Clone, Copy)]

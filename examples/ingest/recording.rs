@@ -14,23 +14,23 @@ const MOMENTS_MAX: usize = 400;
 
 /// Totals at a moment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// Seconds after the start.
-    pub(crate) at: f64,
-    pub(crate) mentions: u64,
+    pub at: f64,
+    pub mentions: u64,
     /// Rows as submitted, of all tables.
-    pub(crate) received: u64,
+    pub received: u64,
     /// Rows of all tables by disposition, in the order of [`Disposition::ALL`], and rows saved by coalescing.
-    pub(crate) rows: [u64; 4],
-    pub(crate) rows_in_flight: u64,
-    pub(crate) epoch_rows: Distribution,
-    pub(crate) acknowledgement: Latency,
+    pub rows: [u64; 4],
+    pub rows_in_flight: u64,
+    pub epoch_rows: Distribution,
+    pub acknowledgement: Latency,
     /// Microseconds that ended transactions waited for locks.
-    pub(crate) lock_wait: u64,
+    pub lock_wait: u64,
 }
 
 impl Moment {
-    pub(crate) fn of(stats: &Stats, at: Duration) -> Self {
+    pub fn of(stats: &Stats, at: Duration) -> Self {
         let tables = [&stats.entities, &stats.connections, &stats.mentions];
         let [inserted, updated, unchanged] = Disposition::ALL.map(|disposition| {
             let of_table = |table: &&graphsink::TableStats| match disposition {
@@ -55,13 +55,13 @@ impl Moment {
 
 /// Samples an engine periodically until it is ended.
 #[derive(Debug)]
-pub(crate) struct Recording {
+pub struct Recording {
     end: oneshot::Sender<()>,
     task: JoinHandle<Vec<Moment>>,
 }
 
 impl Recording {
-    pub(crate) fn start(engine: Engine) -> Self {
+    pub fn start(engine: Engine) -> Self {
         let (end, mut ended) = oneshot::channel();
         let task = tokio::spawn(async move {
             let (started, mut period) = (Instant::now(), PERIOD);
@@ -80,7 +80,7 @@ impl Recording {
     }
 
     /// Everything from the start until now.
-    pub(crate) async fn end(self) -> Vec<Moment> {
+    pub async fn end(self) -> Vec<Moment> {
         // The task has ended only if it panicked: then there is nothing to show.
         let _ = self.end.send(());
         self.task.await.unwrap_or_default()

@@ -1,15 +1,14 @@
 //! The report of a load as one HTML file: charts over time, the outcome, the settings. It needs no external resources,
 //! and also contains its numbers as JSON.
 
-#[path = "report/chart.rs"]
 mod chart;
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::number::grouped;
-use crate::recording::Moment;
+use crate::ingest::number::grouped;
+use crate::ingest::recording::Moment;
 use chart::Chart;
 
 /// Minimum and maximum number of spans of a chart. Within these limits each span has two transactions: with more spans,
@@ -47,16 +46,16 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// The data of a report.
 #[derive(Debug)]
-pub(crate) struct Report<'a> {
+pub struct Report<'a> {
     /// The summary that `--json` prints.
-    pub(crate) summary: &'a Value,
+    pub summary: &'a Value,
     /// Names and values; no secrets.
-    pub(crate) settings: &'a [(&'static str, String)],
-    pub(crate) moments: &'a [Moment],
+    pub settings: &'a [(&'static str, String)],
+    pub moments: &'a [Moment],
 }
 
 impl Report<'_> {
-    pub(crate) fn html(&self) -> String {
+    pub fn html(&self) -> String {
         let summary = self.summary;
         let mut html = format!(
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\

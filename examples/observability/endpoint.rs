@@ -29,20 +29,20 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The content of `/stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Report {
-    pub(crate) health: Health,
-    pub(crate) stats: Stats,
+pub struct Report {
+    pub health: Health,
+    pub stats: Stats,
 }
 
 impl Report {
-    pub(crate) fn of(engine: &Engine) -> Self {
+    pub fn of(engine: &Engine) -> Self {
         Self { health: engine.health(), stats: engine.stats() }
     }
 }
 
 /// Installs the recorder of this program. It must be installed before the engine starts, because the engine then
 /// describes its metrics.
-pub(crate) fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_rows".to_owned()), &SIZES)?
@@ -52,14 +52,14 @@ pub(crate) fn install_recorder() -> Result<PrometheusHandle, BuildError> {
 
 /// Serves an address until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     address: SocketAddr,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Endpoint {
     /// Begins to serve.
-    pub(crate) async fn serve(address: SocketAddr, engine: Engine, metrics: PrometheusHandle) -> io::Result<Self> {
+    pub async fn serve(address: SocketAddr, engine: Engine, metrics: PrometheusHandle) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let upkeep = metrics.clone();
@@ -87,7 +87,7 @@ impl Endpoint {
     }
 
     /// The address.
-    pub(crate) const fn address(&self) -> SocketAddr {
+    pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }

@@ -20,29 +20,14 @@
 //! first half of random ids; moving the clock of one process needs a preloaded library.
 
 mod args;
-#[allow(dead_code)]
-#[path = "../../tests/it/merges/canonical.rs"]
-mod canonical;
 mod check;
-#[allow(dead_code)]
-#[path = "../../tests/it/database.rs"]
-mod database;
 mod engines;
-#[allow(dead_code)]
-#[path = "../../tests/it/generate.rs"]
-mod generate;
 mod inject;
 mod ledger;
 mod log;
 mod merger;
-#[allow(dead_code)]
-#[path = "../../tests/it/model.rs"]
-mod model;
 mod pool;
 mod producer;
-#[allow(dead_code)]
-#[path = "../../tests/it/proxy/mod.rs"]
-mod proxy;
 mod report;
 mod schedule;
 mod stage;
@@ -55,6 +40,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use clap::Parser;
+use graphsink_testing::model::Ids;
+use graphsink_testing::proxy::Proxy;
+use graphsink_testing::{canonical, database, generate, model, proxy};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -63,9 +51,7 @@ use check::Checker;
 use engines::Engines;
 use inject::Injector;
 use ledger::{Ledger, Totals};
-use model::Ids;
 use producer::{Load, Mischief};
-use proxy::Proxy;
 use report::Report;
 use schedule::{Fault, Kind, Schedule};
 use stage::Stage;

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use graphsink::{Distribution, Latency, Stats};
 
-use crate::endpoint::Report;
+use crate::observability::endpoint::Report;
 
 /// The length of the window of recent activity, or a little more.
-pub(crate) const WINDOW: Duration = Duration::from_secs(10);
+pub const WINDOW: Duration = Duration::from_secs(10);
 /// Number of rates kept: more than the columns of the widest terminal.
 const RATES_MAX: usize = 512;
 
 /// The answers of an engine so far.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     /// Oldest first; the window begins with the first one.
     looks: VecDeque<Look>,
     /// Newest first. `None` if there was no answer.
@@ -34,23 +34,23 @@ struct Look {
 
 /// Committed rows per second, as received.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Rate {
-    pub(crate) mentions: f64,
+pub struct Rate {
+    pub mentions: f64,
     /// Rows of all tables.
-    pub(crate) rows: f64,
+    pub rows: f64,
 }
 
 /// The engine does not answer.
 #[derive(Debug)]
-pub(crate) struct Lost {
-    pub(crate) since: Duration,
+pub struct Lost {
+    pub since: Duration,
     /// The error of the last attempt.
-    pub(crate) error: String,
+    pub error: String,
 }
 
 impl History {
     /// Adds an answer, or the error in its place.
-    pub(crate) fn absorb(&mut self, at: Duration, answer: Result<Report, String>) {
+    pub fn absorb(&mut self, at: Duration, answer: Result<Report, String>) {
         match answer {
             Ok(report) => {
                 self.lost = None;
@@ -87,39 +87,39 @@ impl History {
     }
 
     /// The last answer.
-    pub(crate) fn latest(&self) -> Option<&Report> {
+    pub fn latest(&self) -> Option<&Report> {
         self.looks.back().map(|look| &look.report)
     }
 
     /// The recent activity; `None` before the first answer.
-    pub(crate) fn lately(&self) -> Option<Lately<'_>> {
+    pub fn lately(&self) -> Option<Lately<'_>> {
         let (first, last) = self.looks.front().zip(self.looks.back())?;
         let window = last.at.saturating_sub(first.at);
         Some(Lately { window, before: &first.report.stats, now: &last.report.stats })
     }
 
     /// Rates between answers, newest first; `None` if there was no answer.
-    pub(crate) fn rates(&self) -> impl Iterator<Item = Option<Rate>> {
+    pub fn rates(&self) -> impl Iterator<Item = Option<Rate>> {
         self.rates.iter().copied()
     }
 
     /// The rate between the last two answers.
-    pub(crate) fn rate(&self) -> Rate {
+    pub fn rate(&self) -> Rate {
         self.rates().flatten().next().unwrap_or_default()
     }
 
     /// The highest rates since the first answer or the last reset.
-    pub(crate) const fn peak(&self) -> Rate {
+    pub const fn peak(&self) -> Rate {
         self.peak
     }
 
     /// Resets the highest rates.
-    pub(crate) fn reset_peak(&mut self) {
+    pub fn reset_peak(&mut self) {
         self.peak = self.rate();
     }
 
     /// The failure, if the engine does not answer.
-    pub(crate) const fn lost(&self) -> Option<&Lost> {
+    pub const fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
     }
 }
@@ -141,7 +141,7 @@ impl Rate {
 
 /// Two answers of one engine, some seconds apart.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Lately<'a> {
+pub struct Lately<'a> {
     window: Duration,
     before: &'a Stats,
     now: &'a Stats,
@@ -149,22 +149,22 @@ pub(crate) struct Lately<'a> {
 
 impl Lately<'_> {
     /// The time between them.
-    pub(crate) const fn window(&self) -> Duration {
+    pub const fn window(&self) -> Duration {
         self.window
     }
 
     /// The growth of a total per second.
-    pub(crate) fn per_second(&self, total: impl Fn(&Stats) -> u64) -> f64 {
+    pub fn per_second(&self, total: impl Fn(&Stats) -> u64) -> f64 {
         per_second(total(self.before), total(self.now), self.window.as_secs_f64())
     }
 
     /// The values added to a latency; all of them if there is only one answer.
-    pub(crate) fn latency(&self, of: impl Fn(&Stats) -> &Latency) -> Latency {
+    pub fn latency(&self, of: impl Fn(&Stats) -> &Latency) -> Latency {
         if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
     }
 
     /// The same for sizes.
-    pub(crate) fn sizes(&self, of: impl Fn(&Stats) -> &Distribution) -> Distribution {
+    pub fn sizes(&self, of: impl Fn(&Stats) -> &Distribution) -> Distribution {
         if self.is_first() { of(self.now).clone() } else { of(self.now).since(of(self.before)) }
     }
 

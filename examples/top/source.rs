@@ -6,28 +6,28 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crate::endpoint::Report;
+use crate::observability::endpoint::Report;
 
 /// An engine that does not answer for this long counts as lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The endpoint of an engine.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub struct Source {
     url: String,
     agent: ureq::Agent,
 }
 
 /// An answer, or the reason for its absence, with the time since the start.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) at: Duration,
-    pub(crate) report: Result<Report, String>,
+pub struct Answer {
+    pub at: Duration,
+    pub report: Result<Report, String>,
 }
 
 impl Source {
     /// The address may be written without `http://`.
-    pub(crate) fn new(address: &str) -> Self {
+    pub fn new(address: &str) -> Self {
         let address = address.trim_end_matches('/');
         let scheme = if address.contains("://") { "" } else { "http://" };
         let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
@@ -35,24 +35,19 @@ impl Source {
     }
 
     /// The address in full.
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
     /// Queries once.
-    pub(crate) fn look(&self) -> Result<Report, String> {
+    pub fn look(&self) -> Result<Report, String> {
         let response = self.agent.get(format!("{}/stats", self.url)).call();
         let report = response.and_then(|mut response| response.body_mut().read_json());
         report.map_err(|error| error.to_string())
     }
 
     /// Queries in every interval from now on, as long as there is a listener; not while paused.
-    pub(crate) fn watch(
-        self,
-        started: Instant,
-        interval: Duration,
-        paused: Arc<AtomicBool>,
-    ) -> io::Result<Receiver<Answer>> {
+    pub fn watch(self, started: Instant, interval: Duration, paused: Arc<AtomicBool>) -> io::Result<Receiver<Answer>> {
         let (sender, answers) = mpsc::channel();
         let ask = move || {
             let mut next = Instant::now();

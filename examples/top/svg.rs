@@ -18,7 +18,7 @@ const FOREGROUND: &str = "#d5d8de";
 type Area = [f64; 4];
 
 /// Draws the cells.
-pub(crate) fn svg(cells: &Buffer) -> String {
+pub fn svg(cells: &Buffer) -> String {
     let area = *cells.area();
     let width = 2.0f64.mul_add(MARGIN, f64::from(area.width) * WIDTH);
     let height = 2.0f64.mul_add(MARGIN, f64::from(area.height) * HEIGHT);

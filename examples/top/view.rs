@@ -12,12 +12,10 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, RenderDirection, Sparkline, Wrap};
 
-use crate::format::{rate, short};
-use crate::history::{History, Rate};
+use crate::top::format::{rate, short};
+use crate::top::history::{History, Rate};
 
-#[path = "view/state.rs"]
 mod state;
-#[path = "view/tables.rs"]
 mod tables;
 
 const ACCENT: Color = Color::Cyan;
@@ -40,17 +38,17 @@ const TIMINGS: u16 = 41;
 
 /// Everything that a picture shows.
 #[derive(Debug)]
-pub(crate) struct Scene<'a> {
-    pub(crate) history: &'a History,
+pub struct Scene<'a> {
+    pub history: &'a History,
     /// The address of the engine.
-    pub(crate) address: &'a str,
-    pub(crate) paused: bool,
+    pub address: &'a str,
+    pub paused: bool,
     /// Time since the start, like the times in the history.
-    pub(crate) now: Duration,
+    pub now: Duration,
 }
 
 /// Draws it.
-pub(crate) fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
+pub fn draw(frame: &mut Frame<'_>, scene: &Scene<'_>) {
     let [header, body, footer] =
         Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(headline(scene), header);

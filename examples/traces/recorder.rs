@@ -9,7 +9,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The destination of spans: memory, for readers in the same process, and with `print` also standard output. A service
 /// has an exporter of `opentelemetry-otlp` here, which sends them to a collector, in batches.
-pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter) {
+pub fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter) {
     let kept = InMemorySpanExporter::default();
     let mut provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone());
     if print {
@@ -19,7 +19,7 @@ pub(crate) fn provider(print: bool) -> (SdkTracerProvider, InMemorySpanExporter)
 }
 
 /// Forwards only the engine's spans to `provider`: those of statements are at level trace.
-pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+pub fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
 {

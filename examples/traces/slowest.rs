@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::SpanData;
 
 /// The waits of the slowest unit.
 #[derive(Debug)]
-pub(crate) struct Slowest<'a> {
+pub struct Slowest<'a> {
     unit: &'a SpanData,
     /// The epochs it waited for, and then its own, in the order of their beginnings.
     epochs: Vec<Epoch<'a>>,
@@ -24,14 +24,14 @@ struct Epoch<'a> {
 
 /// A wait or a statement, with its own time: a statement that was sent with others waits for those before it.
 #[derive(Debug, Clone)]
-pub(crate) struct Step<'a> {
-    pub(crate) name: Cow<'a, str>,
-    pub(crate) took: Duration,
+pub struct Step<'a> {
+    pub name: Cow<'a, str>,
+    pub took: Duration,
 }
 
 impl<'a> Slowest<'a> {
     /// Finds the slowest unit among all spans of a program; `None` if no unit has an outcome.
-    pub(crate) fn find(spans: &'a [SpanData]) -> Option<Self> {
+    pub fn find(spans: &'a [SpanData]) -> Option<Self> {
         let units = named(spans, "unit").filter(|unit| settled(unit).is_some());
         let unit = units.max_by_key(|unit| acknowledged(unit))?;
         // A unit and its epoch have no common parent, because an epoch serves many: they refer to each other.
@@ -50,12 +50,12 @@ impl<'a> Slowest<'a> {
     }
 
     /// The wait or the statement that took longest.
-    pub(crate) fn step(&self) -> Option<&Step<'a>> {
+    pub fn step(&self) -> Option<&Step<'a>> {
         self.epochs.iter().flat_map(|epoch| &epoch.steps).max_by_key(|step| step.took)
     }
 
     /// From the unit's acceptance to its outcome.
-    pub(crate) fn took(&self) -> Duration {
+    pub fn took(&self) -> Duration {
         acknowledged(self.unit)
     }
 }

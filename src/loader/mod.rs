@@ -2,7 +2,7 @@
 //!
 //! [`Line`] is one line of the format, [`Units`] reads any number of inputs and combines the lines that share a unit,
 //! [`Sample`] generates such lines. Everything here is plain and synchronous: a program hands the units to an engine in
-//! its own way, as `examples/ingest.rs` does.
+//! its own way, as `examples/ingest` does.
 //!
 //! ```no_run
 //! use graphsink::loader::{Input, Units};

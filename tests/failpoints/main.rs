@@ -4,33 +4,20 @@
 //!
 //! `GRAPHSINK_TEST_SEED` runs a test again as it failed.
 
-#[allow(dead_code)]
-#[path = "../it/database.rs"]
-mod database;
-#[allow(dead_code)]
-#[path = "../it/generate.rs"]
-mod generate;
-#[allow(dead_code)]
-#[path = "../it/model.rs"]
-mod model;
-#[allow(dead_code)]
-#[path = "../it/support.rs"]
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use fail::FailScenario;
 use graphsink::{ActorKind, BulkError, BulkLoad, BulkPhase, BulkSettings, Engine, Outcome, SubmitError};
+use graphsink_testing::database::{assert_group_by, assert_same};
+use graphsink_testing::generate::Space;
+use graphsink_testing::model::{Ids, Record};
+use graphsink_testing::support::{Database, as_of, seed, within};
+use graphsink_testing::{database, generate, model};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{Mutex, MutexGuard};
-
-use crate::database::{assert_group_by, assert_same};
-use crate::generate::Space;
-use crate::model::{Ids, Record};
-use crate::support::{Database, as_of, seed, within};
 
 /// Where actors panic, between any two steps of a handler.
 const IN_ACTORS: [&str; 12] = [

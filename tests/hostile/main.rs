@@ -12,14 +12,7 @@
 #![allow(clippy::too_many_lines)]
 
 mod compressed;
-#[allow(dead_code)]
-#[path = "../it/generate.rs"]
-mod generate;
 mod lines;
-#[allow(dead_code)]
-#[path = "../it/model.rs"]
-mod model;
-mod rules;
-#[allow(dead_code)]
-mod spec;
 mod units;
+
+use graphsink_testing::{generate, rules, spec};

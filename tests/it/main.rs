@@ -23,10 +23,8 @@
 
 mod bulk;
 mod counters;
-mod database;
 mod dead_letters;
 mod environment;
-mod generate;
 mod health;
 mod histories;
 mod hostile;
@@ -37,23 +35,17 @@ mod loader;
 mod lock_waits;
 mod merge;
 mod merges;
-mod model;
 mod outcomes;
-mod proxy;
 mod refresh;
 mod resolve;
 mod restarts;
 mod rights;
 mod room_for_updates;
-#[path = "../hostile/rules.rs"]
-mod rules;
 mod server_faults;
 mod silent_connections;
-#[allow(dead_code)]
-#[path = "../hostile/spec.rs"]
-mod spec;
 mod sql_values;
 mod stress;
-mod support;
 mod tls;
 mod wire;
+
+use graphsink_testing::{database, generate, model, proxy, rules, spec, support};

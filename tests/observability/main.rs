@@ -6,39 +6,14 @@
 // Tests tell one story from beginning to end, however long.
 #![allow(clippy::too_many_lines)]
 
-#[path = "../../examples/observability/endpoint.rs"]
-mod endpoint;
-#[path = "../../examples/top/format.rs"]
-mod format;
-#[allow(dead_code)]
-#[path = "../it/generate.rs"]
-mod generate;
-#[path = "../../examples/top/history.rs"]
-mod history;
-#[path = "../../examples/ingest/report.rs"]
-mod load_report;
-#[allow(dead_code)]
-#[path = "../it/model.rs"]
-mod model;
 mod names;
-#[path = "../../examples/ingest/number.rs"]
-mod number;
-#[allow(dead_code)]
-#[path = "../it/proxy/mod.rs"]
-mod proxy;
 mod queries;
-#[path = "../../examples/ingest/recording.rs"]
-mod recording;
 mod report;
 mod run;
 mod scrape;
-#[path = "../../examples/top/source.rs"]
-mod source;
-#[allow(dead_code, unused_imports)]
-#[path = "../it/support.rs"]
-mod support;
-#[path = "../../examples/top/svg.rs"]
-mod svg;
 mod top;
-#[path = "../../examples/top/view.rs"]
-mod view;
+
+use graphsink_examples::ingest::{number, recording, report as load_report};
+use graphsink_examples::observability::endpoint;
+use graphsink_examples::top::{format, history, source, svg, view};
+use graphsink_testing::{proxy, support};

@@ -21,10 +21,10 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::batch::{self, Connection, Ids, Word, Words};
-use crate::contestant::{Contestant, Figures, Measured, Result};
-use crate::database::{Database, SESSION};
 use crate::merge;
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::{Contestant, Figures, Measured, Result};
+use graphsink_benches::database::{Database, SESSION};
+use graphsink_benches::workload::{Record, Workload};
 
 /// The number of mentions in a batch.
 const BATCH: usize = 1_000;

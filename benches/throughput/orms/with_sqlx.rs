@@ -13,11 +13,11 @@ use sqlx::{Connection as _, Executor as _, PgTransaction, Row};
 use uuid::Uuid;
 
 use crate::batch::{self, Connection, Ids, Word, Words, text_array};
-use crate::contestant::{Contestant, Figures, Measured, Result};
-use crate::database::{Database, SESSION};
-use crate::rows::{top_mentions, uuid_array};
 use crate::unnest;
-use crate::workload::{Record, Workload};
+use graphsink_benches::contestant::{Contestant, Figures, Measured, Result};
+use graphsink_benches::database::{Database, SESSION};
+use graphsink_benches::rows::{top_mentions, uuid_array};
+use graphsink_benches::workload::{Record, Workload};
 
 /// Upserts in batches of this many mentions.
 #[derive(Debug)]

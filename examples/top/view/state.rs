@@ -9,9 +9,9 @@ use ratatui::widgets::{Gauge, Paragraph, Table};
 
 use super::tables::figures;
 use super::{ACCENT, BAD, GOOD, QUIET, WARNING, titled};
-use crate::endpoint::Report;
-use crate::format::{bytes, short};
-use crate::number::grouped;
+use crate::ingest::number::grouped;
+use crate::observability::endpoint::Report;
+use crate::top::format::{bytes, short};
 
 /// Columns of a figure's name.
 const NAME: usize = 12;

@@ -8,9 +8,9 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Row, Table};
 
 use super::{ACCENT, QUIET, titled};
-use crate::format::{rate, short};
-use crate::history::Lately;
-use crate::number::grouped;
+use crate::ingest::number::grouped;
+use crate::top::format::{rate, short};
+use crate::top::history::Lately;
 
 /// Columns of a latency or size.
 const FIGURE: u16 = 7;

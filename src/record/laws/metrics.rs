@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::TimeDelta;
+use graphsink_testing::generate::{self, Space};
+use graphsink_testing::model::{self, MentionSpec, Time};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use super::generate::{self, Space};
-use super::model::{self, MentionSpec, Time};
-use super::{as_of, config};
+use super::{as_of, config, mention, source_type};
 use crate::record::{
     ConnectionMetrics, Mention, MentionChange, MentionRef, Merge, SourceType, StoredMetrics, TopMention,
 };
@@ -25,11 +25,11 @@ struct Rows {
 impl Rows {
     /// Writes one epoch. Reports the changes as the store does: one change for each row, relative to the row before.
     fn write(&mut self, epoch: &[MentionSpec]) -> Vec<(Uuid, Option<Mention>, Mention)> {
-        let mentions: Vec<Mention> = epoch.iter().map(MentionSpec::mention).collect();
+        let mentions: Vec<Mention> = epoch.iter().map(mention).collect();
         let mut newest: BTreeMap<Uuid, MentionRef<'_>> = BTreeMap::new();
         for (spec, mention) in epoch.iter().zip(&mentions) {
             let next = Uuid::from_u128(self.ids.len() as u128 + 1);
-            let id = *self.ids.entry((spec.source_id.clone(), spec.source_type)).or_insert(next);
+            let id = *self.ids.entry((spec.source_id.clone(), source_type(spec.source_type))).or_insert(next);
             newest.entry(id).and_modify(|own| own.merge(mention.into())).or_insert(mention.into());
         }
         let mut changes = Vec::new();
@@ -110,7 +110,7 @@ fn stored_form(metrics: &ConnectionMetrics<'_>) -> StoredMetrics {
 
 /// Compares the crate's figures with the model's, computed from the same rows.
 fn assert_as_model(metrics: &ConnectionMetrics<'_>, rows: &Rows, as_of: Time) {
-    let model_rows: Vec<(SourceType, String, model::MentionRow)> = rows
+    let model_rows: Vec<(graphsink::SourceType, String, model::MentionRow)> = rows
         .mentions
         .values()
         .map(|mention| {
@@ -124,7 +124,7 @@ fn assert_as_model(metrics: &ConnectionMetrics<'_>, rows: &Rows, as_of: Time) {
                 created_at: mention.created_at,
                 observed_at: mention.observed_at,
             };
-            (mention.source_type, mention.source_id.to_string(), row)
+            (mention.source_type.as_str().parse().unwrap(), mention.source_id.to_string(), row)
         })
         .collect();
     let model = model::metrics(model_rows.iter().map(|(kind, id, row)| (*kind, id.as_str(), row)), as_of);
@@ -136,7 +136,7 @@ fn assert_as_model(metrics: &ConnectionMetrics<'_>, rows: &Rows, as_of: Time) {
     assert_eq!(metrics.last_mentioned_at, model.last_mentioned_at, "last_mentioned_at");
     assert_eq!(metrics.activity_level.as_str(), model.activity_level, "activity_level");
     let top = metrics.top_mentions.iter().map(|top| top.mention_id).collect::<Vec<_>>();
-    let expected = |top: &model::TopRow| rows.ids[&(top.source_id.clone(), top.source_type)];
+    let expected = |top: &model::TopRow| rows.ids[&(top.source_id.clone(), source_type(top.source_type))];
     assert_eq!(top, model.top_mentions.iter().map(expected).collect::<Vec<_>>(), "top_mentions");
     for (own, model) in metrics.top_mentions.iter().zip(&model.top_mentions) {
         assert_eq!(own.upvotes, model.upvotes);

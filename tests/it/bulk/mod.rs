@@ -8,7 +8,6 @@
 //! - `memory`: the memory of a load does not grow with its input.
 //! - `catalog` dumps the server's catalog of a schema, and waits for the server.
 
-mod catalog;
 mod ended;
 mod equality;
 mod faults;
@@ -18,7 +17,8 @@ mod memory;
 
 use std::time::{Duration, Instant};
 
-use graphsink::{BulkError, BulkLoad, BulkPhase, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
+use graphsink::{BulkError, BulkLoad, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
+use graphsink_testing::catalog;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 

@@ -7,7 +7,6 @@
 //! - `plans`: the indexes that merges read.
 //! - `faults`: cuts at the commit, a killed process, locks of other programs, a shutdown.
 
-mod canonical;
 mod faults;
 mod late;
 mod laws;
@@ -15,6 +14,7 @@ mod load;
 mod plans;
 
 use graphsink::{Engine, EntityMerge, EntityName, EntityType, MergeOutcome};
+use graphsink_testing::canonical;
 use tokio_postgres::Client;
 
 use crate::model::EntityKey;

@@ -3,8 +3,6 @@
 
 mod additions;
 mod beginning;
-#[path = "../../../../tests/it/bulk/catalog.rs"]
-mod catalog;
 mod exactness;
 mod faults;
 mod shadow_tables;
@@ -15,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use graphsink_testing::catalog;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 

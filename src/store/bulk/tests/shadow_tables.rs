@@ -185,7 +185,7 @@ impl Database {
 }
 
 #[tokio::test]
-async fn the_catalog_is_what_the_migrations_make() {
+async fn after_a_load_the_catalog_equals_that_of_the_migrations() {
     for migrations in [Migrations::tables_only(), Migrations::all()] {
         let only_migrated = Database::new(shared().await, migrations).await.catalog().await;
         let database = Database::with_source(shared().await, migrations).await;
@@ -466,7 +466,7 @@ async fn a_row_that_a_key_of_others_refuses_ends_the_load_by_its_name() {
 }
 
 #[tokio::test]
-async fn each_step_is_told_before_it_begins() {
+async fn each_step_is_reported_before_it_begins() {
     let database = Database::with_source(shared().await, Migrations::all()).await;
     let mut load = database.begin().await.unwrap();
     let shadow = load.shadow_tables().await.unwrap().unwrap();

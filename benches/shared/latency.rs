@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::graphsink::{Engine, Outcome};
+use graphsink::{Engine, Outcome};
 
 use crate::contestant::Result;
 use crate::database::{Database, Layout, Tables};
@@ -14,24 +14,24 @@ use crate::workload::{Record, Workload};
 
 /// Acknowledgement times of one kind of unit, in two ways.
 #[derive(Debug)]
-pub(crate) struct Latencies {
-    pub(crate) tables: Tables,
-    pub(crate) unit: &'static str,
+pub struct Latencies {
+    pub tables: Tables,
+    pub unit: &'static str,
     /// Ascending.
-    pub(crate) engine: Vec<Duration>,
+    pub engine: Vec<Duration>,
     /// Ascending.
-    pub(crate) by_hand: Vec<Duration>,
+    pub by_hand: Vec<Duration>,
 }
 
 impl Latencies {
     /// The time that this share of the acknowledgements did not exceed.
-    pub(crate) fn quantile(times: &[Duration], share: f64) -> Duration {
+    pub fn quantile(times: &[Duration], share: f64) -> Duration {
         times[((times.len() - 1) as f64 * share).round() as usize]
     }
 }
 
 /// Acknowledgements one at a time: `rounds` units of new rows, and as many new mentions on connections that have some.
-pub(crate) async fn measure(
+pub async fn measure(
     database: &Database,
     tables: Tables,
     workload: &Workload,

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ::graphsink::{EntityBuilder, Mention, SourceType, Timestamp, UnitOfWork};
 use chrono::TimeDelta;
+use graphsink::{EntityBuilder, Mention, SourceType, Timestamp, UnitOfWork};
 
 /// An arbitrary number; another one gives another workload of the same shape.
 const SEED: u64 = 0x6772_6170_6873_6e6b;
@@ -34,31 +34,30 @@ const WORD_EXPONENT: f64 = 1.0;
 
 /// The content of one unit, in memory before the clock starts.
 #[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) restaurant: Arc<str>,
+pub struct Record {
+    pub restaurant: Arc<str>,
     /// Different from the name, as is the dish's.
-    pub(crate) alias: Option<Arc<str>>,
-    pub(crate) restaurant_attributes: Vec<Arc<str>>,
+    pub alias: Option<Arc<str>>,
+    pub restaurant_attributes: Vec<Arc<str>>,
     /// Without a dish there is neither a connection nor a mention.
-    pub(crate) dish: Option<Arc<str>>,
-    pub(crate) dish_alias: Option<Arc<str>>,
-    pub(crate) dish_attributes: Vec<Arc<str>>,
-    pub(crate) categories: Vec<Arc<str>>,
-    pub(crate) is_menu_item: bool,
-    pub(crate) mention: Mention,
+    pub dish: Option<Arc<str>>,
+    pub dish_alias: Option<Arc<str>>,
+    pub dish_attributes: Vec<Arc<str>>,
+    pub categories: Vec<Arc<str>>,
+    pub is_menu_item: bool,
+    pub mention: Mention,
 }
 
 impl Record {
     /// The unit that a caller of the engine builds.
-    pub(crate) fn unit(&self) -> UnitOfWork {
+    pub fn unit(&self) -> UnitOfWork {
         let mut unit = UnitOfWork::new();
         self.add_to(&mut unit);
         unit
     }
 
     /// Adds the rows of this record to a unit.
-    #[allow(dead_code, reason = "for other benches")]
-    pub(crate) fn add_to(&self, unit: &mut UnitOfWork) {
+    pub fn add_to(&self, unit: &mut UnitOfWork) {
         let attributes: Vec<_> =
             self.restaurant_attributes.iter().map(|name| unit.restaurant_attribute(name).handle()).collect();
         let mut restaurant = unit.restaurant(&self.restaurant);
@@ -91,19 +90,19 @@ impl Record {
 
 /// The records, in the order of submission.
 #[derive(Debug)]
-pub(crate) struct Workload {
-    pub(crate) records: Vec<Record>,
+pub struct Workload {
+    pub records: Vec<Record>,
     /// The time that ages are relative to: a moment ago.
-    pub(crate) as_of: Timestamp,
+    pub as_of: Timestamp,
 }
 
 /// The number of mentions in some records.
-pub(crate) fn mentions(records: &[Record]) -> usize {
+pub fn mentions(records: &[Record]) -> usize {
     records.iter().filter(|record| record.dish.is_some()).count()
 }
 
 impl Workload {
-    pub(crate) fn generate(mentions: usize, as_of: Timestamp) -> Self {
+    pub fn generate(mentions: usize, as_of: Timestamp) -> Self {
         let law = Law::new(mentions);
         let mut random = Random(SEED);
         Self { records: law.records(0, mentions, as_of, &mut random, |_| (&law, None)), as_of }
@@ -115,7 +114,7 @@ impl Workload {
 /// The history consists of towns, each with restaurants of its own and all with the same dishes and attributes. Half of
 /// each slice is from existing towns, drawn by the same law: it meets most of their restaurants and many of their
 /// connections, anywhere in the tables. The other half is from a new town.
-pub(crate) struct History {
+pub struct History {
     town: Law,
     new_town: Law,
     towns: usize,
@@ -129,17 +128,17 @@ const NEW_TOWNS: usize = 1 << 20;
 
 impl History {
     /// A history of about this many mentions, and slices of this many.
-    pub(crate) fn new(mentions: usize, slice: usize, as_of: Timestamp) -> Self {
+    pub fn new(mentions: usize, slice: usize, as_of: Timestamp) -> Self {
         let towns = mentions.div_ceil(TOWN_MENTIONS).max(1);
         Self { town: Law::new((mentions / towns).max(1)), new_town: Law::new(slice), towns, as_of }
     }
 
-    pub(crate) const fn towns(&self) -> usize {
+    pub const fn towns(&self) -> usize {
         self.towns
     }
 
     /// All records of one town.
-    pub(crate) fn town(&self, town: usize) -> Workload {
+    pub fn town(&self, town: usize) -> Workload {
         let mut random = Random(SEED ^ (town as u64 + 1) << 40);
         let mentions = self.town.mentions;
         let records =
@@ -148,7 +147,7 @@ impl History {
     }
 
     /// The slice of that number; no two slices have the same mention.
-    pub(crate) fn slice(&self, slice: usize) -> Workload {
+    pub fn slice(&self, slice: usize) -> Workload {
         let mut random = Random(SEED ^ !(slice as u64) << 40);
         let mentions = self.new_town.mentions;
         let first = self.towns * self.town.mentions + slice * mentions;
@@ -250,8 +249,7 @@ impl Law {
 }
 
 /// Records without end, for workloads larger than memory. The laws are those of a workload of this many mentions.
-#[allow(dead_code, reason = "for other benches")]
-pub(crate) struct Records {
+pub struct Records {
     law: Law,
     as_of: Timestamp,
     random: Random,
@@ -259,9 +257,8 @@ pub(crate) struct Records {
     number: usize,
 }
 
-#[allow(dead_code, reason = "for other benches")]
 impl Records {
-    pub(crate) fn new(mentions: usize, as_of: Timestamp) -> Self {
+    pub fn new(mentions: usize, as_of: Timestamp) -> Self {
         let mut random = Random(SEED);
         let thread = Thread::new(0, &mut random);
         Self { law: Law::new(mentions), as_of, random, thread, number: 0 }
@@ -408,10 +405,10 @@ impl Zipf {
 }
 
 /// `SplitMix64` (Steele, Lea and Flood, 2014).
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
-    pub(crate) const fn next(&mut self) -> u64 {
+    pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -420,7 +417,7 @@ impl Random {
     }
 
     /// From 0 to 1, without 1.
-    pub(crate) fn fraction(&mut self) -> f64 {
+    pub fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

@@ -113,7 +113,7 @@ const QUERIES: [(&str, &str); 12] = [
 ];
 
 /// The sorted catalog of a schema. Names are qualified as the client's search path requires.
-pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
+pub async fn dump(client: &Client, schema: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for (what, query) in QUERIES {
         let rows = client.query_typed(query, &[(&schema, Type::TEXT)]).await.unwrap();
@@ -127,7 +127,7 @@ pub(crate) async fn dump(client: &Client, schema: &str) -> Vec<String> {
 
 /// Panics with the lines that are in only one of two dumps.
 #[track_caller]
-pub(crate) fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
+pub fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
     let only = |these: &[String], those: &[String]| {
         these.iter().filter(|line| !those.contains(line)).cloned().collect::<Vec<_>>().join("\n  ")
     };

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// The machine, the server and the commit of the measurement.
-pub(crate) fn circumstances(server: &str) -> String {
+pub fn circumstances(server: &str) -> String {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name))?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::graphsink::server::EmbeddedServer;
-use ::graphsink::{Config, ConfigBuilder, Migrations};
+use graphsink::server::EmbeddedServer;
+use graphsink::{Config, ConfigBuilder, Migrations};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
@@ -13,10 +13,10 @@ use crate::rows::Entities;
 use crate::workload::Workload;
 
 /// Not `public`, so that dropping it does not drop the extension.
-pub(crate) const SCHEMA: &str = "bench";
+pub const SCHEMA: &str = "bench";
 
 /// The settings of each session of [`Database::connect`]. The schema is [`SCHEMA`].
-pub(crate) const SESSION: &str = "
+pub const SESSION: &str = "
     set search_path = bench, public; set plan_cache_mode = force_generic_plan; set jit = off;
     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
@@ -29,7 +29,7 @@ const CONTRACT_READ_INDEXES: &str = include_str!("../../migrations/read_indexes/
 
 /// The indexes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tables {
+pub enum Tables {
     /// Keys and foreign keys.
     Lean,
     /// The read indexes as well.
@@ -37,9 +37,9 @@ pub(crate) enum Tables {
 }
 
 impl Tables {
-    pub(crate) const BOTH: [Self; 2] = [Self::Lean, Self::Full];
+    pub const BOTH: [Self; 2] = [Self::Lean, Self::Full];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lean => "lean",
             Self::Full => "full",
@@ -49,10 +49,9 @@ impl Tables {
 
 /// The origin of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Layout {
+pub enum Layout {
     /// The three tables with their primary, unique and foreign keys and checks, and the contract's read indexes,
     /// without graphsink's own objects. All contestants except graphsink are compared on these.
-    #[allow(dead_code, reason = "for the benches with other contestants")]
     Contract,
     /// The tables of graphsink's migrations.
     Graphsink,
@@ -60,13 +59,13 @@ pub(crate) enum Layout {
 
 /// A durable server of its own: fsync on, with defaults except for those that `ServerBuilder` changes.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
+pub struct Database {
     server: Arc<EmbeddedServer>,
     name: String,
 }
 
 impl Database {
-    pub(crate) async fn start(settings: &[(String, String)], log: Option<&std::path::Path>) -> Result<Self> {
+    pub async fn start(settings: &[(String, String)], log: Option<&std::path::Path>) -> Result<Self> {
         let mut server = EmbeddedServer::builder();
         for (name, value) in settings {
             server = server.setting(name, value);
@@ -77,31 +76,29 @@ impl Database {
         Ok(Self { server: Arc::new(server.start().await?), name: "postgres".to_owned() })
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         self.server.version()
     }
 
     /// For contestants that connect by themselves, and for other processes. It contains the password of a short-lived
     /// server.
-    #[allow(dead_code, reason = "for other benches and for `bench-orms`")]
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.server.url(&self.name)
     }
 
     /// The server's first process.
-    #[allow(dead_code, reason = "for the bench `throughput`")]
-    pub(crate) async fn postmaster(&self) -> Result<u32> {
+    pub async fn postmaster(&self) -> Result<u32> {
         let directory: String = self.connect().await?.query_one("show data_directory", &[]).await?.get(0);
         let file = std::fs::read_to_string(std::path::Path::new(&directory).join("postmaster.pid"))?;
         Ok(file.lines().next().unwrap_or_default().parse()?)
     }
 
     /// Another database on the same server: a copy of this one, which must have no session.
-    pub(crate) async fn copy(&self, name: &str) -> Result<Self> {
+    pub async fn copy(&self, name: &str) -> Result<Self> {
         let postgres = Self { server: Arc::clone(&self.server), name: "postgres".to_owned() };
         // By files: with WAL, the default, all data would be written twice.
         let sql = format!("create database {name} template {} strategy file_copy", self.name);
@@ -110,19 +107,19 @@ impl Database {
     }
 
     /// Another database on the same server, without tables.
-    pub(crate) async fn create(&self, name: &str) -> Result<Self> {
+    pub async fn create(&self, name: &str) -> Result<Self> {
         self.server.create_database(name).await?;
         Ok(Self { server: Arc::clone(&self.server), name: name.to_owned() })
     }
 
     /// Settings of an engine on the bench's tables, with defaults otherwise.
-    pub(crate) fn config(&self) -> ConfigBuilder {
+    pub fn config(&self) -> ConfigBuilder {
         Config::builder(self.server.url(&self.name)).schema(SCHEMA)
     }
 
     /// A session whose plans are pinned as the engine pins its own (index lookups, independent of statistics): on
     /// tables that were just empty no other writer would get good plans.
-    pub(crate) async fn connect(&self) -> Result<Client> {
+    pub async fn connect(&self) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.server.url(&self.name), NoTls).await?;
         tokio::spawn(async move {
             // Statements of the client report the same error.
@@ -133,7 +130,7 @@ impl Database {
     }
 
     /// Empty tables, with all earlier changes flushed.
-    pub(crate) async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
+    pub async fn reset(&self, tables: Tables, layout: Layout) -> Result<()> {
         let client = self.connect().await?;
         client
             .batch_execute(&format!("set client_min_messages = warning; drop schema if exists {SCHEMA} cascade"))
@@ -143,7 +140,7 @@ impl Database {
     }
 
     /// Creates empty tables in a database without any. [`Tables::Full`] after [`Tables::Lean`] adds the read indexes.
-    pub(crate) async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
+    pub async fn make_tables(&self, tables: Tables, layout: Layout) -> Result<()> {
         match layout {
             Layout::Graphsink => self.migrate(tables).await,
             Layout::Contract => self.make_contract_tables(tables).await,
@@ -173,7 +170,7 @@ impl Database {
     }
 
     /// Flushes all earlier changes.
-    pub(crate) async fn settle(&self) -> Result<()> {
+    pub async fn settle(&self) -> Result<()> {
         self.connect().await?.batch_execute("checkpoint").await?;
         // The kernel finishes the writes of the checkpoint soon after.
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -182,13 +179,7 @@ impl Database {
 
     /// An error unless exactly the mentions of the first `sample` records were added, with ids from `since` on, and
     /// their connections agree.
-    pub(crate) async fn check_added(
-        &self,
-        workload: &Workload,
-        sample: usize,
-        figures: Figures,
-        since: Uuid,
-    ) -> Result<()> {
+    pub async fn check_added(&self, workload: &Workload, sample: usize, figures: Figures, since: Uuid) -> Result<()> {
         let client = self.connect().await?;
         let expected = crate::workload::mentions(&workload.records[..sample]) as i64;
         let all = figures == Figures::All;
@@ -204,7 +195,7 @@ impl Database {
     }
 
     /// An error unless the tables have exactly the first `sample` records of the workload.
-    pub(crate) async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
+    pub async fn check(&self, workload: &Workload, sample: usize, figures: Figures) -> Result<()> {
         let records = &workload.records[..sample];
         let entities = Entities::of(records);
         let connections = crate::rows::connections(records, &entities, workload.as_of);

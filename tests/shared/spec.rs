@@ -16,31 +16,31 @@ use crate::rules::is_blank;
 /// Rows that exist before any unit: two entities of each type, in the order of the types, and one connection of the
 /// first restaurant and the first dish.
 #[derive(Debug, Clone)]
-pub(crate) struct World {
+pub struct World {
     pub entities: Vec<Uuid>,
     pub connection: Uuid,
 }
 
 impl World {
-    pub(crate) const ENTITIES: usize = 8;
+    pub const ENTITIES: usize = 8;
 
     /// Ids of missing rows, for laws that need no database.
-    pub(crate) fn imagined() -> Self {
+    pub fn imagined() -> Self {
         Self { entities: (1..=Self::ENTITIES as u128).map(Uuid::from_u128).collect(), connection: Uuid::from_u128(99) }
     }
 
-    pub(crate) fn type_of(known: usize) -> EntityType {
+    pub fn type_of(known: usize) -> EntityType {
         EntityType::ALL[known / 2]
     }
 
-    pub(crate) fn name_of(known: usize) -> String {
+    pub fn name_of(known: usize) -> String {
         format!("known {known}")
     }
 }
 
 /// The id of an entity, or the id to use in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum EntityId {
+pub enum EntityId {
     Known(usize),
     Missing(u8),
     /// The id of the known connection.
@@ -49,7 +49,7 @@ pub(crate) enum EntityId {
 
 /// The id of a connection, or the id to use in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ConnectionId {
+pub enum ConnectionId {
     Known,
     Missing(u8),
     /// The id of a known entity.
@@ -57,14 +57,14 @@ pub(crate) enum ConnectionId {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Name {
+pub enum Name {
     Key(EntityType, String),
     Id(EntityId),
 }
 
 /// How a row refers to an entity.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Ref {
+pub enum Ref {
     /// Position in [`UnitSpec::entities`].
     Row(usize),
     Id(EntityId),
@@ -73,14 +73,14 @@ pub(crate) enum Ref {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct UnitSpec {
+pub struct UnitSpec {
     pub entities: Vec<EntitySpec>,
     pub connections: Vec<ConnectionSpec>,
     pub mentions: Vec<MentionSpec>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct EntitySpec {
+pub struct EntitySpec {
     pub name: Name,
     pub aliases: Vec<String>,
     pub attributes: Vec<Ref>,
@@ -89,7 +89,7 @@ pub(crate) struct EntitySpec {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct PlaceSpec {
+pub struct PlaceSpec {
     pub latitude: Option<Degrees>,
     pub longitude: Option<Degrees>,
     pub address: Option<String>,
@@ -100,19 +100,19 @@ pub(crate) struct PlaceSpec {
 
 /// An angle in degrees, with the expected value of its column in units of 1e-8, computed by hand.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Degrees {
+pub struct Degrees {
     pub given: f64,
     pub stored: i64,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum ConnectionName {
+pub enum ConnectionName {
     Key { restaurant: Ref, dish: Ref },
     Id(ConnectionId),
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionSpec {
+pub struct ConnectionSpec {
     pub name: ConnectionName,
     pub dish_attributes: Vec<Ref>,
     pub categories: Vec<Ref>,
@@ -121,7 +121,7 @@ pub(crate) struct ConnectionSpec {
 
 /// The parent of a mention.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum On {
+pub enum On {
     /// Position in [`UnitSpec::connections`].
     Row(usize),
     Id(ConnectionId),
@@ -130,7 +130,7 @@ pub(crate) enum On {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct MentionSpec {
+pub struct MentionSpec {
     pub on: On,
     pub mention: Mention,
     pub temp_id: Option<String>,
@@ -139,7 +139,7 @@ pub(crate) struct MentionSpec {
 // ---- building through the public API -------------------------------------------------------------
 
 impl UnitSpec {
-    pub(crate) fn build(&self, world: &World) -> UnitOfWork {
+    pub fn build(&self, world: &World) -> UnitOfWork {
         let mut other = UnitOfWork::new();
         let foreign_entity = other.restaurant("elsewhere").handle();
         let foreign_connection = other.connection(foreign_entity, foreign_entity).handle();
@@ -214,7 +214,7 @@ impl UnitSpec {
     }
 
     /// The type of the entity that a reference leads to, if the unit itself states it.
-    pub(crate) fn type_of(&self, reference: Ref) -> Option<EntityType> {
+    pub fn type_of(&self, reference: Ref) -> Option<EntityType> {
         match reference {
             Ref::Row(row) => match &self.entities[row].name {
                 Name::Key(entity_type, _) => Some(*entity_type),
@@ -225,7 +225,7 @@ impl UnitSpec {
     }
 
     /// The id that a reference uses.
-    pub(crate) fn id_of(&self, reference: Ref) -> Option<EntityId> {
+    pub fn id_of(&self, reference: Ref) -> Option<EntityId> {
         match reference {
             Ref::Row(row) => match self.entities[row].name {
                 Name::Id(id) => Some(id),
@@ -237,7 +237,7 @@ impl UnitSpec {
     }
 
     /// Every use of an entity, with the required type, or none where any type is valid.
-    pub(crate) fn uses(&self) -> Vec<(Ref, Option<EntityType>)> {
+    pub fn uses(&self) -> Vec<(Ref, Option<EntityType>)> {
         let mut uses = Vec::new();
         for (row, entity) in self.entities.iter().enumerate() {
             let facts = !entity.attributes.is_empty() || !entity.places.is_empty();
@@ -255,7 +255,7 @@ impl UnitSpec {
     }
 
     /// Every connection that is named by an id.
-    pub(crate) fn connection_ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+    pub fn connection_ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         let rows = self.connections.iter().filter_map(|connection| match connection.name {
             ConnectionName::Id(id) => Some(id),
             ConnectionName::Key { .. } => None,
@@ -289,7 +289,7 @@ impl PlaceSpec {
 
 /// What the generator draws.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Odds {
+pub struct Odds {
     /// The probable number of values in a thousand that break a rule.
     pub invalid: u32,
     /// The number of ids in a thousand that lead to nothing or to an entity of another type.
@@ -378,7 +378,7 @@ fn bad_text(limit: usize) -> impl Strategy<Value = String> {
 }
 
 /// The earliest second of `timestamptz`: 24 November 4714 BC.
-pub(crate) fn earliest() -> Timestamp {
+pub fn earliest() -> Timestamp {
     chrono::NaiveDate::from_ymd_opt(-4713, 11, 24).unwrap().and_hms_opt(0, 0, 0).unwrap().and_utc()
 }
 
@@ -691,7 +691,7 @@ enum OnDraw {
 }
 
 /// A unit of a few rows; now and then one with a connection of the maximum number of dish attributes, or one more.
-pub(crate) fn unit(odds: Odds) -> impl Strategy<Value = UnitSpec> {
+pub fn unit(odds: Odds) -> impl Strategy<Value = UnitSpec> {
     let on = prop_oneof![
         5 => any::<Index>().prop_map(OnDraw::Row),
         1 => connection_id(odds).prop_map(OnDraw::Id),

@@ -2,27 +2,13 @@
 //!
 //! `cargo run --release --example top -- --attach http://127.0.0.1:9187` shows the engine of an `ingest
 //! --metrics-address 127.0.0.1:9187`, or of any program with `observability/endpoint.rs`; without `--attach` it shows
-//! its own engine. The files beside this one: `args` (the command line), `source` (queries the engine), `history` (from
-//! totals to rates), `view` (the picture), `format` (figures), `svg` (the picture as a file), `demo` (its own engine).
+//! its own engine. The files beside this one: `args` (the command line) and `demo` (its own engine).
+//!
+//! Tests know these: `source` (queries the engine), `history` (from totals to rates), `view` (the picture), `format`
+//! (figures), `svg` (the picture as a file). So they are parts of the library `examples/lib.rs`.
 
-#[path = "top/args.rs"]
 mod args;
-#[path = "top/demo.rs"]
 mod demo;
-#[path = "observability/endpoint.rs"]
-mod endpoint;
-#[path = "top/format.rs"]
-mod format;
-#[path = "top/history.rs"]
-mod history;
-#[path = "ingest/number.rs"]
-mod number;
-#[path = "top/source.rs"]
-mod source;
-#[path = "top/svg.rs"]
-mod svg;
-#[path = "top/view.rs"]
-mod view;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -34,6 +20,11 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use clap::Parser;
+use graphsink_examples::observability::endpoint;
+use graphsink_examples::top::history::History;
+use graphsink_examples::top::source::{Answer, Source};
+use graphsink_examples::top::svg;
+use graphsink_examples::top::view::{self, Scene};
 use ratatui::buffer::Cell;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{DefaultTerminal, Terminal, backend::TestBackend};
@@ -41,9 +32,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use args::Args;
 use demo::Demo;
-use history::History;
-use source::{Answer, Source};
-use view::Scene;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 

@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::spec::{ConnectionName, EntityId, EntitySpec, MentionSpec, Name, On, PlaceSpec, Ref, UnitSpec, earliest};
 
 /// A rule by the name that the crate gives it, and the table of the row that breaks it.
-pub(crate) type Broken = (&'static str, Option<Table>);
+pub type Broken = (&'static str, Option<Table>);
 
 /// Every rule that the unit breaks.
-pub(crate) fn broken(unit: &UnitSpec, rows_max: usize) -> BTreeSet<Broken> {
+pub fn broken(unit: &UnitSpec, rows_max: usize) -> BTreeSet<Broken> {
     let mut broken = BTreeSet::new();
     let rows = rows(unit);
     if rows == 0 {
@@ -55,7 +55,7 @@ pub(crate) fn broken(unit: &UnitSpec, rows_max: usize) -> BTreeSet<Broken> {
 }
 
 /// One row for each name by key, and one for each id, however often it is named.
-pub(crate) fn rows(unit: &UnitSpec) -> usize {
+pub fn rows(unit: &UnitSpec) -> usize {
     let keys = unit.entities.iter().filter(|entity| matches!(entity.name, Name::Key(..))).count();
     let connections =
         unit.connections.iter().filter(|connection| matches!(connection.name, ConnectionName::Key { .. })).count();
@@ -179,7 +179,7 @@ fn of_mention(spec: &MentionSpec) -> Vec<&'static str> {
 }
 
 /// Whether a text has no visible character. Characters are default-ignorable as in Unicode's DerivedCoreProperties.txt.
-pub(crate) fn is_blank(text: &str) -> bool {
+pub fn is_blank(text: &str) -> bool {
     text.chars().all(|char| {
         char.is_whitespace()
             || char.is_control()
@@ -209,7 +209,7 @@ fn of_time(time: Timestamp) -> Option<&'static str> {
 }
 
 /// `timestamptz` keeps microseconds.
-pub(crate) fn as_stored(time: Timestamp) -> Timestamp {
+pub fn as_stored(time: Timestamp) -> Timestamp {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap()
 }
 

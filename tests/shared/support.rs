@@ -9,14 +9,14 @@ use graphsink::{AsOf, Committed, Config, ConfigBuilder, Engine, Migrations, Outc
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-pub(crate) use crate::generate::seed;
+pub use crate::generate::seed;
 
 /// The time limit for events that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The `as_of` of most tests: two days after a clock change in New York, which is the time zone of the tests'
 /// databases, so that "30 days" counted as calendar days is an hour off.
-pub(crate) fn as_of() -> Timestamp {
+pub fn as_of() -> Timestamp {
     "2024-03-12T12:00:00Z".parse().unwrap()
 }
 
@@ -42,7 +42,7 @@ async fn server() -> &'static Server {
 }
 
 /// A database of its own for one test.
-pub(crate) struct Database {
+pub struct Database {
     pub url: String,
     pub name: String,
     schema: Option<String>,
@@ -52,7 +52,7 @@ pub(crate) struct Database {
 impl Database {
     /// An empty database with unusual settings: the engine must not depend on locale, time zone or date style. On a
     /// server of `DATABASE_URL` it is left for inspection.
-    pub(crate) async fn empty() -> Self {
+    pub async fn empty() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("graphsink_it_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let server = server().await;
@@ -75,25 +75,26 @@ impl Database {
     }
 
     /// A database with all tables and indexes.
-    pub(crate) async fn migrated() -> Self {
+    pub async fn migrated() -> Self {
         let database = Self::empty().await;
         Migrations::all().run(&database.config().build().unwrap()).await.unwrap();
         database
     }
 
     /// The same database with another schema.
-    pub(crate) fn with_schema(mut self, schema: &str) -> Self {
+    #[must_use]
+    pub fn with_schema(mut self, schema: &str) -> Self {
         self.schema = Some(schema.to_owned());
         self
     }
 
     /// The URL of another database of the same server.
-    pub(crate) fn url_of(&self, name: &str) -> String {
+    pub fn url_of(&self, name: &str) -> String {
         url(self.server, name)
     }
 
     /// Settings of an engine on this database: fixed `as_of`, otherwise the defaults.
-    pub(crate) fn config(&self) -> ConfigBuilder {
+    pub fn config(&self) -> ConfigBuilder {
         let config = Config::builder(&self.url).as_of(AsOf::Fixed(as_of()));
         match &self.schema {
             Some(schema) => config.schema(schema),
@@ -102,18 +103,18 @@ impl Database {
     }
 
     /// An engine with the settings of [`config`](Self::config).
-    pub(crate) async fn engine(&self) -> Engine {
+    pub async fn engine(&self) -> Engine {
         Engine::start(self.config().build().unwrap()).await.unwrap()
     }
 
     /// An engine whose epochs hold a handful of rows, so that a small test has many of them.
-    pub(crate) async fn small_engine(&self, max_batch_rows: usize, in_flight_commits: usize) -> Engine {
+    pub async fn small_engine(&self, max_batch_rows: usize, in_flight_commits: usize) -> Engine {
         let config = self.config().max_batch_rows(max_batch_rows).in_flight_commits(in_flight_commits);
         Engine::start(config.build().unwrap()).await.unwrap()
     }
 
     /// A session that uses the configured schema.
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         let client = connect(&self.url).await;
         if let Some(schema) = &self.schema {
             let quoted = schema.replace('"', "\"\"");
@@ -123,7 +124,7 @@ impl Database {
     }
 
     /// Panics if any transaction of this database was ever the victim of a deadlock.
-    pub(crate) async fn assert_no_deadlocks(&self) {
+    pub async fn assert_no_deadlocks(&self) {
         let client = self.client().await;
         let query = "select deadlocks from pg_stat_database where datname = current_database()";
         let deadlocks: i64 = client.query_one(query, &[]).await.unwrap().get(0);
@@ -172,7 +173,7 @@ fn url(server: &Server, database: &str) -> String {
     }
 }
 
-pub(crate) async fn connect(url: &str) -> Client {
+pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     // Ends with the client; an error of the connection also fails the statement under way.
     tokio::spawn(async move { drop(connection.await) });
@@ -180,7 +181,7 @@ pub(crate) async fn connect(url: &str) -> Client {
 }
 
 /// Submits a unit and expects that it becomes durable.
-pub(crate) async fn commit(engine: &Engine, unit: UnitOfWork) -> Committed {
+pub async fn commit(engine: &Engine, unit: UnitOfWork) -> Committed {
     match outcome(engine, unit).await {
         Outcome::Committed(committed) => committed,
         other => panic!("expected a commit, got {other:?}"),
@@ -188,12 +189,12 @@ pub(crate) async fn commit(engine: &Engine, unit: UnitOfWork) -> Committed {
 }
 
 /// Submits a unit and waits for its outcome, with a time limit.
-pub(crate) async fn outcome(engine: &Engine, unit: UnitOfWork) -> Outcome {
+pub async fn outcome(engine: &Engine, unit: UnitOfWork) -> Outcome {
     let receipt = engine.submit(unit).await.expect("the engine accepts the unit");
     within(receipt).await
 }
 
 /// Waits with a time limit.
-pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+pub async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("an answer within a minute")
 }

@@ -4,8 +4,8 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use ::graphsink::{Mention, SourceType, Timestamp};
 use chrono::TimeDelta;
+use graphsink::{Mention, SourceType, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -16,25 +16,25 @@ const MICROS_PER_DAY: f64 = 86_400_000_000.0;
 
 /// The columns of a connection that follow from its mentions.
 #[derive(Debug)]
-pub(crate) struct ConnectionMetrics<'a> {
-    pub(crate) mention_count: i32,
-    pub(crate) total_upvotes: i64,
-    pub(crate) source_diversity: i32,
-    pub(crate) recent_mention_count: i32,
-    pub(crate) last_mentioned_at: Option<Timestamp>,
-    pub(crate) activity_level: ActivityLevel,
-    pub(crate) top_mentions: Vec<TopMention<'a>>,
+pub struct ConnectionMetrics<'a> {
+    pub mention_count: i32,
+    pub total_upvotes: i64,
+    pub source_diversity: i32,
+    pub recent_mention_count: i32,
+    pub last_mentioned_at: Option<Timestamp>,
+    pub activity_level: ActivityLevel,
+    pub top_mentions: Vec<TopMention<'a>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ActivityLevel {
+pub enum ActivityLevel {
     Trending,
     Active,
     Normal,
 }
 
 impl ActivityLevel {
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trending => "trending",
             Self::Active => "active",
@@ -45,7 +45,7 @@ impl ActivityLevel {
 
 /// An entry of the column `top_mentions`.
 #[derive(Debug, Serialize)]
-pub(crate) struct TopMention<'a> {
+pub struct TopMention<'a> {
     mention_id: Uuid,
     score: f64,
     upvotes: i32,
@@ -83,7 +83,7 @@ impl<'a> TopMention<'a> {
 }
 
 impl<'a> ConnectionMetrics<'a> {
-    pub(crate) const fn empty() -> Self {
+    pub const fn empty() -> Self {
         Self {
             mention_count: 0,
             total_upvotes: 0,
@@ -95,7 +95,7 @@ impl<'a> ConnectionMetrics<'a> {
         }
     }
 
-    pub(crate) fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
+    pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
         let is_recent = |time: Timestamp, days| time <= as_of && time >= as_of - TimeDelta::days(days);
         let mentions = mentions.into_iter();
         let mut metrics = Self::empty();

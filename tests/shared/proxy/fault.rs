@@ -6,7 +6,7 @@ use rand::Rng;
 
 /// The place in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum At {
+pub enum At {
     /// At `begin` of the next transaction of any kind: the proxy cannot tell its kind yet.
     Begin,
     /// At the client's n-th message after `begin`, from 0; at `commit` if that comes first.
@@ -21,7 +21,7 @@ pub(crate) enum At {
 
 /// The fault at that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// The message is not passed on, and the connection is cut.
     Cut,
     /// The message is passed on, and then the connection is cut.
@@ -55,24 +55,24 @@ impl Action {
 
 /// A fault that happens once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     pub at: At,
     pub action: Action,
 }
 
 impl Fault {
-    pub(crate) const CUT_BEFORE_COMMIT: Self = Self { at: At::Commit, action: Action::Cut };
-    pub(crate) const CUT_AFTER_COMMIT: Self = Self { at: At::Commit, action: Action::PassAndCut };
-    pub(crate) const CUT_AFTER_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Cut };
-    pub(crate) const HOLD_COMMIT: Self = Self { at: At::Commit, action: Action::Hold };
-    pub(crate) const SWALLOW_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Swallow };
+    pub const CUT_BEFORE_COMMIT: Self = Self { at: At::Commit, action: Action::Cut };
+    pub const CUT_AFTER_COMMIT: Self = Self { at: At::Commit, action: Action::PassAndCut };
+    pub const CUT_AFTER_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Cut };
+    pub const HOLD_COMMIT: Self = Self { at: At::Commit, action: Action::Hold };
+    pub const SWALLOW_ANSWER: Self = Self { at: At::CommitAnswer, action: Action::Swallow };
 
-    pub(crate) const fn at(at: At, action: Action) -> Self {
+    pub const fn at(at: At, action: Action) -> Self {
         Self { at, action }
     }
 
     /// A cut at any message of a transaction.
-    pub(crate) fn random_cut(random: &mut impl Rng) -> Self {
+    pub fn random_cut(random: &mut impl Rng) -> Self {
         let at = match random.random_range(0..4) {
             0 => At::Request(random.random_range(0..50)),
             1 => At::Answer(random.random_range(0..50)),
@@ -84,7 +84,7 @@ impl Fault {
 
     /// Any fault at any message of a transaction. Connections that fall silent are rarer than cuts, because each costs
     /// the client a timeout; delays last up to `delay_max`.
-    pub(crate) fn random(random: &mut impl Rng, delay_max: Duration) -> Self {
+    pub fn random(random: &mut impl Rng, delay_max: Duration) -> Self {
         let Self { at, action: cut } = Self::random_cut(random);
         let of_commit = matches!(at, At::Commit | At::CommitAnswer);
         let action = match random.random_range(0..20) {

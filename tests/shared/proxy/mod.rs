@@ -26,12 +26,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub(crate) use fault::{Action, At, Fault};
+pub use fault::{Action, At, Fault};
 use session::Session;
 
 /// The proxy. Dropping it ends it and every connection through it.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -45,7 +45,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// A proxy in front of the server of a connection string.
-    pub(crate) async fn start(url: &str) -> Self {
+    pub async fn start(url: &str) -> Self {
         let upstream = url.parse().expect("a connection string");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -56,7 +56,7 @@ impl Proxy {
     }
 
     /// A connection string of the same server that leads through the proxy.
-    pub(crate) fn url_of(&self, url: &str) -> String {
+    pub fn url_of(&self, url: &str) -> String {
         let config: tokio_postgres::Config = url.parse().expect("a connection string");
         let mut text = format!("host=127.0.0.1 port={}", self.address.port());
         let password = config.get_password().map(String::from_utf8_lossy);
@@ -75,88 +75,88 @@ impl Proxy {
     }
 
     /// Arms a fault for the next transaction of an epoch that has none.
-    pub(crate) fn on_next(&self, fault: Fault) {
+    pub fn on_next(&self, fault: Fault) {
         self.plan([Some(fault)]);
     }
 
     /// Arms a fault, or none, for each of the next transactions of epochs.
-    pub(crate) fn plan(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn plan(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.shared.state().of_epochs.extend(faults);
     }
 
     /// The same for transactions of the fence.
-    pub(crate) fn plan_fences(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+    pub fn plan_fences(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.shared.state().of_fences.extend(faults);
     }
 
     /// Forgets the armed faults; returns their number.
-    pub(crate) fn disarm(&self) -> usize {
+    pub fn disarm(&self) -> usize {
         let mut state = self.shared.state();
         let (of_epochs, of_fences) = (std::mem::take(&mut state.of_epochs), std::mem::take(&mut state.of_fences));
         of_epochs.into_iter().chain(of_fences).flatten().count()
     }
 
     /// Resolves when this many faults have happened since the start.
-    pub(crate) async fn faults_happened(&self, count: usize) {
+    pub async fn faults_happened(&self, count: usize) {
         let mut happened = self.shared.happened.subscribe();
         happened.wait_for(|happened| *happened >= count).await.expect("the proxy holds the sender");
     }
 
     /// Cuts every connection now.
-    pub(crate) fn cut_all(&self) {
+    pub fn cut_all(&self) {
         self.shared.control.send_modify(|control| control.cuts += 1);
     }
 
     /// Closes the server's side of every connection now; the client's stays open and silent.
-    pub(crate) fn half_open_all(&self) {
+    pub fn half_open_all(&self) {
         self.shared.control.send_modify(|control| control.half_opens += 1);
     }
 
     /// Passes held messages on.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.shared.control.send_modify(|control| control.releases += 1);
     }
 
     /// Whether new connections are closed at once.
-    pub(crate) fn refuse(&self, refuse: bool) {
+    pub fn refuse(&self, refuse: bool) {
         self.shared.control.send_modify(|control| control.refuse = refuse);
     }
 
     /// Whether every login is answered with a fatal error of this code, as by a server without a free session or by a
     /// pooler without a server.
-    pub(crate) fn fail_logins(&self, code: Option<&'static str>) {
+    pub fn fail_logins(&self, code: Option<&'static str>) {
         self.shared.control.send_modify(|control| control.login_error = code);
     }
 
     /// Whether nothing is passed on, of old connections and new ones. Delayed messages are passed on afterwards.
-    pub(crate) fn stall(&self, stall: bool) {
+    pub fn stall(&self, stall: bool) {
         self.shared.control.send_modify(|control| control.stall = stall);
     }
 
     /// Whether messages are sent byte by byte.
-    pub(crate) fn trickle(&self, trickle: bool) {
+    pub fn trickle(&self, trickle: bool) {
         self.shared.control.send_modify(|control| control.trickle = trickle);
     }
 
     /// The delay of each message, in both directions.
-    pub(crate) fn set_delay(&self, delay: Option<Duration>) {
+    pub fn set_delay(&self, delay: Option<Duration>) {
         self.shared.control.send_modify(|control| control.delay = delay);
     }
 
     /// Logins that are under way.
-    pub(crate) fn logins(&self) -> usize {
+    pub fn logins(&self) -> usize {
         self.shared.state().logins
     }
 
     /// The events so far.
-    pub(crate) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         self.shared.state().counts.clone()
     }
 }
 
 /// The observations and actions of a proxy.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     pub connections: usize,
     pub refused: usize,
     pub cancel_requests: usize,
@@ -176,7 +176,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Faults that are no longer waited for.
-    pub(crate) fn done(&self) -> usize {
+    pub fn done(&self) -> usize {
         self.faults.values().sum::<usize>() + self.missed
     }
 }

@@ -4,42 +4,42 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ::graphsink::{EntityType, Timestamp};
+use graphsink::{EntityType, Timestamp};
 use uuid::Uuid;
 
 use crate::metrics::ConnectionMetrics;
 use crate::workload::Record;
 
 /// An entity's key.
-pub(crate) type Key = (EntityType, Arc<str>);
+pub type Key = (EntityType, Arc<str>);
 
 /// Entities by key, in the order of their first occurrence.
 #[derive(Debug, Default)]
-pub(crate) struct Entities {
-    pub(crate) rows: Vec<Entity>,
+pub struct Entities {
+    pub rows: Vec<Entity>,
     index: HashMap<Key, usize>,
     /// Ids of entities that the tables already have.
     known: HashMap<Key, Uuid>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Entity {
-    pub(crate) id: Uuid,
+pub struct Entity {
+    pub id: Uuid,
     /// Whether the tables already have it.
-    pub(crate) is_known: bool,
-    pub(crate) key: Key,
-    pub(crate) aliases: BTreeSet<Arc<str>>,
+    pub is_known: bool,
+    pub key: Key,
+    pub aliases: BTreeSet<Arc<str>>,
     /// Names of restaurant attributes.
-    pub(crate) attributes: BTreeSet<Arc<str>>,
+    pub attributes: BTreeSet<Arc<str>>,
 }
 
 impl Entities {
-    pub(crate) fn of(records: &[Record]) -> Self {
+    pub fn of(records: &[Record]) -> Self {
         Self::beside(records, HashMap::new())
     }
 
     /// Existing entities keep their ids.
-    pub(crate) fn beside(records: &[Record], known: HashMap<Key, Uuid>) -> Self {
+    pub fn beside(records: &[Record], known: HashMap<Key, Uuid>) -> Self {
         let mut entities = Self { known, ..Self::default() };
         for record in records {
             for attribute in &record.restaurant_attributes {
@@ -74,12 +74,12 @@ impl Entities {
     }
 
     /// The id of a key.
-    pub(crate) fn id(&self, entity_type: EntityType, name: &Arc<str>) -> Uuid {
+    pub fn id(&self, entity_type: EntityType, name: &Arc<str>) -> Uuid {
         self.rows[self.index[&(entity_type, Arc::clone(name))]].id
     }
 
     /// The ids of some keys of one type, as a sorted set.
-    pub(crate) fn ids<'a>(&self, entity_type: EntityType, names: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Uuid> {
+    pub fn ids<'a>(&self, entity_type: EntityType, names: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Uuid> {
         let ids: BTreeSet<Uuid> = names.into_iter().map(|name| self.id(entity_type, name)).collect();
         ids.into_iter().collect()
     }
@@ -87,20 +87,20 @@ impl Entities {
 
 /// A connection with the figures of its mentions among the records.
 #[derive(Debug)]
-pub(crate) struct Connection<'a> {
-    pub(crate) id: Uuid,
-    pub(crate) restaurant: Uuid,
-    pub(crate) dish: Uuid,
-    pub(crate) dish_attributes: Vec<Uuid>,
-    pub(crate) categories: BTreeSet<Uuid>,
-    pub(crate) is_menu_item: bool,
-    pub(crate) metrics: ConnectionMetrics<'a>,
+pub struct Connection<'a> {
+    pub id: Uuid,
+    pub restaurant: Uuid,
+    pub dish: Uuid,
+    pub dish_attributes: Vec<Uuid>,
+    pub categories: BTreeSet<Uuid>,
+    pub is_menu_item: bool,
+    pub metrics: ConnectionMetrics<'a>,
     /// Its mentions: their ids, and the positions of their records.
-    pub(crate) mentions: Vec<(Uuid, &'a Record)>,
+    pub mentions: Vec<(Uuid, &'a Record)>,
 }
 
 /// Connections in the order of their first occurrence. No two records are the same mention.
-pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of: Timestamp) -> Vec<Connection<'a>> {
+pub fn connections<'a>(records: &'a [Record], entities: &Entities, as_of: Timestamp) -> Vec<Connection<'a>> {
     let mut rows: Vec<Connection<'a>> = Vec::new();
     let mut index: HashMap<(Uuid, Uuid, Vec<Uuid>), usize> = HashMap::new();
     for record in records {
@@ -133,12 +133,12 @@ pub(crate) fn connections<'a>(records: &'a [Record], entities: &Entities, as_of:
 }
 
 /// The best mentions in the text form of the column.
-pub(crate) fn top_mentions(metrics: &ConnectionMetrics<'_>) -> String {
+pub fn top_mentions(metrics: &ConnectionMetrics<'_>) -> String {
     serde_json::to_string(&metrics.top_mentions).expect("texts, numbers and times are always JSON")
 }
 
 /// Ids in the text form of a `uuid[]`.
-pub(crate) fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a Uuid>) -> String {
+pub fn uuid_array<'a>(ids: impl IntoIterator<Item = &'a Uuid>) -> String {
     let ids: Vec<String> = ids.into_iter().map(Uuid::to_string).collect();
     format!("{{{}}}", ids.join(","))
 }

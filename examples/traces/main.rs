@@ -7,17 +7,13 @@
 //! `cargo run --release --example traces`, on an embedded server, or on `DATABASE_URL` in its own schema that is
 //! dropped at the end. With `-- --print` every span is written to standard output by OpenTelemetry's exporter.
 
-#[path = "traces/recorder.rs"]
-mod recorder;
-#[path = "traces/slowest.rs"]
-mod slowest;
-
 use std::error::Error;
 use std::time::Duration;
 
 use graphsink::server::EmbeddedServer;
 use graphsink::{Config, Engine, Mention, Migrations, Outcome, SourceType, UnitOfWork};
-use slowest::Slowest;
+use graphsink_examples::traces::recorder;
+use graphsink_examples::traces::slowest::Slowest;
 use tokio_postgres::NoTls;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};

@@ -10,10 +10,10 @@ use crate::database::{Database, Layout};
 use crate::workload::Workload;
 
 /// Any error ends the bench.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// One way to write the workload. To add one: a module with such a type, and a line in `main.rs`.
-pub(crate) trait Contestant {
+pub trait Contestant {
     /// The name in tables and in JSON.
     fn name(&self) -> &'static str;
 
@@ -46,7 +46,7 @@ pub(crate) trait Contestant {
 
 /// The figures of a connection that are compared with its mentions afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Figures {
+pub enum Figures {
     /// All columns.
     All,
     /// `mention_count` and `total_upvotes`.
@@ -55,14 +55,14 @@ pub(crate) enum Figures {
 
 /// The result of a run.
 #[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) took: Duration,
+pub struct Measured {
+    pub took: Duration,
     /// Further observations.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Measured {
-    pub(crate) const fn new(took: Duration) -> Self {
+    pub const fn new(took: Duration) -> Self {
         Self { took, notes: Vec::new() }
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The name of the threads of producers and hand-written clients.
-pub(crate) const PRODUCERS: &str = "bench";
+pub const PRODUCERS: &str = "bench";
 
 /// CPU time by thread name.
 #[derive(Debug, Default)]
-pub(crate) struct Cpu(BTreeMap<String, Duration>);
+pub struct Cpu(BTreeMap<String, Duration>);
 
 impl Cpu {
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         let mut by_name = BTreeMap::new();
         for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
             // A thread may end while it is read.
@@ -23,18 +23,19 @@ impl Cpu {
         Self(by_name)
     }
 
-    pub(crate) fn since(mut self, before: &Self) -> Self {
+    #[must_use]
+    pub fn since(mut self, before: &Self) -> Self {
         for (name, time) in &mut self.0 {
             *time = time.saturating_sub(before.of(name));
         }
         self
     }
 
-    pub(crate) fn of(&self, name: &str) -> Duration {
+    pub fn of(&self, name: &str) -> Duration {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    pub(crate) fn total(&self) -> Duration {
+    pub fn total(&self) -> Duration {
         self.0.values().sum()
     }
 }

@@ -12,7 +12,7 @@ use crate::model::{self, ConnectionKey, EntityKey, EntitySpec, Graph, Record, Ti
 
 /// The expected outcome of a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub enum Expected {
     Merged,
     AlreadyMerged,
     Missing,
@@ -22,20 +22,20 @@ pub(crate) enum Expected {
 
 /// All records, and the merges so far.
 #[derive(Debug, Default)]
-pub(crate) struct Canonical {
+pub struct Canonical {
     records: Vec<Record>,
     there: BTreeSet<EntityKey>,
     into: BTreeMap<EntityKey, EntityKey>,
 }
 
 impl Canonical {
-    pub(crate) fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
+    pub fn say<'a>(&mut self, records: impl IntoIterator<Item = &'a Record> + Clone) {
         self.there.extend(model::graph(records.clone(), Time::UNIX_EPOCH).entities.into_keys());
         self.records.extend(records.into_iter().cloned());
     }
 
     /// Applies a merge.
-    pub(crate) fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
+    pub fn merge(&mut self, from: &EntityKey, into: &EntityKey) -> Expected {
         if !self.there.contains(from) || !self.there.contains(into) {
             return Expected::Missing;
         }
@@ -51,7 +51,7 @@ impl Canonical {
     }
 
     /// Notes that one entity became part of another, unless it already was.
-    pub(crate) fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
+    pub fn fold(&mut self, from: &EntityKey, into: &EntityKey) {
         let (root, target) = (self.of(from), self.of(into));
         if root == target {
             return;
@@ -66,12 +66,12 @@ impl Canonical {
     }
 
     /// The entity that a name stands for by now.
-    pub(crate) fn of(&self, key: &EntityKey) -> EntityKey {
+    pub fn of(&self, key: &EntityKey) -> EntityKey {
         self.into.get(key).unwrap_or(key).clone()
     }
 
     /// All entities that were merged into another.
-    pub(crate) fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
+    pub fn merged(&self) -> impl Iterator<Item = (&EntityKey, &EntityKey)> {
         self.into.iter()
     }
 
@@ -110,12 +110,12 @@ impl Canonical {
         }
     }
 
-    pub(crate) fn graph(&self, as_of: Time) -> Graph {
+    pub fn graph(&self, as_of: Time) -> Graph {
         self.graph_with([], as_of)
     }
 
     /// The graph with these records added.
-    pub(crate) fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
+    pub fn graph_with<'a>(&self, others: impl IntoIterator<Item = &'a Record>, as_of: Time) -> Graph {
         let others = others.into_iter().map(|record| self.record(record));
         let records: Vec<Record> = self.records.iter().map(|record| self.record(record)).chain(others).collect();
         model::graph(&records, as_of)
@@ -123,7 +123,7 @@ impl Canonical {
 }
 
 /// Whether an outcome is the expected one.
-pub(crate) fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
+pub fn fits(expected: Expected, outcome: &MergeOutcome) -> bool {
     match outcome {
         MergeOutcome::Merged { .. } => expected == Expected::Merged,
         MergeOutcome::AlreadyMerged { .. } => expected == Expected::AlreadyMerged,

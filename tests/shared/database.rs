@@ -26,7 +26,7 @@ const TOP_KEYS: [&str; 6] = ["content_excerpt", "created_at", "mention_id", "sco
 
 /// The whole logical database. Panics at anything that natural keys cannot express, such as an array that is not sorted
 /// by id, or an id that leads nowhere.
-pub(crate) async fn read(client: &Client) -> Graph {
+pub async fn read(client: &Client) -> Graph {
     client.batch_execute(SNAPSHOT).await.unwrap();
     let graph = read_snapshot(client).await;
     client.batch_execute("commit").await.unwrap();
@@ -138,7 +138,7 @@ async fn read_snapshot(client: &Client) -> Graph {
 }
 
 /// The ids of everything that has one in the database.
-pub(crate) async fn ids(client: &Client) -> Ids {
+pub async fn ids(client: &Client) -> Ids {
     client.batch_execute(SNAPSHOT).await.unwrap();
     let entities = entity_keys(client).await;
     let connections = connection_keys(client, &entities).await;
@@ -193,13 +193,13 @@ fn top_row(top: &Value, connection: &ConnectionKey, mentions: &HashMap<Uuid, Men
 
 /// Panics with a readable list of differences.
 #[track_caller]
-pub(crate) fn assert_same(model: &Graph, database: &Graph) {
+pub fn assert_same(model: &Graph, database: &Graph) {
     let differences = differences(model, database);
     assert!(differences.is_empty(), "{}", report("the database differs from the model", &differences));
 }
 
 /// One line for each column that differs.
-pub(crate) fn differences(model: &Graph, database: &Graph) -> Vec<String> {
+pub fn differences(model: &Graph, database: &Graph) -> Vec<String> {
     let mut lines = Vec::new();
     compare("entity", &model.entities, &database.entities, entity_fields, &mut lines);
     compare("connection", &model.connections, &database.connections, connection_fields, &mut lines);
@@ -385,17 +385,17 @@ select connection_id, difference from differing where difference <> '' order by 
 "#;
 
 /// The connections whose metrics differ from a `GROUP BY` over their mentions.
-pub(crate) async fn check_group_by(client: &Client, as_of: Time) -> Vec<String> {
+pub async fn check_group_by(client: &Client, as_of: Time) -> Vec<String> {
     let rows = client.query(GROUP_BY, &[&as_of]).await.unwrap();
     rows.iter().map(|row| format!("connection {}: {}", row.get::<_, Uuid>(0), row.get::<_, &str>(1))).collect()
 }
 
-pub(crate) async fn assert_group_by(client: &Client, as_of: Time) {
+pub async fn assert_group_by(client: &Client, as_of: Time) {
     let differences = check_group_by(client, as_of).await;
     assert!(differences.is_empty(), "{}", report("metrics differ from GROUP BY", &differences));
 }
 
-pub(crate) fn report(title: &str, differences: &[String]) -> String {
+pub fn report(title: &str, differences: &[String]) -> String {
     let shown: Vec<&str> = differences.iter().take(DIFFERENCES_SHOWN).map(String::as_str).collect();
     format!("{title} ({} differences):\n  - {}", differences.len(), shown.join("\n  - "))
 }

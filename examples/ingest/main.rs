@@ -3,35 +3,20 @@
 //! `cargo run --release --example ingest -- --help` describes all options. The files beside this one: `args` (the
 //! command line), `database` (the database of the graph), `names` (resolution of the input's names), `feed` (from the
 //! reader to the engine), `bulk` (to a bulk load) with `origins` (the origins of its units), `tally` (counts of
-//! outcomes), `progress`, `summary` and `report` (output for people), `recording` (the report's data over time).
+//! outcomes), `progress` and `summary` (output for people).
+//!
+//! Tests know these: `report` (a load as a page), `recording` (the report's data over time), `number`. So they are parts of
+//! the library `examples/lib.rs`.
 
-#[path = "ingest/args.rs"]
 mod args;
-#[path = "ingest/bulk.rs"]
 mod bulk;
-#[path = "ingest/database.rs"]
 mod database;
-#[path = "observability/endpoint.rs"]
-mod endpoint;
-#[path = "ingest/feed.rs"]
 mod feed;
-#[path = "ingest/names.rs"]
 mod names;
-#[path = "ingest/number.rs"]
-mod number;
-#[path = "ingest/origins.rs"]
 mod origins;
-#[path = "ingest/progress.rs"]
 mod progress;
-#[path = "ingest/recording.rs"]
-mod recording;
-#[path = "ingest/report.rs"]
-mod report;
-#[path = "ingest/stop.rs"]
 mod stop;
-#[path = "ingest/summary.rs"]
 mod summary;
-#[path = "ingest/tally.rs"]
 mod tally;
 
 use std::error::Error;
@@ -45,17 +30,18 @@ use clap::Parser;
 use graphsink::loader::{Sample, Units};
 use graphsink::resolve::Resolver;
 use graphsink::{AsOf, BulkLoad, Config, Engine, Migrations, Timestamp};
+use graphsink_examples::ingest::number;
+use graphsink_examples::ingest::recording::{Moment, Recording};
+use graphsink_examples::ingest::report::Report;
+use graphsink_examples::observability::endpoint::{self, Endpoint};
 
 use args::{Args, Source};
 use bulk::BulkFeed;
 use database::Database;
-use endpoint::Endpoint;
 use feed::Feed;
 use names::{Replay, Review};
 use origins::Origins;
 use progress::{Watch, Watched};
-use recording::{Moment, Recording};
-use report::Report;
 use stop::Stop;
 use summary::Summary;
 use tally::Rejects;

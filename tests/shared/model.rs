@@ -10,22 +10,22 @@ use graphsink::{ConnectionHandle, EntityHandle, EntityType, Mention, PlaceObserv
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(crate) type Time = DateTime<Utc>;
+pub type Time = DateTime<Utc>;
 
 /// An entity by its natural key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct EntityKey {
+pub struct EntityKey {
     pub entity_type: EntityType,
     pub name: String,
 }
 
-pub(crate) fn key(entity_type: EntityType, name: &str) -> EntityKey {
+pub fn key(entity_type: EntityType, name: &str) -> EntityKey {
     EntityKey { entity_type, name: name.to_owned() }
 }
 
 /// A connection by its natural key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ConnectionKey {
+pub struct ConnectionKey {
     pub restaurant: String,
     pub dish: String,
     pub dish_attributes: BTreeSet<String>,
@@ -33,7 +33,7 @@ pub(crate) struct ConnectionKey {
 
 /// A mention by its natural key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MentionKey {
+pub struct MentionKey {
     pub connection: ConnectionKey,
     pub source_type: SourceType,
     pub source_id: String,
@@ -41,7 +41,7 @@ pub(crate) struct MentionKey {
 
 /// One statement of a caller.
 #[derive(Debug, Clone)]
-pub(crate) enum Record {
+pub enum Record {
     Entity(EntitySpec),
     Connection(ConnectionSpec),
     Mention(MentionSpec),
@@ -49,7 +49,7 @@ pub(crate) enum Record {
 
 /// `by_id`: the unit names it by its id, if the id is known by then.
 #[derive(Debug, Clone)]
-pub(crate) struct EntitySpec {
+pub struct EntitySpec {
     pub key: EntityKey,
     pub by_id: bool,
     pub aliases: Vec<String>,
@@ -59,7 +59,7 @@ pub(crate) struct EntitySpec {
 
 /// Degrees in units of 1e-8, so that the model does not round.
 #[derive(Debug, Clone)]
-pub(crate) struct PlaceSpec {
+pub struct PlaceSpec {
     pub location: Option<(i64, i64)>,
     pub address: Option<String>,
     pub google_place_id: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) struct PlaceSpec {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionSpec {
+pub struct ConnectionSpec {
     pub key: ConnectionKey,
     pub by_id: bool,
     /// The unit names the ends, the dish attributes and the categories by their ids.
@@ -78,7 +78,7 @@ pub(crate) struct ConnectionSpec {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct MentionSpec {
+pub struct MentionSpec {
     pub connection: ConnectionKey,
     pub connection_by_id: bool,
     pub source_type: SourceType,
@@ -95,14 +95,14 @@ pub(crate) struct MentionSpec {
 
 /// The whole logical database: natural keys in place of ids, without quality scores and *_updated.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Graph {
+pub struct Graph {
     pub entities: BTreeMap<EntityKey, EntityRow>,
     pub connections: BTreeMap<ConnectionKey, ConnectionRow>,
     pub mentions: BTreeMap<MentionKey, MentionRow>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct EntityRow {
+pub struct EntityRow {
     /// In stored order: by code point.
     pub aliases: Vec<String>,
     pub restaurant_attributes: BTreeSet<String>,
@@ -110,7 +110,7 @@ pub(crate) struct EntityRow {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct PlaceRow {
+pub struct PlaceRow {
     pub latitude: Option<String>,
     pub longitude: Option<String>,
     pub address: Option<String>,
@@ -120,14 +120,14 @@ pub(crate) struct PlaceRow {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectionRow {
+pub struct ConnectionRow {
     pub categories: BTreeSet<String>,
     pub is_menu_item: bool,
     pub metrics: Metrics,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     pub mention_count: i64,
     pub total_upvotes: i64,
     pub source_diversity: i64,
@@ -138,7 +138,7 @@ pub(crate) struct Metrics {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct TopRow {
+pub struct TopRow {
     pub source_type: SourceType,
     pub source_id: String,
     pub score: f64,
@@ -149,7 +149,7 @@ pub(crate) struct TopRow {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct MentionRow {
+pub struct MentionRow {
     pub thread_id: String,
     pub source_url: String,
     pub subreddit: String,
@@ -161,7 +161,7 @@ pub(crate) struct MentionRow {
 }
 
 /// The graph that these records leave, in any order.
-pub(crate) fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, as_of: Time) -> Graph {
+pub fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, as_of: Time) -> Graph {
     let mut graph = Graph::default();
     let mut places: HashMap<EntityKey, Vec<&PlaceSpec>> = HashMap::new();
     for record in records.clone() {
@@ -217,10 +217,7 @@ pub(crate) fn graph<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, a
 }
 
 /// The metrics of a connection with exactly these mentions.
-pub(crate) fn metrics<'a>(
-    mentions: impl Iterator<Item = (SourceType, &'a str, &'a MentionRow)>,
-    as_of: Time,
-) -> Metrics {
+pub fn metrics<'a>(mentions: impl Iterator<Item = (SourceType, &'a str, &'a MentionRow)>, as_of: Time) -> Metrics {
     let mentions: Vec<_> = mentions.collect();
     let recent = |time: Time, days| time <= as_of && time >= as_of - TimeDelta::days(days);
     let last_mentioned_at = mentions.iter().map(|(_, _, row)| row.created_at).max();
@@ -299,7 +296,7 @@ impl ConnectionKey {
 
 impl PlaceSpec {
     /// The newest; at equal times the greater serialized value.
-    pub(crate) fn precedence(&self) -> impl Ord + use<> {
+    pub fn precedence(&self) -> impl Ord + use<> {
         (self.observed_at, self.serialized())
     }
 
@@ -328,7 +325,7 @@ impl PlaceSpec {
         }
     }
 
-    pub(crate) fn observation(&self) -> PlaceObservation {
+    pub fn observation(&self) -> PlaceObservation {
         PlaceObservation {
             latitude: self.location.map(|location| location.0 as f64 / 1e8),
             longitude: self.location.map(|location| location.1 as f64 / 1e8),
@@ -370,7 +367,7 @@ fn canonical(value: &Value) -> String {
 }
 
 impl MentionSpec {
-    pub(crate) fn key(&self) -> MentionKey {
+    pub fn key(&self) -> MentionKey {
         MentionKey {
             connection: self.connection.clone(),
             source_type: self.source_type,
@@ -380,14 +377,14 @@ impl MentionSpec {
 
     /// The newest `observed_at`, then the higher upvotes, then the greater excerpt, then the other columns, so that the
     /// order is total.
-    pub(crate) fn precedence(&self) -> impl Ord + '_ {
+    pub fn precedence(&self) -> impl Ord + '_ {
         (
             (self.observed_at, self.upvotes, &self.content_excerpt),
             (self.created_at, &self.thread_id, &self.source_url, &self.subreddit, &self.author),
         )
     }
 
-    pub(crate) fn row(&self) -> MentionRow {
+    pub fn row(&self) -> MentionRow {
         MentionRow {
             thread_id: self.thread_id.clone(),
             source_url: self.source_url.clone(),
@@ -400,7 +397,7 @@ impl MentionSpec {
         }
     }
 
-    pub(crate) fn mention(&self) -> Mention {
+    pub fn mention(&self) -> Mention {
         let mut mention = Mention::new(
             self.source_type,
             self.source_id.as_str(),
@@ -419,14 +416,14 @@ impl MentionSpec {
 
 /// Ids that are known by natural key.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ids {
+pub struct Ids {
     pub entities: HashMap<EntityKey, Uuid>,
     pub connections: HashMap<ConnectionKey, Uuid>,
 }
 
 /// A unit with exactly these records. An entity that is merely referenced is named once and by its key; every record is
 /// a row of its own, so that one key often occurs many times in a unit.
-pub(crate) fn unit<'a>(records: impl IntoIterator<Item = &'a Record>, ids: &Ids) -> UnitOfWork {
+pub fn unit<'a>(records: impl IntoIterator<Item = &'a Record>, ids: &Ids) -> UnitOfWork {
     let mut writer = Writer { unit: UnitOfWork::new(), ids, entities: HashMap::new(), connections: HashMap::new() };
     for record in records {
         match record {

@@ -25,16 +25,16 @@ use crate::database::Database;
 use crate::metrics::ConnectionMetrics;
 use crate::rows::top_mentions;
 use crate::workload::{Record, Workload};
-use ::graphsink::Timestamp;
+use graphsink::Timestamp;
 
 /// This many units are enough to measure the speed; more would only wait for the disk.
 const SAMPLE: usize = 2_000;
 
 /// A transaction for each unit over one connection.
 #[derive(Debug)]
-pub(crate) struct PerUnit {
+pub struct PerUnit {
     /// Whether all statements are sent before the first answer is awaited.
-    pub(crate) pipelined: bool,
+    pub pipelined: bool,
 }
 
 impl Contestant for PerUnit {
@@ -66,7 +66,7 @@ impl Contestant for PerUnit {
 
 /// A connection with the statements of the transaction.
 #[derive(Debug)]
-pub(crate) struct UnitWriter {
+pub struct UnitWriter {
     client: Client,
     pipelined: bool,
     words: Statement,
@@ -77,7 +77,7 @@ pub(crate) struct UnitWriter {
 }
 
 impl UnitWriter {
-    pub(crate) async fn new(client: Client, pipelined: bool) -> Result<Self> {
+    pub async fn new(client: Client, pipelined: bool) -> Result<Self> {
         let words = client.prepare(WORDS).await?;
         let described = client.prepare(DESCRIBED).await?;
         let connection = client.prepare(&CONNECTION.replace("{ids}", IDS)).await?;
@@ -87,8 +87,7 @@ impl UnitWriter {
     }
 
     /// Writes a unit; it is durable when this returns.
-    #[allow(clippy::too_many_lines)]
-    pub(crate) async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
+    pub async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
         let (types, names) = words(record);
         let ids: Vec<Uuid> = types.iter().map(|_| Uuid::now_v7()).collect();
         let restaurant_id = Uuid::now_v7();

@@ -17,7 +17,7 @@ use super::model::{ConnectionKey, ConnectionSpec, EntityKey, EntitySpec, Mention
 
 /// The number of different values of each kind. Fewer values collide more.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Space {
+pub struct Space {
     pub restaurants: usize,
     pub dishes: usize,
     pub attributes: usize,
@@ -28,14 +28,14 @@ pub(crate) struct Space {
 
 impl Space {
     /// So few that every record shares keys with others.
-    pub(crate) fn tiny(as_of: Time) -> Self {
+    pub fn tiny(as_of: Time) -> Self {
         Self { restaurants: 3, dishes: 3, attributes: 3, sources: 9, threads: 4, as_of }
     }
 }
 
 /// The seed of a test's random numbers: `GRAPHSINK_TEST_SEED`, or a random one. It is printed, so that a failure can be
 /// reproduced.
-pub(crate) fn seed(test: &str) -> u64 {
+pub fn seed(test: &str) -> u64 {
     let seed = match std::env::var("GRAPHSINK_TEST_SEED") {
         Ok(seed) => seed.parse().expect("GRAPHSINK_TEST_SEED is a number"),
         Err(_) => rand::random::<u32>().into(),
@@ -46,7 +46,7 @@ pub(crate) fn seed(test: &str) -> u64 {
 
 /// A runner that draws the same values for the same seed. `GRAPHSINK_TEST_CASES` overrides `cases`. Nothing is written
 /// to disk.
-pub(crate) fn runner(seed: u64, cases: u32) -> TestRunner {
+pub fn runner(seed: u64, cases: u32) -> TestRunner {
     let cases = std::env::var("GRAPHSINK_TEST_CASES").map_or(cases, |cases| cases.parse().expect("a number"));
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let mut bytes = [0; 32];
@@ -55,7 +55,7 @@ pub(crate) fn runner(seed: u64, cases: u32) -> TestRunner {
 }
 
 /// `count` records without a property around them.
-pub(crate) fn sample(seed: u64, space: Space, count: usize) -> Vec<Record> {
+pub fn sample(seed: u64, space: Space, count: usize) -> Vec<Record> {
     let mut runner = runner(seed, 1);
     let strategy = record(space);
     (0..count).map(|_| strategy.new_tree(&mut runner).expect("nothing is filtered").current()).collect()
@@ -86,7 +86,7 @@ fn attributes(space: Space) -> impl Strategy<Value = String> + Clone {
 }
 
 /// Two entities that may exist; now and then the same one, and now and then two of different types.
-pub(crate) fn two_entities(space: Space) -> impl Strategy<Value = (EntityKey, EntityKey)> {
+pub fn two_entities(space: Space) -> impl Strategy<Value = (EntityKey, EntityKey)> {
     let key = |entity_type| move |name| EntityKey { entity_type, name };
     let types = [
         (restaurants(space).boxed(), EntityType::Restaurant),
@@ -103,7 +103,7 @@ pub(crate) fn two_entities(space: Space) -> impl Strategy<Value = (EntityKey, En
     ]
 }
 
-pub(crate) fn record(space: Space) -> impl Strategy<Value = Record> {
+pub fn record(space: Space) -> impl Strategy<Value = Record> {
     prop_oneof![
         2 => entity(space).prop_map(Record::Entity),
         2 => connection(space).prop_map(Record::Connection),
@@ -136,7 +136,7 @@ fn entity(space: Space) -> impl Strategy<Value = EntitySpec> {
     })
 }
 
-pub(crate) fn place(space: Space) -> impl Strategy<Value = PlaceSpec> {
+pub fn place(space: Space) -> impl Strategy<Value = PlaceSpec> {
     let location = option::of(select(vec![
         (3_027_000_000, -9_773_000_000),
         (3_027_000_001, -9_773_000_000),
@@ -173,7 +173,7 @@ fn metadata() -> impl Strategy<Value = Value> {
     ])
 }
 
-pub(crate) fn connection_key(space: Space) -> impl Strategy<Value = ConnectionKey> {
+pub fn connection_key(space: Space) -> impl Strategy<Value = ConnectionKey> {
     (restaurants(space), dishes(space), btree_set(attributes(space), 0..3)).prop_map(
         |(restaurant, dish, dish_attributes): (_, _, BTreeSet<String>)| ConnectionKey {
             restaurant,
@@ -208,7 +208,7 @@ fn connection(space: Space) -> impl Strategy<Value = ConnectionSpec> {
 
 /// Ages around the limits of "recent" and "active", with an hour more or less, which matters to code that counts
 /// calendar days across a clock change.
-pub(crate) fn ages() -> impl Strategy<Value = TimeDelta> {
+pub fn ages() -> impl Strategy<Value = TimeDelta> {
     let (day, hour, tick) = (TimeDelta::days, TimeDelta::hours(1), TimeDelta::microseconds(1));
     let mut edges = vec![TimeDelta::zero(), tick, -tick, -day(1), -day(40), day(1), day(60), day(400)];
     for edge in [day(7), day(30)] {
@@ -221,7 +221,7 @@ pub(crate) fn ages() -> impl Strategy<Value = TimeDelta> {
     ]
 }
 
-pub(crate) fn votes() -> impl Strategy<Value = i32> {
+pub fn votes() -> impl Strategy<Value = i32> {
     prop_oneof![
         8 => select(vec![-7, -1, 0, 0, 1, 2, 3, 5, 8]),
         2 => -100..1000_i32,
@@ -229,7 +229,7 @@ pub(crate) fn votes() -> impl Strategy<Value = i32> {
     ]
 }
 
-pub(crate) fn mention(space: Space) -> impl Strategy<Value = MentionSpec> {
+pub fn mention(space: Space) -> impl Strategy<Value = MentionSpec> {
     let key = (hot_connection_key(space), any::<bool>(), any::<bool>(), 0..space.sources);
     let times = (ages(), 0_u8..4, 0_i64..3);
     let texts = (
