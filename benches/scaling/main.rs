@@ -2,7 +2,7 @@
 //! the length of the input.
 //!
 //! ```text
-//! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory|bulk]...
+//! cargo bench --bench scaling -- [--quick] [--json FILE] [--only batch|growth|duplicates|memory|lines|bulk]...
 //! ```
 //!
 //! All parts run on one server of its own, with the workload of the bench `throughput`. Rounds interleave the compared
@@ -15,6 +15,7 @@ mod bulk;
 mod duplicates;
 mod growth;
 mod ingest;
+mod lines;
 mod memory;
 mod table;
 
@@ -44,10 +45,10 @@ struct Arguments {
     /// Only these parts (repeatable)
     #[arg(long)]
     only: Vec<Part>,
-    /// Rounds of the parts `batch` and `duplicates` [default: 3, quick: 1]
+    /// Rounds of the parts `batch`, `duplicates` and `lines` [default: 3, quick: 1]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Mentions of each measurement of these two parts [default: 40000, quick: 5000]
+    /// Mentions, or lines, of each measurement of these parts [default: 40000, quick: 5000]
     #[arg(long)]
     mentions: Option<usize>,
     /// Final mentions of the part `growth`, and of the longer input of `bulk` [default: 1000000, quick: 30000]
@@ -77,6 +78,8 @@ enum Part {
     Duplicates,
     /// Memory by the length of the input
     Memory,
+    /// The time from JSON lines to units
+    Lines,
     /// A bulk load by the length of the input; only on request
     Bulk,
 }
@@ -114,6 +117,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Memory) {
         results.insert("memory".to_owned(), memory::measure(&database, tables, input).await?);
+    }
+    if wanted(Part::Lines) {
+        results.insert("lines".to_owned(), lines::measure(mentions, rounds)?);
     }
     if wanted(Part::Growth) {
         results.insert("growth".to_owned(), growth::measure(&database, tables, grow_to).await?);

@@ -87,6 +87,7 @@ impl UnitWriter {
     }
 
     /// Writes a unit; it is durable when this returns.
+    #[allow(clippy::too_many_lines)]
     pub async fn write(&self, record: &Record, as_of: Timestamp) -> Result<()> {
         let (types, names) = words(record);
         let ids: Vec<Uuid> = types.iter().map(|_| Uuid::now_v7()).collect();

@@ -5,8 +5,8 @@
 //!    rows into records ([`rows`]), with one sorter per table ([`runs`]); data that exceeds memory goes to sorted files
 //!    ([`spill`]).
 //! 3. [`BulkLoad::finish`](load): the task that [`write`]s finds the units to be rejected for their claims of Google
-//!    ids ([`claims`]), then merges the records of each table and copies the rows: entities; mentions, from which the
-//!    figures of their connections are computed; connections. Then it builds keys and indexes, and commits.
+//!    ids ([`claims`]), then merges the records of each table and copies the rows. Figures of connections are computed from
+//!    their mentions. Then it builds keys and indexes, and commits.
 //!
 //! Properties:
 //! - **No joins.** An id is a function of the name's hash ([`ids`]), and records are sorted by these hashes: each row
@@ -14,7 +14,7 @@
 //! - **Merge rules are those of [`record`](crate::record)**, figures those of `ConnectionMetrics`; `model.rs` compares
 //!   with the engine's algorithm, unit by unit.
 //! - **Memory is bounded** by parts of one budget ([`settings`]), whatever the length of the input.
-//! - **All or nothing.** There is one transaction. Every end of the load before its commit is sent rolls back and
+//! - **All or nothing.** One commit shows all rows. Every end of the load before its commit is sent rolls back and
 //!   removes the files. After the process was killed, the server rolls back, and the next load removes the files.
 
 mod actor;

@@ -103,10 +103,10 @@ impl BulkSettings {
         bytes.saturating_mul(ROOM_TENTHS) / 10
     }
 
-    /// How long the load waits for readers of the tables when all data is sorted and rows are to be written. Default:
-    /// one hour. The load tries to lock the tables for a moment, again and again, with pauses in which other readers
+    /// How long the load waits for readers of the tables, at most, when it replaces them or, in place, is about to write.
+    /// Default: one hour. The load tries to lock the tables for a moment, again and again, with pauses in which other readers
     /// proceed; [`BulkProgress::step`](crate::BulkProgress::step) names the blocking sessions. When the time is over
-    /// the load fails ([`BulkStoreError::Locked`](crate::BulkStoreError::Locked)), and the sorted data is lost. Choose
+    /// the load fails ([`BulkStoreError::Locked`](crate::BulkStoreError::Locked)), and all its work is lost. Choose
     /// a time longer than the longest backup or report.
     ///
     /// ```

@@ -266,16 +266,18 @@ impl Writing {
             let merged = merge(&mut sink);
             sink.end(merged)
         });
-        let copied = Box::pin(write(pieces)).await;
-        // It ends soon, whatever the result of the copy: the pieces are taken, or dropped.
-        let merged = merging.await.map_err(|_| BulkError::Panicked)?;
-        match (copied, merged) {
-            (Err(CopyError::Store(error)), _) => Err(error.into()),
+        let is_complete = match Box::pin(write(pieces)).await {
+            Ok(_) => true,
+            Err(CopyError::Rows(MergeFailed)) => false,
+            // The merge ends as well, since nothing takes its pieces, but it may wait for figures until then.
+            Err(CopyError::Store(error)) => return Err(error.into()),
+        };
+        match merging.await.map_err(|_| BulkError::Panicked)? {
+            Ok(given) if is_complete => Ok(given),
             // The load, or the merge that computes the figures, has ended for a reason of its own, and reports it.
-            (_, Err(MergeError::Spill(SpillError::Ended))) => std::future::pending().await,
-            (_, Err(MergeError::Spill(error))) => Err(error.into()),
-            (Ok(_), Ok(given)) => Ok(given),
-            (Ok(_) | Err(CopyError::Rows(MergeFailed)), Ok(_) | Err(MergeError::NotTaken)) => Err(BulkError::Panicked),
+            Err(MergeError::Spill(SpillError::Ended)) => std::future::pending().await,
+            Err(MergeError::Spill(error)) => Err(error.into()),
+            Ok(_) | Err(MergeError::NotTaken) => Err(BulkError::Panicked),
         }
     }
 
@@ -340,7 +342,7 @@ const fn reading(memory: usize) -> usize {
 }
 
 /// Finds the units to be rejected, and reduces the number of files where there are too many to be read at once. This is
-/// done before rows are copied, because during the copy the tables are closed to readers, and the session waits.
+/// done before rows are copied, because in place the tables are closed to readers during the copy, and the session waits.
 fn settle_input(
     input: SortedInput,
     directory: &Arc<SpillDirectory>,

@@ -75,8 +75,9 @@ pub enum BulkStoreError {
         /// What came of it.
         source: StoreError,
     },
-    /// What was made again is not what was there before, so nothing was committed.
-    #[error("keys and indexes would not have become what they were: {}; nothing was loaded", .differences.join("; "))]
+    /// What was made again is not what was there before, or an object came during the load that it cannot keep. Nothing
+    /// was committed.
+    #[error("the tables would not have become what they were: {}; nothing was loaded", .differences.join("; "))]
     Altered {
         /// What differs, by name.
         differences: Vec<String>,

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// The time limit for events that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Lines of text by kind of object. `$1` is the schema. A column that is left out of a row of the catalog is an oid
 /// whose object another column names, a file, a figure of the table's contents, or has no meaning to the server (the
@@ -140,7 +140,7 @@ pub fn assert_same_catalog(what: &str, before: &[String], after: &[String]) {
 }
 
 /// Repeats the query until its answer is `true`. Not within a transaction, in which statistics do not change.
-pub(crate) async fn until(client: &Client, query: &str) {
+pub async fn until(client: &Client, query: &str) {
     let start = Instant::now();
     while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
         assert!(start.elapsed() < PATIENCE, "never true: {query}");
@@ -149,7 +149,7 @@ pub(crate) async fn until(client: &Client, query: &str) {
 }
 
 /// Waits until no session of an engine or a load is left in this database. Its transaction is rolled back by then.
-pub(crate) async fn until_gone(client: &Client) {
+pub async fn until_gone(client: &Client) {
     until(
         client,
         "select not exists (select from pg_stat_activity where application_name = 'graphsink'

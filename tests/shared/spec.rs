@@ -139,6 +139,7 @@ pub struct MentionSpec {
 // ---- building through the public API -------------------------------------------------------------
 
 impl UnitSpec {
+    #[allow(clippy::too_many_lines)]
     pub fn build(&self, world: &World) -> UnitOfWork {
         let mut other = UnitOfWork::new();
         let foreign_entity = other.restaurant("elsewhere").handle();

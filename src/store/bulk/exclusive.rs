@@ -6,6 +6,7 @@ use super::definition::Definitions;
 use super::inspection::{filled, publishes_truncate};
 use super::lock::{holders, is_blocked};
 use super::memory;
+use super::shadow::Names;
 use super::transaction::{BulkTransaction, Phase};
 use crate::error::BulkStoreError;
 
@@ -113,7 +114,10 @@ impl BulkTransaction {
 
     /// Tries to get all locks, including those of the tables at the other ends of foreign keys.
     async fn try_to_be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
-        self.run(&format!("savepoint alone; lock table {} in access exclusive mode", self.tables())).await?;
+        // Shadow tables are visible to others, who may hold them as well.
+        let shadow = self.shadow.as_ref().map_or_else(Vec::new, Names::tables);
+        let tables = std::iter::once(self.tables()).chain(shadow).collect::<Vec<_>>().join(", ");
+        self.run(&format!("savepoint alone; lock table {tables} in access exclusive mode")).await?;
         let definitions = self.defined().await?;
         self.run(&definitions.drop_foreign_keys()).await?;
         // Back at the top level: rows are frozen only if the same level has truncated the table.

@@ -65,7 +65,7 @@ impl BulkTransaction {
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&self.attempt, Type::UUID)];
         let deleting = self.session.client().execute_typed(&delete, &parameters);
         if let Err(error) | Ok(Err(error)) =
-            answer(self.patience.at_once, deleting).await.map(|deleted| deleted.map_err(StoreError::from))
+            answer(self.sessions.patience.at_once, deleting).await.map(|deleted| deleted.map_err(StoreError::from))
         {
             tracing::debug!(error = %error, "a bulk load's attempt could not be deleted");
         }

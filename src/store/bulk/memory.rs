@@ -3,9 +3,10 @@
 //! Memory: a `maintenance_work_mem` that was configured, in a file, for the database or for the role, is kept.
 //! PostgreSQL's own default (64 MB), which is for very small servers, is raised to the size of the shared buffers:
 //! nearly every server has this setting configured for its size. It is never more than a bound, and never less than the
-//! default. All processes of one build share it, and it also bounds the check of a foreign key.
+//! default. Each of two sessions that build at the same time has half of the bound. All processes of one build share it, and it also bounds the check of a foreign key.
 //!
-//! Processes: `max_parallel_maintenance_workers` is not changed; its default is two. A server does not report its
+//! Processes: `max_parallel_maintenance_workers` is not changed in place; two sessions that build at the same time have
+//! half of it each. Its default is two. A server does not report its
 //! number of cores, and more processes than cores do harm. On two cores, all indexes of 1,000,000 mentions, 700,000
 //! connections and 200,000 entities (PostgreSQL 15, everything in memory; one to three runs each) took 14.8 s with one
 //! process besides the session's own, 15.2 to 16.1 with two, 17.6 and 17.9 with four, and 21.8 with none. PostgreSQL

@@ -1,4 +1,4 @@
-//! The server's side of a bulk load: one transaction, from the first check to the commit that shows all rows.
+//! The server's side of a bulk load: checks and locks, rows and indexes, and the one commit that shows them.
 //!
 //! [`BulkTransaction::begin`] checks and locks the tables. From here on the tables stay empty, and others may read them.
 //! Then there are two ways:

@@ -12,6 +12,7 @@ use super::copy::Copies;
 use super::definition::{Definitions, OtherTable};
 use super::inspection::{event_triggers, inspect_tables};
 use super::session::{LoadSession, LoadSessions};
+use super::shadow::Names;
 use crate::config::Config;
 use crate::error::{BulkObstacle, BulkStoreError, StoreError};
 use crate::record::Table;
@@ -24,7 +25,7 @@ const FATE_WAIT_MIN: Duration = Duration::from_mins(5);
 pub(crate) struct TransactionSettings {
     /// Memory of the server for building indexes, in bytes, if `maintenance_work_mem` was not configured.
     pub(crate) server_memory_max: u64,
-    /// How long to wait for readers of the tables before the rows are copied, including the last attempt.
+    /// How long to wait for readers before the tables are replaced, or rows copied in place, including the last attempt.
     pub(crate) readers_wait: Duration,
     /// Bytes after which rows go into a new statement: the driver reports no error before the end of a copy, so that
     /// all other rows would be sent after a refused one.
@@ -79,8 +80,8 @@ pub(crate) struct BulkTransaction {
     pub(super) phase: Phase,
     /// Whether rows may be copied frozen.
     pub(super) is_truncated: bool,
-    /// Whether shadow tables may exist.
-    pub(super) has_shadow_tables: bool,
+    /// Present once shadow tables exist.
+    pub(super) shadow: Option<Names>,
 }
 
 impl fmt::Debug for BulkTransaction {
@@ -115,7 +116,7 @@ impl BulkTransaction {
             fate_wait: config.outcome_deadline.max(settings.fate_wait_min),
             phase: Phase::Begun,
             is_truncated: false,
-            has_shadow_tables: false,
+            shadow: None,
         };
         load.open().await?;
         answer(load.session.patience(), Box::pin(check(load.session.client(), config))).await??;
@@ -131,9 +132,7 @@ impl BulkTransaction {
             load.take().await?;
             load.expect_empty().await?;
         }
-        if load.has_shadow_tables_of_others().await? {
-            Box::pin(load.drop_shadow_tables(true)).await?;
-        }
+        load.drop_tables_of_others().await?;
         load.tell();
         Ok(load)
     }

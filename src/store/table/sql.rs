@@ -45,8 +45,8 @@ pub(in crate::store) fn copy<T: Table>(purpose: Purpose) -> String {
     format!("copy {{schema}}.{} ({}) from stdin binary", T::NAME, written::<T>(purpose))
 }
 
-/// The same for rows with all of their columns. Frozen rows need no vacuum, but the table must have been truncated by
-/// the same transaction.
+/// The same for rows with all of their columns. Frozen rows need no vacuum, but the table must have been created or
+/// truncated by the same transaction.
 pub(in crate::store) fn load<T: Table>(frozen: bool) -> String {
     let freeze = if frozen { ", freeze" } else { "" };
     format!("copy {{schema}}.{} ({}) from stdin (format binary{freeze})", T::NAME, written::<T>(Purpose::Whole))

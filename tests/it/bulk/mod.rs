@@ -17,7 +17,7 @@ mod memory;
 
 use std::time::{Duration, Instant};
 
-use graphsink::{BulkError, BulkLoad, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
+use graphsink::{BulkError, BulkLoad, BulkPhase, BulkReport, BulkSettings, Config, Engine, UnitOfWork};
 use graphsink_testing::catalog;
 use tempfile::TempDir;
 use tokio_postgres::Client;

@@ -7,7 +7,8 @@
 //! 1. [`BulkTransaction::shadow_tables`](super::BulkTransaction::shadow_tables) determines whether everything on the
 //!    tables can be carried over ([`suitable`]); otherwise, or if there are no further sessions, the load writes in
 //!    place.
-//! 2. [`ShadowTables::copy`] creates a table and copies its rows in one transaction, so that they are frozen.
+//!    It also creates them.
+//! 2. [`ShadowTables::copy`] truncates a table and copies its rows in one transaction, so that they are frozen.
 //! 3. [`ShadowTables::build`] builds indexes and gathers statistics, each in a transaction.
 //! 4. [`BulkTransaction::replace_tables`](super::BulkTransaction::replace_tables) waits for readers, drops the empty
 //!    tables, renames the new ones, recreates what belongs to a table ([`carried`]), and checks the foreign keys.
@@ -15,35 +16,36 @@
 //! Properties:
 //! - Only the last transaction changes what others see, and the load's lock keeps writers out until it ends. Its commit
 //!   is as durable as the server's settings demand, and with it all that was written before: the log is written in
-//!   order. Earlier commits do not wait for the disk.
-//! - Shadow tables have a name and a comment of their own ([`MARK`]). A load that fails drops them; those of a killed one
-//!   are dropped when the next one begins, under the lock that excludes a load under way.
-//! - Work is shared by order of arrival: copies first, since indexes follow from them. A session that is free takes the
-//!   next step, whichever table it is for.
+//!   order. Earlier commits do not wait for it.
+//! - Shadow tables have names of their load ([`Names`]) and a comment by which they are known ([`MARK`]). A load that fails
+//!   drops them if it can; otherwise, and after a kill, the next load does, under the lock that excludes a load under way.
+//! - A session that is free takes the next step, whichever table it is for ([`turns`]): copies first, since indexes
+//!   follow from them, and small tables last, so that all sessions end at nearly the same time.
 
 mod carried;
 mod replace;
 mod suitable;
+mod turns;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::future::try_join_all;
-use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
 
 use super::copy::{CopyError, text};
-use super::definition::Definitions;
+use super::definition::{Definitions, Index};
 use super::memory;
 use super::plan::{BuildStep, BuildWhat};
 use super::session::{LoadSession, LoadSessions};
-use super::transaction::{BulkTransaction, TransactionSettings, step_failed};
+use super::transaction::{BulkTransaction, Phase, TransactionSettings, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
+use turns::{Priority, Turns};
 
 /// The number of sessions that write. More would need a server with more cores to be of use, and connections for others
 /// are few.
@@ -56,22 +58,26 @@ const MARK: &str = "graphsink: rows of a bulk load that has not ended";
 const LEFT: &str = "
     select pg_catalog.format('%I.%I', n.nspname, c.relname)
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = $1 and c.relname in ('graphsink_bulk_entities', 'graphsink_bulk_connections',
-                                           'graphsink_bulk_mentions')
+    where n.nspname = $1 and pg_catalog.starts_with(c.relname, 'graphsink_bulk_')
       and c.relkind = 'r' and pg_catalog.obj_description(c.oid, 'pg_class') = $2
       and pg_catalog.pg_has_role(c.relowner, 'usage')";
+
+/// The load's own commit waits for the disk, and for standbys, on behalf of all that was written before.
+const ASYNCHRONOUS: &str = "set local synchronous_commit = off";
+
+/// Divides the processes that build one index among the sessions. `memory.rs` has measured how many are of use.
+const SHARE_PROCESSES: &str = "
+    select pg_catalog.set_config('max_parallel_maintenance_workers', (s.setting::int4 / 2)::text, true)
+    from pg_catalog.pg_settings s where s.name = 'max_parallel_maintenance_workers'";
+
+/// Time limit for removing shadow tables after a failure.
+const CLEAN_UP_MAX: Duration = Duration::from_mins(1);
 
 /// Tables beside those of the load, and the sessions that fill them.
 pub(crate) struct ShadowTables {
     definitions: Definitions,
-    /// Quoted.
-    schema: String,
-    /// The storage parameters of each table, as a list; in the order of [`Table::ALL`].
-    options: Vec<String>,
-    /// Sessions that have nothing to do.
-    free: Mutex<Vec<LoadSession>>,
-    /// Their number, for those that wait.
-    count: Semaphore,
+    names: Names,
+    sessions: Turns<LoadSession>,
     settings: TransactionSettings,
     /// Steps of building that have begun.
     begun: AtomicUsize,
@@ -83,14 +89,39 @@ impl std::fmt::Debug for ShadowTables {
     }
 }
 
-/// The name of a shadow table.
-fn name(table: Table) -> String {
-    format!("graphsink_bulk_{table}")
+/// The names of shadow tables and their indexes. Each load has its own: the sessions of one that failed may still be at
+/// work when the next begins.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    /// Quoted.
+    schema: String,
+    load: String,
 }
 
-/// The name of the shadow of an index, by its number among the definitions.
-fn index_name(number: usize) -> String {
-    format!("graphsink_bulk_index_{number}")
+impl Names {
+    fn new(schema: &str, attempt: Uuid) -> Self {
+        // Its random end: the beginning is the time.
+        let load = attempt.simple().to_string().split_off(24);
+        Self { schema: schema.to_owned(), load }
+    }
+
+    fn table(&self, table: Table) -> String {
+        format!("graphsink_bulk_{table}_{}", self.load)
+    }
+
+    fn qualified(&self, table: Table) -> String {
+        format!("{}.{}", self.schema, self.table(table))
+    }
+
+    /// The shadow of an index, by its number among the definitions.
+    fn index(&self, number: usize) -> String {
+        format!("graphsink_bulk_{}_{number}", self.load)
+    }
+
+    /// The tables, qualified.
+    pub(super) fn tables(&self) -> Vec<String> {
+        Table::ALL.map(|table| self.qualified(table)).to_vec()
+    }
 }
 
 /// A session at work. Without [`Lease::end`] it is not used again: others then wait in vain, until the error that lost it
@@ -104,83 +135,63 @@ impl Lease<'_> {
     /// Commits, and passes the session on.
     async fn end(mut self) -> Result<(), StoreError> {
         self.session.run("commit").await?;
-        self.tables.free.lock().expect("nothing panics with it").push(self.session);
-        self.tables.count.add_permits(1);
+        self.tables.sessions.give(self.session);
         Ok(())
     }
 }
 
 impl ShadowTables {
-    /// Opens the sessions; `None` if there are not enough.
+    /// Opens the sessions and creates the tables, in one short transaction: later, a statement of others that waits for
+    /// the load's lock would be waited for. `options` are the storage parameters of each table.
     async fn open(
         sessions: &LoadSessions,
         definitions: Definitions,
-        schema: String,
-        options: Vec<String>,
+        names: Names,
+        options: &[String],
         settings: TransactionSettings,
-    ) -> Option<Self> {
+    ) -> Result<Self, BulkStoreError> {
         let opened = try_join_all((0..SESSIONS).map(|_| async {
             let mut session = sessions.open().await?;
             // A pooler may accept a session and have no connection for it.
             session.begin().await?;
-            session.run("rollback").await?;
+            session.run(ASYNCHRONOUS).await?;
             Ok::<_, BulkStoreError>(session)
         }));
-        match opened.await {
-            Ok(opened) => Some(Self {
-                definitions,
-                schema,
-                options,
-                count: Semaphore::new(opened.len()),
-                free: Mutex::new(opened),
-                settings,
-                begun: AtomicUsize::new(0),
-            }),
-            Err(error) => {
-                tracing::debug!(%error, "a bulk load gets no further sessions, and writes with one");
-                None
-            }
+        let mut opened = opened.await?;
+        for (table, options) in Table::ALL.into_iter().zip(options) {
+            opened[0].run(&create(&names, table, options)).await?;
         }
+        for session in &mut opened {
+            session.run("commit").await?;
+        }
+        Ok(Self { definitions, names, sessions: Turns::new(opened), settings, begun: AtomicUsize::new(0) })
     }
 
     /// Waits for a session, and begins a transaction on it.
-    async fn begin(&self) -> Result<Lease<'_>, BulkStoreError> {
-        self.count.acquire().await.expect("never closed").forget();
-        let free = self.free.lock().expect("nothing panics with it").pop();
-        let mut lease = Lease { session: free.expect("as many as are counted"), tables: self };
+    async fn begin(&self, priority: Priority) -> Result<Lease<'_>, BulkStoreError> {
+        let mut lease = Lease { session: self.sessions.take(priority).await, tables: self };
         lease.session.begin().await?;
-        // The load's own commit waits for the disk, and for standbys, on behalf of all that was written before.
-        lease.session.run("set local synchronous_commit = off").await?;
+        // A vacuum of the whole database may hold the table for long.
+        lease.session.run(&format!("{ASYNCHRONOUS}; set local lock_timeout = 0")).await?;
         Ok(lease)
     }
 
-    /// Creates the table and copies its rows, see [`BulkTransaction::copy`].
+    /// Copies the rows of a table, see [`BulkTransaction::copy`].
     pub(crate) async fn copy<E>(
         &self,
         table: Table,
         pieces: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<u64, CopyError<E>> {
-        let mut lease = self.begin().await.map_err(CopyError::Store)?;
+        let mut lease = self.begin(Priority::Copy).await.map_err(CopyError::Store)?;
         let failed = |step: &str, error| CopyError::Store(step_failed(step, error));
-        let create = self.create(table);
-        lease.session.run(&create).await.map_err(|error| failed(&format!("creating a table for {table}"), error))?;
-        let target = format!("{}.{}", self.schema, name(table));
+        let target = self.names.qualified(table);
         let copy = text(table, true).replace(&format!("{{schema}}.{table}"), &target);
         let statement = lease.session.prepare(&[copy]).await.map_err(|error| failed("preparing to copy", error))?;
+        // So that rows may be frozen.
+        lease.session.run(&format!("truncate {target}")).await.map_err(|error| failed("preparing to copy", error))?;
         let count = lease.session.copy(table, &statement[0], pieces, self.settings.copy_bytes_max).await?;
         lease.end().await.map_err(|error| failed(&format!("copying {table}"), error))?;
         Ok(count)
-    }
-
-    fn create(&self, table: Table) -> String {
-        let (schema, shadow, options) = (&self.schema, name(table), &self.options[table as usize]);
-        // Vacuum would find nothing to do, and indexes would wait for it.
-        format!(
-            "set local default_tablespace = '';
-             create table {schema}.{shadow} (like {schema}.{table} including all excluding indexes excluding statistics)
-                 with ({options});
-             comment on table {schema}.{shadow} is '{MARK}'"
-        )
     }
 
     /// Builds the indexes of a table whose rows are complete, and gathers its statistics. Each step is reported before
@@ -192,14 +203,18 @@ impl ShadowTables {
     ) -> Result<(), BulkStoreError> {
         let mut indexes: Vec<_> = self.definitions.indexes.iter().enumerate().collect();
         indexes.retain(|(_, index)| index.table == table);
-        // Keys first, because a row that they refuse ends the load.
-        indexes.sort_by_key(|(_, index)| !index.is_unique);
-        let shadow = format!("{}.{}", self.schema, name(table));
-        let builds = indexes.into_iter().map(|(number, index)| {
-            let sql = index.make_elsewhere(&index_name(number), &shadow);
-            async move { self.step(BuildWhat::Index, table, &index.name, &sql, progress).await }
-        });
-        try_join_all(builds).await?;
+        let shadow = &self.names.qualified(table);
+        let make = |(number, index): (usize, &Index)| {
+            let (sql, name) = (index.make_elsewhere(&self.names.index(number), shadow), index.name.clone());
+            async move { self.step(BuildWhat::Index, table, &name, &sql, progress).await }
+        };
+        // Keys first, because a row that they refuse ends the load; and one after the other, because a foreign key
+        // refers to the oldest index that is suitable.
+        let (unique, others): (Vec<_>, Vec<_>) = indexes.into_iter().partition(|(_, index)| index.is_unique);
+        for index in unique {
+            make(index).await?;
+        }
+        try_join_all(others.into_iter().map(make)).await?;
         self.step(BuildWhat::Statistics, table, table.as_str(), &format!("analyze {shadow}"), progress).await
     }
 
@@ -216,13 +231,14 @@ impl ShadowTables {
         sql: &str,
         progress: &(impl Fn(BuildStep<'_>) + Sync),
     ) -> Result<(), BulkStoreError> {
-        let mut lease = self.begin().await?;
+        let mut lease = self.begin(Priority::Build(table)).await?;
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         progress(BuildStep { number, steps: self.steps(), what, table: Some(table), name });
         let start = Instant::now();
         let build = async {
             let bound = self.settings.server_memory_max / SESSIONS as u64;
             Box::pin(memory::provide(lease.session.client(), bound)).await?;
+            lease.session.run(SHARE_PROCESSES).await?;
             lease.session.run(sql).await?;
             lease.end().await
         };
@@ -230,6 +246,16 @@ impl ShadowTables {
         tracing::debug!(step = what.doing(), name, took_ms = start.elapsed().as_millis() as u64, "built");
         Ok(())
     }
+}
+
+fn create(names: &Names, table: Table, options: &str) -> String {
+    let (schema, shadow) = (&names.schema, names.qualified(table));
+    format!(
+        "set local default_tablespace = '';
+         create table {shadow} (like {schema}.{table} including all excluding indexes excluding statistics)
+             with ({options});
+         comment on table {shadow} is '{MARK}'"
+    )
 }
 
 impl BulkTransaction {
@@ -241,10 +267,18 @@ impl BulkTransaction {
             return Ok(None);
         }
         let options = suitable::options(self.session.client(), &self.oids).await?;
-        let schema = self.session.schema().to_owned();
-        let tables = Box::pin(ShadowTables::open(&self.sessions, definitions, schema, options, self.settings)).await;
-        self.has_shadow_tables = tables.is_some();
-        Ok(tables)
+        let names = Names::new(self.session.schema(), self.attempt);
+        let opening = ShadowTables::open(&self.sessions, definitions, names.clone(), &options, self.settings);
+        match Box::pin(opening).await {
+            Ok(tables) => {
+                self.shadow = Some(names);
+                Ok(Some(tables))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a bulk load cannot create further tables or open sessions: it writes in place");
+                Ok(None)
+            }
+        }
     }
 
     /// The definitions of keys and indexes, and the reasons to write in place.
@@ -255,35 +289,64 @@ impl BulkTransaction {
         Ok((definitions, reasons))
     }
 
-    /// Whether a load has left shadow tables behind. Called under the lock on the tables, which excludes loads under way.
-    pub(super) async fn has_shadow_tables_of_others(&self) -> Result<bool, StoreError> {
-        Ok(!left(self.session.client(), &self.schema_name).await?.is_empty())
+    /// Drops shadow tables that other loads left behind. Called under the lock on the tables, which excludes loads under
+    /// way. A failure costs disk space alone.
+    pub(super) async fn drop_tables_of_others(&self) -> Result<(), StoreError> {
+        if left(self.session.client(), &self.schema_name).await?.is_empty() {
+            return Ok(());
+        }
+        let dropping = async {
+            // The load's own session gets no transaction id before its end.
+            let mut session = self.sessions.open().await?;
+            session.begin().await?;
+            drop_left(&mut session, &self.schema_name).await?;
+            Ok::<_, BulkStoreError>(session.run("commit").await?)
+        };
+        tell(tokio::time::timeout(CLEAN_UP_MAX, Box::pin(dropping)).await);
+        Ok(())
     }
 
-    /// Drops shadow tables that a load left behind, by another session: the load's must get no transaction id before
-    /// its end, and may have ended. If this load does not hold the lock on the tables, that session takes it, because it
-    /// would disturb another load.
-    pub(super) async fn drop_shadow_tables(&self, holds_lock: bool) -> Result<(), BulkStoreError> {
-        let mut session = self.sessions.open().await?;
-        session.begin().await?;
-        if !holds_lock {
-            session.run(&format!("lock table {} in exclusive mode", self.tables())).await?;
+    /// Called when the transaction has ended without its rows: drops its shadow tables.
+    pub(super) async fn clean_up(&mut self) {
+        if self.shadow.is_none() {
+            return;
         }
-        let left = left(session.client(), &self.schema_name).await?;
-        if !left.is_empty() {
-            let tables = left.join(", ");
-            tracing::info!(tables, "dropping the tables of an unfinished bulk load");
-            session.run(&format!("drop table {tables}")).await?;
-        }
-        Ok(session.run("commit").await?)
+        let lock = format!("lock table {} in exclusive mode", self.tables());
+        let dropping = async {
+            // Its own session, unless that is lost: others may be no longer available.
+            let mut other = None;
+            let session = if self.phase == Phase::Over && !self.session.client().is_closed() {
+                &mut self.session
+            } else {
+                other.insert(self.sessions.open().await?)
+            };
+            session.begin().await?;
+            // Otherwise another load's tables might be dropped.
+            session.run(&lock).await?;
+            drop_left(session, &self.schema_name).await?;
+            Ok::<_, BulkStoreError>(session.run("commit").await?)
+        };
+        tell(tokio::time::timeout(CLEAN_UP_MAX, Box::pin(dropping)).await);
     }
+}
 
-    /// Called when the transaction has ended without its rows.
-    pub(super) async fn clean_up(&self) {
-        if self.has_shadow_tables
-            && let Err(error) = Box::pin(self.drop_shadow_tables(false)).await
-        {
-            tracing::warn!(%error, "the tables of a bulk load that failed remain until the next load begins");
+async fn drop_left(session: &mut LoadSession, schema: &str) -> Result<(), StoreError> {
+    let left = left(session.client(), schema).await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let tables = left.join(", ");
+    tracing::info!(tables, "dropping the tables of an unfinished bulk load");
+    session.run(&format!("drop table {tables}")).await
+}
+
+/// Reports tables that remain.
+fn tell(dropped: Result<Result<(), BulkStoreError>, tokio::time::error::Elapsed>) {
+    match dropped {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "tables of an unfinished bulk load remain until another one begins"),
+        Err(_) => {
+            tracing::warn!("tables of an unfinished bulk load remain until another one begins: no answer in time")
         }
     }
 }

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::super::definition::Definitions;
 use super::super::inspection::inspect_tables;
+use super::super::memory;
 use super::super::plan::{BuildStep, BuildWhat};
 use super::super::transaction::{BulkTransaction, Phase, no_obstacles, step_failed};
-use super::{ShadowTables, carried, index_name, name, suitable};
+use super::{ShadowTables, carried, suitable};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
 
@@ -27,11 +28,12 @@ impl BulkTransaction {
             if differences.is_empty() { Ok(()) } else { Err(BulkStoreError::Altered { differences }) }
         };
         // Others may have added objects that do not conflict with the load's first lock: views, rights.
-        let reasons = suitable::reasons(self.session.client(), &self.oids).await?;
-        altered(reasons.into_iter().filter(|reason| !reason.starts_with("graphsink_bulk_")).collect())?;
+        altered(suitable::reasons_at_the_end(self.session.client(), &self.oids).await?)?;
         altered(shadow.definitions.differences(&definitions))?;
         let carried = carried::statements(self.session.client(), &self.oids).await?;
 
+        // For the foreign keys.
+        Box::pin(memory::provide(self.session.client(), self.settings.server_memory_max)).await?;
         let failed = |error: StoreError| step_failed("replacing the empty tables", error);
         for statements in [shadow.take_places(), shadow.complete_indexes(), carried.join("; ")] {
             self.run(&statements).await.map_err(failed)?;
@@ -62,13 +64,13 @@ impl BulkTransaction {
 impl ShadowTables {
     /// Drops the empty tables and gives their names to the shadow tables.
     fn take_places(&self) -> String {
-        let schema = &self.schema;
+        let schema = &self.names.schema;
         let dropped: Vec<String> = Table::ALL.iter().rev().map(|table| format!("{schema}.{table}")).collect();
         let renames = Table::ALL.map(|table| {
-            let shadow = name(table);
+            let shadow = self.names.qualified(table);
             format!(
-                "alter table {schema}.{shadow} reset (autovacuum_enabled, toast.autovacuum_enabled);
-                 alter table {schema}.{shadow} rename to {table}"
+                "alter table {shadow} reset (autovacuum_enabled, toast.autovacuum_enabled);
+                 alter table {shadow} rename to {table}"
             )
         });
         format!("drop table {}; {}", dropped.join(", "), renames.join("; "))
@@ -76,9 +78,9 @@ impl ShadowTables {
 
     /// Gives the indexes their names, and all that they have besides their entries.
     fn complete_indexes(&self) -> String {
-        let schema = &self.schema;
+        let schema = &self.names.schema;
         let indexes = self.definitions.indexes.iter().enumerate().map(|(number, index)| {
-            let rename = format!("alter index {schema}.{} rename to {}", index_name(number), index.name);
+            let rename = format!("alter index {schema}.{} rename to {}", self.names.index(number), index.name);
             std::iter::once(rename).chain(index.complete(schema)).collect::<Vec<_>>().join("; ")
         });
         indexes.collect::<Vec<_>>().join("; ")

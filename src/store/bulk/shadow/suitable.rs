@@ -6,6 +6,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::StoreError;
 
+const EVENT_TRIGGERS: &str = "there are event triggers";
+const DEFAULT_PRIVILEGES: &str = "there are default privileges for new tables";
+
 /// Reasons against, as text. With $1, the tables.
 ///
 /// Objects of other kinds than those that are carried over are found by their dependencies: views, functions, sequences
@@ -24,7 +27,7 @@ const REASONS: &str = "
         union all select 'pg_catalog.pg_constraint'::regclass, k.oid
                   from pg_catalog.pg_constraint k where k.conrelid = any($1) or k.confrelid = any($1)
         union all select 'pg_catalog.pg_trigger'::regclass, g.oid
-                  from pg_catalog.pg_trigger g where g.tgrelid = any($1) or g.tgconstrrelid = any($1)
+                  from pg_catalog.pg_trigger g where g.tgrelid = any($1)
         union all select 'pg_catalog.pg_attrdef'::regclass, d.oid
                   from pg_catalog.pg_attrdef d where d.adrelid = any($1)),
     referred as (
@@ -74,15 +77,39 @@ const REASONS: &str = "
     union all select 'there are publications' where exists (select from pg_catalog.pg_publication)
     union all select 'there are event triggers' where exists (select from pg_catalog.pg_event_trigger)
     union all select 'there are default privileges for new tables'
-              where exists (select from pg_catalog.pg_default_acl d where d.defaclobjtype in ('r', 'T'))
-    union all select pg_catalog.format('%s exists', c.relname)
-              from pg_catalog.pg_class c
-              where c.relname like 'graphsink\\_bulk\\_%' and c.relnamespace in (select relnamespace from tables)
+              where exists (select from pg_catalog.pg_default_acl d
+                            where d.defaclobjtype in ('r', 'T') and pg_catalog.pg_get_userbyid(d.defaclrole) = current_user
+                              and (d.defaclnamespace = 0 or d.defaclnamespace in (select relnamespace from tables)))
+    union all select 'there are logical replication slots'
+              where exists (select from pg_catalog.pg_replication_slots s
+                            where s.slot_type = 'logical' and s.database = pg_catalog.current_database())
+    union all select pg_catalog.format('%s refers to its table as a whole',
+                                       pg_catalog.pg_describe_object(d.classid, d.objid, 0))
+              from pg_catalog.pg_depend d
+              where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = any($1) and d.refobjsubid = 0
+                and (d.classid = 'pg_catalog.pg_attrdef'::regclass
+                     or d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'n'
+                     or d.classid = 'pg_catalog.pg_constraint'::regclass
+                        and exists (select from pg_catalog.pg_constraint k where k.oid = d.objid and k.contype = 'c'))
+                and (d.classid, d.objid) in (select class, object from own)
+    union all select pg_catalog.format('the trigger %s depends on an extension, or has a comment as a constraint', g.tgname)
+              from pg_catalog.pg_trigger g
+              where g.tgrelid = any($1) and not g.tgisinternal
+                and (exists (select from pg_catalog.pg_depend d
+                             where d.classid = 'pg_catalog.pg_trigger'::regclass and d.objid = g.oid
+                               and d.deptype in ('e', 'x'))
+                     or g.tgconstraint <> 0 and pg_catalog.obj_description(g.tgconstraint, 'pg_constraint') is not null
+                     or g.tgconstrrelid <> 0 and not pg_catalog.has_table_privilege(g.tgconstrrelid, 'trigger'))
+    union all select pg_catalog.format('the row type of %s has rights or a comment', called)
+              from tables join pg_catalog.pg_type t on t.oid = reltype
+              where t.typacl is not null or pg_catalog.obj_description(t.oid, 'pg_type') is not null
     union all select pg_catalog.format('%s depends on %s', pg_catalog.pg_describe_object(d.classid, d.objid, 0),
                                        pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0))
               from pg_catalog.pg_depend d
               where (d.refclassid, d.refobjid) in (select class, object from referred)
                 and (d.classid, d.objid) not in (select class, object from own)
+                -- A generated column, before PostgreSQL 15.
+                and not (d.classid = d.refclassid and d.objid = d.refobjid)
     union all select pg_catalog.format('%s belongs to an extension', called) from tables
               where exists (select from pg_catalog.pg_depend d
                             where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = id and d.deptype in ('e', 'x'))
@@ -100,6 +127,13 @@ const OPTIONS: &str = "
 /// Why the tables cannot be replaced; empty if they can.
 pub(super) async fn reasons(client: &Client, tables: &[u32]) -> Result<Vec<String>, StoreError> {
     texts(client, REASONS, tables).await
+}
+
+/// The same when the new tables are complete: what only concerns their creation no longer matters.
+pub(super) async fn reasons_at_the_end(client: &Client, tables: &[u32]) -> Result<Vec<String>, StoreError> {
+    let mut reasons = reasons(client, tables).await?;
+    reasons.retain(|reason| ![EVENT_TRIGGERS, DEFAULT_PRIVILEGES].contains(&&**reason));
+    Ok(reasons)
 }
 
 /// See [`OPTIONS`].

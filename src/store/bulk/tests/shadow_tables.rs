@@ -60,7 +60,35 @@ const CARRIED: &str = r#"
 "#;
 
 /// What keeps the rows in place, a part of the reason, and what removes it.
-const REASONS: [(&str, &str, &str); 19] = [
+const REASONS: [(&str, &str, &str); 24] = [
+    (
+        "create table others (id int); create function does_nothing() returns trigger language plpgsql as 'begin return new; end';
+         create constraint trigger theirs after insert on others from mentions for each row execute function does_nothing()",
+        "trigger theirs on table others depends on table mentions",
+        "drop table others; drop function does_nothing",
+    ),
+    (
+        "alter table mentions add column origin regclass default 'mentions'::regclass",
+        "refers to its table as a whole",
+        "alter table mentions alter column origin set default null",
+    ),
+    (
+        "alter table entities add constraint whole check (entities is not null)",
+        "refers to its table as a whole",
+        "alter table entities drop constraint whole",
+    ),
+    ("comment on type mentions is 'a row'", "the row type of public.mentions", "comment on type mentions is null"),
+    (
+        "alter trigger graphsink_entity_deleted on entities depends on extension plpgsql",
+        "the trigger graphsink_entity_deleted depends on an extension",
+        "alter trigger graphsink_entity_deleted on entities no depends on extension plpgsql",
+    ),
+    (
+        "create function watch() returns event_trigger language plpgsql as 'begin end';
+         create event trigger watches on ddl_command_end execute function watch()",
+        "there are event triggers",
+        "drop event trigger watches; drop function watch",
+    ),
     ("create view best as select name from entities", "view best depends on table entities", "drop view best"),
     (
         "create function first(e entities) returns text language sql as 'select e.name'",
@@ -133,11 +161,6 @@ const REASONS: [(&str, &str, &str); 19] = [
         "alter default privileges grant select on tables to public",
         "there are default privileges",
         "alter default privileges revoke select on tables from public",
-    ),
-    (
-        "create table graphsink_bulk_mentions (id int)",
-        "graphsink_bulk_mentions exists",
-        "drop table graphsink_bulk_mentions",
     ),
     (
         "create role other_owner; grant other_owner to current_user; alter table connections owner to other_owner",
