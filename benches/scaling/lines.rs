@@ -15,7 +15,7 @@ const SEED: u64 = 0x6c69_6e65;
 /// Reads so many lines in each round.
 pub(crate) fn measure(lines: usize, rounds: usize) -> Result<Value> {
     let mut text = Vec::new();
-    std::io::copy(&mut Sample::new(SEED, lines).into_reader(), &mut text)?;
+    std::io::copy(&mut Sample::new(SEED, lines as u64).into_reader(), &mut text)?;
     let bytes_per_line = text.len() / lines;
     let (mut micros, mut units) = (Vec::new(), 0);
     for _ in 0..rounds {
