@@ -66,9 +66,12 @@ const LEFT: &str = "
 const ASYNCHRONOUS: &str = "set local synchronous_commit = off";
 
 /// Divides the processes that build one index among the sessions. `memory.rs` has measured how many are of use.
-const SHARE_PROCESSES: &str = "
-    select pg_catalog.set_config('max_parallel_maintenance_workers', (s.setting::int4 / 2)::text, true)
-    from pg_catalog.pg_settings s where s.name = 'max_parallel_maintenance_workers'";
+fn share_processes() -> String {
+    format!(
+        "select pg_catalog.set_config('max_parallel_maintenance_workers', (s.setting::int4 / {SESSIONS})::text, true)
+         from pg_catalog.pg_settings s where s.name = 'max_parallel_maintenance_workers'"
+    )
+}
 
 /// Time limit for removing shadow tables after a failure.
 const CLEAN_UP_MAX: Duration = Duration::from_mins(1);
@@ -238,7 +241,7 @@ impl ShadowTables {
         let build = async {
             let bound = self.settings.server_memory_max / SESSIONS as u64;
             Box::pin(memory::provide(lease.session.client(), bound)).await?;
-            lease.session.run(SHARE_PROCESSES).await?;
+            lease.session.run(&share_processes()).await?;
             lease.session.run(sql).await?;
             lease.end().await
         };
