@@ -46,7 +46,7 @@ pub enum RejectReason {
 }
 
 /// Why a unit was rejected, with SQLSTATE, table, column and constraint as far as PostgreSQL reports them. Its text,
-/// and `message` and `detail`, may quote the row. [`Outcome`] has an example.
+/// and `message` and `detail`, may quote the row. [`Outcome`](crate::Outcome) has an example.
 ///
 /// ```
 /// fn log(why: &graphsink::Rejection) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 
-/// Why the outcome of a unit is unknown. [`Outcome`] has an example.
+/// Why the outcome of a unit is unknown. [`Outcome`](crate::Outcome) has an example.
 ///
 /// ```
 /// fn log(why: &graphsink::Unavailable) {

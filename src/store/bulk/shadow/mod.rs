@@ -349,7 +349,7 @@ fn tell(dropped: Result<Result<(), BulkStoreError>, tokio::time::error::Elapsed>
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "tables of an unfinished bulk load remain until another one begins"),
         Err(_) => {
-            tracing::warn!("tables of an unfinished bulk load remain until another one begins: no answer in time")
+            tracing::warn!("tables of an unfinished bulk load remain until another one begins: no answer in time");
         }
     }
 }
