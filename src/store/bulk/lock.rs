@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use crate::error::StoreError;
 
-/// Sessions that hold a conflicting lock on these tables ($1), or the merges' lock ($2). Readers conflict only with a
+/// Sessions that hold a conflicting lock on these tables ($1) or on shadow tables, or the merges' lock ($2). Readers conflict only with a
 /// load that wants exclusive access ($3).
 const HOLDERS: &str = "
     select pg_catalog.string_agg(distinct pg_catalog.concat(
@@ -14,8 +14,10 @@ const HOLDERS: &str = "
     left join pg_catalog.pg_stat_activity a on a.pid = l.pid
     where l.granted and l.pid <> pg_catalog.pg_backend_pid()
       and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
-      and ((l.relation = any($1) or l.relation in (select c.oid from pg_catalog.pg_class c
-                                                  where pg_catalog.starts_with(c.relname, 'graphsink_bulk_'))) and ($3 or l.mode <> 'AccessShareLock')
+      and ((l.relation = any($1)
+            or l.relation in (select c.oid from pg_catalog.pg_class c
+                              where pg_catalog.starts_with(c.relname, 'graphsink_bulk_')))
+           and ($3 or l.mode <> 'AccessShareLock')
            or l.locktype = 'advisory' and l.objsubid = 1
               and l.classid::int8 = ($2 >> 32 & 4294967295) and l.objid::int8 = ($2 & 4294967295))";
 
