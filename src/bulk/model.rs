@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use super::claims::{Claimants, settle};
-use super::ids::Ids;
+use super::ids::{Ids, row_name};
 use super::refusals::{Refusal, RefusalLog};
 use super::rows::{MentionMerge, Merging, Numbered, PartLimits, RowSink, merge_connections, merge_entities};
 use super::runs::{ConnectionRuns, EntityRuns, MentionRuns, TableRuns, rows_of};
@@ -226,9 +226,10 @@ fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
             Table::Connections => loaded.connections.values().any(|row| row.0 == id),
             Table::Mentions => loaded.mentions.values().any(|row| row.0 == id),
         };
-        let named = Table::ALL.into_iter().flat_map(|table| unit.names(table).iter().map(move |name| (table, name)));
-        for (table, name) in named {
-            prop_assert!(is_there(table, ids.id(*name)));
+        for table in Table::ALL {
+            for row in 0..unit.names(table).len() {
+                prop_assert!(is_there(table, ids.id(row_name(unit, table, row))));
+            }
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::ids::Ids;
+use super::ids::{Ids, row_name};
 use super::refusals::{Refusal, RefusalReader};
 use super::rows::{Fields, Malformed, PutFields};
 use super::spill::{SpillDirectory, SpillError, Spool, SpoolReader, SpoolWriter};
@@ -31,10 +31,10 @@ impl OutcomeLog {
         record.put_number(number);
         record.put_number(unit.nonce);
         for table in Table::ALL {
-            let names = unit.names(table);
-            record.put_number(names.len() as u64);
-            for name in names {
-                record.put_name(self.ids.id(*name).as_u128());
+            let count = unit.names(table).len();
+            record.put_number(count as u64);
+            for row in 0..count {
+                record.put_name(self.ids.id(row_name(unit, table, row)).as_u128());
             }
         }
         for (label, row) in unit.temp_ids.iter().flat_map(|labels| labels.iter()) {

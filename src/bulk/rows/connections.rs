@@ -6,6 +6,7 @@ use super::fields::{Fields, Malformed, PutFields};
 use super::figures::FiguresReader;
 use super::{Merging, Numbered, RowSink};
 use crate::batch::{ConnectionWrite, is_long};
+use crate::bulk::ids::connection_name;
 use crate::bulk::spill::{Merged, SpillError, SpoolReader};
 use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics, Table};
 use crate::store::Connections;
@@ -19,7 +20,7 @@ pub(in crate::bulk) fn put_connection(record: &mut Vec<u8>, numbered: Numbered<'
         unreachable!("units that name rows by their ids were refused");
     };
     let entities = numbered.unit.names(Table::Entities);
-    record.put_name(numbered.unit.names(Table::Connections)[connection]);
+    record.put_name(connection_name(numbered.unit, connection));
     record.put_number(numbered.if_needed(numbered.is_contingent));
     record.put_name(entities[restaurant.own()]);
     record.put_name(entities[dish.own()]);

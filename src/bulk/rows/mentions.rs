@@ -6,6 +6,7 @@ use super::fields::{Fields, Malformed, PutFields};
 use super::figures::put_figures;
 use super::{Merging, Numbered, RowSink};
 use crate::batch::{MentionRow, is_long};
+use crate::bulk::ids::{clustered, connection_name};
 use crate::bulk::spill::{Merged, Sorter, SpillDirectory, SpillError, SpoolWriter};
 use crate::hash::HashSet;
 use crate::record::{ConnectionMetrics, MentionRef, SourceType, StoredMetrics, Table};
@@ -19,7 +20,7 @@ pub(in crate::bulk) fn put_mention(record: &mut Vec<u8>, numbered: Numbered<'_>,
     let unit = numbered.unit;
     let connection = unit.block.mentions[place].connection.own();
     let mention = unit.block.mention(place);
-    record.put_name(unit.names(Table::Connections)[connection]);
+    record.put_name(connection_name(unit, connection));
     record.put_name(unit.names(Table::Mentions)[place]);
     record.put_number(numbered.if_needed(numbered.is_contingent));
     put_facts(record, mention);
@@ -179,6 +180,7 @@ impl<'a> MentionMerge<'a> {
 
     /// Makes a part of the mentions in memory: writes it, or puts it aside as long as its history is short.
     fn end_part<S: RowSink<Mentions>>(&mut self, rows: &mut S) -> Result<(), S::Error> {
+        let Some(connection) = self.connection else { return Ok(()) };
         let before = self.parts.as_ref().map_or(0, |parts| parts.metrics.mention_count);
         let many = is_long(before.unsigned_abs() as usize + self.names.len());
         if many {
@@ -188,7 +190,7 @@ impl<'a> MentionMerge<'a> {
             self.hold()?;
         }
         let Self { part, names, parts, merging, .. } = self;
-        let metrics = metrics(part, names, *merging).into_stored();
+        let metrics = metrics(part, connection, names, *merging).into_stored();
         let joined = parts.get_or_insert_with(Parts::none);
         joined.metrics.absorb(metrics, merging.as_of);
         for place in 0..names.len() {
@@ -217,15 +219,15 @@ impl<'a> MentionMerge<'a> {
     fn release<S: RowSink<Mentions>>(&mut self, history_indexed: bool, rows: &mut S) -> Result<(), S::Error> {
         let held = self.parts.as_mut().and_then(|parts| parts.held.take());
         let (Some(held), Some(connection)) = (held, self.connection) else { return Ok(()) };
-        let connection = self.merging.ids.id(connection);
+        let connection_id = self.merging.ids.id(connection);
         let mut held = held.finish()?.into_reader();
         let mut block = Block::default();
         while held.next(&mut self.record)? {
             let mut fields = Fields(&self.record);
             let name = fields.name().map_err(SpillError::from)?;
             put_into(&mut block, read_mention(&mut fields).map_err(SpillError::from)?)?;
-            let (id, record) = (self.merging.ids.id(name), &block.mentions[0]);
-            rows.push(&MentionRow { id, connection, block: &block, record, history_indexed })?;
+            let (id, record) = (self.merging.ids.id(clustered(connection, name)), &block.mentions[0]);
+            rows.push(&MentionRow { id, connection: connection_id, block: &block, record, history_indexed })?;
             block.clear_mentions();
         }
         Ok(())
@@ -244,7 +246,7 @@ impl<'a> MentionMerge<'a> {
             put_figures(&mut self.record, connection, &metrics);
         } else {
             self.write_rows(is_long(self.names.len()), rows)?;
-            let metrics = metrics(&self.part, &self.names, self.merging);
+            let metrics = metrics(&self.part, connection, &self.names, self.merging);
             put_figures(&mut self.record, connection, &metrics);
             self.clear();
         }
@@ -253,10 +255,10 @@ impl<'a> MentionMerge<'a> {
 
     fn write_rows<S: RowSink<Mentions>>(&self, history_indexed: bool, rows: &mut S) -> Result<(), S::Error> {
         let Some(connection) = self.connection else { return Ok(()) };
-        let connection = self.merging.ids.id(connection);
+        let connection_id = self.merging.ids.id(connection);
         for (name, record) in self.names.iter().zip(&self.part.mentions) {
-            let id = self.merging.ids.id(*name);
-            rows.push(&MentionRow { id, connection, block: &self.part, record, history_indexed })?;
+            let id = self.merging.ids.id(clustered(connection, *name));
+            rows.push(&MentionRow { id, connection: connection_id, block: &self.part, record, history_indexed })?;
         }
         Ok(())
     }
@@ -284,8 +286,14 @@ fn put_into(block: &mut Block, mention: MentionRef<'_>) -> Result<(), SpillError
     if block.has_lost_text() { Err(Malformed.into()) } else { Ok(()) }
 }
 
-fn metrics<'p>(part: &'p Block, names: &[NameHash], merging: Merging<'_>) -> ConnectionMetrics<'p> {
-    let mentions = names.iter().enumerate().map(|(place, name)| (merging.ids.id(*name), part.mention(place)));
+fn metrics<'p>(
+    part: &'p Block,
+    connection: NameHash,
+    names: &[NameHash],
+    merging: Merging<'_>,
+) -> ConnectionMetrics<'p> {
+    let id = |name| merging.ids.id(clustered(connection, name));
+    let mentions = names.iter().enumerate().map(|(place, name)| (id(*name), part.mention(place)));
     ConnectionMetrics::from_mentions(mentions, merging.as_of)
 }
 
