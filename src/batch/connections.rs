@@ -53,6 +53,67 @@ pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey
     epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
 }
 
+/// The final rows of new connections, in lock order. Each is made when it is written: all of them would be the largest
+/// part of an epoch's memory.
+#[derive(Debug)]
+pub(crate) struct NewConnections<'a> {
+    nodes: &'a Nodes<'a>,
+    places: std::vec::IntoIter<u32>,
+    as_of: Timestamp,
+}
+
+impl<'a> Iterator for NewConnections<'a> {
+    type Item = ConnectionWrite<'a>;
+
+    fn next(&mut self) -> Option<ConnectionWrite<'a>> {
+        let Self { nodes, places, as_of } = self;
+        let place = places.next()?;
+        let node = &nodes.connections[place as usize];
+        let mentions = nodes.mentions_of(node).map(|(_, mention)| (mention.id, nodes.observation(mention)));
+        Some(ConnectionWrite {
+            node: place,
+            id: node.id,
+            key: &node.key,
+            facts: Cow::Borrowed(&node.said),
+            metrics: ConnectionMetrics::from_mentions(mentions, *as_of),
+            history_indexed: nodes.becomes_indexed(node),
+            keeps_top_mentions: false,
+            reread: RereadNeeded::default(),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+impl ExactSizeIterator for NewConnections<'_> {}
+
+/// The rows of mentions, in the order of their connections, like [`NewConnections`].
+#[derive(Debug)]
+pub(crate) struct NewMentions<'a> {
+    nodes: &'a Nodes<'a>,
+    places: std::vec::IntoIter<u32>,
+}
+
+impl<'a> Iterator for NewMentions<'a> {
+    type Item = MentionRow<'a>;
+
+    fn next(&mut self) -> Option<MentionRow<'a>> {
+        let Self { nodes, places } = self;
+        let node = &nodes.mentions[places.next()? as usize];
+        let ConnectionNode { id: connection, history_indexed, .. } = nodes.connections[node.connection as usize];
+        let (block, record) = nodes.record(node);
+        Some(MentionRow { id: node.id, connection, block, record, history_indexed })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+impl ExactSizeIterator for NewMentions<'_> {}
+
 impl<'e> UnlockedConnections<'e> {
     /// Existing connections, in ascending order, about which nothing new is stated: for updating their figures.
     pub(crate) fn of_keys(keys: Vec<ConnectionKey<Uuid>>) -> Self {
@@ -116,23 +177,10 @@ impl<'e> LockedConnections<'e> {
     }
 
     /// The rows of all missing connections, in lock order, with their final figures.
-    pub(super) fn new_rows(&self, as_of: Timestamp) -> Vec<ConnectionWrite<'_>> {
-        let new = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.stored.is_none());
-        let mut rows = Vec::with_capacity(new.clone().count());
-        rows.extend(new.map(|(index, node)| {
-            let mentions = self.0.mentions_of(node).map(|(_, mention)| (mention.id, self.0.observation(mention)));
-            ConnectionWrite {
-                node: index,
-                id: node.id,
-                key: &node.key,
-                facts: Cow::Borrowed(&node.said),
-                metrics: ConnectionMetrics::from_mentions(mentions, as_of),
-                history_indexed: self.0.becomes_indexed(node),
-                keeps_top_mentions: false,
-                reread: RereadNeeded::default(),
-            }
-        }));
-        rows
+    pub(super) fn new_rows(&self, as_of: Timestamp) -> NewConnections<'_> {
+        let Self(nodes) = self;
+        let places = (0_u32..).zip(&nodes.connections).filter(|(_, node)| node.stored.is_none());
+        NewConnections { nodes, places: places.map(|(place, _)| place).collect::<Vec<_>>().into_iter(), as_of }
     }
 
     /// The data needed about existing connections, besides their own rows.
@@ -193,25 +241,19 @@ impl<'e> LockedConnections<'e> {
 
 impl<'e> DecidedConnections<'e> {
     /// New mentions, in the order of their connections.
-    pub(super) fn new_mentions(&self) -> Vec<MentionRow<'_>> {
+    pub(super) fn new_mentions(&self) -> NewMentions<'_> {
         self.mentions_to(Disposition::Inserted)
     }
 
     /// Existing mentions that get a newer observation, in the order of their connections.
     pub(super) fn newer_mentions(&self) -> Vec<MentionRow<'_>> {
-        self.mentions_to(Disposition::Updated)
+        self.mentions_to(Disposition::Updated).collect()
     }
 
-    fn mentions_to(&self, disposition: Disposition) -> Vec<MentionRow<'_>> {
-        let mentions = self.nodes.mentions.iter().filter(|node| node.disposition == disposition);
-        let mut rows = Vec::with_capacity(mentions.clone().count());
-        rows.extend(mentions.map(|node| {
-            let ConnectionNode { id: connection, history_indexed, .. } =
-                self.nodes.connections[node.connection as usize];
-            let (block, record) = self.nodes.record(node);
-            MentionRow { id: node.id, connection, block, record, history_indexed }
-        }));
-        rows
+    fn mentions_to(&self, disposition: Disposition) -> NewMentions<'_> {
+        let nodes = &self.nodes;
+        let places = (0_u32..).zip(&nodes.mentions).filter(|(_, node)| node.disposition == disposition);
+        NewMentions { nodes, places: places.map(|(place, _)| place).collect::<Vec<_>>().into_iter() }
     }
 
     /// Existing connections whose histories are looked up in the indexes for long histories from now on.

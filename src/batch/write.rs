@@ -222,9 +222,9 @@ async fn write_connections<'e, T: GraphTables>(
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let mut races = 0;
     let (questions, history) = loop {
-        let new = connections.new_rows(clock.as_of);
         let questions = connections.questions(clock.as_of);
-        let (created, history) = futures::join!(tables.insert_connections(&new), tables.read_history(&questions));
+        let new = connections.new_rows(clock.as_of);
+        let (created, history) = futures::join!(tables.insert_connections(new), tables.read_history(&questions));
         match created {
             // In the order of sending: statements after an error fail only because of it.
             Ok(()) => break (questions, history?),
@@ -235,16 +235,15 @@ async fn write_connections<'e, T: GraphTables>(
             }
             Err(error) => return Err(error),
         }
-        drop(new);
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
     let connections = connections.decided(&questions, history);
     // Mentions are sent first, which keeps the server busy while figures are computed here.
-    let (new, newer) = (connections.new_mentions(), connections.newer_mentions());
+    let newer = connections.newer_mentions();
     let long = connections.becoming_long();
     let mentions = async {
         let (inserted, updated, indexed) = futures::join!(
-            tables.insert_mentions(&new),
+            tables.insert_mentions(connections.new_mentions()),
             tables.update_mentions(&newer),
             tables.index_histories(&long),
         );

@@ -19,13 +19,13 @@ use uuid::Uuid;
 use super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
 use super::statement::{self, Statement};
 use super::table::{
-    Arrays, Cells, Connections, Entities, Mentions, Purpose, StoredTime, Table, copy_rows, read_connection,
+    Arrays, Cells, Connections, Entities, Mentions, NextRow, Purpose, StoredTime, Table, copy_pieces, read_connection,
     read_connection_key, read_entity_key, read_facts, read_mention, uuid_array,
 };
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, Generation, GraphTables, HistoryAnswers, HistoryQuestions,
-    KeyLookup, LockRound, Lookup, MentionRow, PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
-    UnlockedConnections, VanishedRow, refresh_connections, top_mention,
+    KeyLookup, LockRound, Lookup, MentionRow, NewConnections, NewMentions, PlaceIds, RereadAnswers, RereadQuestions,
+    StoredConnection, StoredEntity, UnlockedConnections, VanishedRow, refresh_connections, top_mention,
 };
 use crate::error::StoreError;
 use crate::hash::HashMap;
@@ -168,8 +168,12 @@ impl GraphTables for Transaction<'_> {
         rows?.iter().map(read).collect()
     }
 
-    async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), StoreError> {
-        self.insert::<Connections>(&statement::COPY_CONNECTIONS, &statement::INSERT_CONNECTIONS, rows).await
+    async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), StoreError> {
+        if self.copies(rows.len()) {
+            return self.copy(&statement::COPY_CONNECTIONS, rows.len(), rows).await;
+        }
+        let rows: Vec<_> = rows.collect();
+        self.write::<Connections>(&statement::INSERT_CONNECTIONS, Purpose::Insert, &rows).await
     }
 
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, StoreError> {
@@ -209,8 +213,12 @@ impl GraphTables for Transaction<'_> {
         Ok(answers)
     }
 
-    async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), StoreError> {
-        self.insert::<Mentions>(&statement::COPY_MENTIONS, &statement::INSERT_MENTIONS, rows).await
+    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), StoreError> {
+        if self.copies(rows.len()) {
+            return self.copy(&statement::COPY_MENTIONS, rows.len(), rows).await;
+        }
+        let rows: Vec<_> = rows.collect();
+        self.write::<Mentions>(&statement::INSERT_MENTIONS, Purpose::Insert, &rows).await
     }
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), StoreError> {
@@ -274,21 +282,21 @@ impl Transaction<'_> {
         Ok((keys, updated))
     }
 
-    /// Inserts rows that are known to be new: connections that could not be locked, and mentions of connections that
-    /// are locked or new.
-    async fn insert<'a, T: Table>(
-        &self,
-        copy: &Statement,
-        insert: &Statement,
-        rows: &'a [T::Row<'a>],
-    ) -> Result<(), StoreError> {
+    /// Whether so many rows are copied rather than inserted from arrays.
+    fn copies(&self, rows: usize) -> bool {
         // Without a name, a copy is sent only after it was prepared, and statements sent meanwhile would overtake it:
         // figures that are reread would then miss its rows.
-        let copies = self.copies && self.session.has_named_statements();
-        if copies && rows.len() >= COPY_FROM_ROWS {
-            return all_written(self.session.copy(copy, copy_rows::<T>(rows)).await?, rows.len());
-        }
-        self.write::<T>(insert, Purpose::Insert, rows).await
+        self.copies && rows >= COPY_FROM_ROWS && self.session.has_named_statements()
+    }
+
+    /// Copies rows. `count` is their number.
+    async fn copy<T: Table>(
+        &self,
+        statement: &Statement,
+        count: usize,
+        rows: impl NextRow<T>,
+    ) -> Result<(), StoreError> {
+        all_written(self.session.copy(statement, copy_pieces(count, rows)).await?, count)
     }
 
     /// Writes rows unless there are none; each must exist.

@@ -212,7 +212,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         Ok(stored)
     }
 
-    async fn insert_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
+    async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), MemoryError> {
+        let rows: Vec<_> = rows.collect();
         self.called("insert_connections", rows.len());
         let mut tables = self.tables.borrow_mut();
         if rows.iter().any(|row| tables.connections.contains_key(row.key)) {
@@ -250,7 +251,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         Ok(answers)
     }
 
-    async fn insert_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
+    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), MemoryError> {
+        self.called("insert_mentions", rows.len());
         for row in rows {
             let mention = row.block.mention_of(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
@@ -258,7 +260,6 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             assert_eq!(before, None, "a mention is inserted once");
             self.tables.borrow_mut().indexed.extend(row.history_indexed.then_some(row.id));
         }
-        self.called("insert_mentions", rows.len());
         Ok(())
     }
 

@@ -217,7 +217,7 @@ impl Session {
     /// twice (the driver sends two `Sync`, and only one that comes between rows is ignored), and the driver takes the
     /// second answer for that of the next statement. Such a session is not used again, and its answers after the copy
     /// are invalid: check the copy's own answer first.
-    pub(crate) async fn copy(&self, statement: &Statement, pieces: Vec<Bytes>) -> Result<u64, Error> {
+    pub(crate) async fn copy(&self, statement: &Statement, pieces: impl Iterator<Item = Bytes>) -> Result<u64, Error> {
         self.measured(statement.name, async {
             let copying = self.prepared(statement).copy_in(&self.client).await;
             let sink = copying.inspect_err(|_| self.is_out_of_step.store(true, Ordering::Relaxed))?;
@@ -309,11 +309,11 @@ mod tests {
         let [mut session, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
         session.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
-        assert_eq!(session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap(), 0);
+        assert_eq!(session.copy(&statement::COPY_MENTIONS, nothing().into_iter()).await.unwrap(), 0);
         assert!(!manager.has_broken(&mut session));
         holder.batch("begin", "begin; lock table mentions in share mode").await.unwrap();
         session.batch("begin", "set lock_timeout = '1ms'").await.unwrap();
-        let refused = session.copy(&statement::COPY_MENTIONS, nothing()).await.unwrap_err();
+        let refused = session.copy(&statement::COPY_MENTIONS, nothing().into_iter()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
         assert!(manager.has_broken(&mut session));
         let other = session.client.query("select 1 where false", &[]).await;

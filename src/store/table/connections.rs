@@ -1,13 +1,13 @@
 //! The columns of `connections`.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
 use super::json::write_top_mentions;
 use super::time::StoredTime;
-use super::{Cells, Column, JsonText, Role, Table};
-use crate::batch::{ConnectionWrite, StoredConnection};
+use super::{Cells, Column, CopyPieces, JsonText, NextRow, Role, Table};
+use crate::batch::{ConnectionWrite, NewConnections, StoredConnection};
 use crate::error::StoreError;
 use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics};
 
@@ -40,6 +40,12 @@ impl Table for Connections {
             .kept_where_null(),
         Column::new("history_indexed", Role::Changing, Bool(|row| row.history_indexed)),
     ];
+}
+
+impl NextRow<Connections> for NewConnections<'_> {
+    fn encode_next(&mut self, encoder: &mut CopyPieces<Connections>) -> Option<Option<Bytes>> {
+        Some(encoder.push(&self.next()?))
+    }
 }
 
 /// Null if the stored ones stay.

@@ -115,18 +115,39 @@ impl ToSql for Array {
     to_sql_checked!();
 }
 
-/// Rows in the format of `copy`, in pieces that are ready to send.
+/// Rows that are encoded one by one.
+pub(in crate::store) trait NextRow<T: Table> {
+    /// Encodes the next row by [`CopyPieces::push`], and returns its result; `None` if there are no more rows.
+    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> Option<Option<Bytes>>;
+}
+
+/// Rows in the format of `copy`, in pieces that are ready to send. Each is encoded when it is asked for. `count` is the
+/// number of rows.
 ///
 /// The driver's own writer uses a trait object for each value, and its queue for every four kilobytes.
-pub(in crate::store) fn copy_rows<'a, T: Table>(rows: impl IntoIterator<Item = &'a T::Row<'a>>) -> Vec<Bytes> {
-    let rows = rows.into_iter();
-    let mut encoder = CopyPieces::<T>::with_room(Purpose::Insert, (rows.size_hint().0 + 1) * ROW / 4);
-    let mut pieces = Vec::new();
-    for row in rows {
-        pieces.extend(encoder.push(row));
+pub(in crate::store) fn copy_pieces<T: Table, R: NextRow<T>>(count: usize, rows: R) -> Pieces<T, R> {
+    Pieces { encoder: Some(CopyPieces::with_room(Purpose::Insert, (count + 1) * ROW / 4)), rows }
+}
+
+/// See [`copy_pieces`].
+pub(in crate::store) struct Pieces<T: Table, R> {
+    /// `None` after the last piece.
+    encoder: Option<CopyPieces<T>>,
+    rows: R,
+}
+
+impl<T: Table, R: NextRow<T>> Iterator for Pieces<T, R> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.rows.encode_next(self.encoder.as_mut()?) {
+                Some(None) => {}
+                Some(full) => return full,
+                None => return self.encoder.take().map(CopyPieces::finish),
+            }
+        }
     }
-    pieces.push(encoder.finish());
-    pieces
 }
 
 /// Encodes rows in the format of `copy` as they come, and returns each full piece.

@@ -1,9 +1,11 @@
 //! The columns of `mentions`.
 
+use bytes::Bytes;
+
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::time::StoredTime;
-use super::{Cells, Column, Role, Table};
-use crate::batch::{MentionRow, StoredMention};
+use super::{Cells, Column, CopyPieces, NextRow, Role, Table};
+use crate::batch::{MentionRow, NewMentions, StoredMention};
 use crate::error::StoreError;
 use crate::record::Mention;
 
@@ -29,6 +31,12 @@ impl Table for Mentions {
         Column::new("observed_at", Role::Changing, Time(|row| Some(row.record.observed_at))),
         Column::new("history_indexed", Role::Fixed, Bool(|row| row.history_indexed)),
     ];
+}
+
+impl NextRow<Mentions> for NewMentions<'_> {
+    fn encode_next(&mut self, encoder: &mut CopyPieces<Mentions>) -> Option<Option<Bytes>> {
+        Some(encoder.push(&self.next()?))
+    }
 }
 
 /// The columns that are not read: their values are known, or follow from the connection.

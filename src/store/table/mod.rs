@@ -28,7 +28,7 @@ pub(super) use array_text::uuid_array;
 pub(crate) use connections::Connections;
 pub(super) use connections::{KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
 pub(crate) use encode::CopyPieces;
-pub(super) use encode::{Arrays, COPY_END, COPY_HEAD, copy_rows};
+pub(super) use encode::{Arrays, COPY_END, COPY_HEAD, NextRow, copy_pieces};
 pub(crate) use entities::Entities;
 pub(super) use entities::{ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
 pub(crate) use mentions::Mentions;

@@ -61,10 +61,18 @@ async fn unnest<'a, T: Table>(
     client.query(&prepared, &arrays.parameters()).await.unwrap();
 }
 
+struct Rows<'a, T: Table>(std::slice::Iter<'a, T::Row<'a>>);
+
+impl<T: Table> NextRow<T> for Rows<'_, T> {
+    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> Option<Option<bytes::Bytes>> {
+        Some(encoder.push(self.0.next()?))
+    }
+}
+
 async fn copied<'a, T: Table>(client: &Client, rows: &'a [T::Row<'a>]) {
     let sink = client.copy_in(&copy::<T>(Purpose::Insert).replace("{schema}", "public")).await.unwrap();
     let mut sink = std::pin::pin!(sink);
-    for piece in copy_rows::<T>(rows) {
+    for piece in copy_pieces::<T, _>(rows.len(), Rows(rows.iter())) {
         futures::SinkExt::feed(&mut sink, piece).await.unwrap();
     }
     assert_eq!(sink.finish().await.unwrap(), rows.len() as u64);
