@@ -59,7 +59,7 @@ const CARRIED: &str = r#"
     alter table mentions alter column author set default 'unknown';
 "#;
 
-/// What keeps the rows in place, a part of the reason, and what removes it.
+/// Objects that keep the rows in place: how each is made, a part of the reason that is given, how it is removed.
 const REASONS: [(&str, &str, &str); 24] = [
     (
         "create table others (id int); create function does_nothing() returns trigger language plpgsql as 'begin return new; end';
@@ -231,7 +231,7 @@ async fn after_a_load_the_catalog_equals_that_of_the_migrations() {
 }
 
 #[tokio::test]
-async fn objects_of_others_are_carried_over() {
+async fn objects_added_by_other_programs_are_carried_over() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::all()).await;
     database.run(CARRIED).await;
@@ -314,7 +314,7 @@ async fn tables_can_be_read_until_they_are_replaced() {
 
 /// A view can be created while the load holds its first lock.
 #[tokio::test]
-async fn an_object_that_comes_during_the_load_ends_it_by_name() {
+async fn an_object_created_during_the_load_ends_it_and_is_named() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
     let mut load = database.begin().await.unwrap();
@@ -386,7 +386,7 @@ async fn load_with_fault(
 }
 
 #[tokio::test]
-async fn sessions_that_are_terminated_at_any_moment_leave_what_the_next_load_removes() {
+async fn tables_left_by_terminated_sessions_are_removed_by_the_next_load() {
     let database = Database::with_source(shared().await, Migrations::all()).await;
     let before = database.catalog().await;
     for moment in MOMENTS {
@@ -405,7 +405,7 @@ async fn sessions_that_are_terminated_at_any_moment_leave_what_the_next_load_rem
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_crashes_at_any_moment_has_what_the_next_load_removes() {
+async fn tables_left_by_a_server_crash_are_removed_by_the_next_load() {
     let mut server = EmbeddedServer::temporary().await.unwrap();
     let mut database = Database::with_source(&server, Migrations::all()).await;
     let before = database.catalog().await;
@@ -474,7 +474,7 @@ async fn tables_of_another_program_are_not_removed() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_key_of_others_refuses_ends_the_load_by_its_name() {
+async fn a_row_that_breaks_a_foreign_unique_index_ends_the_load_and_names_it() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     database.run("create unique index one_each on mentions (upvotes)").await;
     let before = database.catalog().await;
