@@ -1,4 +1,4 @@
-//! Entities: what is named.
+//! Entities: the named things of the graph.
 
 use std::fmt;
 use std::str::FromStr;
