@@ -1,5 +1,5 @@
 -- What a role needs beyond migrations/rights.sql when it resolves names: the functions of the extension pg_trgm. They lie
--- in `public` unless somebody created the extension elsewhere (psql's \dx tells).
+-- in `public` unless the extension was created elsewhere (psql's \dx tells).
 --
 --   psql -v role=evidence_writer -v trigrams=public -f migrations/resolver_rights.sql DATABASE_URL
 --

@@ -3,9 +3,10 @@
 --   create role evidence_writer login password '..';
 --   psql -v role=evidence_writer -v schema=public -f migrations/rights.sql DATABASE_URL
 --
--- Run it as the owner of the tables, which is whoever ran the migrations, after every migration. The engine's role then
--- owns nothing, creates nothing, and deletes nothing but its own book-keeping; it can change no key, no creation time and
--- no quality score. An engine that merges entities needs those of merge_rights.sql as well. tests/it/rights.rs runs a load with these rights, and shows that it needs each of them.
+-- Run it as the owner of the tables, the role that ran the migrations, after every migration. The engine's role
+-- then owns nothing, creates nothing, and deletes nothing but its own book-keeping; it can change no key, no creation
+-- time and no quality score. An engine that merges entities needs those of merge_rights.sql as well.
+-- tests/it/rights.rs runs a load with these rights, and shows that it needs each of them.
 
 -- Where they were taken from PUBLIC, which has these two by default.
 grant connect on database :"DBNAME" to :"role";

@@ -416,7 +416,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_password_file_that_others_may_read_is_ignored() {
+    fn a_password_file_readable_by_other_users_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
 
         let directory = tempfile::tempdir().unwrap();

@@ -87,10 +87,10 @@
 //!
 //! # What may grow
 //!
-//! What a program only reads is `#[non_exhaustive]`: errors, reasons, rejections, reports, health, statistics. They
-//! may get new fields and variants in any version, so a `match` on them needs a last arm. What a program writes
-//! ([`Mention`], [`PlaceObservation`], [`EntityKey`]) or has to decide as a whole ([`Outcome`], [`Disposition`],
-//! [`EntityType`], [`Table`]) is not, nor are small values that programs compare or take apart ([`CommittedRow`],
+//! Types that a program only reads are `#[non_exhaustive]`: errors, reasons, rejections, reports, health, statistics.
+//! They may get new fields and variants in any version, so a `match` on them needs a last arm. Types that a program
+//! writes ([`Mention`], [`PlaceObservation`], [`EntityKey`]) or has to decide as a whole ([`Outcome`], [`Disposition`],
+//! [`EntityType`], [`Table`]) are not, nor are small values that programs compare or take apart ([`CommittedRow`],
 //! [`Unavailable`], [`TableStats`]): there a change comes with a new major version.
 //!
 //! No public type holds one of actix, tokio-postgres or refinery. An error says its SQLSTATE and whether trying

@@ -14,8 +14,8 @@ const TRENDING_MENTIONS: usize = 3;
 const SCORE_DECAY_DAYS: f64 = 60.0;
 const MICROS_PER_DAY: f64 = 86_400_000_000.0;
 
-/// The columns of a connection that follow from its mentions.
-#[derive(Debug)]
+/// The columns of a connection that follow from its mentions. By default it has none.
+#[derive(Debug, Default)]
 pub struct ConnectionMetrics<'a> {
     pub mention_count: i32,
     pub total_upvotes: i64,
@@ -26,10 +26,11 @@ pub struct ConnectionMetrics<'a> {
     pub top_mentions: Vec<TopMention<'a>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ActivityLevel {
     Trending,
     Active,
+    #[default]
     Normal,
 }
 
@@ -83,22 +84,10 @@ impl<'a> TopMention<'a> {
 }
 
 impl<'a> ConnectionMetrics<'a> {
-    pub const fn empty() -> Self {
-        Self {
-            mention_count: 0,
-            total_upvotes: 0,
-            source_diversity: 0,
-            recent_mention_count: 0,
-            last_mentioned_at: None,
-            activity_level: ActivityLevel::Normal,
-            top_mentions: Vec::new(),
-        }
-    }
-
     pub fn from_mentions(mentions: impl IntoIterator<Item = (Uuid, &'a Mention)>, as_of: Timestamp) -> Self {
         let is_recent = |time: Timestamp, days| time <= as_of && time >= as_of - TimeDelta::days(days);
         let mentions = mentions.into_iter();
-        let mut metrics = Self::empty();
+        let mut metrics = Self::default();
         metrics.top_mentions.reserve_exact(mentions.size_hint().0);
         // Most connections of a batch have one mention and one thread.
         let (mut first, mut others) = (None, HashSet::new());

@@ -88,15 +88,33 @@ impl Entities {
 /// A connection with the figures of its mentions among the records.
 #[derive(Debug)]
 pub struct Connection<'a> {
+    /// Its id, unless the tables have it already.
     pub id: Uuid,
     pub restaurant: Uuid,
     pub dish: Uuid,
+    /// Sorted, without duplicates.
     pub dish_attributes: Vec<Uuid>,
     pub categories: BTreeSet<Uuid>,
     pub is_menu_item: bool,
     pub metrics: ConnectionMetrics<'a>,
-    /// Its mentions: their ids, and the positions of their records.
+    /// Its mentions: their ids and their records.
     pub mentions: Vec<(Uuid, &'a Record)>,
+}
+
+impl Connection<'_> {
+    /// A new connection without mentions.
+    pub fn new(restaurant: Uuid, dish: Uuid, dish_attributes: Vec<Uuid>) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            restaurant,
+            dish,
+            dish_attributes,
+            categories: BTreeSet::new(),
+            is_menu_item: false,
+            metrics: ConnectionMetrics::default(),
+            mentions: Vec::new(),
+        }
+    }
 }
 
 /// Connections in the order of their first occurrence. No two records are the same mention.
@@ -109,16 +127,7 @@ pub fn connections<'a>(records: &'a [Record], entities: &Entities, as_of: Timest
         let dish = entities.id(EntityType::DishOrCategory, dish);
         let dish_attributes = entities.ids(EntityType::DishAttribute, &record.dish_attributes);
         let index = *index.entry((restaurant, dish, dish_attributes)).or_insert_with_key(|key| {
-            rows.push(Connection {
-                id: Uuid::now_v7(),
-                restaurant,
-                dish,
-                dish_attributes: key.2.clone(),
-                categories: BTreeSet::new(),
-                is_menu_item: false,
-                metrics: ConnectionMetrics::empty(),
-                mentions: Vec::new(),
-            });
+            rows.push(Connection::new(restaurant, dish, key.2.clone()));
             rows.len() - 1
         });
         rows[index].categories.extend(entities.ids(EntityType::DishOrCategory, &record.categories));

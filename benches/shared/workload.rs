@@ -60,14 +60,8 @@ impl Record {
     pub fn add_to(&self, unit: &mut UnitOfWork) {
         let attributes: Vec<_> =
             self.restaurant_attributes.iter().map(|name| unit.restaurant_attribute(name).handle()).collect();
-        let mut restaurant = unit.restaurant(&self.restaurant);
-        if let Some(alias) = &self.alias {
-            restaurant = restaurant.alias(alias);
-        }
-        for attribute in attributes {
-            restaurant = restaurant.attribute(attribute);
-        }
-        let restaurant = restaurant.handle();
+        let restaurant = unit.restaurant(&self.restaurant);
+        let restaurant = self.alias.iter().fold(restaurant, EntityBuilder::alias).attributes(attributes).handle();
         let dish = self.dish.as_ref().map(|name| {
             let dish = unit.dish(name);
             self.dish_alias.iter().fold(dish, EntityBuilder::alias).handle()
@@ -76,14 +70,8 @@ impl Record {
             self.dish_attributes.iter().map(|name| unit.dish_attribute(name).handle()).collect();
         let categories: Vec<_> = self.categories.iter().map(|name| unit.dish(name).handle()).collect();
         let Some(dish) = dish else { return };
-        let mut connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
-        for attribute in dish_attributes {
-            connection = connection.dish_attribute(attribute);
-        }
-        for category in categories {
-            connection = connection.category(category);
-        }
-        let connection = connection.handle();
+        let connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
+        let connection = connection.dish_attributes(dish_attributes).categories(categories).handle();
         unit.mention(connection, &self.mention);
     }
 }

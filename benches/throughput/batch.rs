@@ -10,6 +10,7 @@ use ::graphsink::{EntityType, Timestamp};
 use uuid::Uuid;
 
 use graphsink_benches::metrics::ConnectionMetrics;
+pub(crate) use graphsink_benches::rows::Connection;
 use graphsink_benches::workload::Record;
 
 /// An entity's type and name.
@@ -61,23 +62,6 @@ impl Description<'_> {
     }
 }
 
-/// A connection of a batch.
-#[derive(Debug)]
-pub(crate) struct Connection<'a> {
-    /// Its id, unless it exists already.
-    pub(crate) id: Uuid,
-    pub(crate) restaurant: Uuid,
-    pub(crate) dish: Uuid,
-    /// Sorted, without duplicates.
-    pub(crate) dish_attributes: Vec<Uuid>,
-    pub(crate) categories: BTreeSet<Uuid>,
-    pub(crate) is_menu_item: bool,
-    /// The figures of the batch's mentions alone.
-    pub(crate) metrics: ConnectionMetrics<'a>,
-    /// The mentions, with their ids.
-    pub(crate) mentions: Vec<(Uuid, &'a Record)>,
-}
-
 /// A batch's connections in key order; the batch has no mention twice.
 pub(crate) fn connections<'a>(batch: &'a [Record], ids: &Ids<'a>, as_of: Timestamp) -> Vec<Connection<'a>> {
     let mut groups: HashMap<(Uuid, Uuid, Vec<Uuid>), Connection<'a>> = HashMap::new();
@@ -89,16 +73,7 @@ pub(crate) fn connections<'a>(batch: &'a [Record], ids: &Ids<'a>, as_of: Timesta
         let restaurant = id(EntityType::Restaurant, &record.restaurant);
         let dish = id(EntityType::DishOrCategory, dish);
         let key = (restaurant, dish, attributes.into_iter().collect());
-        let group = groups.entry(key).or_insert_with_key(|key| Connection {
-            id: Uuid::now_v7(),
-            restaurant,
-            dish,
-            dish_attributes: key.2.clone(),
-            categories: BTreeSet::new(),
-            is_menu_item: false,
-            metrics: ConnectionMetrics::empty(),
-            mentions: Vec::new(),
-        });
+        let group = groups.entry(key).or_insert_with_key(|key| Connection::new(restaurant, dish, key.2.clone()));
         group.categories.extend(record.categories.iter().map(|name| id(EntityType::DishOrCategory, name)));
         group.is_menu_item |= record.is_menu_item;
         group.mentions.push((Uuid::now_v7(), record));

@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(ids(&committed[2].connections), [0]);
     }
 
-    /// What an epoch wrote is expected from then on: exactly the facts that its units state about entities.
+    /// After an epoch exactly the facts that its units state about entities are expected to be in the database.
     #[test]
     fn an_epoch_states_all_facts_of_its_units() {
         let said = |alias: &str| {

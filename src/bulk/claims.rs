@@ -52,14 +52,14 @@ impl Claimants {
         let mut may_refuse = false;
         for (entity, restaurant) in unit.names(Table::Entities).iter().enumerate() {
             if let Some(claimed) = claimed_by(unit, entity) {
-                may_refuse |= self.is_of_others(name_of_text(claimed), *restaurant);
+                may_refuse |= self.is_claimed_by_another(name_of_text(claimed), *restaurant);
             }
         }
         may_refuse
     }
 
     /// Whether another restaurant has claimed the id.
-    fn is_of_others(&mut self, id: NameHash, restaurant: NameHash) -> bool {
+    fn is_claimed_by_another(&mut self, id: NameHash, restaurant: NameHash) -> bool {
         let has_room = self.of_id.len() < self.ids_max;
         match self.of_id.get_mut(&id) {
             Some(claimant) if *claimant == restaurant => restaurant == Self::SEVERAL,
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn google_ids_beyond_the_bound_count_as_claimed_and_the_others_are_still_known() {
+    fn google_ids_beyond_the_bound_count_as_claimed_and_earlier_ones_are_still_known() {
         let mut claimants = Claimants::new(33 * 8);
         assert_eq!((claimants.ids_max, Claimants::new(0).ids_max), (7, 0));
         let capacity = claimants.of_id.capacity();

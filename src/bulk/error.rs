@@ -47,7 +47,8 @@ pub enum BulkError {
          which its log says"
     )]
     Panicked,
-    /// Too many restaurants claim a `google_place_id` that others claim too: memory cannot hold the holder of each id.
+    /// Too many restaurants claim a `google_place_id` that other restaurants claim too: memory cannot hold the holder
+    /// of each id.
     #[error(
         "more than {restaurants_max} restaurants claim a google_place_id that others claim too, and nothing was loaded: \
          look whether the input tells restaurants apart by it, or give the load more `BulkSettings::memory`"

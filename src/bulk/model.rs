@@ -267,7 +267,7 @@ proptest! {
 }
 
 #[test]
-fn a_newer_place_releases_its_old_google_id_for_others() {
+fn a_newer_place_releases_its_old_google_id_for_other_restaurants() {
     let claim = |restaurant, google, day| vec![Claim { restaurant, google, day, address: None, stars: None }];
     let units =
         [claim(0, Some(0), 0), claim(1, Some(0), 0), claim(0, None, 1), claim(1, Some(0), 0), claim(2, Some(0), 3)];

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_from_a_file_and_unknown_ones_refused_without_a_word_of_their_values() {
+    fn settings_are_read_from_a_file_and_errors_of_unknown_ones_show_no_value() {
         let text = "database_url = 'postgresql://user:s3cret@localhost/db'\nschema = 'evidence'\n\
             max_batch_rows = 77\noutcome_deadline_seconds = 1.5\nas_of = '2024-01-10T14:20:00Z'";
         let config = file(text).unwrap().database_url("postgresql://localhost/db").build().unwrap();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_read_by_its_name_and_told() {
+    fn every_setting_is_read_and_shown_by_its_name() {
         let defaults = ConfigBuilder::default().database_url("postgresql:///x").build().unwrap().settings();
         assert_eq!(defaults.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(), KEYS[1..]);
         for (index, (setting, default)) in defaults.iter().enumerate() {

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_the_defaults_are_true() {
+    fn the_documented_defaults_are_those_of_the_builder() {
         let defaults = Config::builder("postgresql:///evidence").build().unwrap().settings();
         for ((key, value), (_, told)) in defaults.into_iter().zip(DEFAULTS_TOLD) {
             let value = match value.parse::<f64>() {

@@ -1,4 +1,4 @@
-//! What can keep a bulk load from the tables, or end it there.
+//! The obstacles that keep a bulk load from the tables, and the errors that end it there.
 
 use std::fmt;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub enum BulkStoreError {
     /// Some table has rows.
     #[error("not empty: {}; load with an engine, or into a schema of its own", list(.tables))]
     NotEmpty {
-        /// Those that have rows.
+        /// The tables that have rows.
         tables: Vec<Table>,
     },
     /// Keys and indexes are made again, which only an owner can do.
@@ -49,18 +49,18 @@ pub enum BulkStoreError {
     /// A right that owners have unless it was taken from them.
     #[error("the role lacks the right to {}: grant it", .missing.join(", "))]
     Rights {
-        /// What it may not do, with the object's name.
+        /// The missing rights, each with the object's name.
         missing: Vec<String>,
     },
     /// Something was added to the tables that the load can neither keep nor make again.
     #[error("the tables have what a bulk load cannot keep: {}", list(.0))]
     Obstacles(Vec<BulkObstacle>),
-    /// Others use the tables.
+    /// Other sessions use the tables.
     #[error(
         "waited {waited:?} for {what} and others still hold it ({holders}): end these sessions, or let them end, and try again"
     )]
     Locked {
-        /// What was waited for.
+        /// The lock that was waited for.
         what: &'static str,
         /// How long.
         waited: Duration,
@@ -70,16 +70,16 @@ pub enum BulkStoreError {
     /// A step was refused or interrupted.
     #[error("{step}: {source}; nothing was loaded")]
     Step {
-        /// What was being done.
+        /// The step that failed.
         step: String,
-        /// What came of it.
+        /// Its error.
         source: StoreError,
     },
-    /// What was made again is not what was there before, or an object came during the load that it cannot keep. Nothing
-    /// was committed.
+    /// An object that was made again differs from the one before, or an object came during the load that it cannot
+    /// keep. Nothing was committed.
     #[error("the tables would not have become what they were: {}; nothing was loaded", .differences.join("; "))]
     Altered {
-        /// What differs, by name.
+        /// The differences, each with the object's name.
         differences: Vec<String>,
     },
     /// An earlier step failed, so there is nothing to commit.

@@ -1,6 +1,6 @@
-//! What follows from an error, by its SQLSTATE.
+//! The classes of errors, by SQLSTATE: each class has one reaction.
 
-/// What follows from an error.
+/// The class of an error, which decides the reaction to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorClass {
     /// Same work again, in a new transaction.
@@ -21,8 +21,8 @@ pub(crate) enum ErrorClass {
     Bug,
 }
 
-/// What follows from a SQLSTATE, or from all that begin with the same characters; the longest match
-/// counts. What matches nothing is [`Unknown`](ErrorClass::Unknown).
+/// The class of a SQLSTATE, or of all that begin with the same characters; the longest match counts. A SQLSTATE without
+/// a match is [`Unknown`](ErrorClass::Unknown).
 ///
 /// Source: PostgreSQL's appendix "Error Codes", its chapter "Serialization Failure Handling", and
 /// Npgsql's `PostgresException.IsTransient`. The differences to the latter:

@@ -12,7 +12,7 @@
 pub struct ConfigError {
     /// The setting's name.
     pub setting: &'static str,
-    /// What is wrong with it and what would be right.
+    /// The fault, and the values that would be right.
     pub reason: String,
 }
 

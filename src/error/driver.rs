@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What the driver said. It is opaque, so that another version of the driver breaks no program: what can be asked of it,
-/// [`StoreError`](crate::StoreError) answers.
+/// The driver's own error. It is opaque, so that another version of the driver breaks no program. Questions about it
+/// are methods of [`StoreError`](crate::StoreError).
 ///
 /// ```
 /// use graphsink::{DriverError, StoreError};

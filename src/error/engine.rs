@@ -101,7 +101,7 @@ pub enum StartError {
     Unfit {
         /// The configured schema.
         schema: String,
-        /// What differs.
+        /// The difference.
         unfit: UnfitTable,
     },
     /// The server is older than PostgreSQL 14.

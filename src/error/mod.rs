@@ -1,7 +1,7 @@
 //! Errors: of settings, of the handle, of the database, and what follows from the latter.
 //!
-//! What becomes of an accepted unit is an [`Outcome`](crate::Outcome), not an error. Every layer may raise or tell these, so
-//! they know nothing of any but plain units.
+//! The fate of an accepted unit is an [`Outcome`](crate::Outcome), not an error. Every layer may raise or tell these,
+//! so they know nothing of any but plain units.
 
 mod bulk_store;
 mod class;

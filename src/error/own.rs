@@ -1,4 +1,4 @@
-//! What belongs to the engine, by the names that the server's errors give.
+//! The engine's own tables, columns and constraints, by the names that the server's errors give.
 
 use tokio_postgres::error::DbError;
 
@@ -102,9 +102,9 @@ pub(crate) fn is_own_constraint(name: &str) -> bool {
     CONSTRAINTS.contains(&name)
 }
 
-/// Whether the server speaks of a table, or a column, that the engine does not write: of one that a trigger writes, perhaps.
-/// Then no unit is at fault.
-pub(super) fn is_of_others(error: &DbError) -> bool {
+/// Whether the error is about a table or a column that the engine does not write, for example one that a trigger
+/// writes. Then no unit is at fault.
+pub(super) fn is_about_foreign(error: &DbError) -> bool {
     let Some(table) = error.table() else { return false };
     if !OWN_TABLES.contains(&table) {
         return true;
@@ -113,7 +113,7 @@ pub(super) fn is_of_others(error: &DbError) -> bool {
     error.code().code() == "23502" && error.column().is_some_and(|column| is_foreign(table, column))
 }
 
-/// Whether a column of one of the three tables is none of the engine's.
+/// Whether a column of one of the three tables is not one of the engine's.
 fn is_foreign(table: &str, column: &str) -> bool {
     let of_table = OWN_COLUMNS.into_iter().find(|(name, _)| *name == table);
     of_table.is_some_and(|(_, columns)| !columns.contains(&column))
@@ -134,8 +134,8 @@ mod tests {
                 found.extend(names.filter(|name| name.contains('_')).map(str::to_owned));
             }
         }
-        let of_others = |name: &String| name.starts_with("graphsink_") || name.contains("redirects");
-        found.retain(|name| !of_others(name));
+        let is_not_listed = |name: &String| name.starts_with("graphsink_") || name.contains("redirects");
+        found.retain(|name| !is_not_listed(name));
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, CONSTRAINTS);

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, and what follows from it.
+//! Errors of the database, and the class of each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use tokio_postgres::error::DbError;
 
 use super::class::{ErrorClass, classify};
 use super::driver::DriverError;
-use super::own::is_of_others;
+use super::own::is_about_foreign;
 use super::unfit::UnfitTable;
 use crate::record::UnknownLabel;
 
@@ -91,7 +91,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
             let part = |what: &str, name: Option<&str>| name.map_or_else(String::new, |name| format!("{what}{name}"));
             let table = part(" of ", error.table());
             let (column, constraint) = (part(", column ", error.column()), part(", constraint ", error.constraint()));
-            let hint = if is_of_others(error) {
+            let hint = if is_about_foreign(error) {
                 ": it is none that the engine writes, so look for a trigger, or what else was added to the tables"
             } else {
                 ""
@@ -210,8 +210,8 @@ impl StoreError {
         }
     }
 
-    /// Whether another writer inserted a connection after it was looked for: who looks again finds it. (While an index is
-    /// built anew, the old one has a suffix to its name.)
+    /// Whether another writer inserted a connection after it was looked for: the next lookup finds it. (While an index
+    /// is built anew, the old one has a suffix to its name.)
     pub(crate) fn is_race(&self) -> bool {
         self.db().is_some_and(|error| {
             error.code().code() == "23505"
@@ -228,7 +228,7 @@ impl StoreError {
             // name of the server's function is not.
             Some("RevalidateCachedQuery") => ErrorClass::Reconnect,
             _ => match classify(error.code().code()) {
-                ErrorClass::Poison if is_of_others(error) => ErrorClass::Configuration,
+                ErrorClass::Poison if is_about_foreign(error) => ErrorClass::Configuration,
                 // A row that is too big for an index names its table. What names none is a limit of the server: the stop
                 // before transaction ids wrap around, a full queue of notifications.
                 ErrorClass::Poison if error.code().code() == "54000" && error.table().is_none() => ErrorClass::Resource,

@@ -1,4 +1,4 @@
-//! What can be wrong with tables that were altered.
+//! The ways in which altered tables can be unfit for the engine.
 
 use std::fmt;
 

@@ -126,10 +126,7 @@ impl Line {
         let attributes: Vec<_> =
             self.restaurant_attributes.into_iter().map(|name| unit.restaurant_attribute(name).handle()).collect();
         entities += attributes.len();
-        let mut restaurant = self.restaurant.add_to(unit, UnitOfWork::restaurant);
-        for attribute in attributes {
-            restaurant = restaurant.attribute(attribute);
-        }
+        let mut restaurant = self.restaurant.add_to(unit, UnitOfWork::restaurant).attributes(attributes);
         if let Some(place) = self.place {
             restaurant = restaurant.place(place);
         }
@@ -142,14 +139,8 @@ impl Line {
         let Some(dish) = dish else {
             return Added { entities, connections: 0, mentions: 0 };
         };
-        let mut connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
-        for attribute in dish_attributes {
-            connection = connection.dish_attribute(attribute);
-        }
-        for category in categories {
-            connection = connection.category(category);
-        }
-        let connection = connection.handle();
+        let connection = unit.connection(restaurant, dish).menu_item(self.is_menu_item);
+        let connection = connection.dish_attributes(dish_attributes).categories(categories).handle();
         match self.temp_id {
             Some(temp_id) => unit.mention_with_temp_id(connection, self.mention, temp_id),
             None => unit.mention(connection, self.mention),

@@ -38,7 +38,7 @@ pub enum LineReason {
     NotJson {
         /// Where the parser stopped, from 1.
         column: usize,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// The JSON is nested deeper than anything in the format.
@@ -74,7 +74,7 @@ pub enum LineReason {
     Malformed {
         /// Where the parser stopped, from 1.
         column: usize,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// The line exceeds the maximum length. It was not held in memory.

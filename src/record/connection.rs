@@ -2,7 +2,7 @@
 
 use super::{Merge, SortedSet};
 
-/// What makes a connection the same connection. `R` names entities: by their ids in the database.
+/// The key of a connection. `R` names entities: by their ids in the database.
 ///
 /// The order of `ConnectionKey<Uuid>` is the order in which every writer locks rows of
 /// `connections`. It is part of the compatibility contract between versions of graphsink.
@@ -16,7 +16,7 @@ pub(crate) struct ConnectionKey<R> {
     pub(crate) dish_attributes: SortedSet<R>,
 }
 
-/// What is said of a connection besides its key and its mentions.
+/// The facts about a connection besides its key and its mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionFacts<R> {
     /// Categories that the dish was put into here.

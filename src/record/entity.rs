@@ -1,4 +1,4 @@
-//! Entities: what is named.
+//! Entities: the named things of the graph.
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,7 +86,7 @@ impl fmt::Display for EntityType {
     }
 }
 
-/// What makes an entity the same entity: its type and its name, compared exactly.
+/// The key of an entity: its type and its name, compared exactly.
 ///
 /// ```
 /// use graphsink::{EntityKey, EntityName, EntityType};
@@ -158,7 +158,7 @@ impl fmt::Display for EntityName {
     }
 }
 
-/// What is known of an entity besides its key. `R` names other entities: [`EntityName`] before a
+/// The facts about an entity besides its key. `R` names other entities: [`EntityName`] before a
 /// transaction knows their ids, [`Uuid`] afterwards and in the database.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EntityFacts<R> {

@@ -99,9 +99,9 @@ pub struct Mention {
     pub source_url: String,
     /// The forum.
     pub subreddit: String,
-    /// The words that matter.
+    /// The part of the text that speaks of the connection.
     pub content_excerpt: String,
-    /// Who wrote it.
+    /// The author's name at the source.
     pub author: Option<String>,
     /// Votes when it was observed; may be negative.
     pub upvotes: i32,
@@ -161,7 +161,7 @@ impl Mention {
         self
     }
 
-    /// Sets the words that matter.
+    /// Sets the part of the text that speaks of the connection.
     ///
     /// ```
     /// use graphsink::{Mention, SourceType};
@@ -177,7 +177,7 @@ impl Mention {
         self
     }
 
-    /// Sets who wrote it.
+    /// Sets the author's name.
     ///
     /// ```
     /// use graphsink::{Mention, SourceType};

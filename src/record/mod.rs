@@ -1,4 +1,4 @@
-//! What a record is: the words of the evidence graph and the merge rule of each table.
+//! Records: the words of the evidence graph and the merge rule of each table.
 //!
 //! Everything here is plain data. A merge rule says what two versions of one row become; each is
 //! commutative, associative and idempotent (a join-semilattice), which is what makes order,

@@ -36,7 +36,7 @@ impl Account {
         unprivileged(&users).ok_or(ServerError::NoAccount)
     }
 
-    /// For root: switches to the user who owns an existing cluster.
+    /// For root: switches to the user that owns an existing cluster.
     pub(super) fn become_owner_of(&mut self, cluster: &Metadata) {
         if matches!(self, Self::Other { .. }) && cluster.uid() != 0 {
             *self = Self::Other { name: format!("with id {}", cluster.uid()), uid: cluster.uid(), gid: cluster.gid() };

@@ -122,7 +122,7 @@ impl Distribution {
         &self.buckets
     }
 
-    /// What came in since an earlier snapshot of the same engine.
+    /// The values added since an earlier snapshot of the same engine.
     ///
     /// ```no_run
     /// # fn look(engine: &graphsink::Engine, before: &graphsink::Stats) {
@@ -209,7 +209,7 @@ impl Latency {
         Duration::from_micros(self.microseconds.max())
     }
 
-    /// What came in since an earlier snapshot of the same engine.
+    /// The values added since an earlier snapshot of the same engine.
     ///
     /// ```no_run
     /// # fn look(engine: &graphsink::Engine, before: &graphsink::Stats) {

@@ -153,9 +153,9 @@ mod tests {
     use crate::engine::Engine;
     use crate::unit::UnitOfWork;
 
-    /// Nothing is there, so what names a row by its id is refused; its neighbours in the epoch are not.
+    /// No row exists, so a unit that names a row by its id is rejected; its neighbours in the epoch are not.
     #[tokio::test]
-    async fn what_names_missing_rows_is_refused_alone() {
+    async fn units_that_name_missing_rows_are_rejected_alone() {
         let config = Config::builder("postgresql://localhost/nowhere").build().unwrap();
         let engine = Engine::start_blackhole(config).await.unwrap();
         let mut receipts = Vec::new();

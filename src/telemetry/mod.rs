@@ -38,11 +38,11 @@ pub struct Metric {
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// What is measured or counted, except for counters.
+    /// The unit of the values; counters have none.
     pub unit: &'static str,
     /// Its labels with their values, separated by commas; `..` stands for values that are not listed.
     pub labels: &'static [(&'static str, &'static str)],
-    /// What it says.
+    /// Its meaning, one sentence.
     pub meaning: &'static str,
     /// Whether it is registered at the start, with every combination of the listed values of its labels.
     pub from_zero: bool,
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_at_zero_has_every_combination_of_listed_values() {
+    fn metrics_that_begin_at_zero_have_every_combination_of_listed_values() {
         let sets = |name| engine::METRICS.iter().find(|metric| metric.name == name).unwrap().label_sets();
         assert_eq!(sets("graphsink_dead_letters_total"), [[]]);
         assert_eq!(sets("graphsink_rows_total").len(), 9);

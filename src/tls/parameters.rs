@@ -134,7 +134,7 @@ impl Parameters {
             }
         };
         if system && mode != Mode::VerifyFull {
-            // Those authorities issue certificates to anyone for their own names.
+            // Those authorities issue a certificate to any owner of a name.
             return Err(ConfigError::new("sslmode", "must be verify-full with sslrootcert=system"));
         }
         Ok(mode)

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn many_loads_that_begin_at_once_do_not_take_each_other_for_dead() {
+    fn loads_that_begin_at_once_do_not_count_as_dead() {
         let parent = tempfile::tempdir().unwrap();
         let begun: Vec<_> = std::thread::scope(|scope| {
             let loads: Vec<_> = (0..8)

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_whose_writer_ends_early_is_told() {
+    fn a_reader_gets_an_error_if_its_writer_ends_early() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SpillDirectory::create(parent.path(), 50).unwrap();
         let mut writer = SpoolWriter::create(&directory).unwrap();

@@ -1,10 +1,10 @@
-//! What changes of mentions an epoch makes, and what they do not tell.
+//! The changes that an epoch makes to mentions, and the figures that do not follow from them.
 
 use uuid::Uuid;
 
 use crate::record::MentionRef;
 
-/// What an epoch did to one mention of an existing connection.
+/// One change that an epoch made to a mention of an existing connection.
 #[derive(Debug, Clone)]
 pub(crate) enum MentionChange<'a> {
     /// A mention that was not there.
@@ -18,15 +18,15 @@ pub(crate) enum MentionChange<'a> {
     Replaced {
         /// Its id, which stays.
         mention_id: Uuid,
-        /// What stood there.
+        /// The row before.
         before: MentionRef<'a>,
-        /// What stands there now.
+        /// The row now.
         mention: MentionRef<'a>,
     },
 }
 
-/// What `advance` could not know and the caller must read from the mention rows, after the
-/// epoch's mentions were written.
+/// The figures that `advance` cannot compute. The caller must read them from the mention rows, after the epoch's
+/// mentions were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RereadNeeded {
     /// A re-observed mention moved to another thread: count the distinct threads.

@@ -239,18 +239,7 @@ mod tests {
     }
 
     fn mention(id: &str, upvotes: i32, created: f64) -> Mention {
-        Mention {
-            source_type: SourceType::Post,
-            source_id: id.into(),
-            thread_id: id.into(),
-            source_url: "u".into(),
-            subreddit: "s".into(),
-            content_excerpt: String::new(),
-            author: None,
-            upvotes,
-            created_at: day(created),
-            observed_at: day(created),
-        }
+        Mention::new(SourceType::Post, id, "u", "s", day(created)).upvotes(upvotes)
     }
 
     fn best(mentions: &[Mention]) -> Vec<String> {

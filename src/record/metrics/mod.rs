@@ -1,4 +1,4 @@
-//! What a connection's columns say about its mentions: counts, best mentions, activity.
+//! A connection's figures about its mentions: counts, best mentions, activity.
 //!
 //! Two ways lead to the same figures. [`ConnectionMetrics::from_mentions`] counts a whole set of
 //! mentions; [`ConnectionMetrics::advance`] takes stored figures and the changes of one epoch, so

@@ -1,4 +1,4 @@
-//! What a mention is worth at a time.
+//! The score of a mention at a time.
 
 use chrono::TimeDelta;
 

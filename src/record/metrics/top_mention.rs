@@ -52,8 +52,8 @@ mod micros {
     /// The longest text: `2024-01-10T14:20:00.123456Z`.
     const LENGTH: usize = 27;
 
-    /// What chrono would write, of a year of four digits and whole microseconds, several times as fast: each best mention has
-    /// a time.
+    /// Writes the same text as chrono, for years of four digits and whole microseconds, several times as fast: each
+    /// best mention has a time.
     pub(super) fn write<'b>(time: &Timestamp, buffer: &'b mut [u8; LENGTH]) -> Option<&'b str> {
         let micros = time.timestamp_subsec_nanos() / 1000;
         let is_plain =

@@ -6,9 +6,9 @@ use super::backoff::backoff;
 use crate::error::{ErrorClass, StoreError};
 use crate::label::Reaction;
 
-/// Number of further attempts after an error that others may have caused, before it counts as the unit's own fault. The
-/// check of a foreign key does not wait for a parent row that another transaction is about to commit; and others may
-/// insert connections faster than they are found.
+/// Number of further attempts after an error that other writers may have caused, before it counts as the unit's own
+/// fault. The check of a foreign key does not wait for a parent row that another transaction is about to commit; and
+/// others may insert connections faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
 /// Number of further attempts after an unknown error, before it counts as a unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
@@ -17,7 +17,7 @@ const UNKNOWN_RETRIES: u32 = 2;
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::store) struct Attempts {
     pub(in crate::store) made: u32,
-    /// Failures that others may have caused.
+    /// Failures that other writers may have caused.
     others: u32,
     too_long: u32,
     unknown: u32,

@@ -21,7 +21,7 @@ use crate::store::fence::Fence;
 use crate::store::health::{Circuit, Permit, TableShape};
 use crate::store::session::Sessions;
 
-/// What an attempt needs, whatever it writes.
+/// Everything that an attempt needs, independent of the rows it writes.
 #[derive(Debug)]
 pub(in crate::store) struct Runner {
     pub(super) sessions: Arc<Sessions>,

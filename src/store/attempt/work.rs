@@ -1,4 +1,4 @@
-//! What the runner of attempts asks of the work that it carries out.
+//! The interface between the runner of attempts and the work that it carries out.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl BulkTransaction {
         }
     }
 
-    /// Looks for rows before requesting any lock that others would wait behind: tables in use are seldom empty.
+    /// Looks for rows before requesting any lock that other sessions would wait behind: tables in use are seldom empty.
     pub(super) async fn look(&mut self) -> Result<(), BulkStoreError> {
         self.run("savepoint look").await?;
         match self.expect_empty().await {
@@ -114,7 +114,7 @@ impl BulkTransaction {
 
     /// Tries to get all locks, including those of the tables at the other ends of foreign keys.
     async fn try_to_be_alone(&mut self) -> Result<Definitions, BulkStoreError> {
-        // Shadow tables are visible to others, who may hold them as well.
+        // Shadow tables are visible to other sessions, which may hold locks on them as well.
         let shadow = self.shadow.as_ref().map_or_else(Vec::new, Names::tables);
         let tables = std::iter::once(self.tables()).chain(shadow).collect::<Vec<_>>().join(", ");
         self.run(&format!("savepoint alone; lock table {tables} in access exclusive mode")).await?;

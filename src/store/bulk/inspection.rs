@@ -1,5 +1,5 @@
-//! Checks whether the tables can be loaded in bulk: rights, and objects added by others that can be neither kept nor
-//! recreated.
+//! Checks whether the tables can be loaded in bulk: rights, and objects added by other programs that can be neither
+//! kept nor recreated.
 //!
 //! All of this is read from the catalog. It is checked when a load begins, to report obstacles at once, and again under
 //! the lock that prevents changes.

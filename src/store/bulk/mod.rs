@@ -1,7 +1,7 @@
 //! The server's side of a bulk load: checks and locks, rows and indexes, and the one commit that shows them.
 //!
-//! [`BulkTransaction::begin`] checks and locks the tables. From here on the tables stay empty, and others may read them.
-//! Then there are two ways:
+//! [`BulkTransaction::begin`] checks and locks the tables. From here on the tables stay empty, and other sessions may
+//! read them. Then there are two ways:
 //! - **Shadow tables** ([`shadow`]), if everything on the tables can be carried over to new ones: several sessions write
 //!   and index these at once, and the transaction puts them in the place of the empty tables. This takes half to two
 //!   thirds of the time.

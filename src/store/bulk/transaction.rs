@@ -48,7 +48,7 @@ impl Default for TransactionSettings {
 /// The phase of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The tables are locked, and others may read them.
+    /// The tables are locked, and other sessions may read them.
     Begun,
     /// The load has exclusive access to bare tables.
     Bare,
@@ -170,7 +170,7 @@ impl BulkTransaction {
         Ok(())
     }
 
-    /// Checks rights, the shape of the tables, and objects added by others.
+    /// Checks rights, the shape of the tables, and objects added by other programs.
     async fn inspect(&mut self) -> Result<(), BulkStoreError> {
         let shape = check_shape(self.session.client(), &self.schema_name);
         answer(self.session.patience(), Box::pin(shape)).await??;

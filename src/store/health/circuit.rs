@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_probes_and_the_others_wait_for_what_comes_of_it() {
+    async fn one_attempt_probes_while_all_others_wait_for_its_result() {
         let circuit = Arc::new(Circuit::new(Arc::default()));
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         let probe = circuit.enter(soon()).await.unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_or_dropped_probe_lets_the_next_one_try() {
+    async fn a_failed_or_dropped_probe_lets_the_next_attempt_probe() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiting_caller_is_told_the_cause_at_its_deadline() {
+    async fn a_waiting_caller_gets_the_cause_at_its_deadline() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         let _probe = circuit.enter(soon()).await.unwrap();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_were_at_work_when_it_opened_do_not_put_off_the_probe_nor_close_it() {
+    async fn errors_of_attempts_begun_before_the_opening_leave_the_circuit_unchanged() {
         let circuit = Circuit::new(Arc::default());
         let mut at_work = Vec::new();
         for _ in 0..5 {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_failed_try_makes_the_pause_longer() {
+    async fn each_failed_probe_makes_the_pause_longer() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         let lost = Arc::new(StoreError::NoAnswer(Duration::ZERO));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_success_of_one_that_was_at_work_closes_it() {
+    async fn a_success_of_an_attempt_begun_before_the_opening_closes_the_circuit() {
         let counters = Arc::new(Counters::default());
         let circuit = Circuit::new(Arc::clone(&counters));
         let (one, other) = (circuit.enter(soon()).await.unwrap(), circuit.enter(soon()).await.unwrap());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_opens_again_soon_goes_on_where_it_was() {
+    async fn a_circuit_that_opens_again_soon_keeps_its_number_of_failures() {
         let circuit = Circuit::new(Arc::default());
         let failures = || circuit.state().open.as_ref().map_or(0, |open| open.failures);
         for _ in 0..3 {
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(failures(), 3);
         circuit.close();
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
-        assert_eq!(failures(), 4, "closed by one whom the trouble does not concern");
+        assert_eq!(failures(), 4, "closed by an attempt that the outage did not affect");
         circuit.close();
         circuit.state().closed = Some((Instant::now().checked_sub(SETTLED).unwrap(), 4));
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_that_takes_long_lets_the_next_one_try() {
+    async fn a_slow_probe_lets_the_next_attempt_probe() {
         let circuit = Circuit::new(Arc::default());
         circuit.enter(soon()).await.unwrap().report(Some(&down()));
         let stuck = circuit.enter(soon()).await.unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_again_and_again_is_no_units_fault() {
+    fn a_refusal_of_twenty_units_in_a_row_is_charged_to_no_unit() {
         let refusals = Refusals::default();
         let before = Instant::now();
         refuse(&refusals, IN_A_ROW_MAX);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gets_through_proves_the_reason_to_be_the_units_own() {
+    fn a_commit_after_repeated_refusals_charges_the_reason_to_the_units() {
         let refusals = Refusals::default();
         refuse(&refusals, IN_A_ROW_MAX - 1);
         refusals.got_through(Instant::now());

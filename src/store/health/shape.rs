@@ -168,7 +168,7 @@ async fn left_out(client: &Client, schema: &str) -> Result<Option<StoreError>, S
     Ok(Some(StoreError::LeftOut { table, triggers: triggers.join(", ") }))
 }
 
-/// What the engine knows of its tables.
+/// The engine's knowledge of its tables.
 #[derive(Debug)]
 pub(in crate::store) struct TableShape {
     /// The schema's name, as a value.
@@ -252,14 +252,14 @@ mod tests {
 
     /// Errors are judged by a list of their own, which depends on no column.
     #[test]
-    fn errors_know_the_same_columns() {
+    fn the_errors_list_of_own_columns_is_that_of_the_check() {
         let names = expected_columns()
             .map(|(table, columns)| (table, columns.into_iter().map(|(column, _)| column).collect::<Vec<_>>()));
         assert_eq!(names, OWN_COLUMNS.map(|(table, columns)| (table, columns.to_vec())));
     }
 
     #[test]
-    fn each_column_key_and_collation_counts() {
+    fn a_difference_in_any_column_key_or_collation_is_found() {
         let (columns, keys) = made();
         assert_eq!(difference(&columns, &keys), None);
         for index in 0..columns.len() {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_add_counts_only_if_the_engine_would_have_to_write_it() {
+    fn a_foreign_column_is_a_difference_only_if_it_needs_a_value() {
         let (mut columns, keys) = made();
         let mut foreign = columns[0].clone();
         (foreign.column, foreign.needs_a_value) = ("note".to_owned(), false);

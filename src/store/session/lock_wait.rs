@@ -1,4 +1,4 @@
-//! Measures how long transactions wait for locks that others hold.
+//! Measures how long transactions wait for locks that other sessions hold.
 //!
 //! A late answer does not show whether the server worked or waited. `pg_locks` does: it has the waiting sessions, and
 //! since when they wait. One sampler for the engine queries it, on its own session:
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_counts_from_its_begin_to_the_sample_that_no_longer_shows_it() {
+    fn a_wait_lasts_from_its_begin_to_the_first_sample_without_it() {
         let waits = SessionWaits::default();
         let (_unanswered, begin) = silent(&waits);
         waits.sampled(begin, Some(wait(1, 25 * MS)), begin + 30 * MS);

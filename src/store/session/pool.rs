@@ -1,5 +1,5 @@
 //! Pools of connections, the engine's and the resolver's: how a connection is opened, and how the cause of a failure
-//! reaches those who wait for one.
+//! reaches the callers that wait for one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

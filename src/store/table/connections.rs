@@ -71,7 +71,7 @@ pub(in crate::store) fn read_connection(cells: &mut Cells<'_>) -> Result<StoredC
             recent_mention_count: cells.next()?,
             last_mentioned_at: cells.next::<Option<StoredTime>>()?.map(|time| time.0),
             activity_level: cells.next::<&str>()?.parse()?,
-            // What another program wrote there and the engine cannot read counts as nothing: the
+            // A value of another program that the engine cannot read counts as empty: the
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_slice(cells.next::<JsonText<'_>>()?.0).unwrap_or_default(),
         },

@@ -123,7 +123,7 @@ fn mention_row(number: u8, block: &Block) -> [MentionRow<'_>; 1] {
 }
 
 #[tokio::test]
-async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
+async fn each_column_of_a_mention_is_stored_under_its_name_and_read_back() {
     let (_server, client) = tables().await;
     let mention = mention();
     let expected = |id: Uuid, mention: &Mention| {
@@ -159,7 +159,7 @@ async fn a_mentions_columns_are_written_and_read_as_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_connections_columns_are_written_and_read_as_what_they_are() {
+async fn each_column_of_a_connection_is_stored_under_its_name_and_read_back() {
     let (_server, client) = tables().await;
     let key = |number| ConnectionKey {
         restaurant: id(number),
@@ -221,7 +221,7 @@ async fn a_connections_columns_are_written_and_read_as_what_they_are() {
 
 #[allow(clippy::too_many_lines)]
 #[tokio::test]
-async fn an_entitys_columns_are_written_and_read_as_what_they_are() {
+async fn each_column_of_an_entity_is_stored_under_its_name_and_read_back() {
     let (_server, client) = tables().await;
     let place = Place {
         location: Some((Coordinate::latitude(-12.345_678_91).unwrap(), Coordinate::longitude(123.000_000_07).unwrap())),
@@ -292,7 +292,7 @@ async fn an_entitys_columns_are_written_and_read_as_what_they_are() {
 }
 
 #[tokio::test]
-async fn best_mentions_and_degrees_of_every_size_come_back() {
+async fn best_mentions_and_degrees_of_every_size_are_read_back_unchanged() {
     let (_server, client) = tables().await;
     let (mention, facts) = (mention(), ConnectionFacts::default());
     let of = "2024-02-01T00:00:00Z".parse().unwrap();

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn infinity_is_read_and_written_as_what_it_is() {
+    fn infinite_times_are_read_and_written_unchanged() {
         let written = |time| StoredTime(time).micros().to_be_bytes();
         let ordinary: Timestamp = "2024-01-10T14:20:00.000001Z".parse().unwrap();
         for (time, micros) in [

@@ -196,7 +196,7 @@ async fn assert_all_or_nothing(before: Before, phases: impl Iterator<Item = Bulk
 
 /// A reader costs time, but not the sorted records: the load waits for it, and other readers come and go meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_is_waited_for_and_named_while_others_read() {
+async fn a_load_waits_for_a_reader_and_names_it_while_other_readers_get_through() {
     for way in Way::BOTH {
         let mut before = Before::new().await;
         before.take(way).await;

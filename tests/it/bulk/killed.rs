@@ -52,7 +52,7 @@ async fn submitted(url: &str, settings: &BulkSettings) -> BulkLoad {
     load
 }
 
-/// What the next load does, whatever became of the last one.
+/// The work of the next load, independent of how the last one ended.
 async fn clean_up(url: &str, settings: &BulkSettings) {
     within(BulkLoad::begin(config_of(url), settings.clone()).await.unwrap().abort()).await;
 }

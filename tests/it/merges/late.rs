@@ -100,7 +100,7 @@ async fn late_units_of_a_merged_entity_are_written_to_the_survivor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_merges_are_rejected_and_harm_no_other() {
+async fn invalid_merges_are_rejected_and_harm_no_other_merge() {
     let database = Database::migrated().await;
     let engine = database.engine().await;
     let (a, pie, _) = ids(&commit(&engine, unit("a", "pie", "1")).await);

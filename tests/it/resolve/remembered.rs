@@ -13,7 +13,7 @@ fn for_ever() -> ResolverSettings {
 }
 
 #[tokio::test]
-async fn own_commits_are_seen_at_once_and_those_of_others_after_the_time_limit() {
+async fn own_commits_are_seen_at_once_and_foreign_ones_after_the_time_limit() {
     let setup = setup(for_ever()).await;
     let stranger = setup.database.engine().await;
     assert!(is_new(&one(&setup.resolver, place("blue door")).await));

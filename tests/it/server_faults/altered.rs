@@ -62,7 +62,7 @@ async fn a_start_on_altered_tables_is_refused_naming_the_differences() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_required_column_of_others_opens_the_circuit_and_rejects_no_unit() {
+async fn a_required_column_of_another_program_opens_the_circuit_and_rejects_no_unit() {
     mended(
         "foreign column",
         &["alter table mentions add note text not null default ''", "alter table mentions alter note drop default"],

@@ -1,4 +1,4 @@
-//! Objects that others added to the tables survive a load unchanged, or are named at the beginning.
+//! Objects that other programs added to the tables survive a load unchanged, or are named at the beginning.
 
 use super::*;
 
@@ -79,7 +79,7 @@ async fn add(database: &Database) {
 }
 
 #[tokio::test]
-async fn objects_that_others_added_survive_a_load_unchanged() {
+async fn objects_added_by_other_programs_survive_a_load_unchanged() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let database = Database::with_source(&server, Migrations::all()).await;
     add(&database).await;

@@ -201,7 +201,7 @@ async fn a_role_that_owns_only_the_tables_can_load_them() {
 }
 
 #[tokio::test]
-async fn only_owners_and_those_with_their_rights_may_load() {
+async fn only_roles_with_the_rights_of_the_owner_may_load() {
     let server = EmbeddedServer::temporary().await.unwrap();
     let (database, _) = owned(&server).await;
     database
@@ -299,7 +299,7 @@ async fn a_standby_is_distinguished_from_a_server_that_takes_writes() {
     assert!(matches!(begun, Err(BulkStoreError::Standby)), "{begun:?}");
 }
 
-/// A pooler may pass on sessions that others have used.
+/// A pooler may pass on sessions that other clients have used.
 #[tokio::test]
 async fn prepared_statements_left_on_the_session_are_no_obstacle() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;

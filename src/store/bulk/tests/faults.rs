@@ -239,7 +239,7 @@ fn the_server_stops_working_for_a_load_whose_process_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn locks_of_others_are_waited_for_up_to_the_limit_and_their_holders_named() {
+async fn locks_of_other_programs_are_awaited_up_to_the_limit_and_their_holders_named() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
     let other = connect(&database.url).await;
