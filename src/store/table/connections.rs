@@ -1,5 +1,7 @@
 //! The columns of `connections`.
 
+use std::ops::ControlFlow;
+
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
@@ -43,8 +45,8 @@ impl Table for Connections {
 }
 
 impl NextRow<Connections> for NewConnections<'_> {
-    fn encode_next(&mut self, encoder: &mut CopyPieces<Connections>) -> Option<Option<Bytes>> {
-        Some(encoder.push(&self.next()?))
+    fn encode_next(&mut self, encoder: &mut CopyPieces<Connections>) -> ControlFlow<(), Option<Bytes>> {
+        self.next().map_or(ControlFlow::Break(()), |row| ControlFlow::Continue(encoder.push(&row)))
     }
 }
 

@@ -4,6 +4,8 @@
 //! arrays. The formats: `array_recv` in PostgreSQL's source, and
 //! <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
 
+use std::ops::ControlFlow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
@@ -117,8 +119,8 @@ impl ToSql for Array {
 
 /// Rows that are encoded one by one.
 pub(in crate::store) trait NextRow<T: Table> {
-    /// Encodes the next row by [`CopyPieces::push`], and returns its result; `None` if there are no more rows.
-    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> Option<Option<Bytes>>;
+    /// Encodes the next row by [`CopyPieces::push`], and returns its result. Breaks if there are no more rows.
+    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> ControlFlow<(), Option<Bytes>>;
 }
 
 /// Rows in the format of `copy`, in pieces that are ready to send. Each is encoded when it is asked for. `count` is the
@@ -142,9 +144,9 @@ impl<T: Table, R: NextRow<T>> Iterator for Pieces<T, R> {
     fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.rows.encode_next(self.encoder.as_mut()?) {
-                Some(None) => {}
-                Some(full) => return full,
-                None => return self.encoder.take().map(CopyPieces::finish),
+                ControlFlow::Continue(None) => {}
+                ControlFlow::Continue(full) => return full,
+                ControlFlow::Break(()) => return self.encoder.take().map(CopyPieces::finish),
             }
         }
     }

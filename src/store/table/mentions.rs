@@ -1,5 +1,7 @@
 //! The columns of `mentions`.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
@@ -34,8 +36,8 @@ impl Table for Mentions {
 }
 
 impl NextRow<Mentions> for NewMentions<'_> {
-    fn encode_next(&mut self, encoder: &mut CopyPieces<Mentions>) -> Option<Option<Bytes>> {
-        Some(encoder.push(&self.next()?))
+    fn encode_next(&mut self, encoder: &mut CopyPieces<Mentions>) -> ControlFlow<(), Option<Bytes>> {
+        self.next().map_or(ControlFlow::Break(()), |row| ControlFlow::Continue(encoder.push(&row)))
     }
 }
 

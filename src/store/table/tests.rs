@@ -1,6 +1,7 @@
 //! Each column of each table gets its own value, whichever way a row takes, and is read as what it was.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -64,8 +65,8 @@ async fn unnest<'a, T: Table>(
 struct Rows<'a, T: Table>(std::slice::Iter<'a, T::Row<'a>>);
 
 impl<T: Table> NextRow<T> for Rows<'_, T> {
-    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> Option<Option<bytes::Bytes>> {
-        Some(encoder.push(self.0.next()?))
+    fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> ControlFlow<(), Option<bytes::Bytes>> {
+        self.0.next().map_or(ControlFlow::Break(()), |row| ControlFlow::Continue(encoder.push(row)))
     }
 }
 
