@@ -53,8 +53,7 @@ pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey
     epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
 }
 
-/// The final rows of new connections, in lock order. Each is made when it is written: all of them would be the largest
-/// part of an epoch's memory.
+/// The final rows of new connections, in lock order. Each is made when it is written.
 #[derive(Debug)]
 pub(crate) struct NewConnections<'a> {
     nodes: &'a Nodes<'a>,
@@ -91,12 +90,12 @@ impl ExactSizeIterator for NewConnections<'_> {}
 
 /// The rows of mentions, in the order of their connections, like [`NewConnections`].
 #[derive(Debug)]
-pub(crate) struct NewMentions<'a> {
+pub(crate) struct MentionRows<'a> {
     nodes: &'a Nodes<'a>,
     places: std::vec::IntoIter<u32>,
 }
 
-impl<'a> Iterator for NewMentions<'a> {
+impl<'a> Iterator for MentionRows<'a> {
     type Item = MentionRow<'a>;
 
     fn next(&mut self) -> Option<MentionRow<'a>> {
@@ -112,7 +111,7 @@ impl<'a> Iterator for NewMentions<'a> {
     }
 }
 
-impl ExactSizeIterator for NewMentions<'_> {}
+impl ExactSizeIterator for MentionRows<'_> {}
 
 impl<'e> UnlockedConnections<'e> {
     /// Existing connections, in ascending order, about which nothing new is stated: for updating their figures.
@@ -241,7 +240,7 @@ impl<'e> LockedConnections<'e> {
 
 impl<'e> DecidedConnections<'e> {
     /// New mentions, in the order of their connections.
-    pub(super) fn new_mentions(&self) -> NewMentions<'_> {
+    pub(super) fn new_mentions(&self) -> MentionRows<'_> {
         self.mentions_to(Disposition::Inserted)
     }
 
@@ -250,10 +249,10 @@ impl<'e> DecidedConnections<'e> {
         self.mentions_to(Disposition::Updated).collect()
     }
 
-    fn mentions_to(&self, disposition: Disposition) -> NewMentions<'_> {
+    fn mentions_to(&self, disposition: Disposition) -> MentionRows<'_> {
         let nodes = &self.nodes;
         let places = (0_u32..).zip(&nodes.mentions).filter(|(_, node)| node.disposition == disposition);
-        NewMentions { nodes, places: places.map(|(place, _)| place).collect::<Vec<_>>().into_iter() }
+        MentionRows { nodes, places: places.map(|(place, _)| place).collect::<Vec<_>>().into_iter() }
     }
 
     /// Existing connections whose histories are looked up in the indexes for long histories from now on.

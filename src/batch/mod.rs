@@ -31,7 +31,7 @@ mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
 pub(crate) use connection_nodes::is_long;
-pub(crate) use connections::{NewConnections, NewMentions, UnlockedConnections};
+pub(crate) use connections::{MentionRows, NewConnections, UnlockedConnections};
 pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
-use super::connections::{NewConnections, NewMentions};
+use super::connections::{MentionRows, NewConnections};
 use super::known_names::Generation;
 use super::rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
@@ -53,13 +53,13 @@ pub(crate) trait GraphTables {
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, Self::Error>;
 
-    /// Rows are made when they are sent: all of them would be the largest part of an epoch's memory.
+    /// Rows are made one by one, so that a copy need not hold all of them.
     async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), Self::Error>;
 
     /// Reads the data of locked connections besides their own rows.
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, Self::Error>;
 
-    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), Self::Error>;
+    async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), Self::Error>;
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), Self::Error>;
 

@@ -238,7 +238,8 @@ async fn write_connections<'e, T: GraphTables>(
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
     let connections = connections.decided(&questions, history);
-    // Mentions are sent first, which keeps the server busy while figures are computed here.
+    // Mentions come first, which keeps the server busy while figures are computed here: they are inserted, or a copy
+    // is begun.
     let newer = connections.newer_mentions();
     let long = connections.becoming_long();
     let mentions = async {

@@ -12,9 +12,10 @@ use crate::unit::{ConnectionRecordName, NameHash, Unit};
 /// eight bytes of an id, by which PostgreSQL sorts, would distinguish only 4,096 ids: an index on 1,000,000 ids then takes
 /// 1.0 s instead of 0.7 (PostgreSQL 15).
 ///
-/// The hashes have a random key for each process, so names cannot be chosen to collide. Among the rows that share a
-/// [cluster](clustered) two have the same other 62 bits with a probability of one in nine million if they are a million,
-/// and of one in 90,000 if they are ten million. Then the primary key cannot be built, and the whole load fails.
+/// The hashes have a random key for each process, so names cannot be chosen to collide. Of the rows of one
+/// [cluster](clustered) two have the same other 70 bits with a probability of one in 2,000 million if they are a million,
+/// and of one in 200,000 if they are a hundred million; those of clusters add up. Then the primary key cannot be built,
+/// and the whole load fails.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ids {
     /// The earliest time, in milliseconds since the Unix epoch; 48 bits.
@@ -38,13 +39,18 @@ impl Ids {
     }
 }
 
+/// Bits of a clustered name that are those of its cluster: enough for most of a million restaurants to have their own,
+/// and less than the first eight bytes of an id hold, so that these distinguish some rows of a restaurant.
+const CLUSTER_BITS: u32 = 24;
+
 /// A name whose row is near those of the same cluster in the order of names, and of ids: the connections of a restaurant,
 /// with their mentions. Indexes that begin with the restaurant, or with the connection, are then built from rows that are
 /// nearly sorted.
 ///
-/// Its first 32 bits are those of the cluster, the others the first of the name.
+/// Its first bits are those of the cluster, the others the first of the name.
 pub(super) const fn clustered(cluster: NameHash, name: NameHash) -> NameHash {
-    cluster >> 96 << 96 | name >> 32
+    const REST: u32 = NameHash::BITS - CLUSTER_BITS;
+    cluster >> REST << REST | name >> CLUSTER_BITS
 }
 
 /// The name of a unit's connection: [clustered] by its restaurant.
@@ -97,8 +103,21 @@ mod tests {
 
     #[test]
     fn names_of_one_cluster_are_neighbours_and_differ() {
-        let names = [(1, 2), (1, 3), (2, 1)].map(|(cluster, name)| clustered(cluster << 96, name << 96));
+        let names = [(1, 2), (1, 3), (2, 1)].map(|(cluster, name)| clustered(cluster << 104, name << 104));
         assert!(names.is_sorted_by(|left, right| left < right), "{names:x?}");
-        assert_eq!(names[0], 1 << 96 | 2 << 64);
+        assert_eq!(names[0], 1 << 104 | 2 << 80);
+    }
+
+    #[test]
+    fn ids_of_a_load_near_the_beginning_of_unix_time_have_possible_times() {
+        for began in ["1969-07-20T20:17:40Z", "1970-01-01T00:00:01Z"] {
+            let ids = Ids::of_load(began.parse().unwrap());
+            let made = [0, 1 << 100, u128::MAX].map(|name| ids.id(name));
+            assert!(made.is_sorted_by(|left, right| left < right));
+            for id in made {
+                assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+                assert!(id.get_timestamp().unwrap().to_unix().0 < 1_050, "{id}");
+            }
+        }
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! Properties:
 //! - **No joins.** An id is a function of the name's hash ([`ids`]), and records are sorted by these hashes: each row
-//!   computes the ids of others by itself, and rows are in the order of their ids.
+//!   computes the ids of others by itself. Entities and connections are in the order of their ids, mentions in the order
+//!   of their connections.
 //! - **Merge rules are those of [`record`](crate::record)**, figures those of `ConnectionMetrics`; `model.rs` compares
 //!   with the engine's algorithm, unit by unit.
 //! - **Memory is bounded** by parts of one budget ([`settings`]), whatever the length of the input.

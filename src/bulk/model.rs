@@ -89,9 +89,14 @@ fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
     Some(Refusal::PlaceTaken { row, google_place_id: google.clone() })
 }
 
-/// The tables made of a load's final rows.
+/// The tables made of a load's final rows, and the connection of the last mention.
 #[derive(Default)]
-struct Loaded(Tables);
+struct Loaded(Tables, uuid::Uuid);
+
+/// The connections of a restaurant have its id's time, and so have their mentions: they are neighbours.
+fn assert_same_time(id: uuid::Uuid, other: uuid::Uuid) {
+    assert_eq!(id.get_timestamp(), other.get_timestamp(), "{id} and {other}");
+}
 
 impl RowSink<Entities> for Loaded {
     type Error = SpillError;
@@ -109,6 +114,9 @@ impl RowSink<Mentions> for Loaded {
     type Error = SpillError;
 
     fn push<'a>(&mut self, row: &'a <Mentions as StoredTable>::Row<'a>) -> Result<(), SpillError> {
+        assert!(self.1 <= row.connection, "in the order of their connections");
+        self.1 = row.connection;
+        assert_same_time(row.id, row.connection);
         let mention = row.block.mention_of(row.record);
         let key = (row.connection, mention.source_type, mention.source_id.into());
         let before = self.0.mentions.insert(key, (row.id, Mention::from(mention)));
@@ -122,6 +130,9 @@ impl RowSink<Connections> for Loaded {
     type Error = SpillError;
 
     fn push<'a>(&mut self, row: &'a <Connections as StoredTable>::Row<'a>) -> Result<(), SpillError> {
+        let last = self.0.connections.values().map(|row| row.0).max();
+        assert!(last < Some(row.id), "in the order of the ids");
+        assert_same_time(row.id, row.key.restaurant);
         let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
         let before = self.0.connections.insert(row.key.clone(), new);
         assert_eq!(before, None, "each once");

@@ -11,7 +11,7 @@ use super::table::{Arrays, Entities, Purpose, copy_pieces};
 use super::transaction::EntityKeys;
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Epoch, Found, FoundByKey, Generation, GraphTables, HistoryAnswers,
-    HistoryQuestions, KeyLookup, KnownNames, LockRound, Lookup, MentionRow, Names, NewConnections, NewMentions,
+    HistoryQuestions, KeyLookup, KnownNames, LockRound, Lookup, MentionRow, MentionRows, Names, NewConnections,
     PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity, WriteError, write_epoch,
 };
 use crate::config::{AsOf, Config};
@@ -123,7 +123,7 @@ impl GraphTables for Blackhole {
         Ok(HistoryAnswers::default())
     }
 
-    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), StoreError> {
+    async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), StoreError> {
         copy_pieces(rows.len(), rows).for_each(|piece| drop(black_box(piece)));
         Ok(())
     }

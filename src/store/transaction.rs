@@ -6,7 +6,7 @@
 //! - One statement takes all locks of a kind.
 //! - Merge rules live in `record`, and nowhere in SQL.
 //! - The server is kept at work: questions are sent behind insertions, and mentions, which take the server longest,
-//!   before the figures of connections are worked out. But no `copy` is sent behind something unanswered
+//!   are begun before the figures of connections are worked out. But no `copy` is sent behind something unanswered
 //!   (`Session::copy`).
 //! - The best five mentions are kept from the stored five and the epoch's candidates: the order by score does not
 //!   depend on the time, because all scores decay at one rate. Only when a stored best mention loses votes, or ties
@@ -24,7 +24,7 @@ use super::table::{
 };
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, Generation, GraphTables, HistoryAnswers, HistoryQuestions,
-    KeyLookup, LockRound, Lookup, MentionRow, NewConnections, NewMentions, PlaceIds, RereadAnswers, RereadQuestions,
+    KeyLookup, LockRound, Lookup, MentionRow, MentionRows, NewConnections, PlaceIds, RereadAnswers, RereadQuestions,
     StoredConnection, StoredEntity, UnlockedConnections, VanishedRow, refresh_connections, top_mention,
 };
 use crate::error::StoreError;
@@ -213,7 +213,7 @@ impl GraphTables for Transaction<'_> {
         Ok(answers)
     }
 
-    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), StoreError> {
+    async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), StoreError> {
         if self.copies(rows.len()) {
             return self.copy(&statement::COPY_MENTIONS, rows.len(), rows).await;
         }

@@ -214,6 +214,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), MemoryError> {
         let rows: Vec<_> = rows.collect();
+        assert!(rows.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
         self.called("insert_connections", rows.len());
         let mut tables = self.tables.borrow_mut();
         if rows.iter().any(|row| tables.connections.contains_key(row.key)) {
@@ -251,7 +252,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         Ok(answers)
     }
 
-    async fn insert_mentions(&self, rows: NewMentions<'_>) -> Result<(), MemoryError> {
+    async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), MemoryError> {
         self.called("insert_mentions", rows.len());
         for row in rows {
             let mention = row.block.mention_of(row.record);

@@ -1,7 +1,8 @@
 //! From units to final rows: a record format for each table, and the merges of records.
 //!
-//! Each row of a unit becomes one record, which begins with the hash of its name. In sorted order all records of a row
-//! are adjacent, and rows are in the order of their ids. The merge rules are those of [`record`](crate::record).
+//! Each row of a unit becomes one record, which begins with the names by which its table is sorted: those of mentions
+//! with the connection's. In sorted order all records of a row are adjacent. The merge rules are those of
+//! [`record`](crate::record).
 //!
 //! A record carries the number of its unit only if the unit may still be rejected, or if the order of units matters.
 //! Other records of the same fact are equal, so they are sorted, spilled and merged once.
@@ -57,7 +58,7 @@ impl Merging<'_> {
     }
 }
 
-/// Takes final rows of a table, in the order of their ids.
+/// Takes final rows of a table, in the order of their names.
 pub(super) trait RowSink<T: StoredTable> {
     /// Why it accepts no more rows.
     type Error: From<SpillError>;

@@ -211,7 +211,8 @@ impl Session {
         self.measured(statement.name, self.prepared(statement).query(&self.client, parameters)).await
     }
 
-    /// Copies encoded rows; returns their number.
+    /// Copies encoded rows; returns their number. Pieces are made while the copy runs, so its time includes their
+    /// encoding.
     ///
     /// It must be sent when nothing else is unanswered. If the server refuses it before it accepts rows, it answers
     /// twice (the driver sends two `Sync`, and only one that comes between rows is ignored), and the driver takes the

@@ -117,7 +117,8 @@ impl ToSql for Array {
     to_sql_checked!();
 }
 
-/// Rows that are encoded one by one.
+/// Rows that are encoded one by one. It is no iterator of rows, because [`CopyPieces::push`] borrows a row for as long as
+/// the row's own lifetime, which differs from row to row.
 pub(in crate::store) trait NextRow<T: Table> {
     /// Encodes the next row by [`CopyPieces::push`], and returns its result. Breaks if there are no more rows.
     fn encode_next(&mut self, encoder: &mut CopyPieces<T>) -> ControlFlow<(), Option<Bytes>>;
@@ -331,4 +332,58 @@ fn put_json(buffer: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> bool) ->
 /// Writes a value as JSON text.
 pub(super) fn write_json(buffer: &mut BytesMut, value: &impl serde::Serialize) {
     serde_json::to_writer(buffer.writer(), value).expect("texts, numbers and times are always JSON");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mentions;
+    use super::*;
+    use crate::batch::MentionRow;
+    use crate::record::{Mention, SourceType};
+    use crate::unit::UnitOfWork;
+
+    /// The same row again and again.
+    struct Repeated<'a> {
+        row: MentionRow<'a>,
+        left: usize,
+    }
+
+    impl NextRow<Mentions> for &mut Repeated<'_> {
+        fn encode_next(&mut self, encoder: &mut CopyPieces<Mentions>) -> ControlFlow<(), Option<Bytes>> {
+            if self.left == 0 {
+                return ControlFlow::Break(());
+            }
+            self.left -= 1;
+            ControlFlow::Continue(encoder.push(&self.row))
+        }
+    }
+
+    #[test]
+    fn rows_are_encoded_piece_by_piece_and_each_once() {
+        let mut unit = UnitOfWork::new();
+        let connection = unit.existing_connection(Uuid::nil()).handle();
+        let mention = Mention::new(SourceType::Post, "id", "url", "food", "2026-01-02T03:04:05Z".parse().unwrap());
+        unit.mention(connection, mention);
+        let block = unit.prepare().block;
+        let (id, record) = (Uuid::nil(), &block.mentions[0]);
+        let row = MentionRow { id, connection: id, block: &block, record, history_indexed: false };
+        let mut encoder = CopyPieces::<Mentions>::with_room(Purpose::Insert, PIECE);
+        assert!(encoder.push(&row).is_none());
+        let one = encoder.finish().slice(COPY_HEAD.len()..);
+        let one = &one[..one.len() - COPY_END.len()];
+        for count in [0, 1, 5_000] {
+            let mut rows = Repeated { row, left: count };
+            let mut pieces = copy_pieces::<Mentions, _>(count, &mut rows);
+            let mut all = pieces.next().unwrap().to_vec();
+            let is_first_of_many = pieces.rows.left > 0;
+            assert_eq!(is_first_of_many, count > 1, "rows are encoded when they are asked for");
+            for piece in &mut pieces {
+                assert!(piece.len() <= PIECE);
+                all.extend_from_slice(&piece);
+            }
+            assert!(pieces.next().is_none(), "the end is final");
+            let expected = [COPY_HEAD, &one.repeat(count), COPY_END].concat();
+            assert!(all == expected, "{count} rows");
+        }
+    }
 }

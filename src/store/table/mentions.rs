@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::time::StoredTime;
 use super::{Cells, Column, CopyPieces, NextRow, Role, Table};
-use crate::batch::{MentionRow, NewMentions, StoredMention};
+use crate::batch::{MentionRow, MentionRows, StoredMention};
 use crate::error::StoreError;
 use crate::record::Mention;
 
@@ -35,7 +35,7 @@ impl Table for Mentions {
     ];
 }
 
-impl NextRow<Mentions> for NewMentions<'_> {
+impl NextRow<Mentions> for MentionRows<'_> {
     fn encode_next(&mut self, encoder: &mut CopyPieces<Mentions>) -> ControlFlow<(), Option<Bytes>> {
         self.next().map_or(ControlFlow::Break(()), |row| ControlFlow::Continue(encoder.push(&row)))
     }
