@@ -147,11 +147,16 @@ async fn behind_a_transaction_pooler_lost_statements_are_noticed_once() {
     assert_eq!(load(&told.engine, &mut journal).await, 0);
     within(told.engine.shutdown(Duration::from_secs(20))).await;
     let rig = bouncer.rig(&database, true).await;
-    let noticed = load(&rig.engine, &mut journal).await;
-    println!("{noticed} attempts failed until it was noticed");
-    for _ in 0..2 {
-        assert_eq!(load(&rig.engine, &mut journal).await, noticed, "nothing fails any more");
+    // The pooler may give the engine the same session for a while.
+    let mut failed = 0;
+    for _ in 0..4 {
+        let before = std::mem::replace(&mut failed, load(&rig.engine, &mut journal).await);
+        assert!(
+            before == 0 || failed == before,
+            "after it was noticed nothing fails any more: {before}, then {failed}"
+        );
     }
+    println!("{failed} attempts failed until it was noticed");
     journal.settle_database(&rig).await;
 }
 
