@@ -37,6 +37,21 @@ impl Ids {
         let (spread, high, low) = (bits >> 74, bits >> 62 & 0xfff, bits & ((1 << 62) - 1));
         Uuid::from_u128((self.millis as u128 + spread) << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low)
     }
+
+    /// The id of a mention, by its connection's name and its own.
+    pub(super) const fn mention(self, connection: NameHash, mention: NameHash) -> Uuid {
+        self.id(clustered(connection, mention))
+    }
+
+    /// The id of a unit's row.
+    pub(super) fn row(self, unit: &Unit, table: Table, row: usize) -> Uuid {
+        let name = unit.names(table)[row];
+        match table {
+            Table::Entities => self.id(name),
+            Table::Connections => self.id(connection_name(unit, row)),
+            Table::Mentions => self.mention(connection_name(unit, unit.block.mentions[row].connection.own()), name),
+        }
+    }
 }
 
 /// Bits of a clustered name that are those of its cluster: enough for most of a million restaurants to have their own,
@@ -48,7 +63,7 @@ const CLUSTER_BITS: u32 = 24;
 /// nearly sorted.
 ///
 /// Its first bits are those of the cluster, the others the first of the name.
-pub(super) const fn clustered(cluster: NameHash, name: NameHash) -> NameHash {
+const fn clustered(cluster: NameHash, name: NameHash) -> NameHash {
     const REST: u32 = NameHash::BITS - CLUSTER_BITS;
     cluster >> REST << REST | name >> CLUSTER_BITS
 }
@@ -59,16 +74,6 @@ pub(super) fn connection_name(unit: &Unit, connection: usize) -> NameHash {
         unreachable!("units that name rows by their ids were refused");
     };
     clustered(unit.names(Table::Entities)[restaurant.own()], unit.names(Table::Connections)[connection])
-}
-
-/// The name that gives a unit's row its id.
-pub(super) fn row_name(unit: &Unit, table: Table, row: usize) -> NameHash {
-    let name = unit.names(table)[row];
-    match table {
-        Table::Entities => name,
-        Table::Connections => connection_name(unit, row),
-        Table::Mentions => clustered(connection_name(unit, unit.block.mentions[row].connection.own()), name),
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use super::claims::{Claimants, settle};
-use super::ids::{Ids, row_name};
+use super::ids::Ids;
 use super::refusals::{Refusal, RefusalLog};
 use super::rows::{MentionMerge, Merging, Numbered, PartLimits, RowSink, merge_connections, merge_entities};
 use super::runs::{ConnectionRuns, EntityRuns, MentionRuns, TableRuns, rows_of};
@@ -91,7 +91,10 @@ fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
 
 /// The tables made of a load's final rows, and the connection of the last mention.
 #[derive(Default)]
-struct Loaded(Tables, uuid::Uuid);
+struct Loaded {
+    tables: Tables,
+    last_connection: uuid::Uuid,
+}
 
 /// The connections of a restaurant have its id's time, and so have their mentions: they are neighbours.
 fn assert_same_time(id: uuid::Uuid, other: uuid::Uuid) {
@@ -102,9 +105,9 @@ impl RowSink<Entities> for Loaded {
     type Error = SpillError;
 
     fn push<'a>(&mut self, row: &'a <Entities as StoredTable>::Row<'a>) -> Result<(), SpillError> {
-        let last = self.0.entities.values().map(|row| row.0).max();
+        let last = self.tables.entities.values().map(|row| row.0).max();
         assert!(last < Some(row.id), "in the order of the ids");
-        let before = self.0.entities.insert(row.key.clone(), (row.id, row.facts.clone()));
+        let before = self.tables.entities.insert(row.key.clone(), (row.id, row.facts.clone()));
         assert_eq!(before, None, "each once");
         Ok(())
     }
@@ -114,14 +117,14 @@ impl RowSink<Mentions> for Loaded {
     type Error = SpillError;
 
     fn push<'a>(&mut self, row: &'a <Mentions as StoredTable>::Row<'a>) -> Result<(), SpillError> {
-        assert!(self.1 <= row.connection, "in the order of their connections");
-        self.1 = row.connection;
+        assert!(self.last_connection <= row.connection, "in the order of their connections");
+        self.last_connection = row.connection;
         assert_same_time(row.id, row.connection);
         let mention = row.block.mention_of(row.record);
         let key = (row.connection, mention.source_type, mention.source_id.into());
-        let before = self.0.mentions.insert(key, (row.id, Mention::from(mention)));
+        let before = self.tables.mentions.insert(key, (row.id, Mention::from(mention)));
         assert_eq!(before, None, "each once");
-        self.0.indexed.extend(row.history_indexed.then_some(row.id));
+        self.tables.indexed.extend(row.history_indexed.then_some(row.id));
         Ok(())
     }
 }
@@ -130,13 +133,13 @@ impl RowSink<Connections> for Loaded {
     type Error = SpillError;
 
     fn push<'a>(&mut self, row: &'a <Connections as StoredTable>::Row<'a>) -> Result<(), SpillError> {
-        let last = self.0.connections.values().map(|row| row.0).max();
+        let last = self.tables.connections.values().map(|row| row.0).max();
         assert!(last < Some(row.id), "in the order of the ids");
         assert_same_time(row.id, row.key.restaurant);
         let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
-        let before = self.0.connections.insert(row.key.clone(), new);
+        let before = self.tables.connections.insert(row.key.clone(), new);
         assert_eq!(before, None, "each once");
-        self.0.indexed.extend(row.history_indexed.then_some(row.id));
+        self.tables.indexed.extend(row.history_indexed.then_some(row.id));
         Ok(())
     }
 }
@@ -200,7 +203,7 @@ fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Id
     }
     drop(directory);
     assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
-    (loaded.0, refusals, ids)
+    (loaded.tables, refusals, ids)
 }
 
 fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
@@ -239,7 +242,7 @@ fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
         };
         for table in Table::ALL {
             for row in 0..unit.names(table).len() {
-                prop_assert!(is_there(table, ids.id(row_name(unit, table, row))));
+                prop_assert!(is_there(table, ids.row(unit, table, row)));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::ids::{Ids, row_name};
+use super::ids::Ids;
 use super::refusals::{Refusal, RefusalReader};
 use super::rows::{Fields, Malformed, PutFields};
 use super::spill::{SpillDirectory, SpillError, Spool, SpoolReader, SpoolWriter};
@@ -34,7 +34,7 @@ impl OutcomeLog {
             let count = unit.names(table).len();
             record.put_number(count as u64);
             for row in 0..count {
-                record.put_name(self.ids.id(row_name(unit, table, row)).as_u128());
+                record.put_name(self.ids.row(unit, table, row).as_u128());
             }
         }
         for (label, row) in unit.temp_ids.iter().flat_map(|labels| labels.iter()) {

@@ -6,7 +6,7 @@ use super::fields::{Fields, Malformed, PutFields};
 use super::figures::put_figures;
 use super::{Merging, Numbered, RowSink};
 use crate::batch::{MentionRow, is_long};
-use crate::bulk::ids::{clustered, connection_name};
+use crate::bulk::ids::connection_name;
 use crate::bulk::spill::{Merged, Sorter, SpillDirectory, SpillError, SpoolWriter};
 use crate::hash::HashSet;
 use crate::record::{ConnectionMetrics, MentionRef, SourceType, StoredMetrics, Table};
@@ -226,7 +226,7 @@ impl<'a> MentionMerge<'a> {
             let mut fields = Fields(&self.record);
             let name = fields.name().map_err(SpillError::from)?;
             put_into(&mut block, read_mention(&mut fields).map_err(SpillError::from)?)?;
-            let (id, record) = (self.merging.ids.id(clustered(connection, name)), &block.mentions[0]);
+            let (id, record) = (self.merging.ids.mention(connection, name), &block.mentions[0]);
             rows.push(&MentionRow { id, connection: connection_id, block: &block, record, history_indexed })?;
             block.clear_mentions();
         }
@@ -257,7 +257,7 @@ impl<'a> MentionMerge<'a> {
         let Some(connection) = self.connection else { return Ok(()) };
         let connection_id = self.merging.ids.id(connection);
         for (name, record) in self.names.iter().zip(&self.part.mentions) {
-            let id = self.merging.ids.id(clustered(connection, *name));
+            let id = self.merging.ids.mention(connection, *name);
             rows.push(&MentionRow { id, connection: connection_id, block: &self.part, record, history_indexed })?;
         }
         Ok(())
@@ -292,8 +292,8 @@ fn metrics<'p>(
     names: &[NameHash],
     merging: Merging<'_>,
 ) -> ConnectionMetrics<'p> {
-    let id = |name| merging.ids.id(clustered(connection, name));
-    let mentions = names.iter().enumerate().map(|(place, name)| (id(*name), part.mention(place)));
+    let mentions = names.iter().enumerate();
+    let mentions = mentions.map(|(place, name)| (merging.ids.mention(connection, *name), part.mention(place)));
     ConnectionMetrics::from_mentions(mentions, merging.as_of)
 }
 
