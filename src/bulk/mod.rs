@@ -26,6 +26,7 @@ mod load;
 #[cfg(test)]
 mod model;
 mod outcomes;
+mod pieces;
 mod progress;
 mod refusals;
 mod report;

@@ -4,21 +4,21 @@
 //! blocking work, and hand encoded pieces to the copy, some of them ahead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use futures::StreamExt;
+use tokio::sync::oneshot;
 
 use super::actor::SortedInput;
 use super::claims::settle;
 use super::error::BulkError;
 use super::ids::Ids;
+use super::pieces::{MergeError, MergeFailed, PieceSink, Pieces, stream};
 use super::progress::{BulkPhase, Counters};
 use super::refusals::Refusals;
 use super::report::{BulkReport, BulkRows};
-use super::rows::{MentionMerge, Merging, PartLimits, RowSink, UnitSet, merge_connections, merge_entities};
+use super::rows::{MentionMerge, Merging, PartLimits, UnitSet, merge_connections, merge_entities};
 use super::runs::{SortedConnections, SortedEntities, SortedMentions, rows_of};
 use super::shared::Shared;
 use super::spill::{Sorted, SpillDirectory, SpillError, Spool, SpoolWriter};
@@ -26,14 +26,11 @@ use crate::config::AsOf;
 use crate::failpoint::failpoint;
 use crate::record::{Table, Timestamp};
 use crate::store::{
-    BuildStep, BuildWhat, BulkTransaction, Connections, CopyError, CopyPieces, Entities, Mentions, ShadowTables,
-    StoredTable, encoder,
+    BuildStep, BuildWhat, BulkTransaction, Connections, CopyError, Entities, Mentions, ShadowTables, StoredTable,
 };
 
 /// How often a session that waits for its rows is checked.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
-/// Number of pieces that a merge may be ahead of the copy.
-const PIECES_AHEAD: usize = 8;
 
 /// The inputs of the task.
 #[derive(Debug)]
@@ -258,11 +255,9 @@ impl Writing {
         write: impl AsyncFnOnce(Pieces) -> Result<u64, CopyError<MergeFailed>>,
     ) -> Result<R, BulkError> {
         self.counters().step(table.to_string(), 0, 0);
-        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
-        let written = Arc::clone(&self.counters().written[table as usize]);
+        let (mut sink, pieces) = PieceSink::new(Arc::clone(&self.counters().written[table as usize]));
         let merging = tokio::task::spawn_blocking(move || {
             failpoint("bulk::merge");
-            let mut sink = PieceSink { encoder: encoder(), rows: 0, written, pieces: sender };
             let merged = merge(&mut sink);
             sink.end(merged)
         });
@@ -395,76 +390,5 @@ struct OwnMerging {
 impl OwnMerging {
     fn borrowed(&self) -> Merging<'_> {
         Merging { ids: self.ids, refused: &self.refused, as_of: self.as_of }
-    }
-}
-
-/// Why a merge ended early.
-#[derive(Debug)]
-enum MergeError {
-    Spill(SpillError),
-    /// The copy takes no more pieces, for a reason of its own.
-    NotTaken,
-}
-
-impl From<SpillError> for MergeError {
-    fn from(error: SpillError) -> Self {
-        Self::Spill(error)
-    }
-}
-
-/// The pieces of a merge.
-type Pieces = mpsc::Receiver<Result<Bytes, MergeFailed>>;
-
-fn stream(mut pieces: Pieces) -> impl Stream<Item = Result<Bytes, MergeFailed>> {
-    futures::stream::poll_fn(move |context| pieces.poll_recv(context))
-}
-
-/// Sent in place of a piece: the rows are incomplete.
-#[derive(Debug)]
-struct MergeFailed;
-
-/// Encodes rows, and hands full pieces to the copy.
-struct PieceSink<T: StoredTable> {
-    encoder: CopyPieces<T>,
-    /// Rows not yet counted.
-    rows: u64,
-    written: Arc<AtomicU64>,
-    pieces: mpsc::Sender<Result<Bytes, MergeFailed>>,
-}
-
-impl<T: StoredTable> PieceSink<T> {
-    fn send(&mut self, piece: Bytes) -> Result<(), MergeError> {
-        self.written.fetch_add(std::mem::take(&mut self.rows), Ordering::Relaxed);
-        self.pieces.blocking_send(Ok(piece)).map_err(|_| MergeError::NotTaken)
-    }
-
-    /// Sends the end of the rows, if they are complete.
-    fn end<R>(mut self, merged: Result<R, MergeError>) -> Result<R, MergeError> {
-        match merged {
-            Ok(given) => {
-                self.written.fetch_add(std::mem::take(&mut self.rows), Ordering::Relaxed);
-                let last = self.encoder.finish();
-                self.pieces.blocking_send(Ok(last)).map_err(|_| MergeError::NotTaken)?;
-                Ok(given)
-            }
-            Err(error) => {
-                // The copy may have ended by itself.
-                let _ = self.pieces.blocking_send(Err(MergeFailed));
-                Err(error)
-            }
-        }
-    }
-}
-
-impl<T: StoredTable> RowSink<T> for PieceSink<T> {
-    type Error = MergeError;
-
-    fn push<'a>(&mut self, row: &'a T::Row<'a>) -> Result<(), MergeError> {
-        let full = self.encoder.push(row);
-        self.rows += 1;
-        match full {
-            Some(piece) => self.send(piece),
-            None => Ok(()),
-        }
     }
 }
