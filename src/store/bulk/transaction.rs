@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::copy::Copies;
 use super::definition::{Definitions, OtherTable};
 use super::inspection::{event_triggers, inspect_tables};
 use super::session::{LoadSession, LoadSessions};
-use super::shadow::Names;
+use super::shadow::{Names, ShadowTables};
 use crate::config::Config;
 use crate::error::{BulkObstacle, BulkStoreError, StoreError};
 use crate::record::Table;
@@ -80,6 +81,8 @@ pub(crate) struct BulkTransaction {
     pub(super) phase: Phase,
     /// Whether rows may be copied frozen.
     pub(super) is_truncated: bool,
+    /// The creation of shadow tables. It is a task, and goes on if the load is dropped: its commit may be under way.
+    pub(super) opening: Option<JoinHandle<Result<ShadowTables, BulkStoreError>>>,
     /// Present once shadow tables exist.
     pub(super) shadow: Option<Names>,
 }
@@ -116,6 +119,7 @@ impl BulkTransaction {
             fate_wait: config.outcome_deadline.max(settings.fate_wait_min),
             phase: Phase::Begun,
             is_truncated: false,
+            opening: None,
             shadow: None,
         };
         load.open().await?;

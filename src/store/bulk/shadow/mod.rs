@@ -147,10 +147,10 @@ impl ShadowTables {
     /// Opens the sessions and creates the tables, in one short transaction: later, a statement of others that waits for
     /// the load's lock would be waited for. `options` are the storage parameters of each table.
     async fn open(
-        sessions: &LoadSessions,
+        sessions: LoadSessions,
         definitions: Definitions,
         names: Names,
-        options: &[String],
+        options: Vec<String>,
         settings: TransactionSettings,
     ) -> Result<Self, BulkStoreError> {
         let opened = try_join_all((0..SESSIONS).map(|_| async {
@@ -161,10 +161,11 @@ impl ShadowTables {
             Ok::<_, BulkStoreError>(session)
         }));
         let mut opened = opened.await?;
-        for (table, options) in Table::ALL.into_iter().zip(options) {
+        for (table, options) in Table::ALL.into_iter().zip(&options) {
             opened[0].run(&create(&names, table, options)).await?;
         }
-        for session in &mut opened {
+        // The tables last: without the sessions they are of no use.
+        for session in opened.iter_mut().rev() {
             session.run("commit").await?;
         }
         Ok(Self { definitions, names, sessions: Turns::new(opened), settings, begun: AtomicUsize::new(0) })
@@ -271,8 +272,10 @@ impl BulkTransaction {
         }
         let options = suitable::options(self.session.client(), &self.oids).await?;
         let names = Names::new(self.session.schema(), self.attempt);
-        let opening = ShadowTables::open(&self.sessions, definitions, names.clone(), &options, self.settings);
-        match Box::pin(opening).await {
+        let opening = ShadowTables::open(self.sessions.clone(), definitions, names.clone(), options, self.settings);
+        let opened = self.opening.insert(tokio::spawn(opening)).await;
+        self.opening = None;
+        match opened.map_err(|_| BulkStoreError::Unsound).flatten() {
             Ok(tables) => {
                 self.shadow = Some(names);
                 Ok(Some(tables))
@@ -311,11 +314,15 @@ impl BulkTransaction {
 
     /// Called when the transaction has ended without its rows: drops its shadow tables.
     pub(super) async fn clean_up(&mut self) {
-        if self.shadow.is_none() {
+        let opening = self.opening.take();
+        if opening.is_none() && self.shadow.is_none() {
             return;
         }
         let lock = format!("lock table {} in exclusive mode", self.tables());
         let dropping = async {
+            if let Some(opening) = opening {
+                let _ = opening.await;
+            }
             // Its own session, unless that is lost: others may be no longer available.
             let mut other = None;
             let session = if self.phase == Phase::Over && !self.session.client().is_closed() {
@@ -323,14 +330,25 @@ impl BulkTransaction {
             } else {
                 other.insert(self.sessions.open().await?)
             };
-            session.begin().await?;
-            // Otherwise another load's tables might be dropped.
-            session.run(&lock).await?;
-            drop_left(session, &self.schema_name).await?;
-            Ok::<_, BulkStoreError>(session.run("commit").await?)
+            match drop_under_lock(session, &lock, &self.schema_name).await {
+                // The request that cancelled the load's last statement may come as late as this, once.
+                Err(error) if error.sqlstate() == Some("57014") => {
+                    session.run("rollback").await?;
+                    drop_under_lock(session, &lock, &self.schema_name).await
+                }
+                dropped => dropped,
+            }
         };
         tell(tokio::time::timeout(CLEAN_UP_MAX, Box::pin(dropping)).await);
     }
+}
+
+/// The lock keeps the tables of a load under way.
+async fn drop_under_lock(session: &mut LoadSession, lock: &str, schema: &str) -> Result<(), BulkStoreError> {
+    session.begin().await?;
+    session.run(lock).await?;
+    drop_left(session, schema).await?;
+    Ok(session.run("commit").await?)
 }
 
 async fn drop_left(session: &mut LoadSession, schema: &str) -> Result<(), StoreError> {

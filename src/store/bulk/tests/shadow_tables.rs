@@ -2,6 +2,9 @@
 
 mod carried;
 
+use std::pin::pin;
+use std::task::{Context, Poll};
+
 use super::shadow::ShadowTables;
 use super::*;
 
@@ -275,6 +278,74 @@ async fn a_load_that_is_rolled_back_or_refused_removes_its_tables() {
     assert!(error.to_string().contains("committing"), "{error}");
     database.run("alter table graphsink_attempts disable trigger refuses").await;
     database.assert_as_before("refused", &before).await;
+}
+
+/// Polls a future this many times, at most to its end. Returns whether it ended.
+async fn poll_times(work: impl Future<Output = ()>, times: usize) -> bool {
+    let (mut work, mut polls) = (pin!(work), 0);
+    std::future::poll_fn(|context: &mut Context<'_>| {
+        if polls == times {
+            return Poll::Ready(false);
+        }
+        polls += 1;
+        work.as_mut().poll(context).map(|()| true)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
+    let database = Database::with_source(shared().await, Migrations::tables_only()).await;
+    let before = database.catalog().await;
+    let rows = database.all_rows().await;
+    let mut times = 0;
+    loop {
+        let mut load = database.begin().await.unwrap();
+        let work = async {
+            let shadow = load.shadow_tables().await.unwrap().unwrap();
+            copy_beside(&shadow, rows.clone()).await.unwrap();
+            futures::future::try_join_all(Table::ALL.map(|table| shadow.build(table, &|_| {}))).await.unwrap();
+            load.replace_tables(shadow, |_| {}, &|_| {}).await.unwrap();
+        };
+        let is_whole = poll_times(work, times).await;
+        load.roll_back().await;
+        database.until_rolled_back().await;
+        catalog::assert_same_catalog(&format!("after {times} polls"), &before, &database.catalog().await);
+        database.assert_empty().await;
+        if is_whole {
+            break;
+        }
+        // The tables are created within the first polls.
+        times += 1 + times / 40;
+    }
+    println!("rolled back up to {times} polls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
+    let database = Database::with_source(shared().await, Migrations::tables_only()).await;
+    let before = database.catalog().await;
+    let mut load = database.begin().await.unwrap();
+    let pid = load.server_process().await.unwrap();
+    drop(load.shadow_tables().await.unwrap().unwrap());
+    // It gets the lock when the load has ended, and then the removal waits for it.
+    let writer = connect(&database.url).await;
+    let writing = async {
+        writer.batch_execute("begin; lock table mentions in row exclusive mode").await.unwrap();
+        let waits = format!("select exists (select from pg_locks where pid = {pid} and not granted)");
+        database.until(&waits).await;
+        database.client.execute("select pg_cancel_backend($1)", &[&pid]).await.unwrap();
+        database.until(&waits.replace("exists", "not exists")).await;
+        writer.batch_execute("rollback").await.unwrap();
+    };
+    let rolling_back = async {
+        database
+            .until("select exists (select from pg_locks where relation = 'mentions'::regclass and not granted)")
+            .await;
+        load.roll_back().await;
+    };
+    futures::join!(writing, rolling_back);
+    database.assert_as_before("cancelled", &before).await;
 }
 
 #[tokio::test]
