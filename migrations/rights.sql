@@ -8,9 +8,10 @@
 -- time and no quality score. An engine that merges entities needs those of merge_rights.sql as well.
 -- tests/it/rights.rs runs a load with these rights, and shows that it needs each of them.
 
--- Where they were taken from PUBLIC, which has these two by default.
+-- Where they were taken from PUBLIC, which has these three by default.
 grant connect on database :"DBNAME" to :"role";
 grant execute on function :"schema".graphsink_is_sorted_set(uuid[]) to :"role";
+grant execute on function :"schema".graphsink_is_sorted_large_set(uuid[]) to :"role";
 
 grant usage on schema :"schema" to :"role";
 

@@ -43,6 +43,7 @@ mod rights;
 mod room_for_updates;
 mod server_faults;
 mod silent_connections;
+mod sorted_sets;
 mod sql_values;
 mod stress;
 mod tls;

@@ -39,7 +39,8 @@ impl Rights {
             "drop role if exists :\"role\"; create role :\"role\" login password 'app';
              revoke all on database :\"DBNAME\" from public;
              revoke all on schema public from public;
-             revoke execute on function :\"schema\".graphsink_is_sorted_set(uuid[]) from public",
+             revoke execute on function :\"schema\".graphsink_is_sorted_set(uuid[]) from public;
+             revoke execute on function :\"schema\".graphsink_is_sorted_large_set(uuid[]) from public",
         );
         rights.admin.batch_execute(&strict).await.unwrap();
         rights.admin.batch_execute(&rights.filled(RIGHTS)).await.unwrap();
@@ -106,8 +107,13 @@ fn unit(name: &str, number: i32) -> UnitOfWork {
     let place = PlaceObservation::new(at).google_place_id(format!("{name} {number}")).address(format!("{number}"));
     let restaurant = unit.restaurant(name).alias(format!("{number}")).place(place).handle();
     let dish = unit.dish(format!("dish of {name}")).handle();
-    let (hot, new) = (unit.dish_attribute("hot").handle(), unit.dish_attribute("new").handle());
-    let connection = unit.connection(restaurant, dish).dish_attribute(hot).dish_attribute(new).handle();
+    // So many that their order is checked by the function for large sets.
+    let attributes = ["hot", "new", "sweet", "sour", "crisp"].map(|name| unit.dish_attribute(name).handle());
+    let mut connection = unit.connection(restaurant, dish);
+    for attribute in attributes {
+        connection = connection.dish_attribute(attribute);
+    }
+    let connection = connection.handle();
     let mention =
         Mention::new(SourceType::Post, "p", "https://example.org", "food", at).observed_at(at).upvotes(number);
     unit.mention(connection, mention);
@@ -262,7 +268,7 @@ async fn each_listed_right_is_needed() {
     let rights = Rights::granted("evidence").await;
     assert_eq!(everything(rights.config(), "with all").await, Ok(()));
     let grants = rights.grants(RIGHTS);
-    assert_eq!(grants.len(), 22, "{grants:?}");
+    assert_eq!(grants.len(), 23, "{grants:?}");
     for (number, grant) in grants.iter().enumerate() {
         assert_needed(&rights, grant, &format!("without {number}")).await;
     }

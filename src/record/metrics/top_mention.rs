@@ -10,22 +10,23 @@ use uuid::Uuid;
 use super::score::{MICROS_PER_DAY, SCORE_DECAY_DAYS, score};
 use crate::record::{MentionRef, SourceType, Timestamp};
 
-/// One of a connection's best mentions, as kept in `top_mentions`.
+/// One of a connection's best mentions, as kept in `top_mentions`. Its members are in the order in which `jsonb` keeps
+/// them, by length and then by bytes: so the server need not sort them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TopMention<'a> {
-    /// The mention's id.
-    pub(crate) mention_id: Uuid,
     /// Its score at the `as_of` of the last write.
     pub(crate) score: f64,
     /// Its votes.
     pub(crate) upvotes: i32,
-    /// Its words.
-    pub(crate) content_excerpt: Cow<'a, str>,
-    /// Where to read it.
-    pub(crate) source_url: Cow<'a, str>,
     /// When it was written.
     #[serde(with = "micros")]
     pub(crate) created_at: Timestamp,
+    /// The mention's id.
+    pub(crate) mention_id: Uuid,
+    /// Where to read it.
+    pub(crate) source_url: Cow<'a, str>,
+    /// Its words.
+    pub(crate) content_excerpt: Cow<'a, str>,
     /// The key that breaks ties. Not stored, so unknown for a mention read from `top_mentions`.
     #[serde(skip)]
     pub(crate) source: Option<(Cow<'a, str>, SourceType)>,

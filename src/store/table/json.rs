@@ -12,19 +12,19 @@ pub(super) fn write_top_mentions(buffer: &mut BytesMut, mentions: &[TopMention<'
     for (place, top) in mentions.iter().enumerate() {
         let texts = top.content_excerpt.len() + top.source_url.len();
         buffer.reserve(texts + MEMBERS);
-        buffer.put_slice(if place == 0 { b"{\"mention_id\":\"" } else { b",{\"mention_id\":\"" });
-        buffer.put_slice(top.mention_id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
-        buffer.put_slice(b"\",\"score\":");
+        buffer.put_slice(if place == 0 { b"{\"score\":" } else { b",{\"score\":" });
         write_json(buffer, &top.score);
         buffer.put_slice(b",\"upvotes\":");
         write_json(buffer, &top.upvotes);
-        buffer.put_slice(b",\"content_excerpt\":");
-        write_text(buffer, &top.content_excerpt);
-        buffer.put_slice(b",\"source_url\":");
-        write_text(buffer, &top.source_url);
         buffer.put_slice(b",\"created_at\":\"");
         write_time(&top.created_at, |text| buffer.put_slice(text.as_bytes()));
-        buffer.put_slice(b"\"}");
+        buffer.put_slice(b"\",\"mention_id\":\"");
+        buffer.put_slice(top.mention_id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+        buffer.put_slice(b"\",\"source_url\":");
+        write_text(buffer, &top.source_url);
+        buffer.put_slice(b",\"content_excerpt\":");
+        write_text(buffer, &top.content_excerpt);
+        buffer.put_u8(b'}');
     }
     buffer.put_u8(b']');
 }
