@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::connection_nodes::{ConnectionNode, Nodes};
 use super::new_ids::NewIds;
 use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
-use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion, ThreadQuestion};
+use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion};
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
@@ -185,7 +185,7 @@ impl<'e> LockedConnections<'e> {
     /// The data needed about existing connections, besides their own rows.
     pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'e> {
         let since = days_before(as_of, RECENT_DAYS);
-        let mut questions = HistoryQuestions { mentions: vec![], threads: vec![], recent: vec![], since, as_of };
+        let mut questions = HistoryQuestions { mentions: vec![], recent: vec![], since, as_of };
         let mut distinct = HashSet::default();
         for (connection, node) in (0_u32..).zip(&self.0.connections) {
             let Some(stored) = &node.stored else { continue };
@@ -199,17 +199,11 @@ impl<'e> LockedConnections<'e> {
                 questions.mentions.push(MentionQuestion {
                     mention,
                     connection: stored.id,
+                    history_indexed: stored.history_indexed,
                     source_type: own.source_type,
                     source_id: own.source_id,
+                    thread_id: distinct.insert(own.thread_id).then_some(own.thread_id),
                 });
-                if distinct.insert(own.thread_id) {
-                    questions.threads.push(ThreadQuestion {
-                        place: connection,
-                        connection: stored.id,
-                        history_indexed: stored.history_indexed,
-                        thread_id: own.thread_id,
-                    });
-                }
             }
         }
         questions
@@ -231,8 +225,9 @@ impl<'e> LockedConnections<'e> {
         }
         let mut threads: HashMap<u32, HashSet<&str>> = HashMap::default();
         for place in answers.threads {
-            let ThreadQuestion { place, thread_id, .. } = questions.threads[place as usize];
-            threads.entry(place).or_default().insert(thread_id);
+            let MentionQuestion { mention, thread_id, .. } = questions.mentions[place as usize];
+            let connection = nodes.mentions[mention as usize].connection;
+            threads.entry(connection).or_default().extend(thread_id);
         }
         DecidedConnections { nodes, recent: answers.recent.into_iter().collect(), threads }
     }

@@ -190,7 +190,6 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct HistoryQuestions<'a> {
     pub(crate) mentions: Vec<MentionQuestion<'a>>,
-    pub(crate) threads: Vec<ThreadQuestion<'a>>,
     pub(crate) recent: Vec<RecentQuestion>,
     /// Mentions are recent from this time
     pub(crate) since: Timestamp,
@@ -198,23 +197,19 @@ pub(crate) struct HistoryQuestions<'a> {
     pub(crate) as_of: Timestamp,
 }
 
-/// Whether this mention exists.
+/// Whether this mention exists, and whether the connection has a mention of this thread.
+///
+/// Both are asked at once, because most threads are known by the mention itself where mentions are repeated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MentionQuestion<'a> {
     pub(crate) mention: u32,
     pub(crate) connection: Uuid,
-    pub(crate) source_type: SourceType,
-    pub(crate) source_id: &'a str,
-}
-
-/// Whether this connection has a mention of this thread.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ThreadQuestion<'a> {
-    pub(crate) place: u32,
-    pub(crate) connection: Uuid,
     /// The connection's own flag.
     pub(crate) history_indexed: bool,
-    pub(crate) thread_id: &'a str,
+    pub(crate) source_type: SourceType,
+    pub(crate) source_id: &'a str,
+    /// The mention's thread, unless it is asked for with another mention.
+    pub(crate) thread_id: Option<&'a str>,
 }
 
 /// The number of recent mentions of this connection, which may have some.
@@ -231,7 +226,7 @@ pub(crate) struct RecentQuestion {
 pub(crate) struct HistoryAnswers {
     /// Existing mentions.
     pub(crate) mentions: Vec<(u32, StoredMention)>,
-    /// Positions, among the questions, of existing threads.
+    /// Positions, among the questions for mentions, of those whose thread exists.
     pub(crate) threads: Vec<u32>,
     /// Numbers of recent mentions of the requested connections.
     pub(crate) recent: Vec<(u32, i32)>,

@@ -174,34 +174,40 @@ statements! {
 
     /// A row comparison from both sides, which means equality, matches `mentions_key` and no other index; three
     /// equalities would also match the read index on the source.
-    READ_MENTIONS = "read_mentions", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+    ///
+    /// A thread that the mention itself has is not looked up. For others the connection's own flag determines where its
+    /// history is looked up: long ones have indexes, others are read as a whole by `mentions_key`. `is not distinct
+    /// from` is an equality that no index supports, and excludes hash collisions. `offset 0` has it answered once.
+    READ_MENTIONS = "read_mentions",
+        [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
         format!(
-            "select k.ord, {}
-             from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k(connection, type, id, ord)
-             join {{schema}}.mentions m
+            "select k.ord, m.mention_id is not null, t.known, {}
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[])
+                  with ordinality as k(connection, type, id, thread, indexed, ord)
+             left join {{schema}}.mentions m
                   on (m.connection_id, m.source_type, m.source_id)
                      >= (k.connection, k.type::{{schema}}.mention_source, k.id)
                  and (m.connection_id, m.source_type, m.source_id)
-                     <= (k.connection, k.type::{{schema}}.mention_source, k.id)",
+                     <= (k.connection, k.type::{{schema}}.mention_source, k.id)
+             cross join lateral (
+                 select case
+                     when k.thread is null then false
+                     when m.thread_id is not distinct from k.thread then true
+                     when k.indexed then exists (
+                         select from {{schema}}.mentions o
+                         where o.history_indexed
+                           and hashtextextended(o.thread_id, uuid_hash_extended(o.connection_id, 0))
+                               = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
+                           and o.connection_id is not distinct from k.connection
+                           and o.thread_id is not distinct from k.thread)
+                     else exists (
+                         select from {{schema}}.mentions o
+                         where o.connection_id = k.connection and o.thread_id is not distinct from k.thread)
+                 end
+                 offset 0) as t(known)
+             where m.mention_id is not null or t.known",
             table::select::<Mentions>("m", table::MENTION_OF_CONNECTION).join(", ")
         );
-    /// A connection's own flag determines where its history is looked up: long ones have indexes, others are read as a
-    /// whole by `mentions_key`. `limit 1` prevents the planner from joining in the other direction; `is not distinct
-    /// from` is an equality that no index supports, and excludes hash collisions.
-    KNOWN_THREADS = "known_threads", [Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY],
-        "select k.ord
-         from unnest($1::uuid[], $2::text[], $3::bool[]) with ordinality as k(connection, thread, indexed, ord)
-         cross join lateral (
-             select 1 from {schema}.mentions m
-             where k.indexed and m.history_indexed
-               and hashtextextended(m.thread_id, uuid_hash_extended(m.connection_id, 0))
-                   = hashtextextended(k.thread, uuid_hash_extended(k.connection, 0))
-               and m.connection_id is not distinct from k.connection
-               and m.thread_id is not distinct from k.thread
-             union all
-             select 1 from {schema}.mentions m
-             where not k.indexed and m.connection_id = k.connection and m.thread_id is not distinct from k.thread
-             limit 1) as known";
     /// For a short history the times are checked in the rows, so that the read index on them cannot be used.
     COUNT_RECENT = "count_recent", [Type::UUID_ARRAY, Type::BOOL_ARRAY, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ],
         "select k.ord,

@@ -177,21 +177,19 @@ impl GraphTables for Transaction<'_> {
     }
 
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, StoreError> {
-        let HistoryQuestions { mentions, threads, recent, since, as_of } = questions;
+        let HistoryQuestions { mentions, recent, since, as_of } = questions;
         let owners: Vec<Uuid> = mentions.iter().map(|mention| mention.connection).collect();
         let types: Vec<&str> = mentions.iter().map(|mention| mention.source_type.as_str()).collect();
         let sources: Vec<&str> = mentions.iter().map(|mention| mention.source_id).collect();
-        let thread_owners: Vec<Uuid> = threads.iter().map(|thread| thread.connection).collect();
-        let thread_ids: Vec<&str> = threads.iter().map(|thread| thread.thread_id).collect();
-        let threads_indexed: Vec<bool> = threads.iter().map(|thread| thread.history_indexed).collect();
+        let threads: Vec<Option<&str>> = mentions.iter().map(|mention| mention.thread_id).collect();
+        let indexed: Vec<bool> = mentions.iter().map(|mention| mention.history_indexed).collect();
         let recent_owners: Vec<Uuid> = recent.iter().map(|question| question.connection).collect();
         let recent_indexed: Vec<bool> = recent.iter().map(|question| question.history_indexed).collect();
-        let (known, known_threads, counts) = futures::join!(
-            self.query(&statement::READ_MENTIONS, vec![&owners, &types, &sources], mentions.is_empty()),
+        let (known, counts) = futures::join!(
             self.query(
-                &statement::KNOWN_THREADS,
-                vec![&thread_owners, &thread_ids, &threads_indexed],
-                threads.is_empty()
+                &statement::READ_MENTIONS,
+                vec![&owners, &types, &sources, &threads, &indexed],
+                mentions.is_empty()
             ),
             self.query(
                 &statement::COUNT_RECENT,
@@ -201,11 +199,13 @@ impl GraphTables for Transaction<'_> {
         );
         let mut answers = HistoryAnswers::default();
         for row in known? {
-            let mention = mentions[ordinal(&row)? as usize].mention;
-            answers.mentions.push((mention, read_mention(&mut Cells::new(&row, 1))?));
-        }
-        for row in known_threads? {
-            answers.threads.push(ordinal(&row)?);
+            let (place, is_there, has_thread) = (ordinal(&row)?, row.try_get(1)?, row.try_get(2)?);
+            if is_there {
+                answers.mentions.push((mentions[place as usize].mention, read_mention(&mut Cells::new(&row, 3))?));
+            }
+            if has_thread {
+                answers.threads.push(place);
+            }
         }
         for row in counts? {
             answers.recent.push((recent[ordinal(&row)? as usize].place, row.try_get(1)?));

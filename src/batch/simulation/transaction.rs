@@ -231,17 +231,16 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, MemoryError> {
         let tables = self.tables.borrow();
         let mut answers = HistoryAnswers::default();
-        for question in &questions.mentions {
+        for (place, question) in (0..).zip(&questions.mentions) {
             let key = (question.connection, question.source_type, question.source_id.into());
             let stored = tables.mentions.get(&key).cloned();
-            answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
-        }
-        for (place, question) in (0..).zip(&questions.threads) {
+            let own = stored.as_ref().map(|(_, mention)| &*mention.thread_id);
             let found = tables.found(question.connection, question.history_indexed);
-            let mut threads = found.map(|(_, mention)| &*mention.thread_id);
-            if threads.any(|thread| thread == question.thread_id) {
+            let mut threads = found.map(|(_, mention)| &*mention.thread_id).chain(own);
+            if question.thread_id.is_some_and(|asked| threads.any(|thread| thread == asked)) {
                 answers.threads.push(place);
             }
+            answers.mentions.extend(stored.map(|(id, mention)| (question.mention, StoredMention { id, mention })));
         }
         for RecentQuestion { place, connection, history_indexed } in &questions.recent {
             let is_recent = |mention: &Mention| (questions.since..=questions.as_of).contains(&mention.created_at);
