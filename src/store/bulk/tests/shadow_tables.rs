@@ -325,7 +325,8 @@ async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
 async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
-    let mut load = database.begin().await.unwrap();
+    let config = database.config().lock_timeout(PATIENCE).build().unwrap();
+    let mut load = BulkTransaction::begin(&config, TransactionSettings::default()).await.unwrap();
     let pid = load.server_process().await.unwrap();
     drop(load.shadow_tables().await.unwrap().unwrap());
     // It gets the lock when the load has ended, and then the removal waits for it.
@@ -334,8 +335,12 @@ async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
         writer.batch_execute("begin; lock table mentions in row exclusive mode").await.unwrap();
         let waits = format!("select exists (select from pg_locks where pid = {pid} and not granted)");
         database.until(&waits).await;
+        let begun = "select xact_start::text from pg_stat_activity where pid = $1";
+        let begun: String = database.client.query_one(begun, &[&pid]).await.unwrap().get(0);
         database.client.execute("select pg_cancel_backend($1)", &[&pid]).await.unwrap();
-        database.until(&waits.replace("exists", "not exists")).await;
+        let again =
+            format!("select exists (select from pg_stat_activity where pid = {pid} and xact_start > '{begun}')");
+        database.until(&again).await;
         writer.batch_execute("rollback").await.unwrap();
     };
     let rolling_back = async {
