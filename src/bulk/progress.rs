@@ -28,10 +28,10 @@ pub enum BulkPhase {
     Preparing,
     /// Writes rows.
     Writing,
-    /// Builds keys and indexes, and gathers statistics. If rows were written to the tables themselves: checks foreign
-    /// keys.
+    /// Builds keys and indexes, gathers statistics, and checks foreign keys.
     Building,
-    /// If rows were written to new tables: waits for readers of the empty ones, replaces these, and checks foreign keys.
+    /// If rows were written to new tables: waits for readers of the empty ones, replaces these, and checks foreign keys
+    /// to and from other tables.
     Replacing,
     /// Commits.
     Committing,

@@ -2,9 +2,9 @@
 //!
 //! [`BulkTransaction::begin`] checks and locks the tables. From here on the tables stay empty, and other sessions may
 //! read them. Then there are two ways:
-//! - **Shadow tables** ([`shadow`]), if everything on the tables can be carried over to new ones: several sessions write
-//!   and index these at once, and the transaction puts them in the place of the empty tables. This takes half to two
-//!   thirds of the time.
+//! - **Shadow tables** ([`shadow`]), if everything on the tables can be carried over to new ones: several sessions write,
+//!   index and check these at once, and the transaction puts them in the place of the empty tables. This takes half to
+//!   two thirds of the time.
 //! - **In place**, for tables with views, publications, rules and the like: the transaction's own session does all.
 //!
 //! In place:

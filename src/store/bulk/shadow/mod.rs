@@ -9,9 +9,11 @@
 //!    place.
 //!    It also creates them.
 //! 2. [`ShadowTables::copy`] truncates a table and copies its rows in one transaction, so that they are frozen.
-//! 3. [`ShadowTables::build`] builds indexes and gathers statistics, each in a transaction.
+//! 3. [`ShadowTables::build`] builds indexes, gathers statistics, and checks foreign keys among the three tables
+//!    ([`foreign_keys`]), each in a transaction.
 //! 4. [`BulkTransaction::replace_tables`](super::BulkTransaction::replace_tables) waits for readers, drops the empty
-//!    tables, renames the new ones, recreates what belongs to a table ([`carried`]), and checks the foreign keys.
+//!    tables, renames the new ones, recreates what belongs to a table ([`carried`]), and checks the foreign keys to and
+//!    from other tables.
 //!
 //! Properties:
 //! - Only the last transaction changes what others see, and the load's lock keeps writers out until it ends. Its commit
@@ -20,9 +22,11 @@
 //! - Shadow tables have names of their load ([`Names`]) and a comment by which they are known ([`MARK`]). A load that fails
 //!   drops them if it can; otherwise, and after a kill, the next load does, under the lock that excludes a load under way.
 //! - A session that is free takes the next step, whichever table it is for ([`turns`]): copies first, since indexes
-//!   follow from them, and small tables last, so that all sessions end at nearly the same time.
+//!   follow from them, then indexes, those of small tables last, and then foreign keys, so that all sessions end at
+//!   nearly the same time.
 
 mod carried;
+mod foreign_keys;
 mod replace;
 mod suitable;
 mod turns;
@@ -33,6 +37,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::Stream;
 use futures::future::try_join_all;
+use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
@@ -40,11 +45,12 @@ use uuid::Uuid;
 use super::copy::{CopyError, text};
 use super::definition::{Definitions, Index};
 use super::memory;
-use super::plan::{BuildStep, BuildWhat};
+use super::plan::{BuildStep, BuildWhat, Step};
 use super::session::{LoadSession, LoadSessions};
 use super::transaction::{BulkTransaction, Phase, TransactionSettings, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
+use foreign_keys::Uncreated;
 use turns::{Priority, Turns};
 
 /// The number of sessions that write. More would need a server with more cores to be of use, and connections for others
@@ -54,13 +60,15 @@ const SESSIONS: usize = 2;
 /// The comment by which shadow tables are known.
 const MARK: &str = "graphsink: rows of a bulk load that has not ended";
 
-/// The names of shadow tables that were left by a load ($1 is the schema, $2 the comment).
+/// The names of shadow tables that were left by a load ($1 is the schema, $2 the comment), in the order in which all
+/// statements lock them.
 const LEFT: &str = "
     select pg_catalog.format('%I.%I', n.nspname, c.relname)
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where n.nspname = $1 and pg_catalog.starts_with(c.relname, 'graphsink_bulk_')
       and c.relkind = 'r' and pg_catalog.obj_description(c.oid, 'pg_class') = $2
-      and pg_catalog.pg_has_role(c.relowner, 'usage')";
+      and pg_catalog.pg_has_role(c.relowner, 'usage')
+    order by c.oid";
 
 /// The load's own commit waits for the disk, and for standbys, on behalf of all that was written before.
 const ASYNCHRONOUS: &str = "set local synchronous_commit = off";
@@ -81,6 +89,7 @@ pub(crate) struct ShadowTables {
     definitions: Definitions,
     names: Names,
     sessions: Turns<LoadSession>,
+    uncreated: Mutex<Uncreated>,
     settings: TransactionSettings,
     /// Steps of building that have begun.
     begun: AtomicUsize,
@@ -168,7 +177,8 @@ impl ShadowTables {
         for session in opened.iter_mut().rev() {
             session.run("commit").await?;
         }
-        Ok(Self { definitions, names, sessions: Turns::new(opened), settings, begun: AtomicUsize::new(0) })
+        let (sessions, uncreated) = (Turns::new(opened), Mutex::new(Uncreated::new(&definitions)));
+        Ok(Self { definitions, names, sessions, uncreated, settings, begun: AtomicUsize::new(0) })
     }
 
     /// Waits for a session, and begins a transaction on it.
@@ -198,8 +208,8 @@ impl ShadowTables {
         Ok(count)
     }
 
-    /// Builds the indexes of a table whose rows are complete, and gathers its statistics. Each step is reported before
-    /// it begins.
+    /// Builds the indexes of a table whose rows are complete, gathers its statistics, and checks foreign keys if it was
+    /// the last table for which these waited. Each step is reported before it begins.
     pub(crate) async fn build(
         &self,
         table: Table,
@@ -210,34 +220,32 @@ impl ShadowTables {
         let shadow = &self.names.qualified(table);
         let make = |(number, index): (usize, &Index)| {
             let (sql, name) = (index.make_elsewhere(&self.names.index(number), shadow), index.name.clone());
-            async move { self.step(BuildWhat::Index, table, &name, &sql, progress).await }
+            self.step(Step { what: BuildWhat::Index, table: Some(table), name, sql }, progress)
         };
         // Keys first, because a row that they refuse ends the load; and one after the other, because a foreign key
-        // refers to the oldest index that is suitable.
-        let (unique, others): (Vec<_>, Vec<_>) = indexes.into_iter().partition(|(_, index)| index.is_unique);
+        // refers to the oldest index that is suitable. Which keys are deferrable, and so unsuitable, is not known to the
+        // server before they are complete.
+        let (mut unique, others): (Vec<_>, Vec<_>) = indexes.into_iter().partition(|(_, index)| index.is_unique);
+        unique.sort_by_key(|(_, index)| index.is_deferrable());
         for index in unique {
             make(index).await?;
         }
         try_join_all(others.into_iter().map(make)).await?;
-        self.step(BuildWhat::Statistics, table, table.as_str(), &format!("analyze {shadow}"), progress).await
+        let (name, sql) = (table.to_string(), format!("analyze {shadow}"));
+        self.step(Step { what: BuildWhat::Statistics, table: Some(table), name, sql }, progress).await?;
+        self.add_foreign_keys(table, progress).await
     }
 
     /// The number of steps of all calls of [`Self::build`].
     fn steps(&self) -> usize {
-        self.definitions.indexes.len() + Table::ALL.len()
+        self.definitions.indexes.len() + Table::ALL.len() + foreign_keys::checks(&self.definitions)
     }
 
-    async fn step(
-        &self,
-        what: BuildWhat,
-        table: Table,
-        name: &str,
-        sql: &str,
-        progress: &(impl Fn(BuildStep<'_>) + Sync),
-    ) -> Result<(), BulkStoreError> {
-        let mut lease = self.begin(Priority::Build(table)).await?;
+    async fn step(&self, step: Step, progress: &(impl Fn(BuildStep<'_>) + Sync)) -> Result<(), BulkStoreError> {
+        let Step { what, table, name, sql } = &step;
+        let mut lease = self.begin(table.map_or(Priority::Check, Priority::Build)).await?;
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        progress(BuildStep { number, steps: self.steps(), what, table: Some(table), name });
+        progress(BuildStep { number, steps: self.steps(), what: *what, table: *table, name });
         let start = Instant::now();
         let build = async {
             let bound = self.settings.server_memory_max / SESSIONS as u64;

@@ -12,8 +12,8 @@ use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
 
 impl BulkTransaction {
-    /// Waits for readers, replaces the tables by the shadow tables, and checks the foreign keys. Each of these is
-    /// reported before it begins. After each failed attempt to get exclusive access, the holders of the tables are
+    /// Waits for readers, replaces the tables by the shadow tables, and checks the foreign keys that these do not have.
+    /// Each of them is reported before it begins. After each failed attempt to get exclusive access, the holders of the tables are
     /// reported.
     pub(crate) async fn replace_tables(
         &mut self,
@@ -32,14 +32,15 @@ impl BulkTransaction {
         altered(shadow.definitions.differences(&definitions))?;
         let carried = carried::statements(self.session.client(), &self.oids).await?;
 
-        // For the foreign keys.
+        // For foreign keys.
         Box::pin(memory::provide(self.session.client(), self.settings.server_memory_max)).await?;
         let failed = |error: StoreError| step_failed("replacing the empty tables", error);
         for statements in [shadow.take_places(), shadow.complete_indexes(), carried.join("; ")] {
             self.run(&statements).await.map_err(failed)?;
         }
-        let steps = definitions.foreign_keys.len();
-        for (number, key) in definitions.foreign_keys.iter().enumerate() {
+        let uncreated = shadow.uncreated.into_inner().keys;
+        let steps = uncreated.len();
+        for (number, key) in uncreated.iter().enumerate() {
             let what = BuildWhat::ForeignKey;
             progress(BuildStep { number, steps, what, table: None, name: &key.name });
             let start = Instant::now();

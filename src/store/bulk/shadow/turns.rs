@@ -13,16 +13,20 @@ use crate::record::Table;
 pub(super) enum Priority {
     Copy,
     Build(Table),
+    /// Foreign keys.
+    Check,
 }
 
 impl Priority {
-    /// Higher ones come first. Connections have the most indexes, and entities the smallest.
+    /// Higher ones come first. Connections have the most indexes, and entities the smallest. A check waits until no
+    /// step to build is left, because others wait for these: at the end all sessions have one.
     const fn rank(self) -> u8 {
         match self {
-            Self::Copy => 3,
-            Self::Build(Table::Connections) => 2,
-            Self::Build(Table::Mentions) => 1,
-            Self::Build(Table::Entities) => 0,
+            Self::Copy => 4,
+            Self::Build(Table::Connections) => 3,
+            Self::Build(Table::Mentions) => 2,
+            Self::Build(Table::Entities) => 1,
+            Self::Check => 0,
         }
     }
 }
@@ -117,6 +121,7 @@ mod tests {
         let turns = Turns::new(vec!["item"]);
         let item = turns.take(Priority::Build(Table::Entities)).now_or_never().unwrap();
         let asked = [
+            Priority::Check,
             Priority::Build(Table::Entities),
             Priority::Build(Table::Connections),
             Priority::Copy,
@@ -128,9 +133,9 @@ mod tests {
             assert!(wait.now_or_never().is_none(), "there is none");
         }
         // The second copy is given up.
-        waiting[3] = None;
+        waiting[4] = None;
         turns.give(item);
-        for expected in [2, 1, 4, 0] {
+        for expected in [3, 2, 5, 1, 0] {
             let ready = waiting.iter_mut().position(|wait| {
                 wait.as_mut().is_some_and(|wait| {
                     wait.now_or_never().is_some_and(|item| {

@@ -325,7 +325,8 @@ async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
 async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
-    let mut load = database.begin().await.unwrap();
+    let config = database.config().lock_timeout(PATIENCE).build().unwrap();
+    let mut load = BulkTransaction::begin(&config, TransactionSettings::default()).await.unwrap();
     let pid = load.server_process().await.unwrap();
     drop(load.shadow_tables().await.unwrap().unwrap());
     // It gets the lock when the load has ended, and then the removal waits for it.
@@ -334,8 +335,12 @@ async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
         writer.batch_execute("begin; lock table mentions in row exclusive mode").await.unwrap();
         let waits = format!("select exists (select from pg_locks where pid = {pid} and not granted)");
         database.until(&waits).await;
+        let begun = "select xact_start::text from pg_stat_activity where pid = $1";
+        let begun: String = database.client.query_one(begun, &[&pid]).await.unwrap().get(0);
         database.client.execute("select pg_cancel_backend($1)", &[&pid]).await.unwrap();
-        database.until(&waits.replace("exists", "not exists")).await;
+        let again =
+            format!("select exists (select from pg_stat_activity where pid = {pid} and xact_start > '{begun}')");
+        database.until(&again).await;
         writer.batch_execute("rollback").await.unwrap();
     };
     let rolling_back = async {
@@ -374,8 +379,59 @@ async fn a_row_that_breaks_a_foreign_unique_index_ends_the_load_and_names_it() {
 }
 
 #[tokio::test]
+async fn a_row_that_breaks_a_foreign_key_ends_the_load_and_names_it() {
+    let database = Database::with_source(shared().await, Migrations::tables_only()).await;
+    let before = database.catalog().await;
+    for (table, key) in
+        [(Table::Entities, "connections_restaurant_id_fkey"), (Table::Connections, "mentions_connection_id_fkey")]
+    {
+        let mut rows = database.all_rows().await;
+        // All but the first, which has the header, and the trailer.
+        let referred = &mut rows[table as usize].1;
+        referred.drain(1..referred.len() - 1);
+        let mut load = database.begin().await.unwrap();
+        let shadow = load.shadow_tables().await.unwrap().unwrap();
+        copy_beside(&shadow, rows).await.unwrap();
+        let builds = Table::ALL.map(|table| shadow.build(table, &|_| {}));
+        let error = futures::future::try_join_all(builds).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("checking the foreign key {key}")), "{text}");
+        assert!(text.contains(&format!("constraint {key}")) && !error.is_retryable(), "{text}");
+        drop(shadow);
+        load.roll_back().await;
+        database.assert_as_before(key, &before).await;
+    }
+}
+
+/// Entities are locked by another program, so their indexes wait, and so do the foreign keys to them.
+#[tokio::test]
+async fn a_foreign_key_is_checked_when_its_own_tables_are_built() {
+    let database = Database::with_source(shared().await, Migrations::all()).await;
+    let before = database.catalog().await;
+    let mut load = database.begin().await.unwrap();
+    let shadow = load.shadow_tables().await.unwrap().unwrap();
+    database.copy_beside(&shadow).await.unwrap();
+    let find = "select oid::regclass::text from pg_class where relname ~ '^graphsink_bulk_entities_[0-9a-f]*$'";
+    let entities: String = database.client.query_one(find, &[]).await.unwrap().get(0);
+    let writer = connect(&database.url).await;
+    writer.batch_execute(&format!("begin; lock table {entities} in row exclusive mode")).await.unwrap();
+    let releasing = async {
+        let valid = "select exists (select from pg_constraint where conname = 'mentions_connection_id_fkey'
+                                    and conrelid::regclass::text ~ '^graphsink_bulk' and convalidated)";
+        database.until(valid).await;
+        writer.batch_execute("rollback").await.unwrap();
+    };
+    let builds = futures::future::try_join_all(Table::ALL.map(|table| shadow.build(table, &|_| {})));
+    futures::join!(releasing, async { builds.await.unwrap() });
+    load.replace_tables(shadow, |_| {}, &|_| {}).await.unwrap();
+    load.commit().await.unwrap();
+    database.assert_whole("waited", &before).await;
+}
+
+#[tokio::test]
 async fn each_step_is_reported_before_it_begins() {
     let database = Database::with_source(shared().await, Migrations::all()).await;
+    database.run("create table votes (entity uuid constraint of_votes references entities)").await;
     let mut load = database.begin().await.unwrap();
     let shadow = load.shadow_tables().await.unwrap().unwrap();
     database.copy_beside(&shadow).await.unwrap();
@@ -394,11 +450,11 @@ async fn each_step_is_reported_before_it_begins() {
     let tables = Table::ALL.map(Table::as_str);
     let indexes: i64 = database.client.query_one(count, &[&&tables[..]]).await.unwrap().get(0);
     let of = |what| built.iter().filter(|step| step.2 == what).count();
-    assert_eq!((of(BuildWhat::Index), of(BuildWhat::Statistics)), (indexes as usize, 3));
+    assert_eq!((of(BuildWhat::Index), of(BuildWhat::Statistics), of(BuildWhat::ForeignKey)), (indexes as usize, 3, 3));
     assert!(built.iter().any(|step| step.3 == "mentions_pkey"));
     load.replace_tables(shadow, |_| {}, &tell).await.unwrap();
     let checked = std::mem::take(&mut *told.lock().unwrap());
-    assert!(checked.iter().all(|step| step.1 == 3 && step.2 == BuildWhat::ForeignKey) && checked.len() == 3);
+    assert_eq!(checked, [(0, 1, BuildWhat::ForeignKey, "of_votes".to_owned())]);
     load.roll_back().await;
     database.assert_empty().await;
 }

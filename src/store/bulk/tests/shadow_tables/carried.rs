@@ -169,6 +169,93 @@ async fn objects_added_by_other_programs_are_carried_over() {
     database.assert_whole("a load with additions", &before).await;
 }
 
+/// Foreign keys among the three tables. One refers to a column with an older key to which it cannot refer.
+const INNER_KEYS: &str = r#"
+    alter table mentions drop constraint mentions_connection_id_fkey;
+    alter table connections drop constraint connections_pkey;
+    alter table connections add constraint later unique (connection_id) deferrable;
+    alter table connections add constraint connections_pkey primary key (connection_id);
+    alter table mentions add constraint mentions_connection_id_fkey
+        foreign key (connection_id) references connections (connection_id) on delete restrict;
+    comment on constraint mentions_connection_id_fkey on mentions is 'it''s new';
+    alter table mentions add column "about ""it) REFERENCES entities(" uuid, add column type entity_type;
+    alter table entities add constraint of_both unique (entity_id, type);
+    alter table mentions add constraint "about ""it"
+        foreign key ("about ""it) REFERENCES entities(", type) references entities (entity_id, type)
+        match full on update cascade on delete set null deferrable initially deferred;
+    comment on constraint "about ""it" on mentions is 'a key';
+    alter table entities add column parent uuid references entities on delete cascade;
+    alter table entities add column latest uuid;
+    alter table entities add constraint known foreign key (latest) references mentions not valid;
+    comment on constraint known on entities is 'unchecked';
+"#;
+
+/// Foreign keys of which one from another table is the oldest to entities.
+const KEYS_IN_ORDER: &str = "
+    alter table connections drop constraint connections_restaurant_id_fkey,
+        drop constraint connections_dish_or_category_id_fkey;
+    create table votes (entity uuid constraint of_votes references entities on delete cascade);
+    alter table connections add constraint to_restaurant foreign key (restaurant_id) references entities,
+        add constraint to_dish foreign key (dish_or_category_id) references entities;
+    alter table mentions add column reader uuid, add constraint read foreign key (reader) references connections not valid;
+";
+
+/// A whole load. Returns the foreign keys that were checked beside the empty tables, and those that were when these were
+/// replaced, sorted.
+async fn load_telling(database: &Database) -> [Vec<String>; 2] {
+    let told = std::sync::Mutex::new(Vec::new());
+    let tell = |step: BuildStep<'_>| {
+        if step.what == BuildWhat::ForeignKey {
+            told.lock().unwrap().push(step.name.to_owned());
+        }
+    };
+    let take = || {
+        let mut names = std::mem::take(&mut *told.lock().unwrap());
+        names.sort_unstable();
+        names
+    };
+    let mut load = database.begin().await.unwrap();
+    let shadow = load.shadow_tables().await.unwrap().expect("nothing is against it");
+    database.copy_beside(&shadow).await.unwrap();
+    futures::future::try_join_all(Table::ALL.map(|table| shadow.build(table, &tell))).await.unwrap();
+    let beside = take();
+    load.replace_tables(shadow, |_| {}, &tell).await.unwrap();
+    load.commit().await.unwrap();
+    [beside, take()]
+}
+
+#[tokio::test]
+async fn foreign_keys_among_the_tables_are_checked_before_these_are_replaced_and_keep_their_properties() {
+    let database = Database::with_source(shared().await, Migrations::tables_only()).await;
+    database.run(INNER_KEYS).await;
+    let before = database.catalog().await;
+    let keys = [
+        "\"about \"\"it\"",
+        "connections_dish_or_category_id_fkey",
+        "connections_restaurant_id_fkey",
+        "entities_parent_fkey",
+        "mentions_connection_id_fkey",
+    ];
+    assert_eq!(load_telling(&database).await, [keys.map(str::to_owned).to_vec(), vec![]]);
+    database.assert_whole("keys", &before).await;
+}
+
+#[tokio::test]
+async fn foreign_keys_are_created_in_their_order_on_each_table() {
+    let database = Database::with_source(shared().await, Migrations::tables_only()).await;
+    database.run(KEYS_IN_ORDER).await;
+    let before = database.catalog().await;
+    let [beside, replaced] = load_telling(&database).await;
+    assert_eq!(
+        (&*beside, &*replaced),
+        (
+            &["mentions_connection_id_fkey".to_owned()][..],
+            &["of_votes".to_owned(), "to_dish".to_owned(), "to_restaurant".to_owned(),][..]
+        )
+    );
+    database.assert_whole("in order", &before).await;
+}
+
 #[tokio::test]
 async fn objects_that_cannot_be_carried_over_keep_the_rows_in_place() {
     let server = EmbeddedServer::temporary().await.unwrap();
