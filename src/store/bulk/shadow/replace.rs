@@ -13,8 +13,8 @@ use crate::record::Table;
 
 impl BulkTransaction {
     /// Waits for readers, replaces the tables by the shadow tables, and checks the foreign keys that these do not have.
-    /// Each of them is reported before it begins. After each failed attempt to get exclusive access, the holders of the tables are
-    /// reported.
+    /// Each of them is reported before it begins. After each failed attempt to get exclusive access, the holders of the
+    /// tables are reported.
     pub(crate) async fn replace_tables(
         &mut self,
         shadow: ShadowTables,
