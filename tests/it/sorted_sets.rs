@@ -55,7 +55,7 @@ async fn the_tables_take_exactly_the_strictly_ascending_arrays() {
     // The subsets of three ids, and those of four to nine.
     assert_eq!(sorted, 8 + 6);
 
-    // The constraint contains the comparisons, so that no function is executed for a row.
+    // In an expression, as in the constraint, the comparisons take the place of the function.
     let explain = "explain (verbose, costs off) select graphsink_is_sorted_set(dish_attributes) from connections";
     let plan: Vec<String> = client.query(explain, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     let plan = plan.join("\n");

@@ -147,12 +147,12 @@ pub(super) struct ForeignKey {
     /// Whether all rows are known to fulfil it.
     pub(super) is_valid: bool,
     /// `None` if it has an unexpected form, or is not among the three tables.
-    inner: Option<InnerKey>,
+    among: Option<KeyAmongTables>,
 }
 
 /// The definition of a foreign key among the three tables, without the name of the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct InnerKey {
+struct KeyAmongTables {
     from: Table,
     to: Table,
     head: String,
@@ -378,7 +378,7 @@ impl ForeignKey {
             has_order: row.try_get(9)?,
             refers_to_table: row.try_get(10)?,
             is_valid: row.try_get(11)?,
-            inner: row.try_get::<_, Option<Vec<String>>>(12)?.and_then(InnerKey::read),
+            among: row.try_get::<_, Option<Vec<String>>>(12)?.and_then(KeyAmongTables::read),
         })
     }
 
@@ -397,11 +397,11 @@ impl ForeignKey {
 
     /// The tables that it connects, if both are of the three and it can be created between others.
     pub(super) fn ends(&self) -> Option<[Table; 2]> {
-        self.inner.as_ref().map(|inner| [inner.from, inner.to])
+        self.among.as_ref().map(|among| [among.from, among.to])
     }
 
     /// Whether both have the same triggers on one table. These fire in the order in which the keys were created.
-    pub(super) fn shares_triggers(&self, other: &Self) -> bool {
+    pub(super) fn must_follow(&self, other: &Self) -> bool {
         self.table == other.table || self.refers_to_table == other.refers_to_table
     }
 
@@ -412,7 +412,7 @@ impl ForeignKey {
 
     /// Statements that create it between other tables with the same columns and unique indexes, and check no row.
     pub(super) fn make_elsewhere(&self, called: impl Fn(Table) -> String) -> Option<String> {
-        let InnerKey { from, to, head, rest } = self.inner.as_ref()?;
+        let KeyAmongTables { from, to, head, rest } = self.among.as_ref()?;
         let not_valid = if self.is_valid { " not valid" } else { "" };
         Some(self.create(&called(*from), &format!("{head}{}{rest}{not_valid}", called(*to))))
     }
@@ -436,7 +436,7 @@ impl ForeignKey {
     }
 }
 
-impl InnerKey {
+impl KeyAmongTables {
     fn read(parts: Vec<String>) -> Option<Self> {
         let [from, to, head, rest] = <[String; 4]>::try_from(parts).ok()?;
         Some(Self { from: table_named(&from), to: table_named(&to), head, rest })

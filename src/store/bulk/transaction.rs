@@ -136,7 +136,7 @@ impl BulkTransaction {
             load.take().await?;
             load.expect_empty().await?;
         }
-        load.drop_tables_of_others().await?;
+        load.drop_tables_left().await?;
         load.tell();
         Ok(load)
     }
@@ -228,6 +228,7 @@ impl BulkTransaction {
     /// Rolls back and unlocks the tables; a statement under way is cancelled. Dropping the value does the same, without
     /// waiting for it.
     pub(crate) async fn roll_back(mut self) {
+        self.end_opening().await;
         let patience = self.session.patience();
         self.session.cancel();
         if matches!(answer(patience, self.run("rollback")).await, Ok(Ok(()))) {

@@ -2,9 +2,10 @@
 //!
 //! 1. As soon as both of its tables are built, a foreign key is created as not valid, which reads no row. Not sooner:
 //!    while rows are copied its triggers would queue an event for each, and the lock on both tables waits for indexes.
+//!    It also waits for a check under way on one of the two.
 //! 2. Each of a table's keys is checked by a transaction, one after the other, because their locks on the table conflict.
-//!    On the table to which they refer they conflict with nothing that a load does, except creating more foreign keys:
-//!    sessions check the keys of two tables at once.
+//!    On the table to which they refer they conflict with nothing that a load does: sessions check the keys of two
+//!    tables at once.
 //!
 //! Keys that have the same triggers on one table are created oldest first, as before. Those to and from other tables, and
 //! later ones that follow them in this order, are left to the last transaction: other programs use these tables.
@@ -21,12 +22,12 @@ use crate::record::Table;
 
 /// Foreign keys that are not created yet, oldest first.
 #[derive(Debug)]
-pub(super) struct Uncreated {
+pub(super) struct PendingForeignKeys {
     pub(super) keys: Vec<ForeignKey>,
     built: Vec<Table>,
 }
 
-impl Uncreated {
+impl PendingForeignKeys {
     pub(super) fn new(definitions: &Definitions) -> Self {
         Self { keys: definitions.foreign_keys.clone(), built: Vec::new() }
     }
@@ -37,7 +38,7 @@ impl Uncreated {
         let (mut ready, mut waiting) = (Vec::new(), Vec::<ForeignKey>::new());
         for key in self.keys.drain(..) {
             let is_built = key.ends().is_some_and(|ends| ends.iter().all(|table| self.built.contains(table)));
-            let follows = waiting.iter().any(|older| older.shares_triggers(&key));
+            let follows = waiting.iter().any(|older| key.must_follow(older));
             if is_built && !follows { ready.push(key) } else { waiting.push(key) }
         }
         self.keys = waiting;
@@ -47,8 +48,8 @@ impl Uncreated {
 
 /// The number of foreign keys that are checked when all tables are built.
 pub(super) fn checks(definitions: &Definitions) -> usize {
-    let mut uncreated = Uncreated::new(definitions);
-    let taken = Table::ALL.into_iter().flat_map(|table| uncreated.take(table));
+    let mut pending = PendingForeignKeys::new(definitions);
+    let taken = Table::ALL.into_iter().flat_map(|table| pending.take(table));
     taken.filter(|key| key.is_valid).count()
 }
 
@@ -74,8 +75,8 @@ impl ShadowTables {
     /// In a transaction that ends before the checks, since its locks exclude these. Returns the keys.
     async fn create_foreign_keys(&self, built: Table) -> Result<Vec<ForeignKey>, BulkStoreError> {
         // Held to the end, for the order of the keys.
-        let mut uncreated = self.uncreated.lock().await;
-        let keys = uncreated.take(built);
+        let mut pending = self.pending.lock().await;
+        let keys = pending.take(built);
         if keys.is_empty() {
             return Ok(keys);
         }
@@ -86,7 +87,7 @@ impl ShadowTables {
         let create = keys.iter().filter_map(|key| key.make_elsewhere(|table| self.names.qualified(table)));
         let sql = std::iter::once(lock).chain(create).collect::<Vec<_>>().join("; ");
 
-        let mut lease = self.begin(Priority::Check).await?;
+        let mut lease = self.begin(Priority::ForeignKeys).await?;
         let created = async {
             lease.session.run(&sql).await?;
             lease.end().await

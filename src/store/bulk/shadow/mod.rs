@@ -12,8 +12,8 @@
 //! 3. [`ShadowTables::build`] builds indexes, gathers statistics, and checks foreign keys among the three tables
 //!    ([`foreign_keys`]), each in a transaction.
 //! 4. [`BulkTransaction::replace_tables`](super::BulkTransaction::replace_tables) waits for readers, drops the empty
-//!    tables, renames the new ones, recreates what belongs to a table ([`carried`]), and checks the foreign keys to and
-//!    from other tables.
+//!    tables, renames the new ones, recreates what belongs to a table ([`carried`]), and creates the foreign keys that
+//!    remain, above all those to and from other tables.
 //!
 //! Properties:
 //! - Only the last transaction changes what others see, and the load's lock keeps writers out until it ends. Its commit
@@ -50,7 +50,7 @@ use super::session::{LoadSession, LoadSessions};
 use super::transaction::{BulkTransaction, Phase, TransactionSettings, step_failed};
 use crate::error::{BulkStoreError, StoreError};
 use crate::record::Table;
-use foreign_keys::Uncreated;
+use foreign_keys::PendingForeignKeys;
 use turns::{Priority, Turns};
 
 /// The number of sessions that write. More would need a server with more cores to be of use, and connections for others
@@ -60,8 +60,8 @@ const SESSIONS: usize = 2;
 /// The comment by which shadow tables are known.
 const MARK: &str = "graphsink: rows of a bulk load that has not ended";
 
-/// The names of shadow tables that were left by a load ($1 is the schema, $2 the comment), in the order in which all
-/// statements lock them.
+/// The names of shadow tables that were left by a load ($1 is the schema, $2 the comment), in the order in which they are
+/// locked to create foreign keys.
 const LEFT: &str = "
     select pg_catalog.format('%I.%I', n.nspname, c.relname)
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -89,7 +89,9 @@ pub(crate) struct ShadowTables {
     definitions: Definitions,
     names: Names,
     sessions: Turns<LoadSession>,
-    uncreated: Mutex<Uncreated>,
+    pending: Mutex<PendingForeignKeys>,
+    /// The number of steps of all calls of [`Self::build`].
+    steps: usize,
     settings: TransactionSettings,
     /// Steps of building that have begun.
     begun: AtomicUsize,
@@ -177,8 +179,9 @@ impl ShadowTables {
         for session in opened.iter_mut().rev() {
             session.run("commit").await?;
         }
-        let (sessions, uncreated) = (Turns::new(opened), Mutex::new(Uncreated::new(&definitions)));
-        Ok(Self { definitions, names, sessions, uncreated, settings, begun: AtomicUsize::new(0) })
+        let (sessions, pending) = (Turns::new(opened), Mutex::new(PendingForeignKeys::new(&definitions)));
+        let steps = definitions.indexes.len() + Table::ALL.len() + foreign_keys::checks(&definitions);
+        Ok(Self { definitions, names, sessions, pending, steps, settings, begun: AtomicUsize::new(0) })
     }
 
     /// Waits for a session, and begins a transaction on it.
@@ -236,16 +239,11 @@ impl ShadowTables {
         self.add_foreign_keys(table, progress).await
     }
 
-    /// The number of steps of all calls of [`Self::build`].
-    fn steps(&self) -> usize {
-        self.definitions.indexes.len() + Table::ALL.len() + foreign_keys::checks(&self.definitions)
-    }
-
     async fn step(&self, step: Step, progress: &(impl Fn(BuildStep<'_>) + Sync)) -> Result<(), BulkStoreError> {
         let Step { what, table, name, sql } = &step;
-        let mut lease = self.begin(table.map_or(Priority::Check, Priority::Build)).await?;
+        let mut lease = self.begin(table.map_or(Priority::ForeignKeys, Priority::Build)).await?;
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        progress(BuildStep { number, steps: self.steps(), what: *what, table: *table, name });
+        progress(BuildStep { number, steps: self.steps, what: *what, table: *table, name });
         let start = Instant::now();
         let build = async {
             let bound = self.settings.server_memory_max / SESSIONS as u64;
@@ -280,18 +278,29 @@ impl BulkTransaction {
         }
         let options = suitable::options(self.session.client(), &self.oids).await?;
         let names = Names::new(self.session.schema(), self.attempt);
-        let opening = ShadowTables::open(self.sessions.clone(), definitions, names.clone(), options, self.settings);
+        self.shadow = Some(names.clone());
+        let opening = ShadowTables::open(self.sessions.clone(), definitions, names, options, self.settings);
         let opened = self.opening.insert(tokio::spawn(opening)).await;
         self.opening = None;
-        match opened.map_err(|_| BulkStoreError::Unsound).flatten() {
-            Ok(tables) => {
-                self.shadow = Some(names);
-                Ok(Some(tables))
-            }
+        match opened.map_err(|_| BulkStoreError::Unsound)? {
+            Ok(tables) => Ok(Some(tables)),
             Err(error) => {
                 tracing::debug!(%error, "a bulk load cannot create further tables or open sessions: it writes in place");
+                self.shadow = None;
+                // Their commit may have succeeded although its answer was lost.
+                self.drop_tables_left().await?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Waits until the creation of shadow tables has ended. Called before the lock on the tables is released: afterwards
+    /// another load would begin before these tables exist, and the removal of what is left would have to wait for it.
+    pub(super) async fn end_opening(&mut self) {
+        if let Some(opening) = self.opening.take()
+            && tokio::time::timeout(CLEAN_UP_MAX, opening).await.is_err()
+        {
+            tracing::warn!("the creation of tables for a bulk load has not ended in time");
         }
     }
 
@@ -303,9 +312,9 @@ impl BulkTransaction {
         Ok((definitions, reasons))
     }
 
-    /// Drops shadow tables that other loads left behind. Called under the lock on the tables, which excludes loads under
-    /// way. A failure costs disk space alone.
-    pub(super) async fn drop_tables_of_others(&self) -> Result<(), StoreError> {
+    /// Drops shadow tables that were left behind. Called under the lock on the tables, which excludes other loads under way.
+    /// A failure costs disk space alone.
+    pub(super) async fn drop_tables_left(&self) -> Result<(), StoreError> {
         if left(self.session.client(), &self.schema_name).await?.is_empty() {
             return Ok(());
         }
@@ -322,15 +331,11 @@ impl BulkTransaction {
 
     /// Called when the transaction has ended without its rows: drops its shadow tables.
     pub(super) async fn clean_up(&mut self) {
-        let opening = self.opening.take();
-        if opening.is_none() && self.shadow.is_none() {
+        if self.shadow.is_none() {
             return;
         }
         let lock = format!("lock table {} in exclusive mode", self.tables());
         let dropping = async {
-            if let Some(opening) = opening {
-                let _ = opening.await;
-            }
             // Its own session, unless that is lost: others may be no longer available.
             let mut other = None;
             let session = if self.phase == Phase::Over && !self.session.client().is_closed() {
@@ -339,8 +344,9 @@ impl BulkTransaction {
                 other.insert(self.sessions.open().await?)
             };
             match drop_under_lock(session, &lock, &self.schema_name).await {
-                // The request that cancelled the load's last statement may come as late as this, once.
-                Err(error) if error.sqlstate() == Some("57014") => {
+                // The request that cancelled the load's last statement may come as late as this, once. And a session that
+                // checks a foreign key locks the table that refers first.
+                Err(error) if matches!(error.sqlstate(), Some("57014" | "40P01")) => {
                     session.run("rollback").await?;
                     drop_under_lock(session, &lock, &self.schema_name).await
                 }

@@ -38,9 +38,9 @@ impl BulkTransaction {
         for statements in [shadow.take_places(), shadow.complete_indexes(), carried.join("; ")] {
             self.run(&statements).await.map_err(failed)?;
         }
-        let uncreated = shadow.uncreated.into_inner().keys;
-        let steps = uncreated.len();
-        for (number, key) in uncreated.iter().enumerate() {
+        let pending = shadow.pending.into_inner().keys;
+        let steps = pending.len();
+        for (number, key) in pending.iter().enumerate() {
             let what = BuildWhat::ForeignKey;
             progress(BuildStep { number, steps, what, table: None, name: &key.name });
             let start = Instant::now();

@@ -13,20 +13,19 @@ use crate::record::Table;
 pub(super) enum Priority {
     Copy,
     Build(Table),
-    /// Foreign keys.
-    Check,
+    ForeignKeys,
 }
 
 impl Priority {
-    /// Higher ones come first. Connections have the most indexes, and entities the smallest. A check waits until no
-    /// step to build is left, because others wait for these: at the end all sessions have one.
+    /// Higher ones come first. Connections have the most indexes, and entities the smallest. Foreign keys wait until
+    /// no step to build is left, because others wait for these: at the end all sessions have one.
     const fn rank(self) -> u8 {
         match self {
             Self::Copy => 4,
             Self::Build(Table::Connections) => 3,
             Self::Build(Table::Mentions) => 2,
             Self::Build(Table::Entities) => 1,
-            Self::Check => 0,
+            Self::ForeignKeys => 0,
         }
     }
 }
@@ -121,7 +120,7 @@ mod tests {
         let turns = Turns::new(vec!["item"]);
         let item = turns.take(Priority::Build(Table::Entities)).now_or_never().unwrap();
         let asked = [
-            Priority::Check,
+            Priority::ForeignKeys,
             Priority::Build(Table::Entities),
             Priority::Build(Table::Connections),
             Priority::Copy,

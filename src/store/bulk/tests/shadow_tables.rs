@@ -280,15 +280,19 @@ async fn a_load_that_is_rolled_back_or_refused_removes_its_tables() {
     database.assert_as_before("refused", &before).await;
 }
 
-/// Polls a future this many times, at most to its end. Returns whether it ended.
-async fn poll_times(work: impl Future<Output = ()>, times: usize) -> bool {
+/// Polls a future this many times, at most to its end, and drops it: at once, while it waits, or when it would be polled
+/// again. Returns whether it ended.
+async fn poll_times(work: impl Future<Output = ()>, times: usize, at_once: bool) -> bool {
     let (mut work, mut polls) = (pin!(work), 0);
     std::future::poll_fn(|context: &mut Context<'_>| {
         if polls == times {
             return Poll::Ready(false);
         }
         polls += 1;
-        work.as_mut().poll(context).map(|()| true)
+        match work.as_mut().poll(context) {
+            Poll::Pending if at_once && polls == times => Poll::Ready(false),
+            polled => polled.map(|()| true),
+        }
     })
     .await
 }
@@ -298,16 +302,16 @@ async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
     let rows = database.all_rows().await;
-    let mut times = 0;
+    let (mut times, mut at_once) = (0, false);
     loop {
-        let mut load = database.begin().await.unwrap();
+        let mut load = database.begin_patiently().await;
         let work = async {
             let shadow = load.shadow_tables().await.unwrap().unwrap();
             copy_beside(&shadow, rows.clone()).await.unwrap();
             futures::future::try_join_all(Table::ALL.map(|table| shadow.build(table, &|_| {}))).await.unwrap();
             load.replace_tables(shadow, |_| {}, &|_| {}).await.unwrap();
         };
-        let is_whole = poll_times(work, times).await;
+        let is_whole = poll_times(work, times, at_once).await;
         load.roll_back().await;
         database.until_rolled_back().await;
         catalog::assert_same_catalog(&format!("after {times} polls"), &before, &database.catalog().await);
@@ -316,7 +320,8 @@ async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
             break;
         }
         // The tables are created within the first polls.
-        times += 1 + times / 40;
+        times += usize::from(at_once) * (1 + times / 20);
+        at_once = !at_once;
     }
     println!("rolled back up to {times} polls");
 }
@@ -325,8 +330,7 @@ async fn a_load_that_is_rolled_back_at_any_await_removes_its_tables() {
 async fn a_late_cancel_request_does_not_keep_a_load_from_removing_its_tables() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     let before = database.catalog().await;
-    let config = database.config().lock_timeout(PATIENCE).build().unwrap();
-    let mut load = BulkTransaction::begin(&config, TransactionSettings::default()).await.unwrap();
+    let mut load = database.begin_patiently().await;
     let pid = load.server_process().await.unwrap();
     drop(load.shadow_tables().await.unwrap().unwrap());
     // It gets the lock when the load has ended, and then the removal waits for it.
@@ -368,7 +372,7 @@ async fn a_row_that_breaks_a_foreign_unique_index_ends_the_load_and_names_it() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
     database.run("create unique index one_each on mentions (upvotes)").await;
     let before = database.catalog().await;
-    let mut load = database.begin().await.unwrap();
+    let mut load = database.begin_patiently().await;
     let shadow = load.shadow_tables().await.unwrap().unwrap();
     let error = database.fill(&shadow).await.unwrap_err();
     assert!(error.to_string().contains("one_each"), "{error}");
@@ -389,7 +393,7 @@ async fn a_row_that_breaks_a_foreign_key_ends_the_load_and_names_it() {
         // All but the first, which has the header, and the trailer.
         let referred = &mut rows[table as usize].1;
         referred.drain(1..referred.len() - 1);
-        let mut load = database.begin().await.unwrap();
+        let mut load = database.begin_patiently().await;
         let shadow = load.shadow_tables().await.unwrap().unwrap();
         copy_beside(&shadow, rows).await.unwrap();
         let builds = Table::ALL.map(|table| shadow.build(table, &|_| {}));
