@@ -83,7 +83,7 @@ pub(crate) struct BulkTransaction {
     pub(super) is_truncated: bool,
     /// The creation of shadow tables. It is a task, and goes on if the load is dropped: its commit may be under way.
     pub(super) opening: Option<JoinHandle<Result<ShadowTables, BulkStoreError>>>,
-    /// Present once shadow tables exist.
+    /// Present once shadow tables may exist.
     pub(super) shadow: Option<Names>,
 }
 

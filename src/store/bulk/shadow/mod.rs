@@ -239,6 +239,7 @@ impl ShadowTables {
         self.add_foreign_keys(table, progress).await
     }
 
+    /// A step without a table is for a foreign key.
     async fn step(&self, step: Step, progress: &(impl Fn(BuildStep<'_>) + Sync)) -> Result<(), BulkStoreError> {
         let Step { what, table, name, sql } = &step;
         let mut lease = self.begin(table.map_or(Priority::ForeignKeys, Priority::Build)).await?;

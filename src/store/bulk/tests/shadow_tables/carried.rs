@@ -170,7 +170,7 @@ async fn objects_added_by_other_programs_are_carried_over() {
 }
 
 /// Foreign keys among the three tables. One refers to a column with an older key to which it cannot refer.
-const INNER_KEYS: &str = r#"
+const KEYS_AMONG_TABLES: &str = r#"
     alter table mentions drop constraint mentions_connection_id_fkey;
     alter table connections drop constraint connections_pkey;
     alter table connections add constraint later unique (connection_id) deferrable;
@@ -227,7 +227,7 @@ async fn load_telling(database: &Database) -> [Vec<String>; 2] {
 #[tokio::test]
 async fn foreign_keys_among_the_tables_are_checked_before_these_are_replaced_and_keep_their_properties() {
     let database = Database::with_source(shared().await, Migrations::tables_only()).await;
-    database.run(INNER_KEYS).await;
+    database.run(KEYS_AMONG_TABLES).await;
     let before = database.catalog().await;
     let keys = [
         "\"about \"\"it\"",
