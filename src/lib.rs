@@ -117,7 +117,6 @@ mod label;
 pub mod loader;
 mod merge;
 mod outcome;
-mod recent_writes;
 mod record;
 #[cfg(feature = "resolver")]
 pub mod resolve;

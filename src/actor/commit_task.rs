@@ -25,6 +25,8 @@ pub(super) struct CommitTask {
     epoch: EpochId,
     lane: usize,
     submissions: Vec<Arc<Submission>>,
+    /// Whether a transaction was committed.
+    wrote: bool,
     shared: Arc<Shared>,
     supervisor: Recipient<EpochReport>,
 }
@@ -37,7 +39,7 @@ impl CommitTask {
         shared: &Arc<Shared>,
         supervisor: Recipient<EpochReport>,
     ) -> Self {
-        Self { epoch, lane, submissions, shared: Arc::clone(shared), supervisor }
+        Self { epoch, lane, submissions, wrote: false, shared: Arc::clone(shared), supervisor }
     }
 
     /// Runs on the runtime of the connections, whatever the calling thread.
@@ -54,7 +56,7 @@ impl CommitTask {
         } else {
             tracing::debug!(epoch = self.epoch, "the epoch's units were routed elsewhere or settled meanwhile");
         }
-        self.supervisor.do_send(EpochReport::Finished(self.epoch));
+        self.supervisor.do_send(EpochReport::Finished { epoch: self.epoch, wrote: self.wrote });
     }
 
     async fn commit(&mut self, epoch: Epoch) {
@@ -143,7 +145,7 @@ impl EpochObserver for CommitTask {
         let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
         self.shared.counters.named(epoch.coalesced(Table::Connections), named.map(|(slot, row)| (*slot, row.id)));
         self.shared.listeners.committed(epoch, written);
-        self.shared.recent_writes.remember(epoch.facts());
+        self.wrote = true;
     }
 
     fn given_up(&mut self, units: &[usize]) {

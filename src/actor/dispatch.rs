@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::recent_writes::RecentWrites;
 use super::routing::{LaneChoice, Routing};
 use crate::failpoint::failpoint;
 use crate::flight::{EpochId, InFlight, Submission};
-use crate::recent_writes::RecentWrites;
 use crate::telemetry;
-use crate::unit::Unit;
+use crate::unit::{FactHash, Unit};
 
 /// A unit that was accepted this long ago is held no more. The conflicting epochs usually end sooner. If a unit is
 /// routed to one lane while another lane still has its keys, its lane waits for the other's commit.
@@ -68,6 +68,8 @@ struct OpenEpoch {
     submissions: Vec<Arc<Submission>>,
     /// Keys of its units that are under way.
     keys: Vec<u64>,
+    /// Facts of its units that were not expected in the database.
+    facts: Vec<u64>,
     rows: usize,
 }
 
@@ -77,39 +79,43 @@ struct Sealed {
     lane: usize,
     rows: usize,
     keys: Vec<u64>,
+    facts: Vec<u64>,
+}
+
+/// A unit's possible conflicts with others.
+#[derive(Debug, Default)]
+struct Conflicts {
+    keys: Vec<u64>,
+    /// Facts of the unit that are not expected in the database.
+    facts: Vec<u64>,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     in_flight: Arc<InFlight>,
-    recent_writes: Arc<RecentWrites>,
+    recent_writes: RecentWrites,
     max_batch_rows: usize,
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
     routing: Routing,
     /// Units whose keys are under way in several lanes, oldest first; some may have been routed since.
     held: VecDeque<Arc<Submission>>,
-    /// A buffer for a unit's keys, reused from unit to unit.
-    keys: Vec<u64>,
+    /// A buffer, reused from unit to unit.
+    conflicts: Conflicts,
 }
 
 impl Dispatch {
-    pub(super) fn new(
-        in_flight: Arc<InFlight>,
-        recent_writes: Arc<RecentWrites>,
-        lanes: usize,
-        max_batch_rows: usize,
-    ) -> Self {
+    pub(super) fn new(in_flight: Arc<InFlight>, lanes: usize, max_batch_rows: usize) -> Self {
         Self {
             in_flight,
-            recent_writes,
+            recent_writes: RecentWrites::default(),
             max_batch_rows,
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             sealed: BTreeMap::new(),
             routing: Routing::new(lanes),
             held: VecDeque::new(),
-            keys: Vec::new(),
+            conflicts: Conflicts::default(),
         }
     }
 
@@ -139,9 +145,12 @@ impl Dispatch {
         }
     }
 
-    /// Notes that all units of an epoch have their outcome, or were routed elsewhere.
-    pub(super) fn finished(&mut self, epoch: EpochId, workers: &impl Workers) {
-        self.take_off(epoch);
+    /// Notes that all units of an epoch have their outcome, or were routed elsewhere; and whether it `wrote` some.
+    pub(super) fn finished(&mut self, epoch: EpochId, wrote: bool, workers: &impl Workers) {
+        let written = self.take_off(epoch).filter(|_| wrote);
+        for fact in written.into_iter().flatten() {
+            self.recent_writes.remember(fact);
+        }
         self.route_held(true, workers);
         self.seal_where_free(workers);
     }
@@ -186,15 +195,20 @@ impl Dispatch {
 
     /// Routes a unit; or holds it, if it `may_wait` and has keys under way in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
-        let mut keys = std::mem::take(&mut self.keys);
-        keys.clear();
-        self.collect_keys(&submission.unit, &mut keys);
-        self.route_or_hold_by(&keys, submission, may_wait, workers);
-        self.keys = keys;
+        let mut conflicts = std::mem::take(&mut self.conflicts);
+        self.collect_conflicts(&submission.unit, &mut conflicts);
+        self.route_or_hold_by(&conflicts, submission, may_wait, workers);
+        self.conflicts = conflicts;
     }
 
-    fn route_or_hold_by(&mut self, keys: &[u64], submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
-        let lane = match self.routing.lane_choice(keys) {
+    fn route_or_hold_by(
+        &mut self,
+        conflicts: &Conflicts,
+        submission: Arc<Submission>,
+        may_wait: bool,
+        workers: &impl Workers,
+    ) {
+        let lane = match self.routing.lane_choice(&conflicts.keys) {
             LaneChoice::Any => self.emptiest_lane(),
             LaneChoice::Several(_) if may_wait => {
                 tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
@@ -203,7 +217,7 @@ impl Dispatch {
             }
             LaneChoice::Lane(lane) | LaneChoice::Several(lane) => lane,
         };
-        self.route(submission, lane, keys, workers);
+        self.route(submission, lane, conflicts, workers);
     }
 
     /// Routes the held units that need not wait any more; all of them, unless they `may_wait`.
@@ -217,13 +231,19 @@ impl Dispatch {
         }
     }
 
-    /// Collects the keys by which a unit may conflict with others.
-    fn collect_keys(&self, unit: &Unit, keys: &mut Vec<u64>) {
+    fn collect_conflicts(&mut self, unit: &Unit, Conflicts { keys, facts }: &mut Conflicts) {
+        keys.clear();
+        facts.clear();
         if !self.routing.is_choice() {
             return;
         }
         keys.push(unit.affinity());
-        self.recent_writes.unexpected(unit.fact_hashes(), |hash| hash.fact, |news| keys.push(news.entity));
+        for FactHash { entity, fact } in unit.fact_hashes() {
+            if !self.recent_writes.expects(fact) {
+                keys.push(entity);
+                facts.push(fact);
+            }
+        }
         keys.dedup();
     }
 
@@ -235,7 +255,7 @@ impl Dispatch {
     }
 
     /// Routes a unit to a lane and its rows to the batchers.
-    fn route(&mut self, submission: Arc<Submission>, lane: usize, keys: &[u64], workers: &impl Workers) {
+    fn route(&mut self, submission: Arc<Submission>, lane: usize, conflicts: &Conflicts, workers: &impl Workers) {
         let rows = submission.unit.rows();
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
@@ -246,10 +266,12 @@ impl Dispatch {
             epoch,
             submissions: Vec::new(),
             keys: Vec::new(),
+            facts: Vec::new(),
             rows: 0,
         });
-        self.routing.enter(lane, keys);
-        open.keys.extend_from_slice(keys);
+        self.routing.enter(lane, &conflicts.keys);
+        open.keys.extend_from_slice(&conflicts.keys);
+        open.facts.extend_from_slice(&conflicts.facts);
         failpoint("supervisor::route");
         workers.absorb(open.epoch, &submission.unit);
         open.rows += rows;
@@ -271,23 +293,25 @@ impl Dispatch {
     }
 
     fn seal(&mut self, lane: usize, reason: SealReason, workers: &impl Workers) {
-        let Some(OpenEpoch { epoch, submissions, keys, rows }) = self.lanes[lane].open.take() else { return };
+        let Some(open) = self.lanes[lane].open.take() else { return };
+        let OpenEpoch { epoch, submissions, keys, facts, rows } = open;
         tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
         telemetry::engine::epochs_sealed(reason.as_str()).increment(1);
-        self.sealed.insert(epoch, Sealed { lane, rows, keys });
+        self.sealed.insert(epoch, Sealed { lane, rows, keys, facts });
         self.lanes[lane].sealed += 1;
         workers.seal(epoch, lane, submissions);
     }
 
-    /// Removes an epoch from its lane.
-    fn take_off(&mut self, epoch: EpochId) {
+    /// Removes an epoch from its lane, and returns its facts.
+    fn take_off(&mut self, epoch: EpochId) -> Option<Vec<u64>> {
         failpoint("supervisor::finish");
-        let Some(Sealed { lane, rows, keys }) = self.sealed.remove(&epoch) else { return };
+        let Sealed { lane, rows, keys, facts } = self.sealed.remove(&epoch)?;
         self.routing.leave(&keys);
         let lane = &mut self.lanes[lane];
         lane.sealed -= 1;
         lane.rows -= rows;
         lane.failing.take_if(|failing| *failing == epoch);
+        Some(facts)
     }
 }
 

@@ -102,8 +102,8 @@ impl From<MentionBatch> for AnyBatch {
 pub(crate) enum EpochReport {
     /// An attempt failed; further attempts follow in the same lane.
     Failing(EpochId),
-    /// Every unit has its outcome, the lane is free.
-    Finished(EpochId),
+    /// Every unit has its outcome, the lane is free. `wrote`: at least some of the units were committed.
+    Finished { epoch: EpochId, wrote: bool },
 }
 
 /// A dropped child -> Supervisor: it has ended.

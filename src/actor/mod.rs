@@ -39,6 +39,7 @@ mod coordinator;
 mod dispatch;
 mod message;
 mod pulse;
+mod recent_writes;
 mod routing;
 mod shared;
 mod supervisor;

@@ -11,7 +11,6 @@ use super::pulse::Pulse;
 use crate::commits::CommitListeners;
 use crate::flight::InFlight;
 use crate::label::ActorKind;
-use crate::recent_writes::RecentWrites;
 use crate::stats::Counters;
 use crate::store::{Destination, Store};
 
@@ -33,8 +32,6 @@ pub(crate) struct Shared {
     pub(crate) listeners: CommitListeners,
     /// Accepted units on their way to the supervisor.
     pub(crate) arrivals: Arrivals,
-    /// Facts about entities in recently committed units: a transaction is unlikely to write them again.
-    pub(crate) recent_writes: Arc<RecentWrites>,
     /// Held by a merge of entities, so that merges take turns; true when no more are accepted.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.

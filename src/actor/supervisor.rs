@@ -108,8 +108,7 @@ impl Supervisor {
         alive: tokio::sync::oneshot::Sender<()>,
         give_up: Arc<tokio::sync::Notify>,
     ) -> Self {
-        let (in_flight, recent_writes) = (Arc::clone(&shared.in_flight), Arc::clone(&shared.recent_writes));
-        let dispatch = Dispatch::new(in_flight, recent_writes, shared.lanes.len(), shared.max_batch_rows);
+        let dispatch = Dispatch::new(Arc::clone(&shared.in_flight), shared.lanes.len(), shared.max_batch_rows);
         Self { shared, dispatch, children: None, incarnations: 0, current: HashMap::default(), _alive: alive, give_up }
     }
 
@@ -206,7 +205,7 @@ impl Handler<EpochReport> for Supervisor {
     fn handle(&mut self, report: EpochReport, _: &mut Context<Self>) {
         self.dispatch(|dispatch, children| match report {
             EpochReport::Failing(epoch) => dispatch.failing(epoch),
-            EpochReport::Finished(epoch) => dispatch.finished(epoch, children),
+            EpochReport::Finished { epoch, wrote } => dispatch.finished(epoch, wrote, children),
         });
     }
 }

@@ -92,7 +92,7 @@ impl<'e> FoundEntities<'e> {
         by_key: HashMap<u32, FoundByKey>,
         by_id: HashMap<Uuid, StoredEntity>,
     ) -> Result<Self, Vec<(usize, Rejection)>> {
-        let rejected = rejections(epoch, &by_id);
+        let rejected = if lookup.entities_by_id.is_empty() { Vec::new() } else { rejections(epoch, &by_id) };
         if rejected.is_empty() { Ok(Self(Plan::resolve(epoch, lookup, by_key, by_id))) } else { Err(rejected) }
     }
 
@@ -381,7 +381,7 @@ fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {
     facts
 }
 
-/// The rejection of every unit that names a missing id, or uses an entity as another type.
+/// The rejection of every unit that names a missing id, or uses an entity that is named by its id as another type.
 fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize, Rejection)> {
     let mut rejected = Vec::new();
     for (index, unit) in epoch.units().iter().enumerate() {

@@ -132,14 +132,6 @@ impl Epoch {
         self.slots(table).len()
     }
 
-    /// Hashes of the units' facts about entities ([`Unit::fact_hashes`]): the existence of each entity once, then the
-    /// facts that belong to them.
-    pub(crate) fn facts(&self) -> impl Iterator<Item = u64> {
-        // Entities named by their ids are included. This is harmless: the existence of these is never queried.
-        let are_there = self.entities.names().iter().map(|name| *name as u64);
-        are_there.chain(self.units.iter().flat_map(|unit| unit.belongings()))
-    }
-
     /// For each unit the slots of its rows of one table.
     pub(crate) fn slots_by_unit(&self, table: Table) -> impl Iterator<Item = &[u32]> {
         let slots = self.slots(table);
@@ -188,7 +180,6 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::HashSet;
     use crate::outcome::Disposition;
     use crate::record::{Mention, SourceType};
     use crate::unit::UnitOfWork;
@@ -222,23 +213,6 @@ mod tests {
         assert_eq!(entities, [[0, 1], [2, 1], [0, 1]], "a and pie are shared");
         assert_eq!(mentions, [vec![0, 1], vec![2], vec![1]], "the mention 2 is one row");
         assert_eq!(ids(&committed[2].connections), [0]);
-    }
-
-    /// After an epoch exactly the facts that its units state about entities are expected to be in the database.
-    #[test]
-    fn an_epoch_states_all_facts_of_its_units() {
-        let said = |alias: &str| {
-            let mut unit = UnitOfWork::new();
-            let patio = unit.restaurant_attribute("patio").handle();
-            unit.restaurant("a").alias(alias).attribute(patio).handle();
-            unit.existing_entity(Uuid::from_u128(7)).alias("by its id").handle();
-            Arc::new(unit.prepare())
-        };
-        let units = vec![unit("a", &["1"]), said("the a"), said("a!"), unit("b", &[])];
-        let facts: HashSet<u64> = units.iter().flat_map(|unit| unit.fact_hashes()).map(|hash| hash.fact).collect();
-        let told: HashSet<u64> = Epoch::from_units(units).facts().collect();
-        assert!(facts.is_subset(&told), "{facts:?} {told:?}");
-        assert_eq!(told.len(), facts.len() + 1, "the facts, and the name of the entity that was named by its id");
     }
 
     #[test]

@@ -152,14 +152,8 @@ impl KnownNames {
         let taken = names.extract_if(.., |name| {
             of_name.clear();
             let knowable = known.generation.is_some() && hashes(name, &mut of_name);
-            let id = of_name.first().and_then(|name| known.get(*name)).filter(|_| knowable);
-            let id = id.filter(|_| of_name.iter().all(|hash| known.get(*hash).is_some()));
+            let id = if knowable { known.use_all(&of_name, self.half) } else { None };
             ids.extend(id);
-            if id.is_some() {
-                for hash in &of_name {
-                    known.keep(*hash, self.half);
-                }
-            }
             id.is_some()
         });
         let names = taken.collect::<Vec<T>>().into_iter().zip(ids.iter().copied()).collect();
@@ -195,15 +189,24 @@ impl KnownNames {
 }
 
 impl Known {
-    fn get(&self, hash: NameHash) -> Option<Uuid> {
-        self.young.get(&hash).or_else(|| self.old.get(&hash)).copied()
-    }
-
-    /// Marks remembered data as recently used.
-    fn keep(&mut self, hash: NameHash, half: usize) {
-        if let Some(id) = self.old.remove(&hash) {
-            self.insert(hash, id, half);
+    /// The id of a name, if the name and all facts that follow are remembered; then they count as recently used.
+    fn use_all(&mut self, of_name: &[NameHash], half: usize) -> Option<Uuid> {
+        let mut id = None;
+        let mut are_young = true;
+        for hash in of_name {
+            let young = self.young.get(hash);
+            are_young &= young.is_some();
+            let found = *young.or_else(|| self.old.get(hash))?;
+            id = id.or(Some(found));
         }
+        if !are_young {
+            for hash in of_name {
+                if let Some(id) = self.old.remove(hash) {
+                    self.insert(*hash, id, half);
+                }
+            }
+        }
+        id
     }
 
     fn insert(&mut self, hash: NameHash, id: Uuid, half: usize) {

@@ -119,10 +119,13 @@ impl<'a> Lookup<'a> {
     pub(super) fn new(epoch: &'a Epoch) -> Self {
         let mut lookup = Self { entities_by_key: Vec::with_capacity(epoch.entities.len()), ..Self::default() };
         let mut with_facts = vec![false; epoch.entities.len()];
-        for (row, slot) in epoch.rows(Table::Entities) {
-            if epoch.unit_of(row).says_of(row.row as usize) {
-                with_facts[slot as usize] = true;
-                lookup.said.push((slot, row));
+        for ((number, unit), slots) in (0..).zip(epoch.units()).zip(epoch.slots_by_unit(Table::Entities)) {
+            if unit.says_only_existence() {
+                continue;
+            }
+            for (row, slot) in (0..).zip(slots).filter(|(row, _)| unit.says_of(*row as usize)) {
+                with_facts[*slot as usize] = true;
+                lookup.said.push((*slot, RowRef { unit: number, row }));
             }
         }
         for ((slot, row), with_facts) in (0_u32..).zip(epoch.entities.firsts()).zip(with_facts) {
@@ -146,8 +149,7 @@ impl<'a> Lookup<'a> {
 
 /// The hash of the name of an entity's slot.
 pub(super) fn name_of(epoch: &Epoch, slot: u32) -> NameHash {
-    let row = epoch.entities.firsts()[slot as usize];
-    epoch.unit_of(row).names(Table::Entities)[row.row as usize]
+    epoch.entities.names()[slot as usize]
 }
 
 impl Lookup<'_> {

@@ -89,7 +89,8 @@ pub(crate) async fn write_epoch<T: GraphTables>(
 ) -> Result<Written, WriteError<T::Error>> {
     let (lookup, found, learned) = Box::pin(look_up(tables, epoch, names)).await?;
     let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
-    let rejected = rejections(epoch, &connection_keys);
+    let are_named_by_id = !lookup.connections_by_id.is_empty();
+    let rejected = if are_named_by_id { rejections(epoch, &connection_keys) } else { Vec::new() };
     if !rejected.is_empty() {
         return Err(WriteError::Rejected(rejected));
     }

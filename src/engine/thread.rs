@@ -124,7 +124,6 @@ async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handl
         destination,
         listeners: CommitListeners::default(),
         arrivals: Arrivals::default(),
-        recent_writes: Arc::default(),
         merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),

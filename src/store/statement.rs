@@ -151,17 +151,17 @@ statements! {
     /// Locks in the order of the keys, which is that of the arrays: each row is locked when it is found, and a row that
     /// waited for its lock is read again. A row comparison from both sides, which means equality, together with the
     /// order matches `connections_key` and no other index, whatever the planner's statistics say; three equalities
-    /// would also match the read index on the dish.
+    /// would also match the read index on the dish. The attributes are not in it, because arrays take longest to
+    /// compare, and a row comparison compares them once more from each side.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
              cross join lateral (
                  select * from {{schema}}.connections l
-                 where (l.restaurant_id, l.dish_or_category_id, l.dish_attributes)
-                       >= (k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
-                   and (l.restaurant_id, l.dish_or_category_id, l.dish_attributes)
-                       <= (k.restaurant, k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                 where (l.restaurant_id, l.dish_or_category_id) >= (k.restaurant, k.dish)
+                   and (l.restaurant_id, l.dish_or_category_id) <= (k.restaurant, k.dish)
+                   and l.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
                  order by l.restaurant_id, l.dish_or_category_id, l.dish_attributes
                  limit 1
                  for no key update) as c

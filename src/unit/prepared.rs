@@ -109,6 +109,11 @@ impl Unit {
         Some(&self.places[place].1)
     }
 
+    /// Whether the unit states nothing about entities but their existence.
+    pub(crate) const fn says_only_existence(&self) -> bool {
+        self.block.entity_links.is_empty() && self.places.is_empty()
+    }
+
     /// Whether the unit states more about an entity than its existence.
     pub(crate) fn says_of(&self, entity: usize) -> bool {
         self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
@@ -154,12 +159,6 @@ impl Unit {
             let facts = is_there.into_iter().chain(self.belongings_of(place));
             facts.map(move |fact| FactHash { entity, fact })
         })
-    }
-
-    /// Hashes of its facts other than the existence of entities.
-    pub(crate) fn belongings(&self) -> impl Iterator<Item = u64> {
-        let entities = if self.block.entity_links.is_empty() { 0 } else { self.block.entities.len() };
-        (0..entities).flat_map(|entity| self.belongings_of(entity))
     }
 
     fn belongings_of(&self, place: usize) -> impl Iterator<Item = u64> {

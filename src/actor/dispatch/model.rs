@@ -203,7 +203,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl World {
     fn new() -> Self {
         let in_flight = Arc::new(InFlight::new(Arc::default()));
-        let dispatch = Dispatch::new(Arc::clone(&in_flight), Arc::default(), LANES, MAX_BATCH_ROWS);
+        let dispatch = Dispatch::new(Arc::clone(&in_flight), LANES, MAX_BATCH_ROWS);
         Self {
             in_flight,
             supervisor: 1,
@@ -255,7 +255,7 @@ impl World {
         match self.inbox.pop_front() {
             Some(ToSupervisor::Submit(submission)) => self.dispatch.submit([submission], &self.children),
             Some(ToSupervisor::Failing(epoch)) => self.dispatch.failing(epoch),
-            Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, &self.children),
+            Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, true, &self.children),
             Some(ToSupervisor::Stopped(child)) => {
                 self.children.replace(child, &self.in_flight);
                 self.start_over();
@@ -322,7 +322,7 @@ impl World {
         for child in 0..=COORDINATOR {
             self.children.replace(child, &self.in_flight);
         }
-        self.dispatch = Dispatch::new(Arc::clone(&self.in_flight), Arc::default(), LANES, MAX_BATCH_ROWS);
+        self.dispatch = Dispatch::new(Arc::clone(&self.in_flight), LANES, MAX_BATCH_ROWS);
         self.start_over();
     }
 
@@ -435,9 +435,27 @@ fn a_lane_whose_epoch_fails_is_the_last_choice() {
     world.dispatch.failing(failing);
     submit(&mut world, 1..7);
     assert_eq!(lanes(&world), [3, 9, 9]);
-    world.dispatch.finished(failing, &world.children);
+    world.dispatch.finished(failing, false, &world.children);
     submit(&mut world, 7..9);
     assert_eq!(lanes(&world), [6, 9, 9]);
+}
+
+/// Restaurants with the same new dish share a lane, until an epoch has written it.
+#[test]
+fn a_dish_that_was_written_is_no_reason_to_share_a_lane() {
+    for (wrote, expected) in [(false, [6, 0, 0]), (true, [3, 3, 0])] {
+        let mut world = World::new();
+        world.submit(0, 0, false);
+        world.step_supervisor();
+        let first = *world.dispatch.sealed.keys().next().unwrap();
+        world.dispatch.finished(first, wrote, &world.children);
+        for restaurant in 1..3 {
+            world.submit(restaurant, 0, false);
+            world.step_supervisor();
+        }
+        let rows: Vec<usize> = world.dispatch.lanes.iter().map(|lane| lane.rows).collect();
+        assert_eq!(rows, expected, "{wrote}");
+    }
 }
 
 proptest! {

@@ -35,8 +35,11 @@ pub(crate) struct TopMention<'a> {
 /// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.
 mod micros {
     use super::{SecondsFormat, Timestamp};
-    use chrono::{Datelike, Timelike};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt;
+
+    use chrono::{Datelike, NaiveDate, Timelike};
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         write_time(time, |text| serializer.serialize_str(text))
@@ -86,9 +89,43 @@ mod micros {
         std::str::from_utf8(&buffer[..=end]).ok()
     }
 
+    /// Reads the texts of [`write`], several times as fast as chrono; `None` for all others.
+    pub(super) fn read(text: &str) -> Option<Timestamp> {
+        let (seconds, fraction) = text.as_bytes().strip_suffix(b"Z")?.split_at_checked(19)?;
+        let separators = [4, 7, 10, 13, 16].map(|place| seconds[place]);
+        let micros = match *fraction {
+            [] => 0,
+            [b'.', ref digits @ ..] if digits.len() == 3 => number(digits)? * 1000,
+            [b'.', ref digits @ ..] if digits.len() == 6 => number(digits)?,
+            _ => return None,
+        };
+        let part = |start: usize, digits: usize| number(&seconds[start..start + digits]);
+        let date = NaiveDate::from_ymd_opt(part(0, 4)?.cast_signed(), part(5, 2)?, part(8, 2)?)?;
+        let time = date.and_hms_micro_opt(part(11, 2)?, part(14, 2)?, part(17, 2)?, micros)?;
+        (separators == *b"--T::").then(|| time.and_utc())
+    }
+
+    fn number(digits: &[u8]) -> Option<u32> {
+        digits.iter().try_fold(0, |number, digit| Some(number * 10 + char::from(*digit).to_digit(10)?))
+    }
+
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        deserializer.deserialize_str(Time)
+    }
+
+    struct Time;
+
+    impl Visitor<'_> for Time {
+        type Value = Timestamp;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a time as in RFC 3339")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
+            // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
+            read(text).map_or_else(|| text.parse().map_err(E::custom), Ok)
+        }
     }
 }
 
@@ -180,6 +217,30 @@ mod tests {
             let expected = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
             let is_plain = nanos % 1000 == 0 && second < 253_402_300_800;
             assert_eq!(written, is_plain.then_some(expected), "{time}");
+            assert_eq!(written.and_then(|text| micros::read(&text)), is_plain.then_some(time));
+        }
+    }
+
+    /// Other texts are left to chrono: other forms, and times that do not exist.
+    #[test]
+    fn only_times_in_the_written_form_are_read_without_chrono() {
+        let plain = "2024-02-29T23:59:58.123456Z";
+        assert_eq!(micros::read(plain), Some(plain.parse().unwrap()));
+        for other in [
+            "",
+            "Z",
+            "2024-02-29T23:59:58",
+            "2024-02-29 23:59:58Z",
+            "2024-02-29T23:59:58+00:00",
+            "2024-02-29T23:59:58.1Z",
+            "2024-02-29T23:59:58.1234567Z",
+            "2024-02-29T23:59:5\u{e9}Z",
+            "2024-02-29T23:59:+8Z",
+            "2023-02-29T23:59:58Z",
+            "2024-02-29T24:00:00Z",
+            "+12024-02-29T23:59:58Z",
+        ] {
+            assert_eq!(micros::read(other), None, "{other}");
         }
     }
 }

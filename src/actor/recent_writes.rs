@@ -1,0 +1,67 @@
+//! Recent writes of this engine, which it expects to find in the database.
+
+use crate::hash::HashSet;
+
+/// Number of facts in a generation. There are two generations, with about 16 bytes for each fact.
+const GENERATION: usize = 64 << 10;
+
+/// Hashes ([`hash_of`](crate::hash::hash_of)) of facts that are expected in the database. This is an expectation, not
+/// knowledge: other writers, deletions and equal hashes can make it wrong. So a wrong answer may cost time and nothing
+/// else.
+#[derive(Debug, Default)]
+pub(super) struct RecentWrites {
+    /// Facts that were written or asked for recently; a full generation replaces the other one.
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl RecentWrites {
+    /// Whether this fact is expected. If so it stays expected for longer.
+    pub(super) fn expects(&mut self, fact: u64) -> bool {
+        if self.new.contains(&fact) {
+            return true;
+        }
+        let is_old = self.old.remove(&fact);
+        if is_old {
+            self.remember(fact);
+        }
+        is_old
+    }
+
+    /// Expects this fact from now on. To be called with committed facts.
+    pub(super) fn remember(&mut self, fact: u64) {
+        if self.new.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(fact);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_writes_are_expected_and_their_number_is_bounded() {
+        let mut recent = RecentWrites::default();
+        let last = 3 * GENERATION as u64;
+        (0..10).for_each(|fact| recent.remember(fact));
+        assert!((0..20).all(|fact| recent.expects(fact) == (fact < 10)));
+        for fact in 10..last {
+            recent.remember(fact);
+            assert!(recent.new.len() + recent.old.len() <= 2 * GENERATION);
+        }
+        assert!((last - GENERATION as u64..last).all(|fact| recent.expects(fact)), "the latest");
+        assert!(!recent.expects(0));
+    }
+
+    #[test]
+    fn a_fact_that_is_asked_for_stays_expected() {
+        let mut recent = RecentWrites::default();
+        recent.remember(0);
+        for fact in 1..5 * GENERATION as u64 {
+            recent.remember(fact);
+            assert!(recent.expects(0), "{fact}");
+        }
+    }
+}
