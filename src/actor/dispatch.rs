@@ -85,6 +85,7 @@ struct Sealed {
 /// A unit's possible conflicts with others.
 #[derive(Debug, Default)]
 struct Conflicts {
+    /// See `routing.rs`.
     keys: Vec<u64>,
     /// Facts of the unit that are not expected in the database.
     facts: Vec<u64>,
@@ -145,7 +146,8 @@ impl Dispatch {
         }
     }
 
-    /// Notes that all units of an epoch have their outcome, or were routed elsewhere; and whether it `wrote` some.
+    /// Notes that all units of an epoch have their outcome, or were routed elsewhere. `wrote`: at least one of them was
+    /// committed, so the epoch's facts are expected from now on.
     pub(super) fn finished(&mut self, epoch: EpochId, wrote: bool, workers: &impl Workers) {
         let written = self.take_off(epoch).filter(|_| wrote);
         for fact in written.into_iter().flatten() {
@@ -231,6 +233,7 @@ impl Dispatch {
         }
     }
 
+    /// Collects them; there are none if there is one lane.
     fn collect_conflicts(&mut self, unit: &Unit, Conflicts { keys, facts }: &mut Conflicts) {
         keys.clear();
         facts.clear();

@@ -2,23 +2,24 @@
 
 use crate::hash::HashSet;
 
-/// Number of facts in a generation. There are two generations, with about 16 bytes for each fact.
-const GENERATION: usize = 64 << 10;
+/// Capacity of each of the two sets, with about 16 bytes for each fact.
+const HALF: usize = 64 << 10;
 
-/// Hashes ([`hash_of`](crate::hash::hash_of)) of facts that are expected in the database. This is an expectation, not
-/// knowledge: other writers, deletions and equal hashes can make it wrong. So a wrong answer may cost time and nothing
-/// else.
+/// Facts ([`FactHash::fact`](crate::unit::FactHash::fact)) that are expected in the database. This is an expectation,
+/// not knowledge: other writers, deletions, equal hashes, and units that were refused in an epoch that wrote others can
+/// make it wrong. So a wrong answer may cost time and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct RecentWrites {
-    /// Facts that were written or asked for recently; a full generation replaces the other one.
-    new: HashSet<u64>,
+    /// Facts that were written or asked for recently; the other set has facts of the time before. A full set replaces
+    /// the other one.
+    young: HashSet<u64>,
     old: HashSet<u64>,
 }
 
 impl RecentWrites {
     /// Whether this fact is expected. If so it stays expected for longer.
     pub(super) fn expects(&mut self, fact: u64) -> bool {
-        if self.new.contains(&fact) {
+        if self.young.contains(&fact) {
             return true;
         }
         let is_old = self.old.remove(&fact);
@@ -28,12 +29,12 @@ impl RecentWrites {
         is_old
     }
 
-    /// Expects this fact from now on. To be called with committed facts.
+    /// Expects this fact from now on. To be called with the facts of an epoch that wrote some of its units.
     pub(super) fn remember(&mut self, fact: u64) {
-        if self.new.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.new);
+        if self.young.len() >= HALF {
+            self.old = std::mem::take(&mut self.young);
         }
-        self.new.insert(fact);
+        self.young.insert(fact);
     }
 }
 
@@ -44,14 +45,14 @@ mod tests {
     #[test]
     fn recent_writes_are_expected_and_their_number_is_bounded() {
         let mut recent = RecentWrites::default();
-        let last = 3 * GENERATION as u64;
+        let last = 3 * HALF as u64;
         (0..10).for_each(|fact| recent.remember(fact));
         assert!((0..20).all(|fact| recent.expects(fact) == (fact < 10)));
         for fact in 10..last {
             recent.remember(fact);
-            assert!(recent.new.len() + recent.old.len() <= 2 * GENERATION);
+            assert!(recent.young.len() + recent.old.len() <= 2 * HALF);
         }
-        assert!((last - GENERATION as u64..last).all(|fact| recent.expects(fact)), "the latest");
+        assert!((last - HALF as u64..last).all(|fact| recent.expects(fact)), "the latest");
         assert!(!recent.expects(0));
     }
 
@@ -59,7 +60,7 @@ mod tests {
     fn a_fact_that_is_asked_for_stays_expected() {
         let mut recent = RecentWrites::default();
         recent.remember(0);
-        for fact in 1..5 * GENERATION as u64 {
+        for fact in 1..5 * HALF as u64 {
             recent.remember(fact);
             assert!(recent.expects(0), "{fact}");
         }

@@ -92,9 +92,9 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
         insert into entities (entity_id, name, type)
             select gen_random_uuid(), 'e' || i, (array['restaurant', 'dish_or_category'])[1 + i % 2]::entity_type
             from generate_series({from}, {to}) i;
-        insert into connections (connection_id, restaurant_id, dish_or_category_id, is_menu_item)
+        insert into connections (connection_id, restaurant_id, dish_or_category_id, dish_attributes, is_menu_item)
             select gen_random_uuid(), (select entity_id from entities where type = 'restaurant' order by name limit 1),
-                   entity_id, true
+                   entity_id, case when name like '%8' then array[gen_random_uuid()] else '{}' end, true
             from entities where type = 'dish_or_category' on conflict do nothing;
         insert into mentions (mention_id, connection_id, source_type, source_id, thread_id, source_url, subreddit,
                               created_at, observed_at)
@@ -115,5 +115,7 @@ async fn each_lookup_has_one_index_on_empty_and_on_filled_tables_without_statist
     let long = format!("update {quoted}.mentions set history_indexed = true where source_id < 's3'");
     client.batch_execute(&long).await.unwrap();
     check_plans(&client, &quoted, "long histories, unknown to the statistics").await;
+    client.batch_execute(&format!("analyze {quoted}.entities; analyze {quoted}.connections")).await.unwrap();
+    check_plans(&client, &quoted, "statistics of all tables").await;
     client.batch_execute(&format!("drop schema {quoted} cascade")).await.unwrap();
 }

@@ -14,9 +14,9 @@
 //! Plans are pinned ([`begin`]), which still leaves the choice among B-trees: a guess on tables without statistics.
 //! Recent counts once went through the read index on `created_at`, over all connections. So each lookup is written such
 //! that one index alone can serve it: names by name, with the type compared as text; mentions by a comparison of rows;
-//! connections by such a comparison in the order of the key; threads of long histories by an index on a hash of
-//! connection and thread, recent counts by one on `uuid_send(connection_id)`. `plans.rs` is the test that reads the
-//! plans.
+//! connections by such a comparison of dish and attributes, in their order; threads of long histories by an index on a
+//! hash of connection and thread, recent counts by one on `uuid_send(connection_id)`. `plans.rs` is the test that reads
+//! the plans.
 
 use std::sync::LazyLock;
 
@@ -151,18 +151,20 @@ statements! {
     /// Locks in the order of the keys, which is that of the arrays: each row is locked when it is found, and a row that
     /// waited for its lock is read again. A row comparison from both sides, which means equality, together with the
     /// order matches `connections_key` and no other index, whatever the planner's statistics say; three equalities
-    /// would also match the read index on the dish. The attributes are not in it, because arrays take longest to
-    /// compare, and a row comparison compares them once more from each side.
+    /// would also match the read indexes on restaurant and on dish. The restaurant is compared once, and not from both
+    /// sides; the scan still begins and ends at the key.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
              cross join lateral (
                  select * from {{schema}}.connections l
-                 where (l.restaurant_id, l.dish_or_category_id) >= (k.restaurant, k.dish)
-                   and (l.restaurant_id, l.dish_or_category_id) <= (k.restaurant, k.dish)
-                   and l.dish_attributes = coalesce(k.attributes::uuid[], array[]::uuid[])
-                 order by l.restaurant_id, l.dish_or_category_id, l.dish_attributes
+                 where l.restaurant_id = k.restaurant
+                   and (l.dish_or_category_id, l.dish_attributes)
+                       >= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                   and (l.dish_or_category_id, l.dish_attributes)
+                       <= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                 order by l.dish_or_category_id, l.dish_attributes
                  limit 1
                  for no key update) as c
              order by k.ord",

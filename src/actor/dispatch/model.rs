@@ -41,7 +41,8 @@ enum ToChild {
 enum ToSupervisor {
     Submit(Arc<Submission>),
     Failing(EpochId),
-    Finished(EpochId),
+    /// Whether it wrote some of its units.
+    Finished(EpochId, bool),
     Stopped(usize),
 }
 
@@ -255,7 +256,7 @@ impl World {
         match self.inbox.pop_front() {
             Some(ToSupervisor::Submit(submission)) => self.dispatch.submit([submission], &self.children),
             Some(ToSupervisor::Failing(epoch)) => self.dispatch.failing(epoch),
-            Some(ToSupervisor::Finished(epoch)) => self.dispatch.finished(epoch, true, &self.children),
+            Some(ToSupervisor::Finished(epoch, wrote)) => self.dispatch.finished(epoch, wrote, &self.children),
             Some(ToSupervisor::Stopped(child)) => {
                 self.children.replace(child, &self.in_flight);
                 self.start_over();
@@ -279,7 +280,7 @@ impl World {
         if self.in_flight.claim(task.epoch, &task.submissions) {
             self.claimed.push_back(task);
         } else {
-            self.tell_finished(&task);
+            self.tell_finished(&task, false);
         }
     }
 
@@ -297,12 +298,13 @@ impl World {
             let outcome = Outcome::Unavailable(Unavailable { commit_under_way: false, attempts: 1, cause });
             assert!(self.in_flight.settle(submission, outcome), "only one transaction has the unit");
         }
-        self.tell_finished(&task);
+        // An arbitrary choice.
+        self.tell_finished(&task, task.epoch % 2 == 0);
     }
 
-    fn tell_finished(&mut self, task: &Task) {
+    fn tell_finished(&mut self, task: &Task, wrote: bool) {
         if task.supervisor == self.supervisor {
-            self.inbox.push_back(ToSupervisor::Finished(task.epoch));
+            self.inbox.push_back(ToSupervisor::Finished(task.epoch, wrote));
         }
     }
 
@@ -405,7 +407,7 @@ impl ToSupervisor {
     fn unit(&self) -> Option<u64> {
         match self {
             Self::Submit(submission) => Some(submission.number),
-            Self::Failing(_) | Self::Finished(_) | Self::Stopped(_) => None,
+            Self::Failing(_) | Self::Finished(..) | Self::Stopped(_) => None,
         }
     }
 }

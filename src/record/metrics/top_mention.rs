@@ -89,7 +89,7 @@ mod micros {
         std::str::from_utf8(&buffer[..=end]).ok()
     }
 
-    /// Reads the texts of [`write`], several times as fast as chrono; `None` for all others.
+    /// Reads texts in the form of [`write`], several times as fast as chrono; `None` for all others.
     pub(super) fn read(text: &str) -> Option<Timestamp> {
         let (seconds, fraction) = text.as_bytes().strip_suffix(b"Z")?.split_at_checked(19)?;
         let separators = [4, 7, 10, 13, 16].map(|place| seconds[place]);
@@ -106,7 +106,7 @@ mod micros {
     }
 
     fn number(digits: &[u8]) -> Option<u32> {
-        digits.iter().try_fold(0, |number, digit| Some(number * 10 + char::from(*digit).to_digit(10)?))
+        digits.iter().try_fold(0, |sum, digit| Some(sum * 10 + char::from(*digit).to_digit(10)?))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
