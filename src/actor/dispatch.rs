@@ -233,7 +233,7 @@ impl Dispatch {
         }
     }
 
-    /// Collects them; there are none if there is one lane.
+    /// Collects the conflicts of a unit; there are none if there is one lane.
     fn collect_conflicts(&mut self, unit: &Unit, Conflicts { keys, facts }: &mut Conflicts) {
         keys.clear();
         facts.clear();

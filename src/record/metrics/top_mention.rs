@@ -34,12 +34,13 @@ pub(crate) struct TopMention<'a> {
 
 /// Times in JSON: RFC 3339 in UTC with as many decimals as are needed.
 mod micros {
-    use super::{SecondsFormat, Timestamp};
     use std::fmt;
 
     use chrono::{Datelike, NaiveDate, Timelike};
     use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
+
+    use super::{SecondsFormat, Timestamp};
 
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         write_time(time, |text| serializer.serialize_str(text))
