@@ -259,17 +259,19 @@ impl<'e> DecidedConnections<'e> {
     }
 
     /// The final rows of existing connections that differ from the stored ones ([`Self::changes`]) or need a reread
-    /// first.
-    pub(super) fn changed_rows(&self, as_of: Timestamp, score_tolerance: f64) -> Vec<ConnectionWrite<'_>> {
+    /// first; each is worked out when it is asked for.
+    pub(super) fn changed_rows(
+        &self,
+        as_of: Timestamp,
+        score_tolerance: f64,
+    ) -> impl Iterator<Item = ConnectionWrite<'_>> {
         let none = HashSet::default();
         let existing = (0_u32..).zip(&self.nodes.connections);
-        let rows = existing.filter_map(|(connection, node)| {
+        existing.filter_map(move |(connection, node)| {
             let threads = self.threads.get(&connection).unwrap_or(&none);
-            Some(self.advance(connection, node, node.stored.as_ref()?, threads, as_of))
-        });
-        let mut rows: Vec<_> = rows.collect();
-        rows.retain_mut(|write| self.changes(write, score_tolerance) || write.reread.any());
-        rows
+            let mut write = self.advance(connection, node, node.stored.as_ref()?, threads, as_of);
+            (self.changes(&mut write, score_tolerance) || write.reread.any()).then_some(write)
+        })
     }
 
     fn advance<'a>(

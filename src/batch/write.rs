@@ -11,7 +11,7 @@
 //!    indexes for long histories.
 //!
 //! Step 2 is skipped if all stated facts about entities are known. Within a step every statement is sent before the
-//! first answer is awaited.
+//! first answer is awaited; only changed connections are written part by part, the next part worked out meanwhile.
 //!
 //! Properties:
 //! - Locks are taken in one global order: entities by key, Google ids, existing connections by key, new connections by
@@ -34,7 +34,7 @@
 
 use super::Epoch;
 use super::coalesce::RowRef;
-use super::connections::{LockedConnections, UnlockedConnections, WrittenConnections, rejections};
+use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
 use super::known_names::{Assumed, LearnedNames, Names};
 use super::rows::{ConnectionWrite, FoundByKey};
@@ -45,6 +45,10 @@ use crate::record::{Table, Timestamp};
 /// How often a transaction returns to the locking of connections, because others inserted some, before it is retried as
 /// a whole. Each time it finds all existing connections, so it takes as many new insertions to fail again.
 pub(super) const RACES_MAX: u32 = 10;
+
+/// Maximum number of connections whose new rows are in memory: a row has its best mentions, a kilobyte or more, and the
+/// driver holds it three times. Few in unit tests, whose epochs are small.
+const ROWS_AT_ONCE: usize = if cfg!(test) { 2 } else { 256 };
 
 /// The result of an epoch's transaction, valid once it is committed.
 #[derive(Debug)]
@@ -251,21 +255,47 @@ async fn write_connections<'e, T: GraphTables>(
         );
         inserted.and(updated).and(indexed)
     };
-    let figures = async {
-        let mut changed = connections.changed_rows(clock.as_of, clock.score_tolerance);
-        let (questions, rows) = RereadQuestions::new(&changed);
-        if !questions.is_empty() {
-            // The server reads after it wrote the mentions, because they were sent earlier.
-            tables.reread(&questions).await?.fill(&mut changed, &rows, clock.as_of);
-            changed.retain_mut(|write| connections.changes(write, clock.score_tolerance));
-        }
-        tables.update_connections(&changed).await?;
-        Ok::<_, T::Error>(changed.iter().map(ConnectionWrite::place).collect::<Vec<_>>())
-    };
-    let (written, changed) = futures::join!(mentions, figures);
+    let (written, changed) = futures::join!(mentions, update_connections(tables, &connections, clock));
     written?;
     let changed = changed?;
     Ok(connections.written(&changed))
+}
+
+/// Writes the rows of changed connections; returns the positions of these.
+async fn update_connections<T: GraphTables>(
+    tables: &T,
+    connections: &DecidedConnections<'_>,
+    clock: Clock,
+) -> Result<Vec<u32>, T::Error> {
+    let mut rows = connections.changed_rows(clock.as_of, clock.score_tolerance);
+    let mut to_reread = Vec::new();
+    let mut next = || {
+        let ready = rows.by_ref().filter_map(|write| {
+            if write.reread.any() {
+                to_reread.push(write);
+                return None;
+            }
+            Some(write)
+        });
+        ready.take(ROWS_AT_ONCE).collect::<Vec<_>>()
+    };
+    let (mut part, mut changed) = (next(), Vec::new());
+    while !part.is_empty() {
+        // The next rows are worked out while these are written.
+        let (updated, following) = futures::join!(tables.update_connections(&part), async { next() });
+        updated?;
+        changed.extend(part.iter().map(ConnectionWrite::place));
+        part = following;
+    }
+    let (questions, places) = RereadQuestions::new(&to_reread);
+    if !questions.is_empty() {
+        // The server reads after it wrote the mentions, because they were sent earlier.
+        tables.reread(&questions).await?.fill(&mut to_reread, &places, clock.as_of);
+        to_reread.retain_mut(|write| connections.changes(write, clock.score_tolerance));
+        tables.update_connections(&to_reread).await?;
+        changed.extend(to_reread.iter().map(ConnectionWrite::place));
+    }
+    Ok(changed)
 }
 
 fn outcome(

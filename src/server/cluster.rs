@@ -168,7 +168,8 @@ impl Cluster {
         arguments.push(self.directory().join("password").into());
         arguments.push(format!("--username={SUPERUSER}").into());
         arguments.push(format!("--locale={locale}").into());
-        arguments.extend(["--auth=scram-sha-256", "--encoding=UTF8"].map(Into::into));
+        // Both order texts by their bytes, but only for C does the server compare bytes.
+        arguments.extend(["--lc-collate=C", "--auth=scram-sha-256", "--encoding=UTF8"].map(Into::into));
         if self.home.to_remove().is_some() {
             // A half-made cluster is not reused after a power failure. The server itself syncs all its writes.
             arguments.push("--no-sync".into());

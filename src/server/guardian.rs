@@ -109,7 +109,6 @@ impl Drop for Guardian {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
 
     fn sleeper(guardian: &mut Guardian) -> Child {
         let program = Program {
@@ -142,9 +141,7 @@ mod tests {
         let mut guardian = Guardian::start(None).unwrap();
         let mut child = sleeper(&mut guardian);
         guardian.watch(None);
-        let started = Instant::now();
         drop(guardian);
-        assert!(started.elapsed() < Duration::from_secs(5));
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fail::FailScenario;
 use graphsink::{ActorKind, BulkError, BulkLoad, BulkPhase, BulkSettings, Engine, Outcome, SubmitError};
@@ -237,7 +237,8 @@ async fn a_bulk_load_notices_that_its_idle_session_is_lost() {
     let settings = BulkSettings::default().memory(8 << 10).spill_directory(directory.path());
     // To write there are two more sessions.
     for (name, phase, sessions) in [("bulk::settle", BulkPhase::Sorting, 1), ("bulk::merge", BulkPhase::Writing, 3)] {
-        fail::cfg(name, "1*sleep(12000)->off").unwrap();
+        // Until the load has ended.
+        fail::cfg(name, "1*pause->off").unwrap();
         let load = BulkLoad::begin(database.config().build().unwrap(), settings.clone()).await.unwrap();
         for unit in records(seed("lost sessions"), 40).chunks(4) {
             load.submit(model::unit(unit, &Ids::default())).await.unwrap();
@@ -251,11 +252,9 @@ async fn a_bulk_load_notices_that_its_idle_session_is_lost() {
         let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                    where application_name = 'graphsink' and datname = current_database()";
         let ended: i64 = client.query_one(end, &[]).await.unwrap().get(0);
-        let start = Instant::now();
         let error = within(finishing).await.unwrap().unwrap_err();
         assert_eq!((ended, watched.progress().phase), (sessions, BulkPhase::Ended));
         assert!(matches!(&error, BulkError::Store(lost) if lost.is_retryable()), "{name}: {error}");
-        assert!(start.elapsed() < Duration::from_secs(8), "{name}: {:?}", start.elapsed());
         fail::remove(name);
     }
 }
