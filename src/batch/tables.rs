@@ -255,10 +255,6 @@ pub(crate) struct RereadAnswers {
 }
 
 impl RereadQuestions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.threads.is_empty() && self.newest.is_empty() && self.top.is_empty()
-    }
-
     /// The figures missing from these rows, and for each question the position of its row.
     pub(super) fn new(writes: &[ConnectionWrite<'_>]) -> (Self, [Vec<u32>; 3]) {
         let (mut questions, mut rows) = (Self::default(), <[Vec<u32>; 3]>::default());

@@ -11,7 +11,7 @@
 //!    indexes for long histories.
 //!
 //! Step 2 is skipped if all stated facts about entities are known. Within a step every statement is sent before the
-//! first answer is awaited; only changed connections are written part by part, the next part worked out meanwhile.
+//! first answer is awaited; only changed connections are written part by part, each worked out while others are written.
 //!
 //! Properties:
 //! - Locks are taken in one global order: entities by key, Google ids, existing connections by key, new connections by
@@ -32,6 +32,8 @@
 //! pass has the same effect, but it has to be an `insert` with a row for each connection that is there. To look first
 //! is less work for these, lets the others be copied, and needs no guess at what is there.
 
+use futures::stream::{FuturesOrdered, StreamExt};
+
 use super::Epoch;
 use super::coalesce::RowRef;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
@@ -46,9 +48,13 @@ use crate::record::{Table, Timestamp};
 /// a whole. Each time it finds all existing connections, so it takes as many new insertions to fail again.
 pub(super) const RACES_MAX: u32 = 10;
 
-/// Maximum number of connections whose new rows are in memory: a row has its best mentions, a kilobyte or more, and the
+/// Maximum number of connections that one statement updates: a row has its best mentions, a kilobyte or more, and the
 /// driver holds it three times. Few in unit tests, whose epochs are small.
-const ROWS_AT_ONCE: usize = if cfg!(test) { 2 } else { 256 };
+pub(super) const ROWS_AT_ONCE: usize = if cfg!(test) { 2 } else { 512 };
+
+/// Number of such statements that are sent before the first of them is answered, so that the server does not wait for
+/// the network.
+const UPDATES_UNDER_WAY: usize = 2;
 
 /// The result of an epoch's transaction, valid once it is committed.
 #[derive(Debug)]
@@ -279,23 +285,34 @@ async fn update_connections<T: GraphTables>(
         });
         ready.take(ROWS_AT_ONCE).collect::<Vec<_>>()
     };
-    let (mut part, mut changed) = (next(), Vec::new());
-    while !part.is_empty() {
-        // The next rows are worked out while these are written.
-        let (updated, following) = futures::join!(tables.update_connections(&part), async { next() });
-        updated?;
-        changed.extend(part.iter().map(ConnectionWrite::place));
-        part = following;
+    let (mut under_way, mut changed) = (FuturesOrdered::new(), Vec::new());
+    loop {
+        while under_way.len() < UPDATES_UNDER_WAY {
+            let part = next();
+            if part.is_empty() {
+                break;
+            }
+            under_way.push_back(update(tables, part));
+        }
+        // In the order of sending: statements after an error fail only because of it.
+        let Some(updated) = under_way.next().await else { break };
+        changed.extend(updated?);
     }
-    let (questions, places) = RereadQuestions::new(&to_reread);
-    if !questions.is_empty() {
+    while !to_reread.is_empty() {
+        let mut part: Vec<_> = to_reread.drain(..to_reread.len().min(ROWS_AT_ONCE)).collect();
+        let (questions, places) = RereadQuestions::new(&part);
         // The server reads after it wrote the mentions, because they were sent earlier.
-        tables.reread(&questions).await?.fill(&mut to_reread, &places, clock.as_of);
-        to_reread.retain_mut(|write| connections.changes(write, clock.score_tolerance));
-        tables.update_connections(&to_reread).await?;
-        changed.extend(to_reread.iter().map(ConnectionWrite::place));
+        tables.reread(&questions).await?.fill(&mut part, &places, clock.as_of);
+        part.retain_mut(|write| connections.changes(write, clock.score_tolerance));
+        changed.extend(update(tables, part).await?);
     }
     Ok(changed)
+}
+
+/// Writes rows of connections with one statement; returns the positions of these.
+async fn update<T: GraphTables>(tables: &T, rows: Vec<ConnectionWrite<'_>>) -> Result<Vec<u32>, T::Error> {
+    tables.update_connections(&rows).await?;
+    Ok(rows.iter().map(ConnectionWrite::place).collect())
 }
 
 fn outcome(

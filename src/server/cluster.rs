@@ -168,7 +168,7 @@ impl Cluster {
         arguments.push(self.directory().join("password").into());
         arguments.push(format!("--username={SUPERUSER}").into());
         arguments.push(format!("--locale={locale}").into());
-        // Both order texts by their bytes, but only for C does the server compare bytes.
+        // C.UTF-8 and C both order texts by their bytes, but only for C does the server compare bytes itself.
         arguments.extend(["--lc-collate=C", "--auth=scram-sha-256", "--encoding=UTF8"].map(Into::into));
         if self.home.to_remove().is_some() {
             // A half-made cluster is not reused after a power failure. The server itself syncs all its writes.

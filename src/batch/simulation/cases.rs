@@ -196,6 +196,20 @@ fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
 }
 
 #[test]
+fn changed_connections_are_written_in_parts() {
+    let mut tables = Tables::default();
+    let mentioned_in_all =
+        |mention| epoch(|unit| ["a", "b", "c", "d", "e"].iter().for_each(|name| mentioned(unit, name, mention)));
+    tables.write(&mentioned_in_all("1"), no_race).unwrap();
+    let memory = transaction(&tables, no_race);
+    memory.write(&mentioned_in_all("2")).unwrap();
+    let calls = memory.calls.borrow();
+    let parts: Vec<usize> =
+        calls.iter().filter(|(call, _)| *call == "update_connections").map(|(_, rows)| *rows).collect();
+    assert_eq!(parts, [2, 2, 1]);
+}
+
+#[test]
 fn connections_of_new_entities_are_not_looked_up() {
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| mentioned(unit, "known", "1")), no_race).unwrap();

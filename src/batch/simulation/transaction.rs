@@ -312,6 +312,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn update_connections(&self, rows: &[ConnectionWrite<'_>]) -> Result<(), MemoryError> {
         self.called("update_connections", rows.len());
+        assert!(rows.len() <= crate::batch::write::ROWS_AT_ONCE);
         for row in rows {
             let new = (row.id, row.facts.clone().into_owned(), stored_form(&row.metrics));
             let before = self.tables.borrow_mut().connections.insert(row.key.clone(), new.clone()).unwrap();
