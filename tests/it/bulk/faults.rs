@@ -178,7 +178,8 @@ async fn assert_all_or_nothing(before: Before, phases: impl Iterator<Item = Bulk
             let seen = watched.progress().phase;
             drop(watched);
             finishing.abort();
-            drop(within(finishing).await);
+            let ended = within(finishing).await;
+            assert!(matches!(ended, Err(_) | Ok(Ok(_))), "{seen:?}: {ended:?}");
             until_gone(&before.client).await;
             until_removed(&before.directory).await;
             let rows = rows(&before.client).await;

@@ -83,6 +83,8 @@ fn share_processes() -> String {
 
 /// Time limit for removing shadow tables after a failure.
 const CLEAN_UP_MAX: Duration = Duration::from_mins(1);
+/// The pause between two attempts, in which writers that waited behind the first proceed.
+const CLEAN_UP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tables beside those of the load, and the sessions that fill them.
 pub(crate) struct ShadowTables {
@@ -344,14 +346,17 @@ impl BulkTransaction {
             } else {
                 other.insert(self.sessions.open().await?)
             };
-            match drop_under_lock(session, &lock, &self.schema_name).await {
-                // The request that cancelled the load's last statement may come as late as this, once. And a session that
-                // checks a foreign key locks the table that refers first.
-                Err(error) if matches!(error.sqlstate(), Some("57014" | "40P01")) => {
-                    session.run("rollback").await?;
-                    drop_under_lock(session, &lock, &self.schema_name).await
+            // The request that cancelled the load's last statement may come as late as this, a session that checks a
+            // foreign key locks the table that refers first, and one that was cancelled may hold its locks for longer
+            // than the load's lock timeout.
+            loop {
+                match drop_under_lock(session, &lock, &self.schema_name).await {
+                    Err(error) if matches!(error.sqlstate(), Some("57014" | "40P01" | "55P03")) => {
+                        session.run("rollback").await?;
+                        tokio::time::sleep(CLEAN_UP_PAUSE).await;
+                    }
+                    dropped => return dropped,
                 }
-                dropped => dropped,
             }
         };
         tell(tokio::time::timeout(CLEAN_UP_MAX, Box::pin(dropping)).await);

@@ -68,12 +68,6 @@ impl Database {
         BulkTransaction::begin(&self.config().build().unwrap(), TransactionSettings::default()).await
     }
 
-    /// For loads that are dropped: the removal of their tables waits for the end of their sessions, however slow.
-    async fn begin_patiently(&self) -> BulkTransaction {
-        let config = self.config().lock_timeout(PATIENCE).connect_timeout(PATIENCE).build().unwrap();
-        BulkTransaction::begin(&config, TransactionSettings::default()).await.unwrap()
-    }
-
     async fn catalog(&self) -> Vec<String> {
         catalog::dump(&self.client, "public").await
     }
