@@ -192,6 +192,11 @@ impl Block {
         self.mentions.last_mut().expect("there is one").content_excerpt = excerpt;
     }
 
+    #[cfg(test)]
+    pub(super) fn text_capacity(&self) -> usize {
+        self.text.capacity()
+    }
+
     pub(crate) fn text(&self, span: Span) -> &str {
         span.of(&self.text)
     }
@@ -268,6 +273,11 @@ impl Block {
             links.sort_unstable_by(|left, right| order(left).cmp(&order(right)));
             links.dedup_by(|left, right| order(left) == order(right));
         }
+    }
+
+    /// Returns memory that was reserved for more text: a tenth of a unit, and units wait in flight by the thousand.
+    pub(super) fn shrink_text(&mut self) {
+        self.text.shrink_to_fit();
     }
 
     /// The links of a row, once links are sorted.

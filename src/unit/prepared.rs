@@ -76,6 +76,7 @@ impl UnitOfWork {
     pub(crate) fn prepare(self) -> Unit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
+        block.shrink_text();
         Unit {
             hashes: hashes(&block),
             typed_uses: typed_uses(&block, &places),
@@ -305,6 +306,14 @@ mod tests {
         let said = unit.prepare().fact_hashes().collect::<Vec<_>>();
         assert!(said.iter().all(|one| one.entity == said[0].entity));
         said
+    }
+
+    #[test]
+    fn a_prepared_unit_has_no_more_memory_for_texts_than_their_bytes() {
+        let mut unit = UnitOfWork::new();
+        unit.dish("brisket").handle();
+        assert!(unit.block.text_capacity() > "brisket".len());
+        assert_eq!(unit.prepare().block.text_capacity(), "brisket".len());
     }
 
     #[test]
