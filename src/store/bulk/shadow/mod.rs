@@ -349,14 +349,19 @@ impl BulkTransaction {
             // The request that cancelled the load's last statement may come as late as this, a session that checks a
             // foreign key locks the table that refers first, and one that was cancelled may hold its locks for longer
             // than the load's lock timeout.
+            let mut has_failed = false;
             loop {
-                match drop_under_lock(session, &lock, &self.schema_name).await {
-                    Err(error) if matches!(error.sqlstate(), Some("57014" | "40P01" | "55P03")) => {
+                let attempt = async {
+                    if has_failed {
                         session.run("rollback").await?;
-                        tokio::time::sleep(CLEAN_UP_PAUSE).await;
                     }
+                    drop_under_lock(session, &lock, &self.schema_name).await
+                };
+                match attempt.await {
+                    Err(error) if matches!(error.sqlstate(), Some("57014" | "40P01" | "55P03")) => has_failed = true,
                     dropped => return dropped,
                 }
+                tokio::time::sleep(CLEAN_UP_PAUSE).await;
             }
         };
         tell(tokio::time::timeout(CLEAN_UP_MAX, Box::pin(dropping)).await);

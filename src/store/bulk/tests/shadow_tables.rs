@@ -346,10 +346,12 @@ async fn assert_tables_are_removed_later(lock_timeout: Duration, is_cancelled: b
             "select xact_start::text from pg_stat_activity a join pg_locks l using (pid)
              where pid = {pid} and relation = '{shadow}'::regclass and not granted"
         );
+        let start = Instant::now();
         let begun: String = loop {
             if let Some(row) = database.client.query_opt(&begun, &[]).await.unwrap() {
                 break row.get(0);
             }
+            assert!(start.elapsed() < PATIENCE, "the removal never waits");
         };
         if is_cancelled {
             database.client.execute("select pg_cancel_backend($1)", &[&pid]).await.unwrap();
