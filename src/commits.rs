@@ -18,28 +18,28 @@ use crate::unit::{EntityRecord, Unit};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChangedEntity<'a> {
     /// A unit that names it.
-    unit: &'a Unit,
+    unit: Unit<'a>,
     /// Its place in the unit.
     entity: usize,
 }
 
 impl<'a> ChangedEntity<'a> {
     #[cfg(test)]
-    pub(crate) const fn new(unit: &'a Unit, entity: usize) -> Self {
+    pub(crate) const fn new(unit: Unit<'a>, entity: usize) -> Self {
         Self { unit, entity }
     }
 
     /// Its key; `None` if the unit named it by its id.
     pub(crate) fn key(&self) -> Option<(EntityType, &'a str)> {
-        match self.unit.block.entities[self.entity] {
-            EntityRecord::Key(entity_type, name) => Some((entity_type, self.unit.block.text(name))),
+        match self.unit.block().entities[self.entity] {
+            EntityRecord::Key(entity_type, name) => Some((entity_type, self.unit.block().text(name))),
             EntityRecord::Id(_) => None,
         }
     }
 
     /// The aliases that the unit gave it.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &'a str> {
-        self.unit.block.aliases_of(self.entity)
+        self.unit.block().aliases_of(self.entity)
     }
 }
 
@@ -72,11 +72,11 @@ impl CommitListeners {
 
     pub(crate) fn committed(&self, epoch: &Epoch, written: &Written) {
         self.each(|listener| {
-            let units = epoch.units().iter().zip(&written.units);
+            let units = epoch.units().zip(&written.units);
             let mut changed = units.flat_map(|(unit, committed)| {
                 let rows = committed.entities.iter().enumerate();
                 rows.filter(|(_, row)| row.disposition != Disposition::Unchanged)
-                    .map(|(entity, _)| ChangedEntity { unit, entity })
+                    .map(move |(entity, _)| ChangedEntity { unit, entity })
             });
             listener.committed(&mut changed);
         });

@@ -8,6 +8,7 @@ use super::message::{Absorb, AnyBatch, BatchReady, Beat, DeathWatch, Discard, Pa
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch, TableBatch};
 use crate::failpoint::failpoint;
 use crate::flight::EpochId;
+use crate::unit::SharedUnit;
 
 /// Coalesces entities.
 pub(crate) type EntityBatcher = Batcher<EntityBatch>;
@@ -39,7 +40,7 @@ impl<B: TableBatch> Handler<Absorb> for Batcher<B> {
 
     fn handle(&mut self, Absorb { epoch, units }: Absorb, _: &mut Context<Self>) {
         let batch = self.batches.entry(epoch).or_insert_with(|| B::with_room(self.last));
-        for unit in units.iter() {
+        for unit in units.iter().map(SharedUnit::get) {
             failpoint("batcher::absorb");
             batch.absorb_unit(unit);
             failpoint("batcher::absorbed");

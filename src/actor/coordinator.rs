@@ -67,7 +67,7 @@ impl TransactionCoordinator {
         else {
             return;
         };
-        let units = submissions.iter().map(|submission| Arc::clone(&submission.unit)).collect();
+        let units = submissions.iter().map(|submission| submission.unit()).collect();
         // A batcher cannot be restarted in the middle of an epoch: its death discards every open epoch. This check
         // detects violations of that rule.
         let joined = Epoch::join(units, entities, connections, mentions);

@@ -22,8 +22,8 @@ const HELD_MAX: Duration = Duration::from_secs(5);
 
 /// The receivers of dispatched work: batchers and coordinator. Messages to one of them arrive in order, or not at all.
 pub(super) trait Workers {
-    /// Sends a unit of an epoch.
-    fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>);
+    /// Adds a unit to an epoch; it is sent at the latest when the epoch is sealed.
+    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, rows: usize);
     /// Seals an epoch, which is complete and may be committed.
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>);
     /// Discards the epochs below this one.
@@ -198,7 +198,7 @@ impl Dispatch {
     /// Routes a unit; or holds it, if it `may_wait` and has keys under way in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
         let mut conflicts = std::mem::take(&mut self.conflicts);
-        self.collect_conflicts(&submission.unit, &mut conflicts);
+        self.collect_conflicts(submission.unit().get(), &mut conflicts);
         self.route_or_hold_by(&conflicts, submission, may_wait, workers);
         self.conflicts = conflicts;
     }
@@ -234,7 +234,7 @@ impl Dispatch {
     }
 
     /// Collects the conflicts of a unit; there are none if there is one lane.
-    fn collect_conflicts(&mut self, unit: &Unit, Conflicts { keys, facts }: &mut Conflicts) {
+    fn collect_conflicts(&mut self, unit: Unit<'_>, Conflicts { keys, facts }: &mut Conflicts) {
         keys.clear();
         facts.clear();
         if !self.routing.is_choice() {
@@ -259,7 +259,7 @@ impl Dispatch {
 
     /// Routes a unit to a lane and its rows to the batchers.
     fn route(&mut self, submission: Arc<Submission>, lane: usize, conflicts: &Conflicts, workers: &impl Workers) {
-        let rows = submission.unit.rows();
+        let rows = submission.unit().get().rows();
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
         if !submission.route(epoch) {
@@ -276,7 +276,7 @@ impl Dispatch {
         open.keys.extend_from_slice(&conflicts.keys);
         open.facts.extend_from_slice(&conflicts.facts);
         failpoint("supervisor::route");
-        workers.absorb(open.epoch, &submission.unit);
+        workers.absorb(open.epoch, &submission, rows);
         open.rows += rows;
         open.submissions.push(submission);
         let full = open.rows >= self.max_batch_rows;

@@ -9,7 +9,7 @@ use super::pulse::Pulse;
 use crate::batch::{ConnectionBatch, EntityBatch, MentionBatch};
 use crate::flight::{EpochId, Submission};
 use crate::label::ActorKind;
-use crate::unit::Unit;
+use crate::unit::SharedUnit;
 
 /// Handle -> Supervisor: units were accepted, and wait in [`Arrivals`](super::Arrivals).
 #[derive(Message)]
@@ -36,7 +36,7 @@ pub(crate) struct Beat(pub(crate) Arc<Pulse>);
 #[rtype(result = "()")]
 pub(crate) struct Absorb {
     pub(crate) epoch: EpochId,
-    pub(crate) units: Arc<Vec<Arc<Unit>>>,
+    pub(crate) units: Arc<[SharedUnit]>,
 }
 
 /// Supervisor -> batchers: no more units of this epoch will come; send its batch.

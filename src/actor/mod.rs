@@ -14,7 +14,8 @@
 //!    at most one open epoch and one commit in flight. Units of one restaurant or with the same new
 //!    entity go to one lane as long as any of them is unanswered, so that epochs in flight seldom
 //!    meet on a row (`routing.rs`).
-//! 2. It sends the unit to the batcher of each table, which absorbs its rows into the epoch's batch.
+//! 2. It moves units of an epoch, some hundreds of them at a time, into memory of their own, and sends them to the
+//!    batcher of each table, which absorbs their rows into the epoch's batch.
 //! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
 //!    through the same mailboxes, so no row of the epoch can come after it.
 //! 4. Each batcher answers a seal by sending its batch to the coordinator. The coordinator joins the three batches and

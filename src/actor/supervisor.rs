@@ -20,14 +20,24 @@ use crate::failpoint::failpoint;
 use crate::flight::{EpochId, Submission};
 use crate::hash::HashMap;
 use crate::label::ActorKind;
-use crate::unit::Unit;
+use crate::unit::{PreparedUnits, SharedUnit};
 
 /// How often it looks for units that were on their way to a dead supervisor, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// Number of rows of an epoch that are sent to the batchers together.
+const GATHERED_ROWS: usize = 1_024;
+
+/// Units of an epoch.
+#[derive(Default)]
+struct Absorbed {
+    submissions: Vec<Arc<Submission>>,
+    rows: usize,
+}
+
 struct Children {
     /// Units of each epoch that were not yet sent to the batchers.
-    absorbed: RefCell<BTreeMap<EpochId, Vec<Arc<Unit>>>>,
+    absorbed: RefCell<BTreeMap<EpochId, Absorbed>>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
     mentions: Addr<MentionBatcher>,
@@ -35,15 +45,14 @@ struct Children {
 }
 
 impl Children {
-    /// Sends the routed units to the batchers.
-    fn send_absorbed(&self) {
-        for (epoch, units) in self.absorbed.take() {
-            self.send_units(epoch, units);
+    /// Sends units to the batchers, stored side by side from now on.
+    fn send_units(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
+        let units: Vec<SharedUnit> = submissions.iter().map(|submission| submission.unit()).collect();
+        let units = PreparedUnits::gather(&units);
+        for (submission, unit) in submissions.iter().zip(&units) {
+            submission.moved(unit.clone());
         }
-    }
-
-    fn send_units(&self, epoch: EpochId, units: Vec<Arc<Unit>>) {
-        let absorb = Absorb { epoch, units: Arc::new(units) };
+        let absorb = Absorb { epoch, units: units.into() };
         self.entities.do_send(absorb.clone());
         failpoint("supervisor::absorb");
         self.connections.do_send(absorb.clone());
@@ -61,14 +70,22 @@ impl Children {
 }
 
 impl Workers for Children {
-    fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
-        self.absorbed.borrow_mut().entry(epoch).or_default().push(Arc::clone(unit));
+    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, rows: usize) {
+        let mut absorbed = self.absorbed.borrow_mut();
+        let of_epoch = absorbed.entry(epoch).or_default();
+        of_epoch.submissions.push(Arc::clone(submission));
+        of_epoch.rows += rows;
+        if of_epoch.rows >= GATHERED_ROWS {
+            let Absorbed { submissions, .. } = std::mem::take(of_epoch);
+            drop(absorbed);
+            self.send_units(epoch, &submissions);
+        }
     }
 
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>) {
-        let units = self.absorbed.borrow_mut().remove(&epoch);
-        if let Some(units) = units {
-            self.send_units(epoch, units);
+        let rest = self.absorbed.borrow_mut().remove(&epoch).unwrap_or_default();
+        if !rest.submissions.is_empty() {
+            self.send_units(epoch, &rest.submissions);
         }
         let seal = Seal { epoch, to: self.coordinator.clone().recipient() };
         self.entities.do_send(seal.clone());
@@ -146,7 +163,6 @@ impl Supervisor {
     fn dispatch(&mut self, what: impl FnOnce(&mut Dispatch, &Children)) {
         if let Some(children) = &self.children {
             what(&mut self.dispatch, children);
-            children.send_absorbed();
         }
     }
 

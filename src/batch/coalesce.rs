@@ -54,7 +54,7 @@ pub(crate) trait TableBatch: Default + Send + Unpin + 'static {
     fn with_room(names: usize) -> Self;
 
     /// Adds the rows of the next unit.
-    fn absorb_unit(&mut self, unit: &Unit);
+    fn absorb_unit(&mut self, unit: Unit<'_>);
 
     /// Number of names.
     fn len(&self) -> usize;
@@ -74,7 +74,7 @@ impl<T: OfTable> TableBatch for Batch<T> {
         }
     }
 
-    fn absorb_unit(&mut self, unit: &Unit) {
+    fn absorb_unit(&mut self, unit: Unit<'_>) {
         self.absorb(unit.names(T::TABLE));
     }
 

@@ -1,7 +1,6 @@
 //! The connections of an epoch and their mentions: from names to rows.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -12,7 +11,7 @@ use super::{Epoch, LockedEntities};
 use crate::hash::HashMap;
 use crate::label::Disposition;
 use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, SortedSet, SourceType, Table};
-use crate::unit::{Block, ConnectionRecordName, MentionRecord, Unit};
+use crate::unit::{ConnectionRecordName, MentionRecord, SharedUnit, Texts};
 
 /// Maximum number of mentions of a short history: it is read as a whole, which takes at most as many pages, and its
 /// mentions need no entries in the indexes for long histories. A guess; 83 of 100 connections have one mention.
@@ -72,7 +71,7 @@ pub(super) struct MentionNode {
 /// The connections of an epoch in lock order, their mentions, and the map from names to them.
 #[derive(Debug, Default)]
 pub(super) struct Nodes<'e> {
-    pub(super) units: &'e [Arc<Unit>],
+    pub(super) units: &'e [SharedUnit],
     pub(super) connections: Vec<ConnectionNode>,
     /// Grouped by connection, in the order of the connections.
     pub(super) mentions: Vec<MentionNode>,
@@ -87,12 +86,12 @@ impl<'e> Nodes<'e> {
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let slots = epoch.connections.len();
-        let mut nodes = Self { units: epoch.units(), connections: Vec::with_capacity(slots), ..Self::default() };
+        let mut nodes = Self { units: epoch.shared_units(), connections: Vec::with_capacity(slots), ..Self::default() };
         // Names of connections correspond to rows if names of entities do, and no connection is named by its id.
         let mut node_of_key: Option<HashMap<ConnectionKey<Uuid>, u32>> =
             (!entities.are_distinct() || !keys_by_id.is_empty()).then(HashMap::default);
-        for RowRef { unit, row } in epoch.connections.firsts() {
-            let block = &epoch.units()[*unit as usize].block;
+        for first @ RowRef { unit, row } in epoch.connections.firsts() {
+            let block = epoch.unit_of(*first).block();
             let id_of = |entity| entities.id_of(*unit, entity);
             let mut is_new = false;
             let (key, known) = match block.connections[*row as usize].name {
@@ -118,11 +117,11 @@ impl<'e> Nodes<'e> {
             }
             nodes.connection_of_slot.push(node);
         }
-        for (RowRef { unit, row }, slot) in epoch.rows(Table::Connections) {
-            let block = &epoch.units()[unit as usize].block;
+        for (row @ RowRef { unit, row: place }, slot) in epoch.rows(Table::Connections) {
+            let block = epoch.unit_of(row).block();
             let said = &mut nodes.connections[nodes.connection_of_slot[slot as usize] as usize].said;
-            said.is_menu_item |= block.connections[row as usize].is_menu_item;
-            for category in block.categories_of(row as usize) {
+            said.is_menu_item |= block.connections[place as usize].is_menu_item;
+            for category in block.categories_of(place as usize) {
                 said.categories.insert(entities.id_of(unit, category));
             }
         }
@@ -149,7 +148,7 @@ impl<'e> Nodes<'e> {
     }
 
     pub(super) fn resolve_mentions(&mut self, epoch: &'e Epoch) {
-        let mention_at = |RowRef { unit, row }: RowRef| epoch.units()[unit as usize].block.mention(row as usize);
+        let mention_at = |row: RowRef| epoch.unit_of(row).block().mention(row.row as usize);
         // For each mention its connection, and the row of the winning observation.
         let mut mentions: Vec<(u32, RowRef)> = Vec::with_capacity(epoch.mentions.len());
         let mut node_of_slot: Vec<u32> = Vec::with_capacity(epoch.mentions.len());
@@ -159,7 +158,7 @@ impl<'e> Nodes<'e> {
         for (row, slot) in epoch.rows(Table::Mentions) {
             let known = node_of_slot.get(slot as usize).copied();
             let node = known.unwrap_or_else(|| {
-                let own = epoch.units()[row.unit as usize].block.mentions[row.row as usize].connection.own();
+                let own = epoch.unit_of(row).block().mentions[row.row as usize].connection.own();
                 let connection = self.connection_of_slot[epoch.connection_slot(row.unit, own)];
                 let next = mentions.len() as u32;
                 let node = if aliased {
@@ -226,15 +225,15 @@ impl<'e> Nodes<'e> {
         node.mentions.clone().zip(mentions)
     }
 
-    /// The epoch's record of a mention, with the block that has its texts.
-    pub(super) fn record(&self, node: &MentionNode) -> (&'e Block, &'e MentionRecord) {
-        let block = &self.units[node.row.unit as usize].block;
-        (block, &block.mentions[node.row.row as usize])
+    /// The epoch's record of a mention, with its texts.
+    pub(super) fn record(&self, node: &MentionNode) -> (Texts<'e>, &'e MentionRecord) {
+        let block = self.units[node.row.unit as usize].get().block();
+        (block.texts, &block.mentions[node.row.row as usize])
     }
 
     /// The epoch's observation of a mention.
     pub(super) fn observation(&self, node: &MentionNode) -> MentionRef<'e> {
-        let (block, record) = self.record(node);
-        block.mention_of(record)
+        let (texts, record) = self.record(node);
+        texts.mention(record)
     }
 }

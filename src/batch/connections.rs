@@ -42,15 +42,15 @@ pub(crate) struct WrittenConnections<'e>(Nodes<'e>);
 
 /// The rejection of every unit that names a connection by an id that is not in `keys_by_id`.
 pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>) -> Vec<(usize, Rejection)> {
-    let missing = |unit: &Unit| {
-        unit.block.connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
+    let missing = |unit: Unit<'_>| {
+        unit.block().connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
             ConnectionRecordName::Id(id) if !keys_by_id.contains_key(&id) => {
                 Some(Rejection::missing(Table::Connections, row, id))
             }
             ConnectionRecordName::Id(_) | ConnectionRecordName::Key { .. } => None,
         })
     };
-    epoch.units().iter().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
+    epoch.units().enumerate().filter_map(|(index, unit)| Some((index, missing(unit)?))).collect()
 }
 
 /// The final rows of new connections, in lock order. Each is made when it is written.
@@ -102,8 +102,8 @@ impl<'a> Iterator for MentionRows<'a> {
         let Self { nodes, places } = self;
         let node = &nodes.mentions[places.next()? as usize];
         let ConnectionNode { id: connection, history_indexed, .. } = nodes.connections[node.connection as usize];
-        let (block, record) = nodes.record(node);
-        Some(MentionRow { id: node.id, connection, block, record, history_indexed })
+        let (texts, record) = nodes.record(node);
+        Some(MentionRow { id: node.id, connection, texts, record, history_indexed })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

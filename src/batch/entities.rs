@@ -185,7 +185,7 @@ impl LockedEntities<'_> {
     /// Whether the name of an entity of a unit is its row's own, not one that a redirect leads from.
     pub(super) fn is_own_name(&self, unit: u32, entity: usize) -> bool {
         let node = self.0.node(unit, entity);
-        let block = &self.0.epoch.units()[unit as usize].block;
+        let block = self.0.epoch.unit_of(RowRef { unit, row: entity as u32 }).block();
         match block.entities[entity] {
             EntityRecord::Key(entity_type, name) => node.key() == (entity_type, block.text(name)),
             EntityRecord::Id(id) => node.id == id,
@@ -302,8 +302,8 @@ impl<'e> Plan<'e> {
         let mut wanted = stored.cloned().unwrap_or_default();
         for row in &self.said[node.said.start as usize..node.said.end as usize] {
             let (unit, entity) = (self.epoch.unit_of(*row), row.row as usize);
-            wanted.merge_aliases(unit.block.aliases_of(entity));
-            let attributes = unit.block.attributes_of(entity).map(|attribute| self.id_of(row.unit, attribute));
+            wanted.merge_aliases(unit.block().aliases_of(entity));
+            let attributes = unit.block().attributes_of(entity).map(|attribute| self.id_of(row.unit, attribute));
             wanted.restaurant_attributes.merge(attributes.collect());
             wanted.merge(EntityFacts { place: unit.place_of(entity).cloned(), ..EntityFacts::default() });
         }
@@ -384,8 +384,8 @@ fn without_place_id(facts: &EntityFacts<Uuid>) -> EntityFacts<Uuid> {
 /// The rejection of every unit that names a missing id, or uses an entity that is named by its id as another type.
 fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize, Rejection)> {
     let mut rejected = Vec::new();
-    for (index, unit) in epoch.units().iter().enumerate() {
-        let missing = unit.block.entities.iter().enumerate().find_map(|(row, entity)| match entity {
+    for (index, unit) in epoch.units().enumerate() {
+        let missing = unit.block().entities.iter().enumerate().find_map(|(row, entity)| match entity {
             EntityRecord::Id(id) if !by_id.contains_key(id) => Some((row, *id)),
             EntityRecord::Id(_) | EntityRecord::Key(..) => None,
         });
@@ -393,8 +393,8 @@ fn rejections(epoch: &Epoch, by_id: &HashMap<Uuid, StoredEntity>) -> Vec<(usize,
             rejected.push((index, Rejection::missing(Table::Entities, row, id)));
             continue;
         }
-        let wrong = unit.typed_uses.iter().find_map(|used| {
-            let EntityRecord::Id(id) = unit.block.entities[used.entity as usize] else { return None };
+        let wrong = unit.typed_uses().iter().find_map(|used| {
+            let EntityRecord::Id(id) = unit.block().entities[used.entity as usize] else { return None };
             let found = by_id.get(&id)?.key.entity_type;
             (found != used.expected).then(|| Rejection::wrong_type(id, *used, found))
         });

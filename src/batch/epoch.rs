@@ -1,13 +1,12 @@
 //! The units that one transaction commits, with their rows coalesced.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::Batch;
 use super::coalesce::{OfTable, RowRef, TableBatch};
 use crate::outcome::{Committed, CommittedRow};
 use crate::record::Table;
-use crate::unit::Unit;
+use crate::unit::{SharedUnit, Unit};
 
 /// The table of a batch of entities.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(crate) type MentionBatch = Batch<Mentions>;
 /// the order of `units`.
 #[derive(Debug)]
 pub(crate) struct Epoch {
-    units: Vec<Arc<Unit>>,
+    units: Vec<SharedUnit>,
     pub(super) entities: EntityBatch,
     pub(super) connections: ConnectionBatch,
     pub(super) mentions: MentionBatch,
@@ -52,10 +51,10 @@ pub(crate) struct Epoch {
 
 impl Epoch {
     /// Coalesces units at once, as batchers do incrementally; for the parts of an epoch that has to be split.
-    pub(crate) fn from_units(units: Vec<Arc<Unit>>) -> Self {
+    pub(crate) fn from_units(units: Vec<SharedUnit>) -> Self {
         let (mut entities, mut connections, mut mentions) =
             (EntityBatch::default(), ConnectionBatch::default(), MentionBatch::default());
-        for unit in &units {
+        for unit in units.iter().map(SharedUnit::get) {
             entities.absorb_unit(unit);
             connections.absorb_unit(unit);
             mentions.absorb_unit(unit);
@@ -66,7 +65,7 @@ impl Epoch {
     /// Joins the batches that three batchers made of the same units. `None` if a batch lacks rows, which would mean
     /// that a batcher lost some.
     pub(crate) fn join(
-        units: Vec<Arc<Unit>>,
+        units: Vec<SharedUnit>,
         entities: EntityBatch,
         connections: ConnectionBatch,
         mentions: MentionBatch,
@@ -74,16 +73,21 @@ impl Epoch {
         let absorbed = [entities.units(), connections.units(), mentions.units()];
         let epoch = Self::new(units, entities, connections, mentions);
         let whole = Table::ALL.into_iter().zip(absorbed).all(|(table, absorbed)| {
-            let expected: usize = epoch.units.iter().map(|unit| unit.block.rows_of(table)).sum();
+            let expected: usize = epoch.units.iter().map(|unit| unit.get().block().rows_of(table)).sum();
             expected == epoch.slots(table).len() && absorbed == epoch.units.len()
         });
         whole.then_some(epoch)
     }
 
-    fn new(units: Vec<Arc<Unit>>, entities: EntityBatch, connections: ConnectionBatch, mentions: MentionBatch) -> Self {
+    fn new(
+        units: Vec<SharedUnit>,
+        entities: EntityBatch,
+        connections: ConnectionBatch,
+        mentions: MentionBatch,
+    ) -> Self {
         let starts = units.iter().scan((0, 0), |next, unit| {
-            let start = *next;
-            *next = (start.0 + unit.block.entities.len() as u32, start.1 + unit.block.connections.len() as u32);
+            let (start, block) = (*next, unit.get().block());
+            *next = (start.0 + block.entities.len() as u32, start.1 + block.connections.len() as u32);
             Some(start)
         });
         let starts = starts.collect();
@@ -91,20 +95,25 @@ impl Epoch {
     }
 
     /// The units, in the order in which the batches absorbed them.
-    pub(crate) fn units(&self) -> &[Arc<Unit>] {
+    pub(crate) fn units(&self) -> impl ExactSizeIterator<Item = Unit<'_>> {
+        self.units.iter().map(SharedUnit::get)
+    }
+
+    /// The same units, to keep.
+    pub(crate) fn shared_units(&self) -> &[SharedUnit] {
         &self.units
     }
 
     /// The unit of a row.
-    pub(super) fn unit_of(&self, row: RowRef) -> &Unit {
-        &self.units[row.unit as usize]
+    pub(super) fn unit_of(&self, row: RowRef) -> Unit<'_> {
+        self.units[row.unit as usize].get()
     }
 
     /// All rows of a table with their slots, in order of arrival.
     pub(super) fn rows(&self, table: Table) -> impl Iterator<Item = (RowRef, u32)> {
-        let rows = (0..)
-            .zip(&self.units)
-            .flat_map(move |(unit, own)| (0..own.block.rows_of(table) as u32).map(move |row| RowRef { unit, row }));
+        let rows = (0..).zip(&self.units).flat_map(move |(unit, own)| {
+            (0..own.get().block().rows_of(table) as u32).map(move |row| RowRef { unit, row })
+        });
         rows.zip(self.slots(table).iter().copied())
     }
 
@@ -154,8 +163,8 @@ impl Epoch {
                 entities: pick(entity_slots, entities),
                 connections: pick(connection_slots, connections),
                 mentions: pick(mention_slots, mentions),
-                temp_ids: unit.temp_ids.clone(),
-                nonce: unit.nonce,
+                temp_ids: unit.get().temp_ids().cloned(),
+                nonce: unit.get().nonce(),
             })
             .collect()
     }
@@ -171,7 +180,7 @@ impl Epoch {
     fn ranges(&self, table: Table) -> impl Iterator<Item = Range<usize>> {
         self.units.iter().scan(0, move |end, unit| {
             let start = *end;
-            *end += unit.block.rows_of(table);
+            *end += unit.get().block().rows_of(table);
             Some(start..*end)
         })
     }
@@ -185,7 +194,7 @@ mod tests {
     use crate::unit::UnitOfWork;
     use uuid::Uuid;
 
-    fn unit(restaurant: &str, mentions: &[&str]) -> Arc<Unit> {
+    fn unit(restaurant: &str, mentions: &[&str]) -> SharedUnit {
         let mut unit = UnitOfWork::new();
         let restaurant = unit.restaurant(restaurant).handle();
         let dish = unit.dish("pie").handle();
@@ -194,7 +203,7 @@ mod tests {
             let written_at = "2024-01-01T00:00:00Z".parse().unwrap();
             unit.mention(connection, Mention::new(SourceType::Post, *mention, "u", "s", written_at));
         }
-        Arc::new(unit.prepare())
+        unit.prepare()
     }
 
     #[test]
@@ -220,7 +229,7 @@ mod tests {
         let units = vec![unit("a", &["1"]), unit("b", &["2"])];
         let Epoch { units, entities, connections, .. } = Epoch::from_units(units);
         let mut mentions = MentionBatch::default();
-        mentions.absorb_unit(&units[0]);
+        mentions.absorb_unit(units[0].get());
         assert!(Epoch::join(units.clone(), entities, connections, mentions).is_none());
         let Epoch { entities, connections, mentions, .. } = Epoch::from_units(units.clone());
         assert!(Epoch::join(units, entities, connections, mentions).is_some());

@@ -8,7 +8,7 @@ use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, Mention, Place, RereadNeeded,
     StoredMetrics, TopMention,
 };
-use crate::unit::{Block, MentionRecord};
+use crate::unit::{MentionRecord, Texts};
 
 /// A stored entity.
 #[derive(Debug, Clone)]
@@ -147,8 +147,8 @@ impl<'a> ConnectionWrite<'a> {
 pub(crate) struct MentionRow<'a> {
     pub(crate) id: Uuid,
     pub(crate) connection: Uuid,
-    /// The block with the texts of the record.
-    pub(crate) block: &'a Block,
+    /// The texts of the record.
+    pub(crate) texts: Texts<'a>,
     pub(crate) record: &'a MentionRecord,
     /// The flag of its connection.
     pub(crate) history_indexed: bool,

@@ -129,7 +129,7 @@ impl<'a> Lookup<'a> {
             }
         }
         for ((slot, row), with_facts) in (0_u32..).zip(epoch.entities.firsts()).zip(with_facts) {
-            let block = &epoch.unit_of(*row).block;
+            let block = epoch.unit_of(*row).block();
             match block.entities[row.row as usize] {
                 // Facts are read only if the epoch states some.
                 EntityRecord::Key(entity_type, name) => {
@@ -139,7 +139,7 @@ impl<'a> Lookup<'a> {
             }
         }
         for row in epoch.connections.firsts() {
-            if let ConnectionRecordName::Id(id) = epoch.unit_of(*row).block.connections[row.row as usize].name {
+            if let ConnectionRecordName::Id(id) = epoch.unit_of(*row).block().connections[row.row as usize].name {
                 lookup.connections_by_id.push(id);
             }
         }

@@ -180,7 +180,7 @@ fn learn(epoch: &Epoch, mut learned: LearnedNames, lookup: &Lookup<'_>, entities
             // A row with a redirected name may be inserted without a new generation, and would then be a different
             // attribute.
             let are_own = |row: &RowRef| {
-                let mut attributes = epoch.unit_of(*row).block.attributes_of(row.row as usize);
+                let mut attributes = epoch.unit_of(*row).block().attributes_of(row.row as usize);
                 attributes.all(|attribute| entities.is_own_name(row.unit, attribute))
             };
             if name.with_facts && lookup.said_of(name.slot).all(are_own) {

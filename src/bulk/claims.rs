@@ -48,7 +48,7 @@ impl Claimants {
     }
 
     /// Whether the unit, which is the next one, may be rejected for its claims.
-    pub(super) fn may_refuse(&mut self, unit: &Unit) -> bool {
+    pub(super) fn may_refuse(&mut self, unit: Unit<'_>) -> bool {
         let mut may_refuse = false;
         for (entity, restaurant) in unit.names(Table::Entities).iter().enumerate() {
             if let Some(claimed) = claimed_by(unit, entity) {
@@ -77,7 +77,7 @@ impl Claimants {
 }
 
 /// The id that a unit claims for one of its entities.
-pub(super) fn claimed_by(unit: &Unit, entity: usize) -> Option<&str> {
+pub(super) fn claimed_by(unit: Unit<'_>, entity: usize) -> Option<&str> {
     unit.place_of(entity).and_then(|place| place.google_place_id.as_deref())
 }
 
@@ -95,7 +95,7 @@ impl Claims {
     }
 
     /// Records the claim of a unit for one of its entities.
-    pub(super) fn absorb(&mut self, unit: &Unit, entity: usize, name: NameHash) -> Result<(), SpillError> {
+    pub(super) fn absorb(&mut self, unit: Unit<'_>, entity: usize, name: NameHash) -> Result<(), SpillError> {
         let Some(claimed) = claimed_by(unit, entity) else { return Ok(()) };
         self.record.clear();
         self.record.put_name(name_of_text(claimed));
@@ -359,9 +359,9 @@ impl Holders {
 mod tests {
     use super::*;
     use crate::bulk::rows::Numbered;
-    use crate::unit::{PlaceObservation, UnitOfWork};
+    use crate::unit::{PlaceObservation, SharedUnit, UnitOfWork};
 
-    fn unit(claims: &[(&str, &str)]) -> Unit {
+    fn unit(claims: &[(&str, &str)]) -> SharedUnit {
         let mut unit = UnitOfWork::new();
         for (restaurant, id) in claims {
             let place = PlaceObservation::new("2026-01-02T03:04:05Z".parse().unwrap());
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_unit_is_contingent_once_another_restaurant_has_claimed_its_google_id() {
         let mut claimants = Claimants::new(1 << 20);
-        let mut may_refuse = |claims: &[(&str, &str)]| claimants.may_refuse(&unit(claims));
+        let mut may_refuse = |claims: &[(&str, &str)]| claimants.may_refuse(unit(claims).get());
         assert!(!may_refuse(&[("a", "1"), ("b", "2")]));
         assert!(!may_refuse(&[("a", "1")]), "its own");
         assert!(!may_refuse(&[("a", "3")]), "a restaurant may change its id");
@@ -391,8 +391,8 @@ mod tests {
         let capacity = claimants.of_id.capacity();
         for number in 0..20 {
             let (restaurant, id) = (format!("r{number}"), number.to_string());
-            assert_eq!(claimants.may_refuse(&unit(&[(&restaurant, &id)])), number >= 7);
-            assert!(!claimants.may_refuse(&unit(&[("r3", "3")])), "remembered since the beginning");
+            assert_eq!(claimants.may_refuse(unit(&[(&restaurant, &id)]).get()), number >= 7);
+            assert!(!claimants.may_refuse(unit(&[("r3", "3")]).get()), "remembered since the beginning");
         }
         assert_eq!(claimants.of_id.capacity(), capacity, "the memory does not grow");
     }
@@ -404,10 +404,10 @@ mod tests {
         for number in 0..restaurants {
             // Two restaurants each claim the same id.
             let unit = unit(&[(&format!("r{number}"), &format!("id {}", number / 2))]);
-            let name = unit.names(Table::Entities)[0];
-            claims.absorb(&unit, 0, name).unwrap();
+            let name = unit.get().names(Table::Entities)[0];
+            claims.absorb(unit.get(), 0, name).unwrap();
             record.clear();
-            crate::bulk::rows::put_entity(&mut record, Numbered { number, unit: &unit, is_contingent: true }, 0);
+            crate::bulk::rows::put_entity(&mut record, Numbered { number, unit: unit.get(), is_contingent: true }, 0);
             entities.push(&record).unwrap();
         }
         let (claims, mut entities) = (claims.finish().unwrap(), entities.finish().unwrap());

@@ -44,12 +44,12 @@ impl Ids {
     }
 
     /// The id of a unit's row.
-    pub(super) fn row(self, unit: &Unit, table: Table, row: usize) -> Uuid {
+    pub(super) fn row(self, unit: Unit<'_>, table: Table, row: usize) -> Uuid {
         let name = unit.names(table)[row];
         match table {
             Table::Entities => self.id(name),
             Table::Connections => self.id(connection_name(unit, row)),
-            Table::Mentions => self.mention(connection_name(unit, unit.block.mentions[row].connection.own()), name),
+            Table::Mentions => self.mention(connection_name(unit, unit.block().mentions[row].connection.own()), name),
         }
     }
 }
@@ -69,8 +69,8 @@ const fn clustered(cluster: NameHash, name: NameHash) -> NameHash {
 }
 
 /// The name of a unit's connection: [clustered] by its restaurant.
-pub(super) fn connection_name(unit: &Unit, connection: usize) -> NameHash {
-    let ConnectionRecordName::Key { restaurant, .. } = unit.block.connections[connection].name else {
+pub(super) fn connection_name(unit: Unit<'_>, connection: usize) -> NameHash {
+    let ConnectionRecordName::Key { restaurant, .. } = unit.block().connections[connection].name else {
         unreachable!("units that name rows by their ids were refused");
     };
     clustered(unit.names(Table::Entities)[restaurant.own()], unit.names(Table::Connections)[connection])

@@ -17,7 +17,7 @@ use super::spill::{SpillDirectory, SpillError, SpoolWriter};
 use crate::batch::simulation::{Drawn, Tables, as_of, at, draft, drawn, stored_form};
 use crate::record::{EntityKey, EntityType, Mention, Place, Table};
 use crate::store::{Connections, Entities, Mentions, StoredTable};
-use crate::unit::{PlaceObservation, Unit};
+use crate::unit::{PlaceObservation, SharedUnit, Unit};
 
 /// Places of restaurants in a unit, with ids that other units claim, too.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ fn claim() -> impl Strategy<Value = Claim> {
         .prop_map(|(restaurant, google, day, address, stars)| Claim { restaurant, google, day, address, stars })
 }
 
-fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
+fn unit(said: &[Drawn], claims: &[Claim]) -> SharedUnit {
     let mut unit = draft(said, &Tables::default());
     for claim in claims {
         let mut place = PlaceObservation::new(at(claim.day));
@@ -52,19 +52,19 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> Arc<Unit> {
         unit.restaurant(format!("r{}", claim.restaurant)).place(place);
     }
     unit.validate(1_000).unwrap();
-    Arc::new(unit.prepare())
+    unit.prepare()
 }
 
 /// Why a unit cannot be written after those before it, derived from the contract without hashes or ranks.
-fn refusal(unit: &Unit, tables: &Tables) -> Option<Refusal> {
+fn refusal(unit: Unit<'_>, tables: &Tables) -> Option<Refusal> {
     let mut places: BTreeMap<String, Arc<Place>> = BTreeMap::new();
     for (key, (_, facts)) in &tables.entities {
         places.extend(facts.place.clone().map(|place| (key.name.to_string(), place)));
     }
     let before = places.clone();
-    let names: Vec<String> = (0..unit.block.entities.len())
-        .map(|entity| match unit.block.entities[entity] {
-            crate::unit::EntityRecord::Key(_, name) => unit.block.text(name).to_owned(),
+    let names: Vec<String> = (0..unit.block().entities.len())
+        .map(|entity| match unit.block().entities[entity] {
+            crate::unit::EntityRecord::Key(_, name) => unit.block().text(name).to_owned(),
             crate::unit::EntityRecord::Id(_) => unreachable!("all are named by their keys"),
         })
         .collect();
@@ -120,7 +120,7 @@ impl RowSink<Mentions> for Loaded {
         assert!(self.last_connection <= row.connection, "in the order of their connections");
         self.last_connection = row.connection;
         assert_same_time(row.id, row.connection);
-        let mention = row.block.mention_of(row.record);
+        let mention = row.texts.mention(row.record);
         let key = (row.connection, mention.source_type, mention.source_id.into());
         let before = self.tables.mentions.insert(key, (row.id, Mention::from(mention)));
         assert_eq!(before, None, "each once");
@@ -166,7 +166,7 @@ fn memory() -> impl Strategy<Value = Memory> {
 }
 
 /// The result of a load: its tables, the rejected units, and its ids.
-fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Ids) {
+fn load(units: &[SharedUnit], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Ids) {
     let parent = tempfile::tempdir().unwrap();
     let directory = SpillDirectory::create(parent.path(), memory.block).unwrap();
     let mut entities = EntityRuns::new(&directory, memory.sorting);
@@ -174,7 +174,7 @@ fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Id
     let mut mentions = MentionRuns::new(&directory, memory.sorting);
     let mut claimants = Claimants::new(memory.claimants);
     for (number, unit) in (0..).zip(units) {
-        let numbered = Numbered { number, unit, is_contingent: claimants.may_refuse(unit) };
+        let numbered = Numbered { number, unit: unit.get(), is_contingent: claimants.may_refuse(unit.get()) };
         entities.absorb(numbered).unwrap();
         connections.absorb(numbered).unwrap();
         mentions.absorb(numbered).unwrap();
@@ -198,7 +198,7 @@ fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Id
     let mut refusals = log.finish().unwrap().into_reader(memory.merging).unwrap();
     let refusals: Vec<(u64, Refusal)> = std::iter::from_fn(|| refusals.next().unwrap()).collect();
     for (table, rows) in Table::ALL.into_iter().zip(refused_rows) {
-        let of_refused = refusals.iter().map(|(number, _)| units[*number as usize].names(table).len() as u64);
+        let of_refused = refusals.iter().map(|(number, _)| units[*number as usize].get().names(table).len() as u64);
         assert_eq!(rows, of_refused.sum::<u64>(), "{table}");
     }
     drop(directory);
@@ -207,13 +207,13 @@ fn load(units: &[Arc<Unit>], memory: Memory) -> (Tables, Vec<(u64, Refusal)>, Id
 }
 
 fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
-    let units: Vec<Arc<Unit>> = units.iter().map(|(said, claims)| unit(said, claims)).collect();
+    let units: Vec<SharedUnit> = units.iter().map(|(said, claims)| unit(said, claims)).collect();
     let mut expected = Tables::default();
     let mut refused = Vec::new();
     for (number, unit) in (0..).zip(&units) {
-        match refusal(unit, &expected) {
+        match refusal(unit.get(), &expected) {
             Some(refusal) => refused.push((number, refusal)),
-            None => _ = expected.write_alone(Arc::clone(unit)),
+            None => _ = expected.write_alone(unit.clone()),
         }
     }
     let (loaded, refusals, ids) = load(&units, memory);
@@ -241,8 +241,8 @@ fn check(units: &[(Vec<Drawn>, Vec<Claim>)], memory: Memory) -> TestCaseResult {
             Table::Mentions => loaded.mentions.values().any(|row| row.0 == id),
         };
         for table in Table::ALL {
-            for row in 0..unit.names(table).len() {
-                prop_assert!(is_there(table, ids.row(unit, table, row)));
+            for row in 0..unit.get().names(table).len() {
+                prop_assert!(is_there(table, ids.row(unit.get(), table, row)));
             }
         }
     }
@@ -314,8 +314,8 @@ fn a_short_history_of_large_mentions_is_not_held_in_memory() {
         type Error = SpillError;
 
         fn push<'a>(&mut self, row: &'a <Mentions as StoredTable>::Row<'a>) -> Result<(), SpillError> {
-            let excerpt = row.block.mention_of(row.record).content_excerpt.len();
-            self.0.push((row.block.text_bytes(), excerpt, row.history_indexed));
+            let excerpt = row.texts.mention(row.record).content_excerpt.len();
+            self.0.push((row.texts.buffer_bytes(), excerpt, row.history_indexed));
             Ok(())
         }
     }
@@ -332,7 +332,7 @@ fn a_short_history_of_large_mentions_is_not_held_in_memory() {
             let mention = Mention::new(crate::record::SourceType::Post, number.to_string(), "u", "food", as_of());
             draft.mention(connection, mention.excerpt(&excerpt));
             let unit = draft.prepare();
-            mentions.absorb(Numbered { number: number as u64, unit: &unit, is_contingent: false }).unwrap();
+            mentions.absorb(Numbered { number: number as u64, unit: unit.get(), is_contingent: false }).unwrap();
         }
         let refused = super::rows::UnitSet::default();
         let merging = Merging { ids: Ids::of_load(as_of()), refused: &refused, as_of: as_of() };

@@ -25,11 +25,11 @@ impl OutcomeLog {
         Ok(Self { writer: SpoolWriter::create(directory)?, record: Vec::new(), ids })
     }
 
-    pub(super) fn push(&mut self, number: u64, unit: &Unit) -> Result<(), SpillError> {
+    pub(super) fn push(&mut self, number: u64, unit: Unit<'_>) -> Result<(), SpillError> {
         self.record.clear();
         let record = &mut self.record;
         record.put_number(number);
-        record.put_number(unit.nonce);
+        record.put_number(unit.nonce());
         for table in Table::ALL {
             let count = unit.names(table).len();
             record.put_number(count as u64);
@@ -37,7 +37,7 @@ impl OutcomeLog {
                 record.put_name(self.ids.row(unit, table, row).as_u128());
             }
         }
-        for (label, row) in unit.temp_ids.iter().flat_map(|labels| labels.iter()) {
+        for (label, row) in unit.temp_ids().into_iter().flat_map(|labels| labels.iter()) {
             record.put_text(label);
             record.put_byte(row.table as u8);
             record.put_number(row.index as u64);

@@ -21,14 +21,14 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// The error that the engine finds first in empty tables: it looks up connections before entities.
-    pub(super) fn of_missing(unit: &Unit) -> Option<Self> {
+    pub(super) fn of_missing(unit: Unit<'_>) -> Option<Self> {
         let connection =
-            unit.block.connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
+            unit.block().connections.iter().enumerate().find_map(|(row, connection)| match connection.name {
                 ConnectionRecordName::Id(id) => Some(Self::Missing { table: Table::Connections, row, id }),
                 ConnectionRecordName::Key { .. } => None,
             });
         connection.or_else(|| {
-            unit.block.entities.iter().enumerate().find_map(|(row, entity)| match entity {
+            unit.block().entities.iter().enumerate().find_map(|(row, entity)| match entity {
                 EntityRecord::Id(id) => Some(Self::Missing { table: Table::Entities, row, id: *id }),
                 EntityRecord::Key(..) => None,
             })

@@ -133,7 +133,7 @@ impl TableRuns for ConnectionRuns {
 
     fn absorb(&mut self, numbered: Numbered<'_>) -> Result<(), SpillError> {
         let Self(sorter, record) = self;
-        (0..numbered.unit.block.connections.len()).try_for_each(|connection| {
+        (0..numbered.unit.block().connections.len()).try_for_each(|connection| {
             record.clear();
             put_connection(record, numbered, connection);
             sorter.push(record)
@@ -163,7 +163,7 @@ impl TableRuns for MentionRuns {
 
     fn absorb(&mut self, numbered: Numbered<'_>) -> Result<(), SpillError> {
         let Self(sorter, record) = self;
-        (0..numbered.unit.block.mentions.len()).try_for_each(|mention| {
+        (0..numbered.unit.block().mentions.len()).try_for_each(|mention| {
             record.clear();
             put_mention(record, numbered, mention);
             sorter.push(record)
@@ -243,9 +243,9 @@ mod tests {
             let dish = unit.dish("dish").handle();
             unit.connection(restaurant, dish).handle();
             let unit = unit.prepare();
-            let is_contingent = claimants.may_refuse(&unit);
+            let is_contingent = claimants.may_refuse(unit.get());
             assert!(!is_contingent, "unit {number}");
-            let numbered = Numbered { number, unit: &unit, is_contingent };
+            let numbered = Numbered { number, unit: unit.get(), is_contingent };
             entities.absorb(numbered).unwrap();
             connections.absorb(numbered).unwrap();
         }

@@ -8,13 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::error::BulkError;
 use super::progress::Counters;
 use super::spill::{SpillDirectory, SpillState};
-use crate::unit::Unit;
+use crate::unit::SharedUnit;
 
 /// A unit that was accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) number: u64,
-    pub(super) unit: Unit,
+    pub(super) unit: SharedUnit,
     /// Whether it may still be rejected, which the supervisor determines.
     pub(super) is_contingent: bool,
     /// Released when it is sorted.
@@ -89,7 +89,7 @@ impl Shared {
 
     /// Accepts a unit. Returns its number, and whether the supervisor must be notified, which already happened if other
     /// units are waiting; `None` if the load accepts no more.
-    pub(super) fn accept(&self, unit: Unit, room: OwnedSemaphorePermit) -> Option<(u64, bool)> {
+    pub(super) fn accept(&self, unit: SharedUnit, room: OwnedSemaphorePermit) -> Option<(u64, bool)> {
         let mut arrivals = self.arrivals();
         if arrivals.is_closed {
             return None;

@@ -100,11 +100,11 @@ impl InFlight {
         if *closed {
             return Err(unit);
         }
-        let unit = Arc::new(unit.prepare());
+        let unit = unit.prepare();
         let (sender, receiver) = oneshot::channel();
         self.counters.accepted(room.rows.num_permits(), room.bytes.num_permits());
         let number = self.next_unit.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::debug_span!("unit", number, rows = unit.rows(), epoch = Empty, attempt = Empty);
+        let span = tracing::debug_span!("unit", number, rows = unit.get().rows(), epoch = Empty, attempt = Empty);
         let submission = Arc::new(Submission::new(number, unit, span, Answer { sender, room }));
         self.registry().units.insert(number, Arc::clone(&submission));
         Ok((submission, receiver))

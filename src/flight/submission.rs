@@ -1,14 +1,14 @@
 //! One accepted unit and its stage.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::outcome::{Outcome, Told};
-use crate::unit::Unit;
+use crate::unit::SharedUnit;
 
 /// The number of an epoch.
 pub(crate) type EpochId = u64;
@@ -17,7 +17,7 @@ pub(crate) type EpochId = u64;
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) number: u64,
-    pub(crate) unit: Arc<Unit>,
+    unit: Mutex<SharedUnit>,
     pub(crate) accepted_at: Instant,
     /// It has `epoch` and `attempt` once they are known.
     pub(crate) span: tracing::Span,
@@ -71,9 +71,19 @@ impl Room {
 }
 
 impl Submission {
-    pub(super) fn new(number: u64, unit: Arc<Unit>, span: tracing::Span, answer: Answer) -> Self {
+    pub(super) fn new(number: u64, unit: SharedUnit, span: tracing::Span, answer: Answer) -> Self {
         let state = Mutex::new(State::Pending { stage: Stage::Unrouted, answer });
-        Self { number, unit, accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
+        Self { number, unit: Mutex::new(unit), accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
+    }
+
+    pub(crate) fn unit(&self) -> SharedUnit {
+        self.unit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same unit has been moved: it is now stored beside others of its epoch.
+    pub(crate) fn moved(&self, unit: SharedUnit) {
+        let former = std::mem::replace(&mut *self.unit.lock().unwrap_or_else(PoisonError::into_inner), unit);
+        drop(former);
     }
 
     /// Every change below leaves the state consistent at every step, so a poisoned lock can be used.

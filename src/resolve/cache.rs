@@ -190,7 +190,7 @@ mod tests {
     fn commit(cache: &Cache, entity_type: EntityType, name: &str, aliases: &[&str]) {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.entity(entity_type, name), EntityBuilder::alias).handle();
-        cache.committed(&mut std::iter::once(ChangedEntity::new(&unit.prepare(), 0)));
+        cache.committed(&mut std::iter::once(ChangedEntity::new(unit.prepare().get(), 0)));
     }
 
     fn remember(cache: &Cache, name: &str, tier: Option<Tier>) {

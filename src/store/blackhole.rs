@@ -1,7 +1,6 @@
 //! Tables that accept everything and store nothing.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -55,7 +54,7 @@ impl Blackhole {
             if rest.is_empty() {
                 return;
             }
-            epoch = Epoch::from_units(rest.iter().map(|index| Arc::clone(&epoch.units()[*index])).collect());
+            epoch = Epoch::from_units(rest.iter().map(|index| epoch.shared_units()[*index].clone()).collect());
             units = rest.into_iter().map(|index| units[index]).collect();
         };
         if !observer.begin_commit(&units) {

@@ -23,7 +23,7 @@ use crate::error::StoreError;
 use crate::label::Reaction;
 use crate::outcome::{Committed, Disposition, Outcome, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
-use crate::unit::Unit;
+use crate::unit::SharedUnit;
 
 /// Relative tolerance of a stored score: as long as the clock changed it by less than this, re-observed rows without
 /// new facts write nothing. It is the decay of about an hour and a half.
@@ -92,7 +92,7 @@ impl EpochStore {
 
     /// Commits an epoch, without its bad units, and reports the outcome of each unit to `observer`.
     pub(super) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
-        let units: Vec<Arc<Unit>> = epoch.units().to_vec();
+        let units: Vec<SharedUnit> = epoch.shared_units().to_vec();
         let whole = GroupOfUnits { indexes: (0..units.len()).collect(), epoch: epoch.into() };
         let mut commit = EpochCommit { store: self, units, rejected: Vec::new(), deadline, observer };
         self.runner.run(&mut commit, VecDeque::from([Group::new(whole)])).await;
@@ -127,7 +127,7 @@ impl Members for GroupOfUnits {
 /// An epoch until each of its units has an outcome.
 struct EpochCommit<'a> {
     store: &'a EpochStore,
-    units: Vec<Arc<Unit>>,
+    units: Vec<SharedUnit>,
     /// Rejected units that are stored before their outcome is delivered.
     rejected: Vec<(usize, Rejection)>,
     deadline: Instant,
@@ -145,7 +145,7 @@ enum Stopped {
 impl EpochCommit<'_> {
     fn epoch<'a>(&self, group: &'a Group<GroupOfUnits>) -> &'a Epoch {
         let GroupOfUnits { indexes, epoch } = &group.members;
-        epoch.get_or_init(|| Epoch::from_units(indexes.iter().map(|unit| Arc::clone(&self.units[*unit])).collect()))
+        epoch.get_or_init(|| Epoch::from_units(indexes.iter().map(|unit| self.units[*unit].clone()).collect()))
     }
 
     /// Rejects a unit. If rejected units are kept, its outcome waits until its neighbours have theirs, so that they
@@ -161,7 +161,8 @@ impl EpochCommit<'_> {
     /// Stores rejected units as dead letters, and then delivers their outcomes.
     async fn settle_rejected(self) {
         let Some(dead_letters) = self.store.dead_letters.as_ref().filter(|_| !self.rejected.is_empty()) else { return };
-        let letters: Vec<_> = self.rejected.iter().map(|(unit, rejection)| (&*self.units[*unit], rejection)).collect();
+        let letters: Vec<_> =
+            self.rejected.iter().map(|(unit, rejection)| (self.units[*unit].get(), rejection)).collect();
         let kept = dead_letters.keep(&letters, self.deadline).await;
         self.observer.kept_dead_letters(kept.iter().flatten().count());
         for ((unit, mut rejection), dead_letter) in self.rejected.into_iter().zip(kept) {
@@ -287,7 +288,7 @@ impl Work for EpochCommit<'_> {
         }
         self.store.refusals.refused(error);
         let unit = group.members.indexes[0];
-        self.reject_unit(unit, rejection(error, blamed_row(error, &self.units[unit])));
+        self.reject_unit(unit, rejection(error, blamed_row(error, self.units[unit].get())));
         None
     }
 

@@ -104,7 +104,7 @@ impl DeadLetters {
     /// Stores rejected units; returns the id of each one's dead letter. Retries until the deadline. A unit that could
     /// not be stored until then, or that the database refuses here too, has no dead letter, and is reported as rejected
     /// all the same.
-    pub(super) async fn keep(&self, rejected: &[(&Unit, &Rejection)], deadline: Instant) -> Vec<Option<Uuid>> {
+    pub(super) async fn keep(&self, rejected: &[(Unit<'_>, &Rejection)], deadline: Instant) -> Vec<Option<Uuid>> {
         let mut columns = Columns::default();
         let mut ids = Vec::with_capacity(rejected.len());
         for (unit, rejection) in rejected {

@@ -40,7 +40,7 @@ fn column_of(constraint: Option<&str>) -> Option<String> {
 
 /// The row of the unit that an error is about: the only one of its table, or the one whose Google id the server's
 /// detail quotes.
-pub(super) fn blamed_row(error: &StoreError, unit: &Unit) -> Option<Row> {
+pub(super) fn blamed_row(error: &StoreError, unit: Unit<'_>) -> Option<Row> {
     let error = error.db()?;
     let only = |table, rows: usize| (rows == 1).then_some(Row { table, index: 0 });
     match error.table()? {
@@ -48,13 +48,13 @@ pub(super) fn blamed_row(error: &StoreError, unit: &Unit) -> Option<Row> {
             let detail = error.detail().unwrap_or_default();
             let holds =
                 |place: &Place| place.google_place_id.as_ref().is_some_and(|id| detail.contains(&format!("=({id})")));
-            let mut entities = 0..unit.block.entities.len();
+            let mut entities = 0..unit.block().entities.len();
             let index = entities.find(|entity| unit.place_of(*entity).is_some_and(|place| holds(place)))?;
             Some(Row { table: Table::Entities, index })
         }
-        "entities" => only(Table::Entities, unit.block.entities.len()),
-        "connections" => only(Table::Connections, unit.block.connections.len()),
-        "mentions" => only(Table::Mentions, unit.block.mentions.len()),
+        "entities" => only(Table::Entities, unit.block().entities.len()),
+        "connections" => only(Table::Connections, unit.block().connections.len()),
+        "mentions" => only(Table::Mentions, unit.block().mentions.len()),
         _ => None,
     }
 }

@@ -20,6 +20,41 @@ impl Span {
     }
 }
 
+/// The texts of a unit, at a position of a buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Texts<'a> {
+    buffer: &'a str,
+    start: usize,
+}
+
+impl<'a> Texts<'a> {
+    /// Bytes of the buffer.
+    #[cfg(test)]
+    pub(crate) fn buffer_bytes(self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(crate) fn get(self, span: Span) -> &'a str {
+        &self.buffer[self.start + span.start as usize..self.start + span.end as usize]
+    }
+
+    /// The mention of a record whose texts these are.
+    pub(crate) fn mention(self, record: &MentionRecord) -> MentionRef<'a> {
+        MentionRef {
+            source_type: record.source_type,
+            source_id: self.get(record.source_id),
+            thread_id: self.get(record.thread_id),
+            source_url: self.get(record.source_url),
+            subreddit: self.get(record.subreddit),
+            content_excerpt: self.get(record.content_excerpt),
+            author: record.author.map(|author| self.get(author)),
+            upvotes: record.upvotes,
+            created_at: record.created_at,
+            observed_at: record.observed_at,
+        }
+    }
+}
+
 /// An entity of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntityRecord {
@@ -112,7 +147,7 @@ impl Linked {
     }
 }
 
-/// See the module's documentation.
+/// See the module's documentation. Several units can be stored one after the other: [`BlockEnd`]s separate them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Block {
     text: String,
@@ -192,12 +227,7 @@ impl Block {
         self.mentions.last_mut().expect("there is one").content_excerpt = excerpt;
     }
 
-    #[cfg(test)]
-    pub(super) fn text_capacity(&self) -> usize {
-        self.text.capacity()
-    }
-
-    pub(crate) fn text(&self, span: Span) -> &str {
+    pub(super) fn text(&self, span: Span) -> &str {
         span.of(&self.text)
     }
 
@@ -209,35 +239,6 @@ impl Block {
     /// Total bytes of all texts.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len() + self.lost_bytes
-    }
-
-    pub(crate) fn mention(&self, place: usize) -> MentionRef<'_> {
-        self.mention_of(&self.mentions[place])
-    }
-
-    /// The mention of a record of this block.
-    pub(crate) fn mention_of(&self, record: &MentionRecord) -> MentionRef<'_> {
-        MentionRef {
-            source_type: record.source_type,
-            source_id: self.text(record.source_id),
-            thread_id: self.text(record.thread_id),
-            source_url: self.text(record.source_url),
-            subreddit: self.text(record.subreddit),
-            content_excerpt: self.text(record.content_excerpt),
-            author: record.author.map(|author| self.text(author)),
-            upvotes: record.upvotes,
-            created_at: record.created_at,
-            observed_at: record.observed_at,
-        }
-    }
-
-    /// Number of rows of a table.
-    pub(crate) fn rows_of(&self, table: Table) -> usize {
-        match table {
-            Table::Entities => self.entities.len(),
-            Table::Connections => self.connections.len(),
-            Table::Mentions => self.mentions.len(),
-        }
     }
 
     /// Number of rows of all tables.
@@ -275,30 +276,148 @@ impl Block {
         }
     }
 
-    /// Returns memory that was reserved for more text: a tenth of a unit, and units wait in flight by the thousand.
-    pub(super) fn shrink_text(&mut self) {
-        self.text.shrink_to_fit();
+    /// The end of all rows.
+    pub(super) const fn end(&self) -> BlockEnd {
+        BlockEnd {
+            text: self.text.len() as u32,
+            entities: self.entities.len() as u32,
+            connections: self.connections.len() as u32,
+            mentions: self.mentions.len() as u32,
+            entity_links: self.entity_links.len() as u32,
+            connection_links: self.connection_links.len() as u32,
+        }
+    }
+
+    /// The rows of a unit between the end of the one before it and its own.
+    pub(super) fn part(&self, start: BlockEnd, end: BlockEnd) -> UnitRows<'_> {
+        UnitRows {
+            texts: Texts { buffer: &self.text, start: start.text as usize },
+            entities: part(&self.entities, start.entities, end.entities),
+            connections: part(&self.connections, start.connections, end.connections),
+            mentions: part(&self.mentions, start.mentions, end.mentions),
+            entity_links: part(&self.entity_links, start.entity_links, end.entity_links),
+            connection_links: part(&self.connection_links, start.connection_links, end.connection_links),
+        }
+    }
+
+    /// The texts of a block that has one unit.
+    pub(crate) fn texts(&self) -> Texts<'_> {
+        Texts { buffer: &self.text, start: 0 }
+    }
+
+    /// The rows of a block that has one unit.
+    pub(crate) fn view(&self) -> UnitRows<'_> {
+        self.part(BlockEnd::default(), self.end())
+    }
+
+    /// A block with exactly as much memory as rows up to this end take.
+    pub(super) fn with_room(end: BlockEnd) -> Self {
+        Self {
+            text: String::with_capacity(end.text as usize),
+            entities: Vec::with_capacity(end.entities as usize),
+            connections: Vec::with_capacity(end.connections as usize),
+            mentions: Vec::with_capacity(end.mentions as usize),
+            entity_links: Vec::with_capacity(end.entity_links as usize),
+            connection_links: Vec::with_capacity(end.connection_links as usize),
+            lost_bytes: 0,
+        }
+    }
+
+    /// Appends a unit of another block, whose rows lie between these ends.
+    pub(super) fn append(&mut self, other: &Self, start: BlockEnd, end: BlockEnd) {
+        let rows = other.part(start, end);
+        self.text.push_str(&other.text[start.text as usize..end.text as usize]);
+        self.entities.extend_from_slice(rows.entities);
+        self.connections.extend_from_slice(rows.connections);
+        self.mentions.extend_from_slice(rows.mentions);
+        self.entity_links.extend_from_slice(rows.entity_links);
+        self.connection_links.extend_from_slice(rows.connection_links);
+    }
+}
+
+/// How far a unit's rows reach in each list of a block.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BlockEnd {
+    text: u32,
+    entities: u32,
+    connections: u32,
+    mentions: u32,
+    entity_links: u32,
+    connection_links: u32,
+}
+
+impl BlockEnd {
+    /// The end of rows up to `self`, followed by those from `start` to `end`.
+    pub(super) const fn then(self, start: Self, end: Self) -> Self {
+        Self {
+            text: self.text + (end.text - start.text),
+            entities: self.entities + (end.entities - start.entities),
+            connections: self.connections + (end.connections - start.connections),
+            mentions: self.mentions + (end.mentions - start.mentions),
+            entity_links: self.entity_links + (end.entity_links - start.entity_links),
+            connection_links: self.connection_links + (end.connection_links - start.connection_links),
+        }
+    }
+
+    /// Number of rows of all tables.
+    pub(super) const fn rows(self) -> usize {
+        self.entities as usize + self.connections as usize + self.mentions as usize
+    }
+}
+
+/// Never panics, so that the compiler can omit parts that a caller does not use.
+pub(super) fn part<T>(list: &[T], start: u32, end: u32) -> &[T] {
+    list.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// The rows of one unit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnitRows<'a> {
+    pub(crate) texts: Texts<'a>,
+    pub(crate) entities: &'a [EntityRecord],
+    pub(crate) connections: &'a [ConnectionRecord],
+    pub(crate) mentions: &'a [MentionRecord],
+    pub(super) entity_links: &'a [Link],
+    connection_links: &'a [Link],
+}
+
+impl<'a> UnitRows<'a> {
+    pub(crate) fn text(self, span: Span) -> &'a str {
+        self.texts.get(span)
+    }
+
+    pub(crate) fn mention(self, place: usize) -> MentionRef<'a> {
+        self.texts.mention(&self.mentions[place])
+    }
+
+    /// Number of rows of a table.
+    pub(crate) const fn rows_of(self, table: Table) -> usize {
+        match table {
+            Table::Entities => self.entities.len(),
+            Table::Connections => self.connections.len(),
+            Table::Mentions => self.mentions.len(),
+        }
     }
 
     /// The links of a row, once links are sorted.
-    pub(crate) fn links_of(&self, table: Table, row: usize) -> impl Iterator<Item = Linked> {
+    pub(crate) fn links_of(self, table: Table, row: usize) -> impl Iterator<Item = Linked> + 'a {
         let links = match table {
-            Table::Entities => &self.entity_links,
-            Table::Connections | Table::Mentions => &self.connection_links,
+            Table::Entities => self.entity_links,
+            Table::Connections | Table::Mentions => self.connection_links,
         };
         links_of(links, row)
     }
 
     /// Aliases of an entity, ascending.
-    pub(crate) fn aliases_of(&self, entity: usize) -> impl Iterator<Item = &str> {
-        self.links_of(Table::Entities, entity).filter_map(|link| match link {
+    pub(crate) fn aliases_of(self, entity: usize) -> impl Iterator<Item = &'a str> {
+        self.links_of(Table::Entities, entity).filter_map(move |link| match link {
             Linked::Alias(span) => Some(self.text(span)),
             _ => None,
         })
     }
 
     /// Places of the attributes of an entity.
-    pub(crate) fn attributes_of(&self, entity: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn attributes_of(self, entity: usize) -> impl Iterator<Item = usize> + 'a {
         self.links_of(Table::Entities, entity).filter_map(|link| match link {
             Linked::RestaurantAttribute(place) => Some(place.own()),
             _ => None,
@@ -306,7 +425,7 @@ impl Block {
     }
 
     /// Places of the dish attributes of a connection.
-    pub(crate) fn dish_attributes_of(&self, connection: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn dish_attributes_of(self, connection: usize) -> impl Iterator<Item = usize> + 'a {
         self.links_of(Table::Connections, connection).filter_map(|link| match link {
             Linked::DishAttribute(place) => Some(place.own()),
             _ => None,
@@ -314,7 +433,7 @@ impl Block {
     }
 
     /// Places of the categories of a connection.
-    pub(crate) fn categories_of(&self, connection: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn categories_of(self, connection: usize) -> impl Iterator<Item = usize> + 'a {
         self.links_of(Table::Connections, connection).filter_map(|link| match link {
             Linked::Category(place) => Some(place.own()),
             _ => None,

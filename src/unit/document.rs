@@ -127,9 +127,9 @@ fn positions(names: &[NameHash]) -> HashMap<NameHash, usize> {
     positions
 }
 
-impl Unit {
+impl<'a> Unit<'a> {
     /// The unit as a document.
-    pub(crate) fn document(&self) -> UnitDocument {
+    pub(crate) fn document(self) -> UnitDocument {
         let names = [Table::Entities, Table::Connections].map(|table| self.names(table));
         let [entities, connections] = names.map(positions);
         let first = |place: usize| entities[&names[0][place]];
@@ -149,38 +149,38 @@ impl Unit {
                 id,
                 restaurant: key.map(|(restaurant, _)| first(restaurant.own())),
                 dish: key.map(|(_, dish)| first(dish.own())),
-                dish_attributes: all(&mut self.block.dish_attributes_of(place)),
-                categories: all(&mut self.block.categories_of(place)),
+                dish_attributes: all(&mut self.block().dish_attributes_of(place)),
+                categories: all(&mut self.block().categories_of(place)),
                 is_menu_item: record.is_menu_item,
             }
         };
         let mention = |(place, record): (usize, &MentionRecord)| {
             let connection = connections[&names[1][record.connection.own()]];
-            mention_document(connection, self.block.mention(place))
+            mention_document(connection, self.block().mention(place))
         };
         UnitDocument {
-            entities: (0..self.block.entities.len())
-                .map(|place| self.entity_document(place, all(&mut self.block.attributes_of(place))))
+            entities: (0..self.block().entities.len())
+                .map(|place| self.entity_document(place, all(&mut self.block().attributes_of(place))))
                 .collect(),
-            connections: self.block.connections.iter().enumerate().map(connection).collect(),
-            mentions: self.block.mentions.iter().enumerate().map(mention).collect(),
+            connections: self.block().connections.iter().enumerate().map(connection).collect(),
+            mentions: self.block().mentions.iter().enumerate().map(mention).collect(),
         }
     }
 
-    fn entity_name(&self, place: usize) -> (Option<Uuid>, Option<(EntityType, &str)>) {
-        match self.block.entities[place] {
-            EntityRecord::Key(entity_type, name) => (None, Some((entity_type, self.block.text(name)))),
+    fn entity_name(self, place: usize) -> (Option<Uuid>, Option<(EntityType, &'a str)>) {
+        match self.block().entities[place] {
+            EntityRecord::Key(entity_type, name) => (None, Some((entity_type, self.block().text(name)))),
             EntityRecord::Id(id) => (Some(id), None),
         }
     }
 
-    fn entity_document(&self, place: usize, restaurant_attributes: Vec<usize>) -> EntityDocument {
+    fn entity_document(self, place: usize, restaurant_attributes: Vec<usize>) -> EntityDocument {
         let (id, key) = self.entity_name(place);
         EntityDocument {
             id,
             entity_type: key.map(|(entity_type, _)| entity_type),
             name: key.map(|(_, name)| name.into()),
-            aliases: self.block.aliases_of(place).map(Arc::from).collect(),
+            aliases: self.block().aliases_of(place).map(Arc::from).collect(),
             restaurant_attributes,
             place: self.place_of(place).map(|place| place_document(place)),
         }
@@ -331,6 +331,7 @@ mod tests {
         let unit = unit();
         unit.validate(100).unwrap();
         let prepared = unit.prepare();
+        let prepared = prepared.get();
         let (text, id) = prepared.document().text_and_id().unwrap();
         // Through a value with sorted keys, as `jsonb` stores it.
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -338,6 +339,7 @@ mod tests {
         let again = read.into_unit().unwrap();
         again.validate(100).unwrap();
         let again = again.prepare();
+        let again = again.get();
         for table in Table::ALL {
             assert_eq!(again.names(table), prepared.names(table));
         }

@@ -19,7 +19,7 @@ mod row;
 mod validate;
 
 pub(crate) use blank::is_blank;
-pub(crate) use block::{Block, ConnectionRecordName, EntityRecord, MentionRecord};
+pub(crate) use block::{Block, ConnectionRecordName, EntityRecord, MentionRecord, Texts};
 pub(crate) use document::UnitDocument;
 pub use draft::{
     ConnectionBuilder, ConnectionHandle, ConnectionRef, EntityBuilder, EntityHandle, EntityRef, MentionHandle,
@@ -28,5 +28,5 @@ pub use draft::{
 pub use invalid::{Field, InvalidUnit};
 pub(crate) use labels::Labels;
 pub(crate) use names::{AsItIs, NameHash, name_of_bytes, name_of_text};
-pub(crate) use prepared::{FactHash, TypedUse, Unit};
+pub(crate) use prepared::{FactHash, PreparedUnits, SharedUnit, TypedUse, Unit};
 pub use row::Row;

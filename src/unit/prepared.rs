@@ -1,30 +1,64 @@
-//! A unit in the engine's form: validated, with the hash of each row's name.
+//! Units in the engine's form: validated, with the hash of each row's name.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::block::{Block, ConnectionRecordName, EntityRecord};
+use super::block::{Block, BlockEnd, ConnectionRecordName, EntityRecord, UnitRows, part};
 use super::labels::Labels;
-use super::names::{NameHash, name_hash, part};
+use super::names;
+use super::names::{NameHash, name_hash};
 use super::{Field, PlaceObservation, Row, UnitOfWork};
 use crate::hash::hash_of;
 use crate::record::{Coordinate, EntityType, Place, Table, canonical, truncate};
 
-/// A validated unit: one block, shared by all parts of the engine.
-#[derive(Debug)]
-pub(crate) struct Unit {
-    pub(crate) block: Block,
-    /// Hashes of the names of all rows: entities, connections, mentions.
+/// Validated units: their rows one after the other in one block.
+///
+/// A unit is prepared alone, by the task that submits it. The units that an epoch absorbs together are
+/// [`gathered`](Self::gather): what belongs together is in neighbouring memory, which a single thread allocates in large
+/// pieces.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedUnits {
+    block: Block,
+    /// Hashes of the names of all rows: for each unit of entities, connections, mentions.
     hashes: Vec<NameHash>,
-    /// Observed places, with the position of their entity; at most one for each entity.
+    /// Observed places, with the position of their entity in the unit; at most one for each entity.
     places: Vec<(u32, Arc<Place>)>,
     /// Uses of entities that are named by id, whose type only the database knows.
-    pub(crate) typed_uses: Vec<TypedUse>,
+    typed_uses: Vec<TypedUse>,
+    units: Vec<UnitEnd>,
+}
+
+/// What follows the rows of a unit.
+#[derive(Debug)]
+struct UnitEnd {
+    at: End,
     /// Labels of rows, for the outcome.
-    pub(crate) temp_ids: Option<Arc<Labels>>,
+    temp_ids: Option<Arc<Labels>>,
     /// Distinguishes this unit's handles from those of others.
-    pub(crate) nonce: u64,
+    nonce: u64,
+}
+
+/// How far a unit reaches in each list.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
+    block: BlockEnd,
+    places: u32,
+    typed_uses: u32,
+}
+
+/// One of [`PreparedUnits`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit<'a> {
+    units: &'a PreparedUnits,
+    place: usize,
+}
+
+/// One of [`PreparedUnits`], which it keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedUnit {
+    units: Arc<PreparedUnits>,
+    place: u32,
 }
 
 /// One fact about an entity: its existence, or something that belongs to it. Both are hashes.
@@ -73,75 +107,166 @@ impl UnitOfWork {
     ///
     /// # Panics
     /// Panics if the unit was not validated.
-    pub(crate) fn prepare(self) -> Unit {
+    pub(crate) fn prepare(self) -> SharedUnit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
-        block.shrink_text();
-        Unit {
-            hashes: hashes(&block),
-            typed_uses: typed_uses(&block, &places),
-            places: prepare_places(places),
-            block,
-            temp_ids: (!temp_ids.is_empty()).then(|| Arc::new(temp_ids)),
-            nonce,
+        let (hashes, typed_uses) = (hashes(block.view()), typed_uses(block.view(), &places));
+        let places = prepare_places(places);
+        let at = End { block: block.end(), places: places.len() as u32, typed_uses: typed_uses.len() as u32 };
+        let temp_ids = (!temp_ids.is_empty()).then(|| Arc::new(temp_ids));
+        let units = vec![UnitEnd { at, temp_ids, nonce }];
+        SharedUnit { units: Arc::new(PreparedUnits { block, hashes, places, typed_uses, units }), place: 0 }
+    }
+}
+
+impl SharedUnit {
+    #[inline]
+    pub(crate) fn get(&self) -> Unit<'_> {
+        Unit { units: &self.units, place: self.place as usize }
+    }
+}
+
+impl End {
+    /// The end of units up to `self`, followed by the one from `start` to `end`.
+    const fn then(self, start: Self, end: Self) -> Self {
+        Self {
+            block: self.block.then(start.block, end.block),
+            places: self.places + (end.places - start.places),
+            typed_uses: self.typed_uses + (end.typed_uses - start.typed_uses),
         }
     }
 }
 
-impl Unit {
+impl PreparedUnits {
+    /// The same units side by side, in exactly as much memory as they take.
+    pub(crate) fn gather(units: &[SharedUnit]) -> Vec<SharedUnit> {
+        if let [alone] = units {
+            return vec![alone.clone()];
+        }
+        let views = || units.iter().map(SharedUnit::get);
+        let end = views().fold(End::default(), |end, unit| end.then(unit.start(), unit.end().at));
+        let mut gathered = Self {
+            block: Block::with_room(end.block),
+            hashes: Vec::with_capacity(end.block.rows()),
+            places: Vec::with_capacity(end.places as usize),
+            typed_uses: Vec::with_capacity(end.typed_uses as usize),
+            units: Vec::with_capacity(units.len()),
+        };
+        views().for_each(|unit| gathered.push(unit));
+        let gathered = Arc::new(gathered);
+        (0..units.len() as u32).map(|place| SharedUnit { units: Arc::clone(&gathered), place }).collect()
+    }
+
+    fn push(&mut self, unit: Unit<'_>) {
+        let (start, UnitEnd { at: end, temp_ids, nonce }) = (unit.start(), unit.end());
+        let at = self.end().then(start, *end);
+        self.block.append(&unit.units.block, start.block, end.block);
+        self.hashes.extend_from_slice(unit.hashes());
+        self.places.extend_from_slice(unit.places());
+        self.typed_uses.extend_from_slice(unit.typed_uses());
+        self.units.push(UnitEnd { at, temp_ids: temp_ids.clone(), nonce: *nonce });
+    }
+
+    fn end(&self) -> End {
+        self.units.last().map(|unit| unit.at).unwrap_or_default()
+    }
+}
+
+impl<'a> Unit<'a> {
+    #[inline]
+    fn end(self) -> &'a UnitEnd {
+        &self.units.units[self.place]
+    }
+
+    #[inline]
+    fn start(self) -> End {
+        self.place.checked_sub(1).map(|before| self.units.units[before].at).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn block(self) -> UnitRows<'a> {
+        self.units.block.part(self.start().block, self.end().at.block)
+    }
+
     /// Number of rows of all tables.
-    pub(crate) fn rows(&self) -> usize {
-        self.hashes.len()
+    pub(crate) fn rows(self) -> usize {
+        self.end().at.block.rows() - self.start().block.rows()
+    }
+
+    fn hashes(self) -> &'a [NameHash] {
+        &self.units.hashes[self.start().block.rows()..self.end().at.block.rows()]
     }
 
     /// The hashes of the names of a table's rows, in the order of the unit.
-    pub(crate) fn names(&self, table: Table) -> &[NameHash] {
-        let (entities, connections) = (self.block.entities.len(), self.block.connections.len());
+    #[inline]
+    pub(crate) fn names(self, table: Table) -> &'a [NameHash] {
+        let (block, hashes) = (self.block(), self.hashes());
+        let (entities, connections) = (block.entities.len(), block.connections.len());
         match table {
-            Table::Entities => &self.hashes[..entities],
-            Table::Connections => &self.hashes[entities..entities + connections],
-            Table::Mentions => &self.hashes[entities + connections..],
+            Table::Entities => &hashes[..entities],
+            Table::Connections => &hashes[entities..entities + connections],
+            Table::Mentions => &hashes[entities + connections..],
         }
     }
 
+    fn places(self) -> &'a [(u32, Arc<Place>)] {
+        part(&self.units.places, self.start().places, self.end().at.places)
+    }
+
+    /// See [`TypedUse`].
+    pub(crate) fn typed_uses(self) -> &'a [TypedUse] {
+        part(&self.units.typed_uses, self.start().typed_uses, self.end().at.typed_uses)
+    }
+
+    /// Labels of rows, for the outcome.
+    pub(crate) fn temp_ids(self) -> Option<&'a Arc<Labels>> {
+        self.end().temp_ids.as_ref()
+    }
+
+    /// Distinguishes this unit's handles from those of others.
+    pub(crate) fn nonce(self) -> u64 {
+        self.end().nonce
+    }
+
     /// The place that the unit states for an entity.
-    pub(crate) fn place_of(&self, entity: usize) -> Option<&Arc<Place>> {
-        let place = self.places.binary_search_by_key(&(entity as u32), |(entity, _)| *entity).ok()?;
-        Some(&self.places[place].1)
+    pub(crate) fn place_of(self, entity: usize) -> Option<&'a Arc<Place>> {
+        let places = self.places();
+        let place = places.binary_search_by_key(&(entity as u32), |(entity, _)| *entity).ok()?;
+        Some(&places[place].1)
     }
 
     /// Whether the unit states nothing about entities but their existence.
-    pub(crate) const fn says_only_existence(&self) -> bool {
-        self.block.entity_links.is_empty() && self.places.is_empty()
+    pub(crate) fn says_only_existence(self) -> bool {
+        self.block().entity_links.is_empty() && self.places().is_empty()
     }
 
     /// Whether the unit states more about an entity than its existence.
-    pub(crate) fn says_of(&self, entity: usize) -> bool {
-        self.block.links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
+    pub(crate) fn says_of(self, entity: usize) -> bool {
+        self.block().links_of(Table::Entities, entity).next().is_some() || self.place_of(entity).is_some()
     }
 
     /// Calls `tell` with hashes of the facts that the unit states about an entity, its aliases and attributes: a cache
     /// that knows these facts to be in the row saves the lookup. Returns false if the unit also states a place, which
     /// no hash stands for.
-    pub(crate) fn stated_of(&self, entity: usize, mut tell: impl FnMut(NameHash)) -> bool {
+    pub(crate) fn stated_of(self, entity: usize, mut tell: impl FnMut(NameHash)) -> bool {
         let entities = self.names(Table::Entities);
-        for alias in self.block.aliases_of(entity) {
+        for alias in self.block().aliases_of(entity) {
             tell(name_hash(|hasher| {
-                part(hasher, &(2_u8, entities[entity]));
-                part(hasher, &alias);
+                names::part(hasher, &(2_u8, entities[entity]));
+                names::part(hasher, &alias);
             }));
         }
-        for attribute in self.block.attributes_of(entity) {
-            tell(name_hash(|hasher| part(hasher, &(3_u8, entities[entity], entities[attribute]))));
+        for attribute in self.block().attributes_of(entity) {
+            tell(name_hash(|hasher| names::part(hasher, &(3_u8, entities[entity], entities[attribute]))));
         }
         self.place_of(entity).is_none()
     }
 
     /// Units with the same value probably touch the same connections: a hash of the first connection's restaurant, or of
     /// the first entity.
-    pub(crate) fn affinity(&self) -> u64 {
+    pub(crate) fn affinity(self) -> u64 {
         let entities = self.names(Table::Entities);
-        let first = match self.block.connections.first().map(|connection| connection.name) {
+        let first = match self.block().connections.first().map(|connection| connection.name) {
             Some(ConnectionRecordName::Key { restaurant, .. }) => Some(&entities[restaurant.own()]),
             Some(ConnectionRecordName::Id(_)) => self.names(Table::Connections).first(),
             None => entities.first(),
@@ -151,9 +276,9 @@ impl Unit {
 
     /// Hashes of the facts about entities, entity by entity. A place has no hash: it belongs to a
     /// restaurant, and units of one restaurant share their affinity anyway.
-    pub(crate) fn fact_hashes(&self) -> impl Iterator<Item = FactHash> {
+    pub(crate) fn fact_hashes(self) -> impl Iterator<Item = FactHash> + 'a {
         let entities = self.names(Table::Entities);
-        self.block.entities.iter().zip(entities).enumerate().flat_map(move |(place, (record, hash))| {
+        self.block().entities.iter().zip(entities).enumerate().flat_map(move |(place, (record, hash))| {
             let entity = *hash as u64;
             // An entity that is named by its id exists already.
             let is_there = matches!(record, EntityRecord::Key(..)).then_some(entity);
@@ -162,46 +287,47 @@ impl Unit {
         })
     }
 
-    fn belongings_of(&self, place: usize) -> impl Iterator<Item = u64> {
+    fn belongings_of(self, place: usize) -> impl Iterator<Item = u64> + 'a {
         let entities = self.names(Table::Entities);
         let entity = entities[place] as u64;
-        let aliases = self.block.aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
-        let attributes = self.block.attributes_of(place);
+        let aliases = self.block().aliases_of(place).map(move |alias| hash_of(&(entity, alias)));
+        let attributes = self.block().attributes_of(place);
         aliases.chain(attributes.map(move |attribute| hash_of(&(entity, entities[attribute] as u64))))
     }
 }
 
 /// The hashes of all names.
-fn hashes(block: &Block) -> Vec<NameHash> {
-    let mut hashes = Vec::with_capacity(block.rows());
-    for entity in &block.entities {
+fn hashes(block: UnitRows<'_>) -> Vec<NameHash> {
+    let rows = block.entities.len() + block.connections.len() + block.mentions.len();
+    let mut hashes = Vec::with_capacity(rows);
+    for entity in block.entities {
         hashes.push(name_hash(|hasher| match entity {
             EntityRecord::Key(entity_type, name) => {
-                part(hasher, &(true, *entity_type));
-                part(hasher, &block.text(*name));
+                names::part(hasher, &(true, *entity_type));
+                names::part(hasher, &block.text(*name));
             }
-            EntityRecord::Id(id) => part(hasher, &(false, id)),
+            EntityRecord::Id(id) => names::part(hasher, &(false, id)),
         }));
     }
     for (place, connection) in block.connections.iter().enumerate() {
         let hash = name_hash(|hasher| match connection.name {
             ConnectionRecordName::Key { restaurant, dish } => {
-                part(hasher, &(true, hashes[restaurant.own()], hashes[dish.own()]));
+                names::part(hasher, &(true, hashes[restaurant.own()], hashes[dish.own()]));
                 // Sorted and without duplicates, as a set.
                 let mut attributes: Vec<NameHash> =
                     block.dish_attributes_of(place).map(|attribute| hashes[attribute]).collect();
                 attributes.sort_unstable();
                 attributes.dedup();
-                part(hasher, &attributes);
+                names::part(hasher, &attributes);
             }
-            ConnectionRecordName::Id(id) => part(hasher, &(false, id)),
+            ConnectionRecordName::Id(id) => names::part(hasher, &(false, id)),
         });
         hashes.push(hash);
     }
-    for (place, mention) in block.mentions.iter().enumerate() {
-        let connection = hashes[block.entities.len() + mention.connection.own()];
-        let mention = block.mention(place);
-        hashes.push(name_hash(|hasher| part(hasher, &(connection, mention.source_type, mention.source_id))));
+    for record in block.mentions {
+        let connection = hashes[block.entities.len() + record.connection.own()];
+        let mention = block.texts.mention(record);
+        hashes.push(name_hash(|hasher| names::part(hasher, &(connection, mention.source_type, mention.source_id))));
     }
     hashes
 }
@@ -259,7 +385,7 @@ fn prepare_places(places: Vec<(u32, PlaceObservation)>) -> Vec<(u32, Arc<Place>)
     prepared
 }
 
-fn typed_uses(block: &Block, places: &[(u32, PlaceObservation)]) -> Vec<TypedUse> {
+fn typed_uses(block: UnitRows<'_>, places: &[(u32, PlaceObservation)]) -> Vec<TypedUse> {
     let mut uses = Vec::new();
     if !block.entities.iter().any(|entity| matches!(entity, EntityRecord::Id(_))) {
         return uses;
@@ -298,22 +424,15 @@ fn typed_uses(block: &Block, places: &[(u32, PlaceObservation)]) -> Vec<TypedUse
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Mention, SourceType};
 
     /// The facts of a unit with one dish; all of them are about that entity.
     fn said_of_brisket(aliases: &[&str]) -> Vec<FactHash> {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
-        let said = unit.prepare().fact_hashes().collect::<Vec<_>>();
+        let said = unit.prepare().get().fact_hashes().collect::<Vec<_>>();
         assert!(said.iter().all(|one| one.entity == said[0].entity));
         said
-    }
-
-    #[test]
-    fn a_prepared_unit_has_no_more_memory_for_texts_than_their_bytes() {
-        let mut unit = UnitOfWork::new();
-        unit.dish("brisket").handle();
-        assert!(unit.block.text_capacity() > "brisket".len());
-        assert_eq!(unit.prepare().block.text_capacity(), "brisket".len());
     }
 
     #[test]
@@ -324,11 +443,62 @@ mod tests {
         assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is not an alias");
         let mut other = UnitOfWork::new();
         other.dish("ribs").alias("the brisket").handle();
-        let other = other.prepare().fact_hashes().collect::<Vec<_>>();
+        let other = other.prepare().get().fact_hashes().collect::<Vec<_>>();
         assert!(
             other.iter().all(|one| twice.iter().all(|said| one.fact != said.fact)),
             "the same alias of another entity is another fact"
         );
+    }
+
+    /// A unit with something in every list, and more of it with each number.
+    fn unit_with(number: usize) -> SharedUnit {
+        let mut unit = UnitOfWork::new();
+        let at = "2026-01-02T03:04:05Z".parse().unwrap();
+        for row in 0..number {
+            let attribute = unit.restaurant_attribute(format!("patio {row}")).temp_id(format!("p{row}")).handle();
+            let place = PlaceObservation::new(at).address(format!("{number} Main St"));
+            let restaurant = unit.restaurant(format!("r {number} {row}")).alias("r").attribute(attribute).place(place);
+            let restaurant = restaurant.handle();
+            let dish = unit.existing_entity(uuid::Uuid::from_u128(row as u128 + 1)).handle();
+            let (spicy, soup) = (unit.dish_attribute("spicy").handle(), unit.dish("soup").handle());
+            let connection = unit.connection(restaurant, dish).dish_attributes([spicy]).categories([soup]).handle();
+            let mention = Mention::new(SourceType::Post, format!("t{row}"), "u", "food", at);
+            unit.mention(connection, mention.excerpt(format!("excerpt {row}")));
+        }
+        unit.dish("pie").handle();
+        unit.validate(1_000).unwrap();
+        unit.prepare()
+    }
+
+    /// Everything that a unit consists of.
+    fn content(unit: &SharedUnit) -> impl PartialEq + std::fmt::Debug {
+        let unit = unit.get();
+        let facts: Vec<FactHash> = unit.fact_hashes().collect();
+        let labels = unit.temp_ids().map(|labels| format!("{labels:?}"));
+        let names = Table::ALL.map(|table| unit.names(table).to_vec());
+        (
+            unit.document(),
+            names,
+            facts,
+            labels,
+            (unit.typed_uses().to_vec(), unit.nonce(), unit.rows(), unit.affinity()),
+        )
+    }
+
+    #[test]
+    fn units_are_the_same_after_they_are_gathered() {
+        // Also some with little, and several times.
+        let units: Vec<SharedUnit> = [2, 0, 1, 3, 0, 2, 1].map(unit_with).into();
+        let gathered = PreparedUnits::gather(&units);
+        let again = PreparedUnits::gather(&[gathered[5].clone(), units[2].clone(), gathered[0].clone()]);
+        let all = gathered.iter().zip(&units).chain(again.iter().zip([&units[5], &units[2], &units[0]]));
+        let mut count = 0;
+        for (one, original) in all {
+            assert_eq!(content(one), content(original));
+            count += 1;
+        }
+        assert_eq!(count, 10);
+        assert!(gathered.iter().all(|one| Arc::ptr_eq(&one.units, &gathered[0].units)), "they are in one block");
     }
 
     #[test]
@@ -337,7 +507,7 @@ mod tests {
         let patio = unit.restaurant_attribute("patio").handle();
         unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();
         unit.existing_entity(uuid::Uuid::from_u128(8)).handle();
-        let said = unit.prepare().fact_hashes().collect::<Vec<_>>();
+        let said = unit.prepare().get().fact_hashes().collect::<Vec<_>>();
         assert_eq!(said.len(), 3);
         assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].fact != said[2].fact);
     }

@@ -149,7 +149,7 @@ impl UnitOfWork {
         if self.block.mentions[row.index].connection.place().is_none() {
             return Err(InvalidUnit::MentionWithoutConnection { row });
         }
-        let mention = self.block.mention(row.index);
+        let mention = self.block.view().mention(row.index);
         for (text, limit, field) in [
             (mention.source_id, SOURCE_ID_CHARS_MAX, Field::SourceId),
             (mention.thread_id, SOURCE_ID_CHARS_MAX, Field::ThreadId),

@@ -25,15 +25,14 @@ const LANES: usize = 3;
 const MAX_BATCH_ROWS: usize = 9;
 
 type Submissions = Vec<Arc<Submission>>;
-type Units = Vec<Arc<Unit>>;
 
 #[derive(Debug)]
 enum ToChild {
-    Absorb(EpochId, Arc<Unit>),
+    Absorb(EpochId, Arc<Submission>),
     /// The answer goes to this incarnation of the coordinator.
     Seal(EpochId, u64),
     Sealed(EpochId, Submissions),
-    Ready(EpochId, usize, Units),
+    Ready(EpochId, usize, Submissions),
     Discard(EpochId),
 }
 
@@ -49,7 +48,7 @@ enum ToSupervisor {
 #[derive(Debug, Default)]
 struct Arriving {
     submissions: Option<Submissions>,
-    batches: [Option<Units>; BATCHERS],
+    batches: [Option<Submissions>; BATCHERS],
 }
 
 /// A batcher has batches; the coordinator has those that arrived.
@@ -58,7 +57,7 @@ struct Child {
     incarnation: u64,
     dead: bool,
     mailbox: VecDeque<ToChild>,
-    batches: BTreeMap<EpochId, Units>,
+    batches: BTreeMap<EpochId, Submissions>,
     arriving: BTreeMap<EpochId, Arriving>,
     discarded_below: EpochId,
 }
@@ -116,9 +115,9 @@ impl Children {
 }
 
 impl Workers for Children {
-    fn absorb(&self, epoch: EpochId, unit: &Arc<Unit>) {
+    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, _: usize) {
         for batcher in 0..BATCHERS {
-            self.tell(batcher, ToChild::Absorb(epoch, Arc::clone(unit)));
+            self.tell(batcher, ToChild::Absorb(epoch, Arc::clone(submission)));
         }
     }
 
@@ -159,7 +158,7 @@ struct World {
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
     outcomes: Vec<oneshot::Receiver<Told>>,
-    /// Units that the supervisor will find only by the sweep.
+    /// Submissions that the supervisor will find only by the sweep.
     lost: HashSet<u64>,
 }
 
@@ -396,7 +395,7 @@ impl Child {
         let submissions = submissions?;
         for batch in batches.into_iter().flatten() {
             let same = batch.len() == submissions.len()
-                && batch.iter().zip(&submissions).all(|(unit, submission)| Arc::ptr_eq(unit, &submission.unit));
+                && batch.iter().zip(&submissions).all(|(absorbed, submission)| Arc::ptr_eq(absorbed, submission));
             assert!(same, "epoch {epoch}: it has the rows of other units");
         }
         Some(Task { supervisor, epoch, submissions })

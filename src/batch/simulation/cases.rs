@@ -6,7 +6,7 @@ fn epoch(build: impl FnOnce(&mut UnitOfWork)) -> Epoch {
     let mut unit = UnitOfWork::new();
     build(&mut unit);
     unit.validate(1_000).unwrap();
-    Epoch::from_units(vec![Arc::new(unit.prepare())])
+    Epoch::from_units(vec![unit.prepare()])
 }
 
 /// A transaction on a copy of the tables, up to its commit.
@@ -314,7 +314,7 @@ fn only_units_with_missing_ids_or_ids_of_another_type_are_rejected() {
     let prepared = |build: &dyn Fn(&mut UnitOfWork)| {
         let mut unit = UnitOfWork::new();
         build(&mut unit);
-        Arc::new(unit.prepare())
+        unit.prepare()
     };
     let good = prepared(&|unit| {
         unit.connection(restaurant, dish);
@@ -332,7 +332,7 @@ fn only_units_with_missing_ids_or_ids_of_another_type_are_rejected() {
         unit.existing_connection(nothing);
     });
 
-    let rejected = |units: Vec<Arc<crate::unit::Unit>>| {
+    let rejected = |units: Vec<crate::unit::SharedUnit>| {
         let memory = transaction(&tables, no_race);
         let rejected = memory.write(&Epoch::from_units(units)).unwrap_err();
         assert!(memory.calls.borrow().is_empty(), "nothing is locked or written");

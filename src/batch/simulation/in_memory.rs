@@ -53,7 +53,7 @@ impl Tables {
     }
 
     /// One transaction of one unit, with no other writer.
-    pub(crate) fn write_alone(&mut self, unit: Arc<crate::unit::Unit>) -> Vec<Committed> {
+    pub(crate) fn write_alone(&mut self, unit: crate::unit::SharedUnit) -> Vec<Committed> {
         let (committed, _) = self.write(&Epoch::from_units(vec![unit]), no_race).unwrap();
         committed
     }

@@ -27,7 +27,7 @@ use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, SourceType,
     StoredMetrics, Table, Timestamp,
 };
-use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, UnitOfWork};
+use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, PreparedUnits, SharedUnit, UnitOfWork};
 
 pub(crate) use in_memory::{Tables, stored_form};
 pub(crate) use units::{Drawn, draft, drawn};
@@ -47,6 +47,11 @@ pub(crate) fn as_of() -> Timestamp {
 
 fn no_race(_: &mut Tables) {}
 
+/// The epoch of these units, stored side by side as in the engine.
+fn epoch(units: impl Iterator<Item = SharedUnit>) -> Epoch {
+    Epoch::from_units(PreparedUnits::gather(&units.collect::<Vec<_>>()))
+}
+
 /// Writes units in epochs of the given sizes; before every second epoch's locks, another writer first writes the first
 /// unit of the next epoch.
 fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known: usize) -> TestCaseResult {
@@ -58,7 +63,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
     while !rest.is_empty() {
         let (now, later) = rest.split_at(sizes.next().unwrap().min(rest.len()));
         rest = later;
-        let epoch = Epoch::from_units(now.iter().map(|said| unit(said, &grouped)).collect());
+        let epoch = epoch(now.iter().map(|said| unit(said, &grouped)));
         let faster = |tables: &mut Tables| {
             for said in now.first().into_iter().chain(later.first()).filter(|_| race) {
                 let faster = Epoch::from_units(vec![unit(said, tables)]);
@@ -66,7 +71,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
             }
         };
         let (committed, _) = grouped.write_with(&epoch, faster, Some(&known)).unwrap();
-        for (unit, committed) in epoch.units().iter().zip(&committed) {
+        for (unit, committed) in epoch.units().zip(&committed) {
             check_ids(unit, committed, &grouped);
         }
         grouped.check_figures();
@@ -84,7 +89,7 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
     prop_assert_eq!(grouped.natural(), alone.natural());
 
     // Writing everything again changes nothing, and the outcome says so.
-    let everything = Epoch::from_units(units.iter().map(|said| unit(said, &grouped)).collect());
+    let everything = epoch(units.iter().map(|said| unit(said, &grouped)));
     let (committed, before) = grouped.write_with(&everything, no_race, Some(&known)).unwrap();
     prop_assert_eq!(&grouped, &before);
     let rows = committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
@@ -151,9 +156,9 @@ fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
         for (tables, known) in &mut worlds {
             match step {
                 Step::Commit(units) => {
-                    let epoch = Epoch::from_units(units.iter().map(|said| unit(said, tables)).collect());
+                    let epoch = epoch(units.iter().map(|said| unit(said, tables)));
                     let (committed, _) = tables.write_with(&epoch, no_race, *known).unwrap();
-                    for (unit, committed) in epoch.units().iter().zip(&committed) {
+                    for (unit, committed) in epoch.units().zip(&committed) {
                         check_ids(unit, committed, tables);
                     }
                     tables.check_figures();

@@ -254,7 +254,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), MemoryError> {
         self.called("insert_mentions", rows.len());
         for row in rows {
-            let mention = row.block.mention_of(row.record);
+            let mention = row.texts.mention(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
             let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
             assert_eq!(before, None, "a mention is inserted once");
@@ -265,7 +265,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), MemoryError> {
         for row in rows {
-            let mention = row.block.mention_of(row.record);
+            let mention = row.texts.mention(row.record);
             let key = (row.connection, mention.source_type, mention.source_id.into());
             let before = self.tables.borrow_mut().mentions.insert(key, (row.id, Mention::from(mention)));
             assert_eq!(before.map(|(id, _)| id), Some(row.id), "an id never changes");

@@ -77,10 +77,10 @@ pub(super) fn name(entity_type: EntityType, number: u8) -> String {
 }
 
 /// A unit with these statements, for rows as named in the tables.
-pub(super) fn unit(said: &[Drawn], tables: &Tables) -> Arc<crate::unit::Unit> {
+pub(super) fn unit(said: &[Drawn], tables: &Tables) -> crate::unit::SharedUnit {
     let unit = draft(said, tables);
     unit.validate(1_000).unwrap();
-    Arc::new(unit.prepare())
+    unit.prepare()
 }
 
 /// The same as a draft, to be extended.
@@ -197,29 +197,29 @@ impl Speaker<'_> {
 }
 
 /// Checks that the ids in a unit's outcome lead to the rows that it named.
-pub(super) fn check_ids(unit: &crate::unit::Unit, committed: &Committed, tables: &Tables) {
-    for (entity, CommittedRow { id, .. }) in unit.block.entities.iter().zip(&committed.entities) {
+pub(super) fn check_ids(unit: crate::unit::Unit<'_>, committed: &Committed, tables: &Tables) {
+    for (entity, CommittedRow { id, .. }) in unit.block().entities.iter().zip(&committed.entities) {
         match entity {
             EntityRecord::Key(entity_type, name) => {
-                assert_eq!(tables.entities[&EntityKey::new(*entity_type, unit.block.text(*name))].0, *id);
+                assert_eq!(tables.entities[&EntityKey::new(*entity_type, unit.block().text(*name))].0, *id);
             }
             EntityRecord::Id(named) => assert_eq!(named, id),
         }
     }
-    for (connection, CommittedRow { id, .. }) in unit.block.connections.iter().zip(&committed.connections) {
+    for (connection, CommittedRow { id, .. }) in unit.block().connections.iter().zip(&committed.connections) {
         assert!(tables.connections.values().any(|row| row.0 == *id));
         if let ConnectionRecordName::Id(named) = connection.name {
             assert_eq!(named, *id);
         }
     }
     for (place, CommittedRow { id, .. }) in committed.mentions.iter().enumerate() {
-        let mention = unit.block.mention(place);
+        let mention = unit.block().mention(place);
         let row = tables.mentions.iter().find(|(_, row)| row.0 == *id).unwrap();
         assert_eq!((row.0.1, &*row.0.2), (mention.source_type, mention.source_id));
         let is_won = mention.precedence(&(&row.1.1).into()).is_le();
         assert!(is_won, "the row is this observation, or one that wins against it");
     }
     let given = (committed.entities.len(), committed.connections.len(), committed.mentions.len());
-    let named = Table::ALL.map(|table| unit.block.rows_of(table));
+    let named = Table::ALL.map(|table| unit.block().rows_of(table));
     assert_eq!([given.0, given.1, given.2], named);
 }

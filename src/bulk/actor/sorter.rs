@@ -45,7 +45,7 @@ impl<R: TableRuns> Handler<Absorb> for TableSorter<R> {
         let Some(runs) = &mut self.runs else { return };
         let absorbed = units.iter().try_for_each(|Accepted { number, unit, is_contingent, .. }| {
             failpoint("bulk::absorb");
-            runs.absorb(Numbered { number: *number, unit, is_contingent: *is_contingent })
+            runs.absorb(Numbered { number: *number, unit: unit.get(), is_contingent: *is_contingent })
         });
         if let Err(error) = absorbed {
             self.fail(error);

@@ -85,18 +85,18 @@ fn route(
 ) -> Result<(), SpillError> {
     let mut units = Vec::with_capacity(arrived.len().min(UNITS_AT_ONCE));
     for mut accepted in arrived {
-        if let Some(refusal) = Refusal::of_missing(&accepted.unit) {
+        if let Some(refusal) = Refusal::of_missing(accepted.unit.get()) {
             logs.refusals.push(accepted.number, &refusal)?;
             Shared::count(&shared.counters.rejected, 1);
             continue;
         }
         for table in Table::ALL {
-            Shared::count(&shared.counters.received[table as usize], accepted.unit.names(table).len());
+            Shared::count(&shared.counters.received[table as usize], accepted.unit.get().names(table).len());
         }
         if let Some(outcomes) = &mut logs.outcomes {
-            outcomes.push(accepted.number, &accepted.unit)?;
+            outcomes.push(accepted.number, accepted.unit.get())?;
         }
-        accepted.is_contingent = claimants.may_refuse(&accepted.unit);
+        accepted.is_contingent = claimants.may_refuse(accepted.unit.get());
         units.push(accepted);
         if units.len() == UNITS_AT_ONCE {
             sorters.absorb(std::mem::take(&mut units));

@@ -14,7 +14,7 @@ use crate::unit::{ConnectionRecordName, NameHash};
 
 /// Writes the record of one of a unit's connections, which is named by its key.
 pub(in crate::bulk) fn put_connection(record: &mut Vec<u8>, numbered: Numbered<'_>, connection: usize) {
-    let block = &numbered.unit.block;
+    let block = numbered.unit.block();
     let said = block.connections[connection];
     let ConnectionRecordName::Key { restaurant, dish } = said.name else {
         unreachable!("units that name rows by their ids were refused");

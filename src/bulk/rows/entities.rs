@@ -13,7 +13,7 @@ use crate::unit::{EntityRecord, NameHash};
 /// Writes the record of one of a unit's entities, which is named by its key.
 pub(in crate::bulk) fn put_entity(record: &mut Vec<u8>, numbered: Numbered<'_>, entity: usize) {
     let Numbered { unit, is_contingent, .. } = numbered;
-    let EntityRecord::Key(entity_type, name) = unit.block.entities[entity] else {
+    let EntityRecord::Key(entity_type, name) = unit.block().entities[entity] else {
         unreachable!("units that name rows by their ids were refused");
     };
     let names = unit.names(Table::Entities);
@@ -22,10 +22,10 @@ pub(in crate::bulk) fn put_entity(record: &mut Vec<u8>, numbered: Numbered<'_>, 
     // For places the order of units matters: it determines which restaurant had a Google id first.
     record.put_number(numbered.if_needed(is_contingent || place.is_some()));
     record.put_byte(entity_type as u8);
-    record.put_text(unit.block.text(name));
-    record.put_names(unit.block.attributes_of(entity).map(|attribute| names[attribute]));
-    record.put_number(unit.block.aliases_of(entity).count() as u64);
-    unit.block.aliases_of(entity).for_each(|alias| record.put_text(alias));
+    record.put_text(unit.block().text(name));
+    record.put_names(unit.block().attributes_of(entity).map(|attribute| names[attribute]));
+    record.put_number(unit.block().aliases_of(entity).count() as u64);
+    unit.block().aliases_of(entity).for_each(|alias| record.put_text(alias));
     if let Some(place) = place {
         record.put_number(entity as u64);
         put_place(record, place);

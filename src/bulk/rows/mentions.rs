@@ -18,8 +18,8 @@ const SOURCES: [SourceType; 2] = [SourceType::Post, SourceType::Comment];
 /// Writes the record of one of a unit's mentions.
 pub(in crate::bulk) fn put_mention(record: &mut Vec<u8>, numbered: Numbered<'_>, place: usize) {
     let unit = numbered.unit;
-    let connection = unit.block.mentions[place].connection.own();
-    let mention = unit.block.mention(place);
+    let connection = unit.block().mentions[place].connection.own();
+    let mention = unit.block().mention(place);
     record.put_name(connection_name(unit, connection));
     record.put_name(unit.names(Table::Mentions)[place]);
     record.put_number(numbered.if_needed(numbered.is_contingent));
@@ -161,7 +161,7 @@ impl<'a> MentionMerge<'a> {
         rows: &mut S,
     ) -> Result<(), S::Error> {
         if self.names.last() == Some(&name) {
-            let last = self.part.mention(self.names.len() - 1);
+            let last = self.part.view().mention(self.names.len() - 1);
             if mention.precedence(&last).is_gt() {
                 self.part.pop_mention();
                 put_into(&mut self.part, mention)?;
@@ -194,7 +194,7 @@ impl<'a> MentionMerge<'a> {
         let joined = parts.get_or_insert_with(Parts::none);
         joined.metrics.absorb(metrics, merging.as_of);
         for place in 0..names.len() {
-            joined.threads.add(part.mention(place).thread_id, self.limits.threads, &self.directory)?;
+            joined.threads.add(part.view().mention(place).thread_id, self.limits.threads, &self.directory)?;
         }
         self.clear();
         Ok(())
@@ -209,7 +209,7 @@ impl<'a> MentionMerge<'a> {
         for (place, name) in self.names.iter().enumerate() {
             self.record.clear();
             self.record.put_name(*name);
-            put_facts(&mut self.record, self.part.mention(place));
+            put_facts(&mut self.record, self.part.view().mention(place));
             held.push(&self.record)?;
         }
         Ok(())
@@ -227,7 +227,7 @@ impl<'a> MentionMerge<'a> {
             let name = fields.name().map_err(SpillError::from)?;
             put_into(&mut block, read_mention(&mut fields).map_err(SpillError::from)?)?;
             let (id, record) = (self.merging.ids.mention(connection, name), &block.mentions[0]);
-            rows.push(&MentionRow { id, connection: connection_id, block: &block, record, history_indexed })?;
+            rows.push(&MentionRow { id, connection: connection_id, texts: block.texts(), record, history_indexed })?;
             block.clear_mentions();
         }
         Ok(())
@@ -258,7 +258,13 @@ impl<'a> MentionMerge<'a> {
         let connection_id = self.merging.ids.id(connection);
         for (name, record) in self.names.iter().zip(&self.part.mentions) {
             let id = self.merging.ids.mention(connection, *name);
-            rows.push(&MentionRow { id, connection: connection_id, block: &self.part, record, history_indexed })?;
+            rows.push(&MentionRow {
+                id,
+                connection: connection_id,
+                texts: self.part.texts(),
+                record,
+                history_indexed,
+            })?;
         }
         Ok(())
     }
@@ -293,7 +299,7 @@ fn metrics<'p>(
     merging: Merging<'_>,
 ) -> ConnectionMetrics<'p> {
     let mentions = names.iter().enumerate();
-    let mentions = mentions.map(|(place, name)| (merging.ids.mention(connection, *name), part.mention(place)));
+    let mentions = mentions.map(|(place, name)| (merging.ids.mention(connection, *name), part.view().mention(place)));
     ConnectionMetrics::from_mentions(mentions, merging.as_of)
 }
 

@@ -30,7 +30,7 @@ pub(super) use unit_set::UnitSet;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbered<'a> {
     pub(super) number: u64,
-    pub(super) unit: &'a Unit,
+    pub(super) unit: Unit<'a>,
     /// Whether it may still be rejected. Units are rejected for their claims of Google ids, or at once.
     pub(super) is_contingent: bool,
 }

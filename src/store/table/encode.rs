@@ -364,9 +364,10 @@ mod tests {
         let connection = unit.existing_connection(Uuid::nil()).handle();
         let mention = Mention::new(SourceType::Post, "id", "url", "food", "2026-01-02T03:04:05Z".parse().unwrap());
         unit.mention(connection, mention);
-        let block = unit.prepare().block;
+        let unit = unit.prepare();
+        let block = unit.get().block();
         let (id, record) = (Uuid::nil(), &block.mentions[0]);
-        let row = MentionRow { id, connection: id, block: &block, record, history_indexed: false };
+        let row = MentionRow { id, connection: id, texts: block.texts, record, history_indexed: false };
         let mut encoder = CopyPieces::<Mentions>::with_room(Purpose::Insert, PIECE);
         assert!(encoder.push(&row).is_none());
         let one = encoder.finish().slice(COPY_HEAD.len()..);

@@ -17,7 +17,7 @@ use crate::record::{
 };
 use crate::server::EmbeddedServer;
 use crate::store::{Migrations, statement};
-use crate::unit::{Block, UnitOfWork};
+use crate::unit::{SharedUnit, UnitOfWork};
 
 /// A server, and a session in its only database, which has the tables.
 async fn tables() -> (EmbeddedServer, Client) {
@@ -112,15 +112,17 @@ fn mention() -> Mention {
     mention
 }
 
-fn block_of(mention: &Mention) -> Block {
+fn unit_of(mention: &Mention) -> SharedUnit {
     let mut unit = UnitOfWork::new();
     let connection = unit.existing_connection(id(9)).handle();
     unit.mention(connection, mention);
-    unit.prepare().block
+    unit.prepare()
 }
 
-fn mention_row(number: u8, block: &Block) -> [MentionRow<'_>; 1] {
-    [MentionRow { id: id(number), connection: id(9), block, record: &block.mentions[0], history_indexed: false }]
+fn mention_row(number: u8, unit: &SharedUnit) -> [MentionRow<'_>; 1] {
+    let block = unit.get().block();
+    let (texts, record) = (block.texts, &block.mentions[0]);
+    [MentionRow { id: id(number), connection: id(9), texts, record, history_indexed: false }]
 }
 
 #[tokio::test]
@@ -136,11 +138,11 @@ async fn each_column_of_a_mention_is_stored_under_its_name_and_read_back() {
             "observed_at": "2024-02-03T04:05:06.789+00:00", "history_indexed": false,
         })
     };
-    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &mention_row(1, &block_of(&mention)))
+    unnest::<Mentions>(&client, &statement::INSERT_MENTIONS, Purpose::Insert, &mention_row(1, &unit_of(&mention)))
         .await;
     assert_eq!(stored(&client, "mentions", &text(id(1))).await, expected(id(1), &mention));
     client.execute("delete from mentions", &[]).await.unwrap();
-    copied::<Mentions>(&client, &mention_row(2, &block_of(&mention))).await;
+    copied::<Mentions>(&client, &mention_row(2, &unit_of(&mention))).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &mention));
 
     let newer = Mention {
@@ -152,7 +154,7 @@ async fn each_column_of_a_mention_is_stored_under_its_name_and_read_back() {
         upvotes: 18,
         ..mention.clone()
     };
-    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &mention_row(2, &block_of(&newer))).await;
+    unnest::<Mentions>(&client, &statement::UPDATE_MENTIONS, Purpose::Update, &mention_row(2, &unit_of(&newer))).await;
     assert_eq!(stored(&client, "mentions", &text(id(2))).await, expected(id(2), &newer));
     let sql = format!("select {} from mentions m", select::<Mentions>("m", MENTION_OF_CONNECTION).join(", "));
     let read = read_mention(&mut Cells::new(&client.query_one(&sql, &[]).await.unwrap(), 0)).unwrap();
