@@ -114,7 +114,9 @@ mod tests {
         assert!(build().known_names_max(0).build().is_ok());
         assert!(build().build().is_ok());
         let rows = |builder: ConfigBuilder| builder.build().unwrap().max_rows_in_flight;
-        assert_eq!(rows(build()), 72_000);
+        let commits = |commits| build().in_flight_commits(commits).build().unwrap().max_batch_rows;
+        assert_eq!([1, 2, 6, 7, 64].map(commits), [42_000, 28_000, 12_000, 12_000, 12_000]);
+        assert_eq!([rows(build()), rows(build().in_flight_commits(1))], [84_000; 2]);
         assert_eq!(rows(build().in_flight_commits(4).max_batch_rows(3_000)), 15_000);
         assert_eq!(rows(build().max_batch_rows(10)), 10_000, "the largest unit gets in");
         assert_eq!(rows(build().max_batch_rows(usize::MAX)), ROWS_IN_FLIGHT_MAX);

@@ -27,6 +27,16 @@ pub(super) fn notice_dead_peers(postgres: &mut tokio_postgres::Config) {
     }
 }
 
+/// Rows in flight with the defaults, for which 100 MiB suffice.
+const ROWS_IN_FLIGHT: usize = 84_000;
+
+/// Default of `max_batch_rows`: the fewer transactions at once, the larger each may be in the same memory. Below the
+/// minimum rows of one connection are written too often.
+pub(super) fn batch_rows(in_flight_commits: usize) -> usize {
+    const MIN: usize = 12_000;
+    (ROWS_IN_FLIGHT / (in_flight_commits + 1)).max(MIN)
+}
+
 /// Default of `max_rows_in_flight`: one batch more than are committed at once.
 pub(super) fn rows_in_flight(max_batch_rows: usize, in_flight_commits: usize) -> usize {
     max_batch_rows.saturating_mul(in_flight_commits + 1).min(ROWS_IN_FLIGHT_MAX)

@@ -64,7 +64,7 @@ impl Config {
     ///
     /// ```
     /// let config = graphsink::Config::builder("postgresql://app:secret@localhost/db").build()?;
-    /// assert!(config.settings().contains(&("max_batch_rows", "24000".to_owned())));
+    /// assert!(config.settings().contains(&("max_batch_rows", "28000".to_owned())));
     /// # Ok::<(), graphsink::ConfigError>(())
     /// ```
     #[must_use]

@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::as_of::AsOf;
 use super::limits::{
-    BYTES_IN_FLIGHT_MAX, KNOWN_NAMES_MAX, ROWS_IN_FLIGHT_MAX, UNIT_ROWS_DEFAULT, is_time_limit, rows_in_flight,
+    BYTES_IN_FLIGHT_MAX, KNOWN_NAMES_MAX, ROWS_IN_FLIGHT_MAX, UNIT_ROWS_DEFAULT, batch_rows, is_time_limit,
+    rows_in_flight,
 };
 use super::value::Value;
 use crate::error::ConfigError;
@@ -170,11 +171,23 @@ settings! {
         check (1..=63).contains(&schema.len()) && !schema.contains('\0'), "must be a name of 1 to 63 bytes",
     }
 
+    /// Maximum number of concurrent transactions, each on its own connection.
+    in_flight_commits: usize (commits) {
+        key "in_flight_commits",
+        default 2, "2, at most 64",
+        smaller "fewer connections",
+        larger "helps on a server with many cores, hurts if epochs share hot rows",
+        example 4,
+        check in_flight_commits >= 1, "must be at least 1",
+        check in_flight_commits <= 64, "must be at most 64",
+    }
+
     /// Number of rows (as received, of all tables) at which an epoch is sealed even though no commit lane is free. An
     /// epoch exceeds this number by at most one unit.
     max_batch_rows: usize (rows) {
         key "max_batch_rows",
-        default 24_000, "24,000 rows, with which a program that loads history takes less than 100 MiB",
+        default batch_rows(in_flight_commits),
+            "84,000 rows, divided by one more than `in_flight_commits` (28,000 with the other defaults), at least 12,000",
         smaller "more transactions, less memory",
         larger "faster loading of history, but more memory, and each retry repeats more work",
         example 10_000,
@@ -191,24 +204,14 @@ settings! {
         check max_unit_rows >= 1, "must be at least 1",
     }
 
-    /// Maximum number of concurrent transactions, each on its own connection.
-    in_flight_commits: usize (commits) {
-        key "in_flight_commits",
-        default 2, "2, at most 64",
-        smaller "fewer connections",
-        larger "helps on a server with many cores, hurts if epochs share hot rows",
-        example 4,
-        check in_flight_commits >= 1, "must be at least 1",
-        check in_flight_commits <= 64, "must be at most 64",
-    }
-
     /// Number of rows, accepted and not yet answered, at which `submit` waits. Memory is proportional to this setting:
     /// half a kilobyte to one for a row of usual size.
     max_rows_in_flight: usize (rows) {
         key "max_rows_in_flight",
         default rows_in_flight(max_batch_rows, in_flight_commits).max(max_unit_rows),
-            "one batch more than are committed at once, so that the next one is ready when a commit ends (72,000 rows \
-             with the other defaults), and at least `max_unit_rows`",
+            "one batch more than are committed at once, so that the next one is ready when a commit ends (84,000 rows \
+             with the other defaults, with which a program that loads history takes less than 100 MiB), and at least \
+             `max_unit_rows`",
         smaller "`submit` waits earlier",
         larger "more memory",
         example 100_000,

@@ -109,6 +109,10 @@ impl Group {
             }
             Err(reason) => self.errors.push(LineError { line: unread.number, reason }),
         }
+        // Most units have one line, which is kept until the unit's outcome.
+        if self.lines.is_empty() {
+            self.lines.reserve_exact(1);
+        }
         self.lines.push(SourceLine { number: unread.number, record: unread.record, rows: self.rows });
     }
 
