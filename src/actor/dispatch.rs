@@ -20,10 +20,15 @@ use crate::unit::{FactHash, Unit};
 /// routed to one lane while another lane still has its keys, its lane waits for the other's commit.
 const HELD_MAX: Duration = Duration::from_secs(5);
 
+/// Number of rows of an open epoch that are sent together: enough that they are worth a message to each batcher and
+/// memory of their own, few enough that the last of them are soon absorbed when the epoch is sealed. Few in unit tests,
+/// whose epochs are small.
+const ROWS_SENT_TOGETHER: usize = if cfg!(test) { 4 } else { 1_024 };
+
 /// The receivers of dispatched work: batchers and coordinator. Messages to one of them arrive in order, or not at all.
 pub(super) trait Workers {
-    /// Adds a unit to an epoch; it is sent at the latest when the epoch is sealed.
-    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, rows: usize);
+    /// Sends the next units of an epoch, at least one.
+    fn absorb(&self, epoch: EpochId, submissions: &[Arc<Submission>]);
     /// Seals an epoch, which is complete and may be committed.
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>);
     /// Discards the epochs below this one.
@@ -66,11 +71,25 @@ struct Lane {
 struct OpenEpoch {
     epoch: EpochId,
     submissions: Vec<Arc<Submission>>,
+    /// Number of submissions that were sent, and of rows of the others.
+    sent: usize,
+    unsent_rows: usize,
     /// Keys of its units that are under way.
     keys: Vec<u64>,
     /// Facts of its units that were not expected in the database.
     facts: Vec<u64>,
     rows: usize,
+}
+
+impl OpenEpoch {
+    /// Sends its units that were not sent yet.
+    fn send(&mut self, workers: &impl Workers) {
+        if self.sent < self.submissions.len() {
+            workers.absorb(self.epoch, &self.submissions[self.sent..]);
+            self.sent = self.submissions.len();
+            self.unsent_rows = 0;
+        }
+    }
 }
 
 /// The remembered part of a sealed epoch.
@@ -198,8 +217,11 @@ impl Dispatch {
     /// Routes a unit; or holds it, if it `may_wait` and has keys under way in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
         let mut conflicts = std::mem::take(&mut self.conflicts);
-        self.collect_conflicts(submission.unit().get(), &mut conflicts);
-        self.route_or_hold_by(&conflicts, submission, may_wait, workers);
+        let unit = submission.unit();
+        self.collect_conflicts(unit.get(), &mut conflicts);
+        let rows = unit.get().rows();
+        drop(unit);
+        self.route_or_hold_by(&conflicts, submission, rows, may_wait, workers);
         self.conflicts = conflicts;
     }
 
@@ -207,6 +229,7 @@ impl Dispatch {
         &mut self,
         conflicts: &Conflicts,
         submission: Arc<Submission>,
+        rows: usize,
         may_wait: bool,
         workers: &impl Workers,
     ) {
@@ -219,7 +242,7 @@ impl Dispatch {
             }
             LaneChoice::Lane(lane) | LaneChoice::Several(lane) => lane,
         };
-        self.route(submission, lane, conflicts, workers);
+        self.route(submission, rows, lane, conflicts, workers);
     }
 
     /// Routes the held units that need not wait any more; all of them, unless they `may_wait`.
@@ -258,8 +281,14 @@ impl Dispatch {
     }
 
     /// Routes a unit to a lane and its rows to the batchers.
-    fn route(&mut self, submission: Arc<Submission>, lane: usize, conflicts: &Conflicts, workers: &impl Workers) {
-        let rows = submission.unit().get().rows();
+    fn route(
+        &mut self,
+        submission: Arc<Submission>,
+        rows: usize,
+        lane: usize,
+        conflicts: &Conflicts,
+        workers: &impl Workers,
+    ) {
         let open = self.lanes[lane].open.as_ref();
         let epoch = open.map_or_else(|| self.in_flight.new_epoch(), |open| open.epoch);
         if !submission.route(epoch) {
@@ -268,6 +297,8 @@ impl Dispatch {
         let open = self.lanes[lane].open.get_or_insert_with(|| OpenEpoch {
             epoch,
             submissions: Vec::new(),
+            sent: 0,
+            unsent_rows: 0,
             keys: Vec::new(),
             facts: Vec::new(),
             rows: 0,
@@ -276,9 +307,12 @@ impl Dispatch {
         open.keys.extend_from_slice(&conflicts.keys);
         open.facts.extend_from_slice(&conflicts.facts);
         failpoint("supervisor::route");
-        workers.absorb(open.epoch, &submission, rows);
         open.rows += rows;
+        open.unsent_rows += rows;
         open.submissions.push(submission);
+        if open.unsent_rows >= ROWS_SENT_TOGETHER {
+            open.send(workers);
+        }
         let full = open.rows >= self.max_batch_rows;
         self.lanes[lane].rows += rows;
         if full {
@@ -296,8 +330,9 @@ impl Dispatch {
     }
 
     fn seal(&mut self, lane: usize, reason: SealReason, workers: &impl Workers) {
-        let Some(open) = self.lanes[lane].open.take() else { return };
-        let OpenEpoch { epoch, submissions, keys, facts, rows } = open;
+        let Some(mut open) = self.lanes[lane].open.take() else { return };
+        open.send(workers);
+        let OpenEpoch { epoch, submissions, keys, facts, rows, .. } = open;
         tracing::debug!(epoch, lane, rows, units = submissions.len(), reason = reason.as_str(), "epoch sealed");
         telemetry::engine::epochs_sealed(reason.as_str()).increment(1);
         self.sealed.insert(epoch, Sealed { lane, rows, keys, facts });

@@ -1,7 +1,5 @@
 //! The root of the actors: forwards dispatched work to its children, and restarts them.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,19 +23,7 @@ use crate::unit::{PreparedUnits, SharedUnit};
 /// How often it looks for units that were on their way to a dead supervisor, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// Number of rows of an epoch that are sent to the batchers together.
-const GATHERED_ROWS: usize = 1_024;
-
-/// Units of an epoch.
-#[derive(Default)]
-struct Absorbed {
-    submissions: Vec<Arc<Submission>>,
-    rows: usize,
-}
-
 struct Children {
-    /// Units of each epoch that were not yet sent to the batchers.
-    absorbed: RefCell<BTreeMap<EpochId, Absorbed>>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
     mentions: Addr<MentionBatcher>,
@@ -45,8 +31,19 @@ struct Children {
 }
 
 impl Children {
-    /// Sends units to the batchers, stored side by side from now on.
-    fn send_units(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
+    /// Gives a sign of life, and asks the children for theirs.
+    fn beat(&self, pulse: &Arc<Pulse>) {
+        pulse.beat(ActorKind::Supervisor);
+        self.entities.do_send(Beat(Arc::clone(pulse)));
+        self.connections.do_send(Beat(Arc::clone(pulse)));
+        self.mentions.do_send(Beat(Arc::clone(pulse)));
+        self.coordinator.do_send(Beat(Arc::clone(pulse)));
+    }
+}
+
+impl Workers for Children {
+    /// From now on these units are stored side by side.
+    fn absorb(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
         let units: Vec<SharedUnit> = submissions.iter().map(|submission| submission.unit()).collect();
         let units = PreparedUnits::gather(&units);
         for (submission, unit) in submissions.iter().zip(&units) {
@@ -59,34 +56,7 @@ impl Children {
         self.mentions.do_send(absorb);
     }
 
-    /// Gives a sign of life, and asks the children for theirs.
-    fn beat(&self, pulse: &Arc<Pulse>) {
-        pulse.beat(ActorKind::Supervisor);
-        self.entities.do_send(Beat(Arc::clone(pulse)));
-        self.connections.do_send(Beat(Arc::clone(pulse)));
-        self.mentions.do_send(Beat(Arc::clone(pulse)));
-        self.coordinator.do_send(Beat(Arc::clone(pulse)));
-    }
-}
-
-impl Workers for Children {
-    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, rows: usize) {
-        let mut absorbed = self.absorbed.borrow_mut();
-        let of_epoch = absorbed.entry(epoch).or_default();
-        of_epoch.submissions.push(Arc::clone(submission));
-        of_epoch.rows += rows;
-        if of_epoch.rows >= GATHERED_ROWS {
-            let Absorbed { submissions, .. } = std::mem::take(of_epoch);
-            drop(absorbed);
-            self.send_units(epoch, &submissions);
-        }
-    }
-
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>) {
-        let rest = self.absorbed.borrow_mut().remove(&epoch).unwrap_or_default();
-        if !rest.submissions.is_empty() {
-            self.send_units(epoch, &rest.submissions);
-        }
         let seal = Seal { epoch, to: self.coordinator.clone().recipient() };
         self.entities.do_send(seal.clone());
         failpoint("supervisor::seal");
@@ -97,7 +67,6 @@ impl Workers for Children {
     }
 
     fn discard(&self, below: EpochId) {
-        self.absorbed.take();
         self.entities.do_send(Discard { below });
         self.connections.do_send(Discard { below });
         self.mentions.do_send(Discard { below });
@@ -178,7 +147,6 @@ impl Actor for Supervisor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.children = Some(Children {
-            absorbed: RefCell::default(),
             entities: self.start_batcher(ActorKind::EntityBatcher, context),
             connections: self.start_batcher(ActorKind::ConnectionBatcher, context),
             mentions: self.start_batcher(ActorKind::MentionBatcher, context),

@@ -28,7 +28,7 @@ type Submissions = Vec<Arc<Submission>>;
 
 #[derive(Debug)]
 enum ToChild {
-    Absorb(EpochId, Arc<Submission>),
+    Absorb(EpochId, Submissions),
     /// The answer goes to this incarnation of the coordinator.
     Seal(EpochId, u64),
     Sealed(EpochId, Submissions),
@@ -87,7 +87,7 @@ impl Children {
         let mut children = self.0.borrow_mut();
         let child = &mut children[number];
         match child.mailbox.pop_front()? {
-            ToChild::Absorb(epoch, unit) => child.batches.entry(epoch).or_default().push(unit),
+            ToChild::Absorb(epoch, units) => child.batches.entry(epoch).or_default().extend(units),
             ToChild::Seal(epoch, to) => {
                 let batch = child.batches.remove(&epoch).unwrap_or_default();
                 if children[COORDINATOR].incarnation == to {
@@ -115,9 +115,9 @@ impl Children {
 }
 
 impl Workers for Children {
-    fn absorb(&self, epoch: EpochId, submission: &Arc<Submission>, _: usize) {
+    fn absorb(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
         for batcher in 0..BATCHERS {
-            self.tell(batcher, ToChild::Absorb(epoch, Arc::clone(submission)));
+            self.tell(batcher, ToChild::Absorb(epoch, submissions.to_vec()));
         }
     }
 
