@@ -48,9 +48,16 @@ impl Node<'_> {
         EntityKey::new(self.entity_type, &*self.name)
     }
 
+    fn exists_as(&mut self, id: Uuid, facts: Option<EntityFacts<Uuid>>) {
+        self.id = id;
+        self.exists = true;
+        self.stored = facts;
+        self.disposition = Disposition::Unchanged;
+    }
+
     /// The row to write. `index` is the node's own in the plan.
     fn write(&self, index: u32, facts: EntityFacts<Uuid>) -> EntityWrite {
-        EntityWrite { node: index, id: self.id, key: self.owned_key(), facts, exists: self.exists }
+        EntityWrite { node: index, id: self.id, key: self.owned_key(), facts }
     }
 }
 
@@ -69,16 +76,6 @@ struct Plan<'e> {
 #[derive(Debug)]
 pub(crate) struct FoundEntities<'e>(Plan<'e>);
 
-/// Entities after those that change were inserted or locked, but not yet read under their locks.
-#[derive(Debug)]
-pub(crate) struct InsertedEntities<'e> {
-    plan: Plan<'e>,
-    /// The rows to insert or lock.
-    writes: Vec<EntityWrite>,
-    /// Keys that were missing at the lookup and exist now: another writer inserted them first.
-    raced: Vec<EntityKey>,
-}
-
 /// Entities with their final ids.
 #[derive(Debug)]
 pub(crate) struct LockedEntities<'e>(Plan<'e>);
@@ -96,68 +93,75 @@ impl<'e> FoundEntities<'e> {
         if rejected.is_empty() { Ok(Self(Plan::resolve(epoch, lookup, by_key, by_id))) } else { Err(rejected) }
     }
 
-    /// Rows to insert, or to lock because they will change, in the order of their keys: the global lock order of the table.
-    pub(super) fn to_insert_or_lock(&self) -> Vec<EntityWrite> {
+    /// The rows to insert, in the order of their keys.
+    pub(super) fn new_rows(&self) -> Vec<EntityWrite> {
         let Self(plan) = self;
-        let nodes = (0_u32..).zip(&plan.nodes);
-        let may_change = nodes.filter(|(_, node)| !node.exists || !node.said.is_empty());
-        let mut writes = Vec::with_capacity(may_change.clone().count());
-        writes.extend(may_change.filter_map(|(index, node)| {
+        let new = (0_u32..).zip(&plan.nodes).filter(|(_, node)| !node.exists);
+        in_lock_order(new.map(|(index, node)| node.write(index, plan.wanted(node))).collect())
+    }
+
+    /// The rows to lock, because what is said about them would change them, in the order of their keys.
+    pub(super) fn changing_rows(&self) -> Vec<EntityWrite> {
+        let Self(plan) = self;
+        let existing = (0_u32..).zip(&plan.nodes).filter(|(_, node)| node.exists && !node.said.is_empty());
+        let changing = existing.filter_map(|(index, node)| {
             let wanted = plan.wanted(node);
-            (!node.exists || node.stored.as_ref() != Some(&wanted)).then(|| node.write(index, wanted))
-        }));
-        writes.sort_unstable_by(|left, right| left.key.cmp(&right.key));
-        writes
+            (node.stored.as_ref() != Some(&wanted)).then(|| node.write(index, wanted))
+        });
+        in_lock_order(changing.collect())
     }
 
-    /// Processes which of `writes` were inserted; all others are locked. Fails if a row that existed was deleted.
-    pub(super) fn inserted(
-        self,
-        writes: Vec<EntityWrite>,
-        inserted: &[Uuid],
-    ) -> Result<InsertedEntities<'e>, VanishedRow> {
-        let Self(plan) = self;
-        let inserted: HashSet<&Uuid> = inserted.iter().collect();
-        let mut raced = Vec::new();
-        for write in &writes {
-            match (inserted.contains(&write.id), write.exists) {
-                (true, true) => return Err(VanishedRow),
-                (false, false) => raced.push(write.key.clone()),
-                (true, false) | (false, true) => {}
+    /// The names of the rows to insert, to look them up again. Results are by the node.
+    pub(super) fn names_of_new(&self) -> Vec<KeyLookup<'_>> {
+        let new = (0_u32..).zip(&self.0.nodes).filter(|(_, node)| !node.exists);
+        new.map(|(index, node)| KeyLookup {
+            slot: index,
+            entity_type: node.entity_type,
+            name: &node.name,
+            with_facts: !node.said.is_empty(),
+        })
+        .collect()
+    }
+
+    /// Processes which of the rows to insert exist after all: another writer inserted them first.
+    pub(super) fn raced(self, found: HashMap<u32, FoundByKey>) -> Result<Self, VanishedRow> {
+        let Self(mut plan) = self;
+        for (node, FoundByKey { id, merged_into, facts }) in found {
+            // Entities are not merged during the transaction.
+            if merged_into.is_some() {
+                return Err(VanishedRow);
             }
+            plan.nodes[node as usize].exists_as(id, facts);
         }
-        Ok(InsertedEntities { plan, writes, raced })
-    }
-}
-
-/// The keys of rows that existed at the lookup.
-pub(super) fn keys_found(writes: &[EntityWrite]) -> Vec<EntityKey> {
-    writes.iter().filter(|write| write.exists).map(|write| write.key.clone()).collect()
-}
-
-impl<'e> InsertedEntities<'e> {
-    /// Locked rows that were not read yet.
-    pub(super) fn raced(&self) -> &[EntityKey] {
-        &self.raced
+        Ok(Self(plan))
     }
 
     /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted.
-    pub(super) fn locked(self, rows: Vec<StoredEntity>) -> Result<(LockedEntities<'e>, EntityUpdates), VanishedRow> {
-        let Self { mut plan, writes, raced } = self;
-        let locked = writes.iter().filter(|write| write.exists).count() + raced.len();
-        if rows.len() != locked {
+    pub(super) fn locked(
+        self,
+        new: &[EntityWrite],
+        changing: &[EntityWrite],
+        rows: Vec<StoredEntity>,
+    ) -> Result<(LockedEntities<'e>, EntityUpdates), VanishedRow> {
+        let Self(mut plan) = self;
+        if rows.len() != changing.len() {
             return Err(VanishedRow);
         }
-        plan.read_under_lock(rows, &writes);
-        let raced = !raced.is_empty();
-        let changing: Vec<&EntityWrite> = writes
-            .iter()
-            // An inserted row is final, unless it refers to an id that a race made obsolete.
-            .filter(|write| raced || write.exists || write.google_place_id().is_some())
-            .collect();
-        let updates = plan.remaining_updates(&changing);
+        let node_of_key: HashMap<&EntityKey, u32> = changing.iter().map(|write| (&write.key, write.node)).collect();
+        for row in rows {
+            plan.nodes[node_of_key[&row.key] as usize].exists_as(row.id, row.facts);
+        }
+        // An inserted row is final, except for its Google id.
+        let new = new.iter().filter(|write| write.google_place_id().is_some());
+        let updates = plan.remaining_updates(new.chain(changing));
         Ok((LockedEntities(plan), updates))
     }
+}
+
+/// The global lock order of the table.
+fn in_lock_order(mut writes: Vec<EntityWrite>) -> Vec<EntityWrite> {
+    writes.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+    writes
 }
 
 impl LockedEntities<'_> {
@@ -297,9 +301,7 @@ impl<'e> Plan<'e> {
 
     /// The final row: stored facts joined with stated facts.
     fn wanted(&self, node: &Node<'_>) -> EntityFacts<Uuid> {
-        // A row inserted by this transaction may contain an id that a race made obsolete: it is computed again.
-        let stored = node.stored.as_ref().filter(|_| node.exists);
-        let mut wanted = stored.cloned().unwrap_or_default();
+        let mut wanted = node.stored.clone().unwrap_or_default();
         for row in &self.said[node.said.start as usize..node.said.end as usize] {
             let (unit, entity) = (self.epoch.unit_of(*row), row.row as usize);
             wanted.merge_aliases(unit.block().aliases_of(entity));
@@ -312,24 +314,12 @@ impl<'e> Plan<'e> {
         wanted
     }
 
-    /// Processes rows as read under lock: all of them are among `writes`.
-    fn read_under_lock(&mut self, rows: Vec<StoredEntity>, writes: &[EntityWrite]) {
-        let node_of_key: HashMap<&EntityKey, u32> = writes.iter().map(|write| (&write.key, write.node)).collect();
-        for row in rows {
-            let node = &mut self.nodes[node_of_key[&row.key] as usize];
-            node.id = row.id;
-            node.exists = true;
-            node.stored = row.facts;
-            node.disposition = Disposition::Unchanged;
-        }
-    }
-
     /// Rows under lock (or inserted by this transaction) that must still change.
     ///
     /// They are in the order of the Google ids that they set: those are locks too (a writer waits for another one's
     /// uncommitted id), taken after all row locks, so they need their own order. For the same reason rows are inserted
     /// without their Google id.
-    fn remaining_updates(&mut self, writes: &[&EntityWrite]) -> EntityUpdates {
+    fn remaining_updates<'w>(&mut self, writes: impl Iterator<Item = &'w EntityWrite>) -> EntityUpdates {
         let mut updates = EntityUpdates::default();
         let mut given_up: Vec<(String, Uuid)> = Vec::new();
         for write in writes {

@@ -65,14 +65,12 @@ pub(crate) struct EntityWrite {
     pub(crate) id: Uuid,
     pub(crate) key: EntityKey,
     pub(crate) facts: EntityFacts<Uuid>,
-    /// Whether the row existed at the lookup.
-    pub(crate) exists: bool,
 }
 
 impl EntityWrite {
     /// An entity outside of an epoch.
     pub(crate) fn of_stored(id: Uuid, key: EntityKey, facts: EntityFacts<Uuid>) -> Self {
-        Self { node: 0, id, key, facts, exists: true }
+        Self { node: 0, id, key, facts }
     }
 
     pub(crate) fn place(&self) -> Option<&Place> {

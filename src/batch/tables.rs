@@ -32,11 +32,16 @@ pub(crate) trait GraphTables {
     /// Looks up more names of entities; results are by slot.
     async fn look_up_names(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, Self::Error>;
 
-    /// Inserts missing entities and locks existing ones; returns the inserted ids.
-    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, Self::Error>;
+    /// Inserts the entities that are `new`, and then locks and reads the `existing` ones. If there are new ones, the
+    /// transaction can return to before their insertion.
+    async fn insert_and_lock_entities(
+        &self,
+        new: &[EntityWrite],
+        existing: &[EntityWrite],
+    ) -> Result<Vec<StoredEntity>, Self::Error>;
 
-    /// Reads entities, with their facts, by their own keys, without redirects.
-    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, Self::Error>;
+    /// Returns to before the last insertion of entities, which releases their locks, and looks up their names again.
+    async fn look_up_raced(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, Self::Error>;
 
     /// Google ids are locks beyond all row locks: see [`PlaceIds`].
     async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), Self::Error>;
@@ -100,7 +105,7 @@ pub(crate) struct Lookup<'a> {
 /// An entity that is looked up by its key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyLookup<'a> {
-    /// Its slot in the epoch.
+    /// Its slot in the epoch, or another number by which the caller finds it again.
     pub(crate) slot: u32,
     pub(crate) entity_type: EntityType,
     pub(crate) name: &'a str,

@@ -3,7 +3,7 @@
 //! 1. Reads the generation, then looks up entities whose ids are not known from earlier epochs, and connections named
 //!    by id; reads the generation again if there are both known and looked-up names. If it is not that of the known
 //!    ids, looks up all names.
-//! 2. Inserts or locks entities that are new or will change, and reads the locked ones again.
+//! 2. Inserts new entities; then locks those that will change, and reads them again.
 //! 3. Updates changed entities; locks and reads existing connections.
 //! 4. Inserts new connections, with their final figures; for existing ones reads known mentions, known threads and
 //!    recent counts.
@@ -14,18 +14,23 @@
 //! first answer is awaited; only changed connections are written part by part, each worked out while others are written.
 //!
 //! Properties:
-//! - Locks are taken in one global order: entities by key, Google ids, existing connections by key, new connections by
-//!   key. Mentions are written only under their connection's lock.
-//! - If another writer inserted a connection between steps 3 and 4, the transaction returns to before step 3, which now
-//!   finds it. Locking it immediately would break the order: it would wait for a lock while others wait for its
+//! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
+//!   by key, new connections by key. Mentions are written only under their connection's lock.
+//! - If another writer inserted an entity between steps 1 and 2, the transaction returns to before its insertions and
+//!   looks up their names again. If one inserted a connection between steps 3 and 4, it returns to before step 3, which
+//!   now finds it. Locking it immediately would break the order: it would wait for a lock while others wait for its
 //!   insertions. And no connection is inserted or locked after one was changed, because the insertions of others wait
 //!   for changes.
 //! - Every decision about an existing row is based on data read *after* its lock was taken.
-//! - Each row gets at most one new version, except for a new restaurant with a Google id (two), the loser of a race
-//!   for an attribute's id, and a changed mention of a history that becomes long with it.
+//! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and a changed
+//!   mention of a history that becomes long with it.
 //! - The steps are types, each made from the previous one: an id is available only where it is final.
 //!
-//! Why two statements lock connections and still cannot deadlock: a transaction that inserts waits for the insertions
+//! Why two statements lock entities and still cannot deadlock: a transaction that inserts waits for others that have
+//! inserted or changed one with the same name, one that locks waits for others that have locked. So each waits
+//! for one that is as far or farther, and among those that are equally far the order of the keys prevents a circle.
+//!
+//! Two statements also lock connections, in the opposite order: a transaction that inserts waits for the insertions
 //! of others in the order of the keys, so there is no circle of insertions. It may also wait for one that has changed
 //! the connection since, and that one waits for nothing more. A transaction that still waits for a lock has inserted
 //! nothing. None inserts or asks for a lock after it changed a connection. One statement that inserts or locks in one
@@ -37,7 +42,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use super::Epoch;
 use super::coalesce::RowRef;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
-use super::entities::{EntityUpdates, FoundEntities, LockedEntities, keys_found};
+use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
 use super::rows::{ConnectionWrite, FoundByKey};
 use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name_of};
@@ -106,7 +111,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     }
     let found =
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
-    let (entities, updates) = insert_or_lock_entities(tables, found).await?;
+    let (entities, updates) = insert_and_lock_entities(tables, found).await?;
     let EntityUpdates { place_ids, give_up, writes } = updates;
     let connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
     let (waited, given_up, written, locked) = futures::join!(
@@ -202,17 +207,24 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
 }
 
 /// Step 2. Returns the updates that remain for step 3.
-async fn insert_or_lock_entities<'e, T: GraphTables>(
+async fn insert_and_lock_entities<'e, T: GraphTables>(
     tables: &T,
-    found: FoundEntities<'e>,
+    mut found: FoundEntities<'e>,
 ) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
-    let writes = found.to_insert_or_lock();
-    let known = keys_found(&writes);
-    let (inserted, read) = futures::join!(tables.insert_or_lock_entities(&writes), tables.read_entities(&known));
-    let entities = found.inserted(writes, &inserted?)?;
-    let mut stored = read?;
-    stored.extend(tables.read_entities(entities.raced()).await?);
-    Ok(entities.locked(stored)?)
+    let mut races = 0;
+    loop {
+        let (new, changing) = (found.new_rows(), found.changing_rows());
+        match tables.insert_and_lock_entities(&new, &changing).await {
+            Ok(rows) => return Ok(found.locked(&new, &changing, rows)?),
+            Err(error) if T::is_race(&error) && races < RACES_MAX && !new.is_empty() => {
+                races += 1;
+                tracing::debug!(races, "another writer inserted an entity: back to where they are inserted");
+            }
+            Err(error) => return Err(error),
+        }
+        let exist = tables.look_up_raced(&found.names_of_new()).await?;
+        found = found.raced(exist)?;
+    }
 }
 
 /// Step 3, the part of the connections: locks the existing ones.

@@ -210,13 +210,16 @@ impl StoreError {
         }
     }
 
-    /// Whether another writer inserted a connection after it was looked for: the next lookup finds it. (While an index
-    /// is built anew, the old one has a suffix to its name.)
+    /// Whether another writer inserted an entity or a connection after it was looked for: the next lookup finds it.
+    /// (While an index is built anew, the old one has a suffix to its name.)
     pub(crate) fn is_race(&self) -> bool {
         self.db().is_some_and(|error| {
-            error.code().code() == "23505"
-                && error.table() == Some("connections")
-                && error.constraint().is_some_and(|name| name.starts_with("connections_key"))
+            let key = match error.table() {
+                Some("entities") => "entities_name_type_key",
+                Some("connections") => "connections_key",
+                _ => return false,
+            };
+            error.code().code() == "23505" && error.constraint().is_some_and(|name| name.starts_with(key))
         })
     }
 

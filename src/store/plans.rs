@@ -18,6 +18,7 @@ fn expected() -> BTreeMap<&'static str, (&'static Statement, &'static str)> {
         (&*statement::ENTITIES_BY_KEY, "entities_name_type_key entity_redirects_name_type_key entities_pkey"),
         (&*statement::ENTITIES_BY_ID, "entities_pkey entity_redirects_pkey"),
         (&*statement::CONNECTION_KEYS_BY_ID, "connections_pkey connection_redirects_pkey"),
+        (&*statement::LOCK_ENTITIES, "entities_name_type_key"),
         (&*statement::GIVE_UP_PLACE_IDS, "entities_pkey"),
         (&*statement::UPDATE_ENTITIES, "entities_pkey"),
         (&*statement::LOCK_CONNECTIONS, "connections_key"),

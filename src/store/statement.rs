@@ -135,11 +135,23 @@ statements! {
              where r.from_id = k.id
              limit 1) as c";
 
-    INSERT_OR_LOCK_ENTITIES = "insert_or_lock_entities", table::types::<Entities>(Purpose::Insert),
-        table::insert::<Entities>()
-            + " order by k.ord
-               on conflict (name, type) do update set last_updated = t.last_updated where false
-               returning entity_id";
+    INSERT_ENTITIES = "insert_entities", table::types::<Entities>(Purpose::Insert),
+        table::insert::<Entities>() + " order by k.ord";
+    COPY_ENTITIES = "copy_entities", [], table::copy::<Entities>(Purpose::Insert);
+    /// Locks in the order of the arrays: each row is locked when it is found, and a row that waited for its lock is read
+    /// again.
+    LOCK_ENTITIES = "lock_entities", [Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+        format!(
+            "select k.ord, e.entity_id, {}
+             from unnest($1::text[], $2::text[]) with ordinality as k(type, name, ord)
+             cross join lateral (
+                 select * from {{schema}}.entities l
+                 where l.name = k.name and l.type::text = k.type
+                 limit 1
+                 for no key update) as e
+             order by k.ord",
+            table::select::<Entities>("e", table::NOT_FACTS).join(", ")
+        );
     LOCK_SHARED = "lock_shared", [Type::INT8], "select pg_catalog.pg_advisory_xact_lock_shared($1)";
     LOCK_ALONE = "lock_alone", [Type::INT8], "select pg_catalog.pg_advisory_xact_lock($1)";
     GIVE_UP_PLACE_IDS = "give_up_place_ids", [Type::UUID_ARRAY],

@@ -16,7 +16,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::session::{ROLLBACK_TO_SAVEPOINT, SAVEPOINT, Session};
+use super::session::{
+    ROLLBACK_TO_SAVEPOINT, ROLLBACK_TO_SAVEPOINT_OF_ENTITIES, SAVEPOINT, SAVEPOINT_OF_ENTITIES, Session,
+};
 use super::statement::{self, Statement};
 use super::table::{
     Arrays, Cells, Connections, Entities, Mentions, NextRow, Purpose, StoredTime, Table, copy_pieces, read_connection,
@@ -104,26 +106,32 @@ impl GraphTables for Transaction<'_> {
         found.collect()
     }
 
-    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, StoreError> {
-        let arrays = Arrays::new::<Entities>(Purpose::Insert, writes);
-        let rows = self.query(&statement::INSERT_OR_LOCK_ENTITIES, arrays.parameters(), writes.is_empty()).await?;
-        Ok(ids(&rows)?)
+    async fn insert_and_lock_entities(
+        &self,
+        new: &[EntityWrite],
+        existing: &[EntityWrite],
+    ) -> Result<Vec<StoredEntity>, StoreError> {
+        if new.is_empty() {
+            return self.lock_entities(existing).await;
+        }
+        let savepoint = self.session.batch("savepoint", SAVEPOINT_OF_ENTITIES);
+        if self.copies(new.len()) {
+            savepoint.await?;
+            self.copy::<Entities>(&statement::COPY_ENTITIES, new.len(), new.iter()).await?;
+            return self.lock_entities(existing).await;
+        }
+        let inserted = self.write::<Entities>(&statement::INSERT_ENTITIES, Purpose::Insert, new);
+        let (begun, inserted, locked) = futures::join!(savepoint, inserted, self.lock_entities(existing));
+        begun?;
+        inserted?;
+        locked
     }
 
-    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, StoreError> {
-        let lookups: Vec<_> = (0..).zip(keys).map(|(place, key)| KeyLookup::new(place, key, true)).collect();
-        let columns = EntityKeys::new(&lookups);
-        let rows = self.query(&statement::ENTITIES_BY_KEY, columns.parameters(), lookups.is_empty()).await?;
-        let mut stored = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let place = ordinal(row)? as usize;
-            let FoundByKey { id, merged_into, facts } = entity_by_key(row, &lookups[place])?;
-            // The target of a redirect is not the row that was locked: that row is deleted.
-            if merged_into.is_none() {
-                stored.push(StoredEntity { id, key: keys[place].clone(), facts });
-            }
-        }
-        Ok(stored)
+    async fn look_up_raced(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, StoreError> {
+        let rollback = self.session.batch("rollback_to_savepoint", ROLLBACK_TO_SAVEPOINT_OF_ENTITIES);
+        let (returned, found) = futures::join!(rollback, self.look_up_names(names));
+        returned?;
+        found
     }
 
     async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), StoreError> {
@@ -280,6 +288,18 @@ impl Transaction<'_> {
         let connections = refresh_connections(self, UnlockedConnections::of_keys(keys.clone()), clock).await?;
         let updated = connections.dispositions().0.filter(|disposition| *disposition == Disposition::Updated).count();
         Ok((keys, updated))
+    }
+
+    async fn lock_entities(&self, entities: &[EntityWrite]) -> Result<Vec<StoredEntity>, StoreError> {
+        let types: Vec<&str> = entities.iter().map(|entity| entity.key.entity_type.as_str()).collect();
+        let names: Vec<&str> = entities.iter().map(|entity| &*entity.key.name).collect();
+        let rows = self.query(&statement::LOCK_ENTITIES, vec![&types, &names], entities.is_empty()).await?;
+        let locked = rows.iter().map(|row| {
+            let key = entities[ordinal(row)? as usize].key.clone();
+            let mut cells = Cells::new(row, 1);
+            Ok(StoredEntity { id: cells.next()?, key, facts: Some(read_facts(&mut cells)?) })
+        });
+        locked.collect()
     }
 
     /// Whether so many rows are copied rather than inserted from arrays.

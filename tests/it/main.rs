@@ -30,6 +30,7 @@ mod histories;
 mod hostile;
 mod known_names;
 mod late_connections;
+mod late_entities;
 mod lifecycle;
 mod loader;
 mod lock_waits;

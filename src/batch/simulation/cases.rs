@@ -29,7 +29,7 @@ fn merely_referenced_rows_are_neither_locked_nor_written() {
     let locked = |epoch: &Epoch| {
         let memory = transaction(&tables, no_race);
         let written = memory.write(epoch).unwrap();
-        (memory.rows_of("insert_or_lock_entities"), written.dispositions)
+        (memory.rows_of("insert_entities") + memory.rows_of("lock_entities"), written.dispositions)
     };
     for again in [
         epoch(|unit| {
@@ -192,6 +192,44 @@ fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
         assert_eq!(lost, races > RACES_MAX);
         let locked = memory.calls.borrow().iter().filter(|(call, _)| *call == "lock_connections").count();
         assert_eq!(locked, RACES_MAX + 1, "{races} races");
+    }
+}
+
+#[test]
+fn a_transaction_that_always_loses_the_race_for_an_entity_gives_up() {
+    const RACES_MAX: usize = super::super::write::RACES_MAX as usize;
+    /// Inserts a restaurant that the epoch would insert.
+    fn next_of_others(tables: &mut Tables) {
+        let next = format!("r{}", tables.entities.len());
+        let theirs = epoch(|unit| {
+            unit.restaurant(next.as_str()).alias("theirs").handle();
+        });
+        tables.write(&theirs, no_race).unwrap();
+    }
+    let names: Vec<String> = (0..RACES_MAX + 2).map(|number| format!("r{number}")).collect();
+    let own = epoch(|unit| {
+        for name in &names {
+            let attribute = unit.restaurant_attribute(name.as_str()).handle();
+            unit.restaurant(name.as_str()).alias("ours").attribute(attribute).handle();
+        }
+    });
+    for races in [1, RACES_MAX, RACES_MAX + 1] {
+        let mut expected = Tables::default();
+        (0..races).for_each(|_| next_of_others(&mut expected));
+        expected.write(&own, no_race).unwrap();
+        let memory = transaction(&Tables::default(), no_race);
+        memory.entity_races.replace(vec![next_of_others; races]);
+        match memory.try_write(&own) {
+            Ok(_) => {
+                assert!(races <= RACES_MAX);
+                // In the same call: what others inserted is locked, and changed.
+                assert_eq!(memory.rows_of("insert_entities") + memory.rows_of("lock_entities"), 2 * names.len());
+                assert_eq!(memory.rows_of("lock_entities"), races);
+                assert_eq!(memory.tables.into_inner().natural(), expected.natural());
+            }
+            Err(WriteError::Tables(error)) => assert!(races > RACES_MAX && error == MemoryError::Race, "{races}"),
+            Err(WriteError::Rejected(rejected)) => panic!("{rejected:?}"),
+        }
     }
 }
 

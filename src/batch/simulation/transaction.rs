@@ -9,6 +9,8 @@ pub(super) struct Memory<R> {
     pub(super) before: RefCell<Tables>,
     /// Commits of others after the lookups.
     pub(super) race: RefCell<Option<R>>,
+    /// Commits of others before entities are inserted, each time.
+    pub(super) entity_races: RefCell<Vec<R>>,
     /// Commits of others after connections were locked, each time.
     pub(super) late_races: RefCell<Vec<R>>,
     /// The number of rows of each statement, in order.
@@ -38,6 +40,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             before: RefCell::default(),
             tables: RefCell::new(tables),
             race: RefCell::new(Some(race)),
+            entity_races: RefCell::default(),
             late_races: RefCell::default(),
             calls: RefCell::default(),
             given_up: RefCell::default(),
@@ -111,30 +114,45 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         Ok(found.collect())
     }
 
-    async fn insert_or_lock_entities(&self, writes: &[EntityWrite]) -> Result<Vec<Uuid>, MemoryError> {
-        self.called("insert_or_lock_entities", writes.len());
-        assert!(writes.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
-        let mut inserted = Vec::new();
-        for write in writes {
-            self.tables.borrow_mut().entities.entry(write.key.clone()).or_insert_with(|| {
-                inserted.push(write.id);
-                let mut facts = write.facts.clone();
-                if let Some(place) = &mut facts.place {
-                    Arc::make_mut(place).google_place_id = None;
-                }
-                (write.id, facts)
-            });
+    async fn insert_and_lock_entities(
+        &self,
+        new: &[EntityWrite],
+        existing: &[EntityWrite],
+    ) -> Result<Vec<StoredEntity>, MemoryError> {
+        for writes in [new, existing] {
+            assert!(
+                writes.is_sorted_by(|left, right| left.key < right.key),
+                "locks are taken in the order of the keys"
+            );
         }
-        Ok(inserted)
+        let mut tables = self.tables.borrow_mut();
+        if let Some(race) = self.entity_races.borrow_mut().pop() {
+            race(&mut tables);
+            *self.before.borrow_mut() = tables.clone();
+        }
+        if new.iter().any(|write| tables.entities.contains_key(&write.key)) {
+            self.called("raced entities", new.len());
+            return Err(MemoryError::Race);
+        }
+        self.called("insert_entities", new.len());
+        self.called("lock_entities", existing.len());
+        for write in new {
+            let mut facts = write.facts.clone();
+            if let Some(place) = &mut facts.place {
+                Arc::make_mut(place).google_place_id = None;
+            }
+            tables.entities.insert(write.key.clone(), (write.id, facts));
+        }
+        let locked = existing.iter().filter_map(|write| {
+            let (id, facts) = tables.entities.get(&write.key)?.clone();
+            Some(StoredEntity { id, key: write.key.clone(), facts: Some(facts) })
+        });
+        Ok(locked.collect())
     }
 
-    async fn read_entities(&self, keys: &[EntityKey]) -> Result<Vec<StoredEntity>, MemoryError> {
-        let tables = self.tables.borrow();
-        let read = |key: &EntityKey| {
-            let (id, facts) = tables.entities.get(key)?.clone();
-            Some(StoredEntity { id, key: key.clone(), facts: Some(facts) })
-        };
-        Ok(keys.iter().filter_map(read).collect())
+    async fn look_up_raced(&self, names: &[KeyLookup<'_>]) -> Result<HashMap<u32, FoundByKey>, MemoryError> {
+        assert_eq!(self.rows_of("insert_entities"), 0, "the transaction returns to before the insertion");
+        self.look_up_names(names).await
     }
 
     async fn lock_place_ids(&self, place_ids: PlaceIds) -> Result<(), MemoryError> {

@@ -71,7 +71,7 @@ const FIND_POLICIES: &str = "
     select coalesce(bool_or(pg_catalog.row_security_active(c.oid)), false)
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
-    where c.relname in ('connections', 'mentions')";
+    where c.relname in ('entities', 'connections', 'mentions')";
 
 /// Objects that may leave a row out: triggers before it is written, and rules; with their tables.
 const FIND_TRIGGERS: &str = "

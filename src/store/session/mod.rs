@@ -53,6 +53,10 @@ const PLANS_GOOD_FOR_ROWS: u64 = 100;
 /// See [`Session::plans_are_stale`]. Planning all statements takes a few milliseconds.
 const PLANS_GOOD_FOR: Duration = Duration::from_mins(1);
 
+/// The savepoint before entities are inserted.
+pub(in crate::store) const SAVEPOINT_OF_ENTITIES: &str = "savepoint entities";
+/// Returns to it.
+pub(in crate::store) const ROLLBACK_TO_SAVEPOINT_OF_ENTITIES: &str = "rollback to savepoint entities";
 /// The savepoint before connections are locked.
 pub(in crate::store) const SAVEPOINT: &str = "savepoint connections";
 /// Rolls back to it, any number of times.

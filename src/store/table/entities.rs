@@ -1,14 +1,16 @@
 //! The columns of `entities`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value as JsonValue;
 use uuid::Uuid;
 
 use super::Value::{Degrees, Id, Ids, Json, Label, Text, Texts, Time};
 use super::encode::write_json;
 use super::time::StoredTime;
-use super::{Cells, Column, Role, Table};
+use super::{Cells, Column, CopyPieces, NextRow, Role, Table};
 use crate::batch::EntityWrite;
 use crate::error::StoreError;
 use crate::record::{Coordinate, EntityFacts, EntityKey, Place, canonical};
@@ -45,6 +47,12 @@ impl Table for Entities {
 
 /// The columns before an entity's facts.
 pub(in crate::store) const ID_AND_KEY: &[&str] = &["entity_id", "type", "name"];
+
+impl NextRow<Entities> for std::slice::Iter<'_, EntityWrite> {
+    fn encode_next(&mut self, encoder: &mut CopyPieces<Entities>) -> ControlFlow<(), Option<Bytes>> {
+        self.next().map_or(ControlFlow::Break(()), |row| ControlFlow::Continue(encoder.push(row)))
+    }
+}
 
 /// Reads the columns after [`ID_AND_KEY`].
 pub(in crate::store) fn read_facts(cells: &mut Cells<'_>) -> Result<EntityFacts<Uuid>, tokio_postgres::Error> {

@@ -254,7 +254,7 @@ async fn each_column_of_an_entity_is_stored_under_its_name_and_read_back() {
         let key = EntityKey { entity_type: EntityType::Restaurant, name: format!("name {number}").into() };
         [EntityWrite::of_stored(id(number), key, facts.clone())]
     };
-    unnest::<Entities>(&client, &statement::INSERT_OR_LOCK_ENTITIES, Purpose::Insert, &row(1, &facts)).await;
+    unnest::<Entities>(&client, &statement::INSERT_ENTITIES, Purpose::Insert, &row(1, &facts)).await;
     assert_eq!(without_own(stored(&client, "entities", &text(id(1))).await), expected(1, None));
     copied::<Entities>(&client, &row(2, &facts)).await;
     assert_eq!(without_own(stored(&client, "entities", &text(id(2))).await), expected(2, None));
@@ -287,8 +287,7 @@ async fn each_column_of_an_entity_is_stored_under_its_name_and_read_back() {
         if by_copy {
             copied::<Entities>(&client, &row(number, &nothing)).await;
         } else {
-            unnest::<Entities>(&client, &statement::INSERT_OR_LOCK_ENTITIES, Purpose::Insert, &row(number, &nothing))
-                .await;
+            unnest::<Entities>(&client, &statement::INSERT_ENTITIES, Purpose::Insert, &row(number, &nothing)).await;
         }
         assert_eq!(read(number).await, (nothing.clone(), key(number)));
     }
