@@ -24,8 +24,8 @@ pub(crate) trait OfTable: Send + Unpin + 'static {
 
 /// Names of one table, in order of first arrival, and for every absorbed row the slot of its name.
 ///
-/// Invariant: a name has one slot, so one `insert .. on conflict` never meets a row twice if different names are
-/// different rows; if they are not, the plans merge again.
+/// Invariant: a name has one slot, so no row is inserted or locked twice if different names are different
+/// rows; if they are not, the plans merge again.
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     /// Slots, by the hashes of their names.

@@ -11,7 +11,7 @@
 //!    indexes for long histories.
 //!
 //! Step 2 is skipped if all stated facts about entities are known. Within a step every statement is sent before the
-//! first answer is awaited; only changed connections are written part by part, each worked out while others are written.
+//! first answer is awaited, except for savepoints before a copy; changed connections are written part by part, each worked out while others are written.
 //!
 //! Properties:
 //! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
@@ -207,22 +207,25 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
 }
 
 /// Step 2. Returns the updates that remain for step 3.
+///
+/// It ends: after each race fewer entities are new.
 async fn insert_and_lock_entities<'e, T: GraphTables>(
     tables: &T,
     mut found: FoundEntities<'e>,
 ) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
-    let mut races = 0;
     loop {
         let (new, changing) = (found.new_rows(), found.changing_rows());
-        match tables.insert_and_lock_entities(&new, &changing).await {
+        let race = match tables.insert_and_lock_entities(&new, &changing).await {
             Ok(rows) => return Ok(found.locked(&new, &changing, rows)?),
-            Err(error) if T::is_race(&error) && races < RACES_MAX && !new.is_empty() => {
-                races += 1;
-                tracing::debug!(races, "another writer inserted an entity: back to where they are inserted");
-            }
+            Err(error) if T::is_race(&error) && !new.is_empty() => error,
             Err(error) => return Err(error),
-        }
+        };
         let exist = tables.look_up_raced(&found.names_of_new()).await?;
+        if exist.is_empty() {
+            // The row is hidden from this role, or a trigger gives rows another name.
+            return Err(race);
+        }
+        tracing::debug!(entities = exist.len(), "other writers inserted entities: back to where they are inserted");
         found = found.raced(exist)?;
     }
 }

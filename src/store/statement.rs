@@ -7,9 +7,8 @@
 //! Enum columns are sent as text, so that no type has to be looked up. Sets within a row are sent as array literals in
 //! text, because `unnest` would flatten arrays of arrays.
 //!
-//! `insert .. on conflict do update .. where false`, for entities, is the idiom "insert or lock": a missing row is
-//! inserted, an existing one is locked (`for no key update`) without a new version. It takes all locks of a table in
-//! one statement, in the order of its rows.
+//! Rows are locked `for no key update`, which leaves references to them alone. One statement takes all locks on existing
+//! rows of a table, in the order of its arrays.
 //!
 //! Plans are pinned ([`begin`]), which still leaves the choice among B-trees: a guess on tables without statistics.
 //! Recent counts once went through the read index on `created_at`, over all connections. So each lookup is written such

@@ -3,7 +3,7 @@
 //! Properties:
 //! - No merge takes place between the lookup, which is one message with `begin`, and the commit, so redirects that were
 //!   read stay valid. The merges' lock comes before all others.
-//! - One statement takes all locks of a kind.
+//! - One statement locks the existing rows of a table, and one inserts the new ones.
 //! - Merge rules live in `record`, and nowhere in SQL.
 //! - The server is kept at work: questions are sent behind insertions, and mentions, which take the server longest,
 //!   are begun before the figures of connections are worked out. But no `copy` is sent behind something unanswered
@@ -117,8 +117,10 @@ impl GraphTables for Transaction<'_> {
         let savepoint = self.session.batch("savepoint", SAVEPOINT_OF_ENTITIES);
         if self.copies(new.len()) {
             savepoint.await?;
-            self.copy::<Entities>(&statement::COPY_ENTITIES, new.len(), new.iter()).await?;
-            return self.lock_entities(existing).await;
+            let copied = self.copy::<Entities>(&statement::COPY_ENTITIES, new.len(), new.iter());
+            let (copied, locked) = futures::join!(copied, self.lock_entities(existing));
+            copied?;
+            return locked;
         }
         let inserted = self.write::<Entities>(&statement::INSERT_ENTITIES, Purpose::Insert, new);
         let (begun, inserted, locked) = futures::join!(savepoint, inserted, self.lock_entities(existing));

@@ -1,7 +1,7 @@
 //! The rows of a unit as one block: all texts in one buffer, rows as records of fixed size that point into it.
 //!
-//! A unit is stored as one block from its first row to its outcome. Building and freeing it takes a handful of
-//! allocations, however many texts it has.
+//! A unit is built as one block, and joins those of others in a larger one once it is in an epoch. Building and freeing
+//! it takes a handful of allocations, however many texts it has.
 
 use uuid::Uuid;
 
@@ -273,6 +273,14 @@ impl Block {
         for links in [&mut self.entity_links, &mut self.connection_links] {
             links.sort_unstable_by(|left, right| order(left).cmp(&order(right)));
             links.dedup_by(|left, right| order(left) == order(right));
+        }
+    }
+
+    /// Returns memory that was reserved for more text, unless it is little: a large unit is not moved again.
+    pub(super) fn shrink_text(&mut self) {
+        const LITTLE: usize = 4096;
+        if self.text.capacity() - self.text.len() > LITTLE {
+            self.text.shrink_to_fit();
         }
     }
 

@@ -110,6 +110,7 @@ impl UnitOfWork {
     pub(crate) fn prepare(self) -> SharedUnit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
+        block.shrink_text();
         let (hashes, typed_uses) = (hashes(block.view()), typed_uses(block.view(), &places));
         let places = prepare_places(places);
         let at = End { block: block.end(), places: places.len() as u32, typed_uses: typed_uses.len() as u32 };
@@ -138,7 +139,7 @@ impl End {
 }
 
 impl PreparedUnits {
-    /// The same units side by side, in exactly as much memory as they take.
+    /// The same units side by side, in exactly as much memory as they take. A unit alone stays where it is.
     pub(crate) fn gather(units: &[SharedUnit]) -> Vec<SharedUnit> {
         if let [alone] = units {
             return vec![alone.clone()];

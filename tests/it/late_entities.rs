@@ -1,6 +1,6 @@
 //! Entities that other writers insert after the engine looked for them.
 
-use graphsink::{Disposition, UnitOfWork};
+use graphsink::{Disposition, Outcome, UnitOfWork};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -93,6 +93,30 @@ async fn several_entities_inserted_by_other_writers_one_after_another_are_used()
     for dishes in [20, 300] {
         meet(dishes, &["commit", "rollback", "commit", "commit"]).await;
     }
+}
+
+/// A trigger turns the inserted entity into another one, which exists already: no lookup finds it by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_whose_entity_always_conflicts_is_rejected_alone() {
+    let database = Database::migrated().await;
+    let (engine, client) = (database.engine().await, database.client().await);
+    let unit = |name: &str| {
+        let mut unit = UnitOfWork::new();
+        unit.dish(name).handle();
+        unit
+    };
+    commit(&engine, unit("soup")).await;
+    let rewrite = "create function rewrite() returns trigger language plpgsql as $$ begin
+                       if new.name = 'broth' then new.name := 'soup'; end if;
+                       return new;
+                   end $$;
+                   create trigger rewrite before insert on entities for each row execute function rewrite()";
+    client.batch_execute(rewrite).await.unwrap();
+    let (refused, taken) = (engine.submit(unit("broth")).await.unwrap(), engine.submit(unit("stew")).await.unwrap());
+    assert!(within(taken).await.committed().is_some(), "no other unit is rejected");
+    let outcome = within(refused).await;
+    let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((&*rejection.sqlstate, rejection.constraint.as_deref()), ("23505", Some("entities_name_type_key")));
 }
 
 /// Two engines insert the same entities and change the same others, in opposite orders of submission. With one order of

@@ -196,8 +196,7 @@ fn a_transaction_that_always_loses_the_race_for_a_connection_gives_up() {
 }
 
 #[test]
-fn a_transaction_that_always_loses_the_race_for_an_entity_gives_up() {
-    const RACES_MAX: usize = super::super::write::RACES_MAX as usize;
+fn entities_that_others_insert_one_after_another_are_used() {
     /// Inserts a restaurant that the epoch would insert.
     fn next_of_others(tables: &mut Tables) {
         let next = format!("r{}", tables.entities.len());
@@ -206,31 +205,36 @@ fn a_transaction_that_always_loses_the_race_for_an_entity_gives_up() {
         });
         tables.write(&theirs, no_race).unwrap();
     }
-    let names: Vec<String> = (0..RACES_MAX + 2).map(|number| format!("r{number}")).collect();
+    let names: Vec<String> = (0..20).map(|number| format!("r{number}")).collect();
     let own = epoch(|unit| {
         for name in &names {
             let attribute = unit.restaurant_attribute(name.as_str()).handle();
             unit.restaurant(name.as_str()).alias("ours").attribute(attribute).handle();
         }
     });
-    for races in [1, RACES_MAX, RACES_MAX + 1] {
+    for races in [1, 11, names.len()] {
         let mut expected = Tables::default();
         (0..races).for_each(|_| next_of_others(&mut expected));
         expected.write(&own, no_race).unwrap();
         let memory = transaction(&Tables::default(), no_race);
         memory.entity_races.replace(vec![next_of_others; races]);
-        match memory.try_write(&own) {
-            Ok(_) => {
-                assert!(races <= RACES_MAX);
-                // In the same call: what others inserted is locked, and changed.
-                assert_eq!(memory.rows_of("insert_entities") + memory.rows_of("lock_entities"), 2 * names.len());
-                assert_eq!(memory.rows_of("lock_entities"), races);
-                assert_eq!(memory.tables.into_inner().natural(), expected.natural());
-            }
-            Err(WriteError::Tables(error)) => assert!(races > RACES_MAX && error == MemoryError::Race, "{races}"),
-            Err(WriteError::Rejected(rejected)) => panic!("{rejected:?}"),
-        }
+        memory.write(&own).unwrap();
+        assert_eq!(memory.rows_of("insert_entities"), 2 * names.len() - races);
+        assert_eq!(memory.rows_of("lock_entities"), races, "what others inserted is locked, and changed");
+        assert_eq!(memory.tables.into_inner().natural(), expected.natural());
     }
+}
+
+#[test]
+fn a_race_for_an_entity_that_is_not_found_afterwards_ends_the_transaction() {
+    fn of_others(tables: &mut Tables) {
+        tables.write(&epoch(|unit| _ = unit.restaurant("r")), no_race).unwrap();
+    }
+    let memory = transaction(&Tables::default(), no_race);
+    memory.hides_names.set(true);
+    memory.entity_races.replace(vec![of_others]);
+    let error = memory.try_write(&epoch(|unit| _ = unit.restaurant("r").alias("a"))).unwrap_err();
+    assert!(matches!(error, WriteError::Tables(MemoryError::Race)), "{error:?}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Memory<R> {
     /// The number of requested names, and the number of calls.
     pub(super) asked: Cell<(usize, usize)>,
     pub(super) known: Option<Arc<KnownNames>>,
+    /// Whether rows are hidden from this role.
+    pub(super) hides_names: Cell<bool>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             given_up: RefCell::default(),
             asked: Cell::default(),
             known: None,
+            hides_names: Cell::default(),
         }
     }
 
@@ -106,7 +109,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let (asked, calls) = self.asked.get();
         self.asked.set((asked + names.len(), calls + 1));
         let tables = self.tables.borrow();
-        let found = names.iter().filter_map(|KeyLookup { slot, entity_type, name, with_facts }| {
+        let visible = names.iter().filter(|_| !self.hides_names.get());
+        let found = visible.filter_map(|KeyLookup { slot, entity_type, name, with_facts }| {
             let (id, stored) = tables.entities.get(&EntityKey::new(*entity_type, *name))?;
             let facts = with_facts.then(|| stored.clone());
             Some((*slot, FoundByKey { id: *id, merged_into: None, facts }))

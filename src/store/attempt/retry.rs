@@ -8,7 +8,7 @@ use crate::label::Reaction;
 
 /// Number of further attempts after an error that other writers may have caused, before it counts as the unit's own
 /// fault. The check of a foreign key does not wait for a parent row that another transaction is about to commit; and
-/// others may insert connections faster than they are found.
+/// others may insert rows faster than they are found.
 const OTHERS_RETRIES: u32 = 2;
 /// Number of further attempts after an unknown error, before it counts as a unit's fault.
 const UNKNOWN_RETRIES: u32 = 2;
