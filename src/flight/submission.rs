@@ -76,6 +76,7 @@ impl Submission {
         Self { number, unit: Mutex::new(unit), accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
     }
 
+    /// The unit, at the place where it is now.
     pub(crate) fn unit(&self) -> SharedUnit {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,6 +84,7 @@ impl Submission {
     /// The same unit has been moved: it is now stored beside others of its epoch.
     pub(crate) fn moved(&self, unit: SharedUnit) {
         let former = std::mem::replace(&mut *self.unit.lock().unwrap_or_else(PoisonError::into_inner), unit);
+        // Not under the lock: it may be the last reference.
         drop(former);
     }
 

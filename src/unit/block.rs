@@ -276,7 +276,8 @@ impl Block {
         }
     }
 
-    /// Returns memory that was reserved for more text, unless it is little: a large unit is not moved again.
+    /// Returns memory that was reserved for more text, unless it is little. A small unit is soon moved to memory of the
+    /// right size; a large one may be alone in its group, and then stays where it is.
     pub(super) fn shrink_text(&mut self) {
         const LITTLE: usize = 4096;
         if self.text.capacity() - self.text.len() > LITTLE {
@@ -453,4 +454,21 @@ impl<'a> UnitRows<'a> {
 pub(super) fn links_of(links: &[Link], row: usize) -> impl Iterator<Item = Linked> {
     let start = links.partition_point(|link| (link.row as usize) < row);
     links[start..].iter().take_while(move |link| link.row as usize == row).map(|link| link.what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_text_has_little_memory_to_spare_once_it_is_complete() {
+        let mut block = Block::default();
+        let long = "x".repeat(40_000);
+        // The buffer has doubled with the second.
+        let spans = [block.push_text(&long), block.push_text("short")];
+        assert!(block.text.capacity() > 70_000);
+        block.shrink_text();
+        assert!(block.text.capacity() < 45_000);
+        assert_eq!(spans.map(|span| block.text(span)), [&long, "short"]);
+    }
 }

@@ -158,7 +158,7 @@ struct World {
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
     outcomes: Vec<oneshot::Receiver<Told>>,
-    /// Submissions that the supervisor will find only by the sweep.
+    /// Units that the supervisor will find only by the sweep.
     lost: HashSet<u64>,
 }
 
