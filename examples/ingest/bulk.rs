@@ -29,7 +29,7 @@ impl BulkFeed<'_> {
     pub(crate) async fn run(mut self, units: Units) -> (Fed, Option<BulkReport>) {
         let mut tally = Tally::default();
         let loaded = self.load(units, &mut tally).await;
-        tally.ended();
+        tally.answered();
         let (end, report) = match loaded {
             Ok(report) => self.told(&mut tally, report),
             // Before the process ends: otherwise the next load would have to remove its files.

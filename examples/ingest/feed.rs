@@ -3,12 +3,12 @@
 //! Nothing of a unit is kept once it has its outcome, so memory depends on the number of units in flight, not on the
 //! length of the input.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::FutureExt;
 use graphsink::loader::{InputUnit, Origin, ReadError, Units};
 use graphsink::resolve::ResolvedNames;
 use graphsink::{Engine, Outcome, Receipt, SubmitError};
@@ -131,12 +131,45 @@ struct Producer {
     tally: Tally,
 }
 
-/// A unit whose outcome has arrived.
-struct Answer {
-    origin: Origin,
-    accepted: Instant,
-    answered: Instant,
-    outcome: Outcome,
+/// A producer's accepted units, oldest first. Units that were submitted one after the other are answered nearly together,
+/// so usually the oldest one is awaited; a queue takes a third of the memory of a set of futures.
+#[derive(Default)]
+struct Waiting {
+    units: VecDeque<(Origin, Receipt)>,
+    /// Number of units without an outcome when all were looked through.
+    remained: usize,
+}
+
+impl Waiting {
+    /// The outcome of the oldest unit; `None` if no unit is waiting.
+    async fn next(&mut self) -> Option<(Origin, Outcome)> {
+        let (_, receipt) = self.units.front_mut()?;
+        let outcome = receipt.await;
+        self.units.pop_front().map(|(origin, _)| (origin, outcome))
+    }
+
+    /// If many units are waiting, the outcomes behind the oldest one, which may wait for a row that another program has
+    /// locked.
+    fn found(&mut self) -> impl Iterator<Item = (Origin, Outcome)> {
+        /// Number of units that are not looked through.
+        const FEW: usize = 1_024;
+        let mut unseen = self.units.len();
+        if unseen <= FEW.max(2 * self.remained) {
+            unseen = 0;
+        }
+        std::iter::from_fn(move || {
+            while unseen > 0 {
+                unseen -= 1;
+                let (origin, mut receipt) = self.units.pop_front()?;
+                if let Some(outcome) = (&mut receipt).now_or_never() {
+                    return Some((origin, outcome));
+                }
+                self.units.push_back((origin, receipt));
+                self.remained = self.units.len();
+            }
+            None
+        })
+    }
 }
 
 impl Producer {
@@ -150,14 +183,14 @@ impl Producer {
     }
 
     async fn produce(&mut self) -> Result<(), AnyError> {
-        let mut in_flight = FuturesUnordered::new();
+        let mut waiting = Waiting::default();
         let (engine, source) = (self.engine.clone(), Arc::clone(&self.source));
         let mut stop = self.stop.clone();
         loop {
             let unit = tokio::select! {
                 biased;
-                Some(answer) = in_flight.next() => {
-                    self.note(answer)?;
+                Some(outcome) = waiting.next() => {
+                    self.note(outcome)?;
                     continue;
                 }
                 unit = async { source.lock().await.recv().await } => unit,
@@ -183,44 +216,42 @@ impl Producer {
                 tokio::select! {
                     biased;
                     submitted = &mut submit => break submitted,
-                    Some(answer) = in_flight.next() => self.tally.note(answer, self.rejects.as_deref())?,
+                    Some(outcome) = waiting.next() => self.tally.note(outcome, self.rejects.as_deref())?,
                 }
             };
             match submitted {
-                Ok(receipt) => in_flight.push(answer(origin, receipt)),
+                Ok(receipt) => {
+                    waiting.units.push_back((origin, receipt));
+                    for outcome in waiting.found() {
+                        self.note(outcome)?;
+                    }
+                }
                 Err(SubmitError::Invalid(invalid)) => {
                     self.tally.refused_unit(&origin, &invalid, self.rejects.as_deref())?;
                 }
                 Err(closed) => {
                     self.tally.not_accepted();
-                    while let Some(answer) = in_flight.next().await {
-                        self.note(answer)?;
+                    while let Some(outcome) = waiting.next().await {
+                        self.note(outcome)?;
                     }
                     return Err(closed.into());
                 }
             }
         }
-        while let Some(answer) = in_flight.next().await {
-            self.note(answer)?;
+        while let Some(outcome) = waiting.next().await {
+            self.note(outcome)?;
         }
         Ok(())
     }
 
-    fn note(&mut self, answer: Answer) -> Result<(), AnyError> {
-        self.tally.note(answer, self.rejects.as_deref())
+    fn note(&mut self, outcome: (Origin, Outcome)) -> Result<(), AnyError> {
+        self.tally.note(outcome, self.rejects.as_deref())
     }
 }
 
-async fn answer(origin: Origin, receipt: Receipt) -> Answer {
-    let accepted = Instant::now();
-    let outcome = receipt.await;
-    Answer { origin, accepted, answered: Instant::now(), outcome }
-}
-
 impl Tally {
-    fn note(&mut self, answer: Answer, rejects: Option<&Rejects>) -> Result<(), AnyError> {
-        let Answer { origin, accepted, answered, outcome } = answer;
-        self.answered(answered, answered - accepted);
+    fn note(&mut self, (origin, outcome): (Origin, Outcome), rejects: Option<&Rejects>) -> Result<(), AnyError> {
+        self.answered();
         match outcome {
             Outcome::Committed(_) => self.committed(1),
             Outcome::Rejected(rejection) => self.rejected(&origin, &rejection, rejects)?,

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use graphsink::{BulkPhase, BulkReport, Stats, TableStats, Timestamp};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::AnyError;
@@ -113,9 +112,9 @@ impl Rows {
 }
 
 impl Latency {
-    fn new(micros: &Histogram<u64>) -> Self {
-        let at = |quantile| if micros.is_empty() { 0.0 } else { micros.value_at_quantile(quantile) as f64 / 1e3 };
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    fn new(latency: &graphsink::Latency) -> Self {
+        let at = |share| latency.quantile(share).as_secs_f64() * 1e3;
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: latency.max().as_secs_f64() * 1e3 }
     }
 }
 
@@ -173,7 +172,7 @@ impl Summary {
             rows_per_transaction_max: stats.epoch_rows_max,
             failed_attempts: stats.failed_attempts,
             actor_restarts: stats.actor_restarts,
-            acknowledgement_ms: Some(Latency::new(&tally.latency)),
+            acknowledgement_ms: Some(Latency::new(&stats.acknowledgement)),
             lock_wait_ms: Some(LockWait::new(&stats.lock_wait)),
             bulk: None,
             rejected_by_reason: tally.reasons,

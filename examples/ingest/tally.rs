@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use graphsink::loader::{LineError, Origin, SourceLine};
 use graphsink::{InvalidUnit, Rejection, Unavailable};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -19,7 +18,7 @@ use crate::AnyError;
 const QUOTED_ERRORS_MAX: usize = 5;
 
 /// Counts of one producer, or of all producers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) lines: u64,
     pub(crate) units: u64,
@@ -30,8 +29,6 @@ pub(crate) struct Tally {
     pub(crate) reasons: BTreeMap<String, Reason>,
     /// The first unit whose outcome is unknown.
     pub(crate) first_unavailable: Option<String>,
-    /// Microseconds from acceptance to outcome.
-    pub(crate) latency: Histogram<u64>,
     first_submit: Option<Instant>,
     last_outcome: Option<Instant>,
 }
@@ -44,24 +41,6 @@ pub(crate) struct Reason {
     pub(crate) first: String,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            lines: 0,
-            units: 0,
-            committed: 0,
-            rejected: 0,
-            unavailable: 0,
-            reasons: BTreeMap::new(),
-            first_unavailable: None,
-            // Three digits up to an hour: the outcome's deadline is a minute.
-            latency: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds in order"),
-            first_submit: None,
-            last_outcome: None,
-        }
-    }
-}
-
 impl Tally {
     pub(crate) fn read(&mut self, origin: &Origin) {
         self.lines += origin.lines.len() as u64;
@@ -72,13 +51,8 @@ impl Tally {
         self.first_submit.get_or_insert_with(Instant::now);
     }
 
-    pub(crate) fn answered(&mut self, at: Instant, latency: Duration) {
-        self.last_outcome = self.last_outcome.max(Some(at));
-        self.latency.saturating_record(latency.as_micros() as u64);
-    }
-
-    /// Notes that every unit has its outcome.
-    pub(crate) fn ended(&mut self) {
+    /// Notes that a unit has its outcome; all of them, in a bulk load.
+    pub(crate) fn answered(&mut self) {
         self.last_outcome = Some(Instant::now());
     }
 
@@ -172,7 +146,6 @@ impl Tally {
             self.reasons.entry(rule).and_modify(|own| own.units += reason.units).or_insert(reason);
         }
         self.first_unavailable = self.first_unavailable.take().or(other.first_unavailable);
-        self.latency.add(other.latency).expect("same bounds");
         self.first_submit = self.first_submit.into_iter().chain(other.first_submit).min();
         self.last_outcome = self.last_outcome.max(other.last_outcome);
     }
