@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::batch::{Epoch, Written};
 use crate::label::Disposition;
-use crate::record::EntityType;
+use crate::record::{EntityType, Table};
 use crate::unit::{EntityRecord, Unit};
 
 /// An entity that a commit inserted or changed.
@@ -72,10 +72,12 @@ impl CommitListeners {
 
     pub(crate) fn committed(&self, epoch: &Epoch, written: &Written) {
         self.each(|listener| {
-            let units = epoch.units().zip(&written.units);
-            let mut changed = units.flat_map(|(unit, committed)| {
-                let rows = committed.entities.iter().enumerate();
-                rows.filter(|(_, row)| row.disposition != Disposition::Unchanged)
+            let entities = &written.rows[Table::Entities as usize];
+            let units = epoch.units().zip(epoch.slots_by_unit(Table::Entities));
+            let mut changed = units.flat_map(|(unit, slots)| {
+                let slots = slots.iter().enumerate();
+                slots
+                    .filter(|(_, slot)| entities[**slot as usize].disposition != Disposition::Unchanged)
                     .map(move |(entity, _)| ChangedEntity { unit, entity })
             });
             listener.committed(&mut changed);

@@ -16,7 +16,7 @@ use crate::batch::{Epoch, Written};
 use crate::error::StoreError;
 use crate::flight::{EpochId, InFlight, Submission};
 use crate::label::{EpochState, Reaction};
-use crate::outcome::{Committed, Outcome, Unavailable, UnavailableCause};
+use crate::outcome::{CommittedUnit, Outcome, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::store::EpochObserver;
 
@@ -141,9 +141,8 @@ impl EpochObserver for CommitTask {
         let units = epoch.units().len();
         tracing::debug!(epoch = self.epoch, units, rows = written.dispositions.len(), ?took, "epoch committed");
         self.shared.counters.epoch_committed(units, received, written, took);
-        let slots = epoch.slots_by_unit(Table::Connections).zip(&written.units);
-        let named = slots.flat_map(|(slots, unit)| slots.iter().zip(&unit.connections));
-        self.shared.counters.named(epoch.coalesced(Table::Connections), named.map(|(slot, row)| (*slot, row.id)));
+        let connections = &written.rows[Table::Connections as usize];
+        self.shared.counters.named(epoch.slots(Table::Connections), connections);
         self.shared.listeners.committed(epoch, written);
         self.wrote = true;
     }
@@ -163,7 +162,7 @@ impl EpochObserver for CommitTask {
         self.shared.counters.dead_letters_kept(units);
     }
 
-    fn settled_committed(&mut self, units: &[usize], committed: Vec<Committed>) {
+    fn settled_committed(&mut self, units: &[usize], committed: &mut dyn Iterator<Item = CommittedUnit>) {
         let submissions = units.iter().map(|unit| &*self.submissions[*unit]);
         self.shared.in_flight.settle_committed(submissions.zip(committed));
     }

@@ -2,8 +2,10 @@
 //!
 //! A unit that was accepted and is not claimed by a transaction is in one of these places: on its way to the
 //! supervisor, held, in an open epoch, or in a sealed epoch. In the first two it has no epoch
-//! ([`Submission::is_unrouted`]). This is how the sweep finds units that were lost on their way, and how a unit that
-//! arrives a second time is recognized as routed.
+//! ([`Submission::is_unrouted`]). This is how the sweep finds units that were lost with a supervisor.
+//!
+//! Each step begins with the units that arrived, so that they are in the epochs which it seals, and ends when no unit is
+//! waiting that could be committed at once.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -101,13 +103,49 @@ struct Sealed {
     facts: Vec<u64>,
 }
 
-/// A unit's possible conflicts with others.
-#[derive(Debug, Default)]
+/// A unit's possible conflicts with others; there are none if there is one lane.
+#[derive(Debug, Clone, Default)]
 struct Conflicts {
-    /// See `routing.rs`.
+    /// The affinity, and the entities of the facts; see `routing.rs`.
     keys: Vec<u64>,
     /// Facts of the unit that are not expected in the database.
-    facts: Vec<u64>,
+    facts: Vec<FactHash>,
+}
+
+impl Conflicts {
+    fn collect(&mut self, unit: Unit<'_>, recent_writes: &mut RecentWrites) {
+        self.facts.clear();
+        self.facts.extend(unit.fact_hashes().filter(|fact| !recent_writes.expects(fact.fact)));
+        self.set_keys(unit.affinity());
+    }
+
+    /// Facts may have been written meanwhile.
+    fn update(&mut self, recent_writes: &mut RecentWrites) {
+        if let Some(affinity) = self.keys.first().copied() {
+            self.facts.retain(|fact| !recent_writes.expects(fact.fact));
+            self.set_keys(affinity);
+        }
+    }
+
+    fn set_keys(&mut self, affinity: u64) {
+        self.keys.clear();
+        self.keys.push(affinity);
+        self.keys.extend(self.facts.iter().map(|fact| fact.entity));
+        self.keys.dedup();
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.facts.clear();
+    }
+}
+
+/// A unit that may have to wait, because its keys are under way in several lanes.
+#[derive(Debug)]
+struct Held {
+    submission: Arc<Submission>,
+    rows: usize,
+    conflicts: Conflicts,
 }
 
 /// See the module's documentation.
@@ -119,8 +157,8 @@ pub(super) struct Dispatch {
     lanes: Vec<Lane>,
     sealed: BTreeMap<EpochId, Sealed>,
     routing: Routing,
-    /// Units whose keys are under way in several lanes, oldest first; some may have been routed since.
-    held: VecDeque<Arc<Submission>>,
+    /// Oldest first; some may have been routed since.
+    held: VecDeque<Held>,
     /// A buffer, reused from unit to unit.
     conflicts: Conflicts,
 }
@@ -139,23 +177,42 @@ impl Dispatch {
         }
     }
 
-    /// Routes or holds units that arrived.
-    pub(super) fn submit(&mut self, arrived: impl IntoIterator<Item = Arc<Submission>>, workers: &impl Workers) {
-        for submission in arrived {
-            // Otherwise `start_over` or the sweep already routed it: both look for all units without an epoch.
+    /// Routes or holds the units that arrived.
+    pub(super) fn arrived(&mut self, workers: &impl Workers) {
+        self.route_arrivals(workers);
+        self.end_step(workers);
+    }
+
+    fn route_arrivals(&mut self, workers: &impl Workers) {
+        let held_before = self.held.len();
+        for submission in self.in_flight.take_arrivals() {
+            // Otherwise it was abandoned meanwhile.
             if submission.is_unrouted() {
                 self.route_or_hold(submission, true, workers);
             }
         }
+        // The others need the memory of their store no more once they are sent.
+        if self.held.len() > held_before {
+            self.in_flight.gather(self.held.iter().skip(held_before).map(|held| &*held.submission));
+        }
+    }
+
+    fn end_step(&mut self, workers: &impl Workers) {
         self.seal_where_free(workers);
+        while self.in_flight.await_arrivals(self.lanes.iter().any(|lane| lane.sealed == 0)) {
+            self.route_arrivals(workers);
+            self.seal_where_free(workers);
+        }
     }
 
     /// Routes every held unit and seals every open epoch, whether or not a lane is free.
     pub(super) fn flush(&mut self, workers: &impl Workers) {
+        self.route_arrivals(workers);
         self.route_held(false, workers);
         for lane in 0..self.lanes.len() {
             self.seal(lane, SealReason::Flush, workers);
         }
+        self.end_step(workers);
     }
 
     /// Notes that an attempt of an epoch failed: until it ends, its lane is the last choice.
@@ -173,19 +230,21 @@ impl Dispatch {
             self.recent_writes.remember(fact);
         }
         self.route_held(true, workers);
-        self.seal_where_free(workers);
+        self.route_arrivals(workers);
+        self.end_step(workers);
     }
 
-    /// Routes every unit without an epoch: lost on its way to a dead supervisor, or held. A unit that has waited too
-    /// long is held no more.
+    /// Routes every unit without an epoch: lost with a dead supervisor, or held. A unit that has waited too long is held
+    /// no more.
     pub(super) fn sweep(&mut self, workers: &impl Workers) {
-        // Held units are among those without an epoch.
+        self.in_flight.take_arrivals();
+        // Units that arrived and held units are among those without an epoch.
         self.held.clear();
         for submission in self.in_flight.unrouted() {
             let may_wait = submission.accepted_at.elapsed() < HELD_MAX;
             self.route_or_hold(submission, may_wait, workers);
         }
-        self.seal_where_free(workers);
+        self.end_step(workers);
     }
 
     /// After a death: routes every unit that no transaction has claimed again, under new epoch numbers. The old epochs'
@@ -193,6 +252,7 @@ impl Dispatch {
     pub(super) fn start_over(&mut self, workers: &impl Workers) {
         workers.discard(self.in_flight.new_epoch());
         failpoint("supervisor::route_again");
+        self.in_flight.take_arrivals();
         let taken_back = self.in_flight.take_back();
         let epochs: HashSet<EpochId> = taken_back.iter().filter_map(|(epoch, _)| *epoch).collect();
         // Epochs with claimed units are being committed; their tasks will report them.
@@ -206,71 +266,58 @@ impl Dispatch {
                 self.routing.leave(&open.keys);
             }
         }
-        // Held units are among those taken back.
+        // Units that arrived and held units are among those taken back.
         self.held.clear();
         for (_, submission) in taken_back {
             self.route_or_hold(submission, true, workers);
         }
-        self.seal_where_free(workers);
+        self.end_step(workers);
     }
 
     /// Routes a unit; or holds it, if it `may_wait` and has keys under way in several lanes.
     fn route_or_hold(&mut self, submission: Arc<Submission>, may_wait: bool, workers: &impl Workers) {
         let mut conflicts = std::mem::take(&mut self.conflicts);
         let unit = submission.unit();
-        self.collect_conflicts(unit.get(), &mut conflicts);
         let rows = unit.get().rows();
+        if self.routing.is_choice() {
+            conflicts.collect(unit.get(), &mut self.recent_writes);
+        } else {
+            conflicts.clear();
+        }
         drop(unit);
-        self.route_or_hold_by(&conflicts, submission, rows, may_wait, workers);
+        if let Some(lane) = self.lane(&conflicts, may_wait) {
+            self.route(submission, rows, lane, &conflicts, workers);
+        } else {
+            tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
+            self.held.push_back(Held { submission, rows, conflicts: conflicts.clone() });
+        }
         self.conflicts = conflicts;
-    }
-
-    fn route_or_hold_by(
-        &mut self,
-        conflicts: &Conflicts,
-        submission: Arc<Submission>,
-        rows: usize,
-        may_wait: bool,
-        workers: &impl Workers,
-    ) {
-        let lane = match self.routing.lane_choice(&conflicts.keys) {
-            LaneChoice::Any => self.emptiest_lane(),
-            LaneChoice::Several(_) if may_wait => {
-                tracing::debug!(parent: &submission.span, "unit held: its rows are under way in several lanes");
-                self.held.push_back(submission);
-                return;
-            }
-            LaneChoice::Lane(lane) | LaneChoice::Several(lane) => lane,
-        };
-        self.route(submission, rows, lane, conflicts, workers);
     }
 
     /// Routes the held units that need not wait any more; all of them, unless they `may_wait`.
     fn route_held(&mut self, may_wait: bool, workers: &impl Workers) {
-        for submission in std::mem::take(&mut self.held) {
+        for mut held in std::mem::take(&mut self.held) {
             // Otherwise the sweep already routed it. Routing it again would put its rows into one epoch twice, or into
             // two epochs.
-            if submission.is_unrouted() {
-                self.route_or_hold(submission, may_wait, workers);
+            if !held.submission.is_unrouted() {
+                continue;
+            }
+            held.conflicts.update(&mut self.recent_writes);
+            if let Some(lane) = self.lane(&held.conflicts, may_wait) {
+                self.route(held.submission, held.rows, lane, &held.conflicts, workers);
+            } else {
+                self.held.push_back(held);
             }
         }
     }
 
-    /// Collects the conflicts of a unit; there are none if there is one lane.
-    fn collect_conflicts(&mut self, unit: Unit<'_>, Conflicts { keys, facts }: &mut Conflicts) {
-        keys.clear();
-        facts.clear();
-        if !self.routing.is_choice() {
-            return;
+    /// The lane for a unit; `None` if it `may_wait` and has keys under way in several lanes.
+    fn lane(&self, conflicts: &Conflicts, may_wait: bool) -> Option<usize> {
+        match self.routing.lane_choice(&conflicts.keys) {
+            LaneChoice::Any => Some(self.emptiest_lane()),
+            LaneChoice::Several(_) if may_wait => None,
+            LaneChoice::Lane(lane) | LaneChoice::Several(lane) => Some(lane),
         }
-        keys.push(unit.affinity());
-        for FactHash { entity, fact } in unit.fact_hashes() {
-            if !self.recent_writes.expects(fact) {
-                keys.push(entity);
-                facts.push(fact);
-            }
-        }
-        keys.dedup();
     }
 
     /// The lane with the fewest rows, preferably among lanes without a failing epoch: a lane with one may have few
@@ -305,7 +352,7 @@ impl Dispatch {
         });
         self.routing.enter(lane, &conflicts.keys);
         open.keys.extend_from_slice(&conflicts.keys);
-        open.facts.extend_from_slice(&conflicts.facts);
+        open.facts.extend(conflicts.facts.iter().map(|fact| fact.fact));
         failpoint("supervisor::route");
         open.rows += rows;
         open.unsent_rows += rows;

@@ -10,10 +10,10 @@
 //!                          └─────────────────────EpochReport────────────────────────┘
 //! ```
 //!
-//! 1. The supervisor routes a unit to the open epoch of a *lane* (`dispatch.rs`). Lanes are commit slots: each has
-//!    at most one open epoch and one commit in flight. Units of one restaurant or with the same new
-//!    entity go to one lane as long as any of them is unanswered, so that epochs in flight seldom
-//!    meet on a row (`routing.rs`).
+//! 1. The supervisor learns of units as they arrive while a lane is free, otherwise of some hundreds together
+//!    (`flight/arrivals.rs`). It routes a unit to the open epoch of a *lane* (`dispatch.rs`). Lanes are commit slots: each
+//!    has at most one open epoch and one commit in flight. Units of one restaurant or with the same new entity go to one
+//!    lane as long as any of them is unanswered, so that epochs in flight seldom meet on a row (`routing.rs`).
 //! 2. It moves units of an epoch, some hundreds of them at a time, into memory of their own, and sends them to the
 //!    batcher of each table, which absorbs their rows into the epoch's batch.
 //! 3. It seals an epoch when its lane is free, when it is full, or on flush: `Seal` follows the rows
@@ -33,7 +33,6 @@
 //!   only work. The supervisor routes the unclaimed units again, under new epoch numbers; the data of the old epochs is
 //!   discarded.
 
-mod arrivals;
 mod batcher;
 mod commit_task;
 mod coordinator;
@@ -45,7 +44,6 @@ mod routing;
 mod shared;
 mod supervisor;
 
-pub(crate) use arrivals::Arrivals;
 pub(crate) use message::{Arrived, Flush, Panic};
 pub(crate) use pulse::Pulse;
 pub(crate) use shared::Shared;

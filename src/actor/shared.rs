@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::arrivals::Arrivals;
 use super::pulse::Pulse;
 use crate::commits::CommitListeners;
 use crate::flight::InFlight;
@@ -30,8 +29,6 @@ pub(crate) struct Shared {
     pub(crate) destination: Destination,
     /// Listeners for commits.
     pub(crate) listeners: CommitListeners,
-    /// Accepted units on their way to the supervisor.
-    pub(crate) arrivals: Arrivals,
     /// Held by a merge of entities, so that merges take turns; true when no more are accepted.
     pub(crate) merging: Arc<tokio::sync::Mutex<bool>>,
     /// Drives the connections.

@@ -15,15 +15,15 @@ use super::pulse::Pulse;
 use super::shared::Shared;
 use crate::batch::TableBatch;
 use crate::failpoint::failpoint;
-use crate::flight::{EpochId, Submission};
+use crate::flight::{EpochId, InFlight, Submission};
 use crate::hash::HashMap;
 use crate::label::ActorKind;
-use crate::unit::{PreparedUnits, SharedUnit};
 
 /// How often it looks for units that were on their way to a dead supervisor, and for signs of life.
 const SWEEP: Duration = Duration::from_millis(500);
 
 struct Children {
+    in_flight: Arc<InFlight>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
     mentions: Addr<MentionBatcher>,
@@ -44,11 +44,7 @@ impl Children {
 impl Workers for Children {
     /// From now on these units are stored side by side.
     fn absorb(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
-        let units: Vec<SharedUnit> = submissions.iter().map(|submission| submission.unit()).collect();
-        let units = PreparedUnits::gather(&units);
-        for (submission, unit) in submissions.iter().zip(&units) {
-            submission.moved(unit.clone());
-        }
+        let units = self.in_flight.gather(submissions.iter().map(|submission| &**submission));
         let absorb = Absorb { epoch, units: units.into() };
         self.entities.do_send(absorb.clone());
         failpoint("supervisor::absorb");
@@ -147,20 +143,17 @@ impl Actor for Supervisor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.children = Some(Children {
+            in_flight: Arc::clone(&self.shared.in_flight),
             entities: self.start_batcher(ActorKind::EntityBatcher, context),
             connections: self.start_batcher(ActorKind::ConnectionBatcher, context),
             mentions: self.start_batcher(ActorKind::MentionBatcher, context),
             coordinator: self.start_coordinator(context),
         });
-        // All of them are among the units without an epoch.
-        self.shared.arrivals.take();
         // Routes the units that an earlier supervisor left, and those that were on their way to it.
         self.dispatch(Dispatch::start_over);
         self.beat();
         context.run_interval(SWEEP, |supervisor, _| {
             supervisor.beat();
-            // Units whose message went to a dead supervisor are all among the units without an epoch.
-            supervisor.shared.arrivals.take();
             supervisor.dispatch(Dispatch::sweep);
         });
     }
@@ -170,8 +163,7 @@ impl Handler<Arrived> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Arrived: Arrived, _: &mut Context<Self>) {
-        let arrived = self.shared.arrivals.take();
-        self.dispatch(|dispatch, children| dispatch.submit(arrived, children));
+        self.dispatch(Dispatch::arrived);
     }
 }
 

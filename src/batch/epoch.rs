@@ -4,9 +4,12 @@ use std::ops::Range;
 
 use super::Batch;
 use super::coalesce::{OfTable, RowRef, TableBatch};
-use crate::outcome::{Committed, CommittedRow};
+use crate::outcome::{CommittedRow, CommittedUnit, CommittedUnits};
 use crate::record::Table;
 use crate::unit::{SharedUnit, Unit};
+
+/// Number of units whose results are kept together until the last of their receipts was awaited or dropped.
+const RESULTS_TOGETHER: usize = if cfg!(test) { 2 } else { 256 };
 
 /// The table of a batch of entities.
 #[derive(Debug)]
@@ -147,29 +150,28 @@ impl Epoch {
         self.ranges(table).map(move |range| &slots[range])
     }
 
-    /// The result for each unit, from the results for each slot.
-    pub(crate) fn committed(
-        &self,
-        entities: &[CommittedRow],
-        connections: &[CommittedRow],
-        mentions: &[CommittedRow],
-    ) -> Vec<Committed> {
-        let pick = |slots: &[u32], rows: &[CommittedRow]| slots.iter().map(|slot| rows[*slot as usize]).collect();
-        self.slots_by_unit(Table::Entities)
-            .zip(self.slots_by_unit(Table::Connections))
-            .zip(self.slots_by_unit(Table::Mentions))
-            .zip(&self.units)
-            .map(|(((entity_slots, connection_slots), mention_slots), unit)| Committed {
-                entities: pick(entity_slots, entities),
-                connections: pick(connection_slots, connections),
-                mentions: pick(mention_slots, mentions),
-                temp_ids: unit.get().temp_ids().cloned(),
-                nonce: unit.get().nonce(),
-            })
-            .collect()
+    /// The result for each unit, from the results for each slot, by table.
+    pub(crate) fn committed<'a>(
+        &'a self,
+        rows: &'a [Vec<CommittedRow>; 3],
+    ) -> impl Iterator<Item = CommittedUnit> + 'a {
+        let mut slots = Table::ALL.map(|table| self.slots(table));
+        self.units.chunks(RESULTS_TOGETHER).flat_map(move |units| {
+            let rows_of = |table| units.iter().map(|unit| unit.get().block().rows_of(table)).sum();
+            let mut committed = CommittedUnits::with_room(units.len(), Table::ALL.map(rows_of));
+            for unit in units.iter().map(SharedUnit::get) {
+                committed.add(unit, |table, results| {
+                    let (own, rest) = slots[table as usize].split_at(unit.block().rows_of(table));
+                    results.extend(own.iter().map(|slot| rows[table as usize][*slot as usize]));
+                    slots[table as usize] = rest;
+                });
+            }
+            committed.share()
+        })
     }
 
-    fn slots(&self, table: Table) -> &[u32] {
+    /// The slots of all rows of one table, in order of arrival.
+    pub(crate) fn slots(&self, table: Table) -> &[u32] {
         match table {
             Table::Entities => self.entities.slots(),
             Table::Connections => self.connections.slots(),
@@ -189,7 +191,7 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Disposition;
+    use crate::outcome::{Committed, Disposition};
     use crate::record::{Mention, SourceType};
     use crate::unit::UnitOfWork;
     use uuid::Uuid;
@@ -203,7 +205,7 @@ mod tests {
             let written_at = "2024-01-01T00:00:00Z".parse().unwrap();
             unit.mention(connection, Mention::new(SourceType::Post, *mention, "u", "s", written_at));
         }
-        unit.prepare()
+        unit.prepare().share()
     }
 
     #[test]
@@ -215,7 +217,7 @@ mod tests {
         };
         assert_eq!((epoch.entities.len(), epoch.connections.len(), epoch.mentions.len()), (3, 2, 3));
         assert_eq!(Table::ALL.map(|table| epoch.received(table)), [6, 3, 4]);
-        let committed = epoch.committed(&rows(3), &rows(2), &rows(3));
+        let committed: Vec<Committed> = epoch.committed(&[rows(3), rows(2), rows(3)]).map(Committed::from).collect();
         let ids = |rows: &[CommittedRow]| rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>();
         let entities: Vec<_> = committed.iter().map(|unit| ids(&unit.entities)).collect();
         let mentions: Vec<_> = committed.iter().map(|unit| ids(&unit.mentions)).collect();

@@ -46,7 +46,7 @@ use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
 use super::rows::{ConnectionWrite, FoundByKey};
 use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name_of};
-use crate::outcome::{Committed, Disposition, Rejection};
+use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{Table, Timestamp};
 
 /// How often a transaction returns to the locking of connections, because others inserted some, before it is retried as
@@ -64,8 +64,8 @@ const UPDATES_UNDER_WAY: usize = 2;
 /// The result of an epoch's transaction, valid once it is committed.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// The rows of each unit of the epoch.
-    pub(crate) units: Vec<Committed>,
+    /// The results for the slots of each table.
+    pub(crate) rows: [Vec<CommittedRow>; 3],
     /// Rows of the database by table and disposition.
     pub(crate) dispositions: Vec<(Table, Disposition)>,
     /// Names of entities and their ids.
@@ -125,7 +125,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     written?;
     let connections = Box::pin(write_connections(tables, locked?, clock)).await?;
     let learned = learn(epoch, learned, &lookup, &entities);
-    Ok(outcome(epoch, &entities, &connections, learned))
+    Ok(outcome(&entities, &connections, learned))
 }
 
 /// Step 1. Returns the lookup, with known names after all others; the rows found; and the number of known names.
@@ -330,12 +330,7 @@ async fn update<T: GraphTables>(tables: &T, rows: Vec<ConnectionWrite<'_>>) -> R
     Ok(rows.iter().map(ConnectionWrite::place).collect())
 }
 
-fn outcome(
-    epoch: &Epoch,
-    entities: &LockedEntities<'_>,
-    connections: &WrittenConnections<'_>,
-    learned: LearnedNames,
-) -> Written {
+fn outcome(entities: &LockedEntities<'_>, connections: &WrittenConnections<'_>, learned: LearnedNames) -> Written {
     let (connection_rows, mention_rows) = connections.committed();
     let (of_connections, of_mentions) = connections.dispositions();
     let dispositions = entities
@@ -344,5 +339,5 @@ fn outcome(
         .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
         .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
         .collect();
-    Written { units: epoch.committed(&entities.committed(), &connection_rows, &mention_rows), dispositions, learned }
+    Written { rows: [entities.committed(), connection_rows, mention_rows], dispositions, learned }
 }

@@ -367,7 +367,7 @@ mod tests {
             let place = PlaceObservation::new("2026-01-02T03:04:05Z".parse().unwrap());
             unit.restaurant(*restaurant).place(place.google_place_id(*id));
         }
-        unit.prepare()
+        unit.prepare().share()
     }
 
     #[test]

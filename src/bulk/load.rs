@@ -113,7 +113,7 @@ impl BulkLoad {
         let Inner { shared, supervisor, .. } = &*self.inner;
         unit.validate(shared.unit_rows_max)?;
         let room = shared.acquire(unit.bytes()).await.ok_or(BulkError::Ended)?;
-        let (number, must_tell) = shared.accept(unit.prepare(), room).ok_or(BulkError::Ended)?;
+        let (number, must_tell) = shared.accept(unit.prepare().share(), room).ok_or(BulkError::Ended)?;
         if must_tell {
             supervisor.do_send(Arrived);
         }

@@ -52,7 +52,7 @@ fn unit(said: &[Drawn], claims: &[Claim]) -> SharedUnit {
         unit.restaurant(format!("r{}", claim.restaurant)).place(place);
     }
     unit.validate(1_000).unwrap();
-    unit.prepare()
+    unit.prepare().share()
 }
 
 /// Why a unit cannot be written after those before it, derived from the contract without hashes or ranks.
@@ -331,7 +331,7 @@ fn a_short_history_of_large_mentions_is_not_held_in_memory() {
             let connection = draft.connection(restaurant, dish).handle();
             let mention = Mention::new(crate::record::SourceType::Post, number.to_string(), "u", "food", as_of());
             draft.mention(connection, mention.excerpt(&excerpt));
-            let unit = draft.prepare();
+            let unit = draft.prepare().share();
             mentions.absorb(Numbered { number: number as u64, unit: unit.get(), is_contingent: false }).unwrap();
         }
         let refused = super::rows::UnitSet::default();

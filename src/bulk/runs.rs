@@ -242,7 +242,7 @@ mod tests {
             let restaurant = unit.restaurant(format!("restaurant {restaurant}")).place(place).handle();
             let dish = unit.dish("dish").handle();
             unit.connection(restaurant, dish).handle();
-            let unit = unit.prepare();
+            let unit = unit.prepare().share();
             let is_contingent = claimants.may_refuse(unit.get());
             assert!(!is_contingent, "unit {number}");
             let numbered = Numbered { number, unit: unit.get(), is_contingent };

@@ -247,7 +247,7 @@ mod tests {
     fn room_is_returned_and_accepted_units_are_numbered_without_gaps() {
         let (_parent, shared) = shared();
         let room = || shared.acquire(600).now_or_never().map(Option::unwrap);
-        let unit = || UnitOfWork::new().prepare();
+        let unit = || UnitOfWork::new().prepare().share();
         let (first, second) = (room().unwrap(), room());
         assert!(second.is_none(), "there is room for one unit");
         assert_eq!(shared.accept(unit(), first), Some((0, true)));
@@ -266,6 +266,6 @@ mod tests {
         let (_parent, shared) = shared();
         let room = shared.acquire(1).now_or_never().unwrap().unwrap();
         shared.close();
-        assert_eq!(shared.accept(UnitOfWork::new().prepare(), room), None);
+        assert_eq!(shared.accept(UnitOfWork::new().prepare().share(), room), None);
     }
 }

@@ -15,7 +15,7 @@ use super::thread::{self, Stop, SupervisorAddress};
 use crate::actor::{Arrived, Flush, Panic, Shared, Supervisor};
 use crate::config::Config;
 use crate::error::{StartError, StoreError, SubmitError};
-use crate::flight::Room;
+use crate::flight::{Accepted, Room};
 use crate::label::ActorKind;
 use crate::stats::Stats;
 use crate::store::Store;
@@ -193,9 +193,10 @@ impl Engine {
 
     fn accept(&self, unit: UnitOfWork, room: Room) -> Result<Receipt, SubmitError> {
         let accepted = self.inner.shared.in_flight.accept(unit, room);
-        let (submission, outcome) = accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
+        let Accepted { submission, outcome, must_tell } =
+            accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
         let receipt = Receipt::new(submission.number, outcome);
-        if self.inner.shared.arrivals.push(submission) {
+        if must_tell {
             // If the supervisor just died, the message is lost, but not the units: its successor looks for units
             // without an epoch.
             self.inner.supervisor().do_send(Arrived);

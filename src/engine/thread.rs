@@ -8,7 +8,7 @@ use actix::{Actor, Addr};
 use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::actor::{Arrivals, Flush, Pulse, Shared, Supervisor};
+use crate::actor::{Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
@@ -123,7 +123,6 @@ async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handl
         store,
         destination,
         listeners: CommitListeners::default(),
-        arrivals: Arrivals::default(),
         merging: Arc::default(),
         runtime,
         lanes: (0..config.in_flight_commits).map(|_| Arc::new(Semaphore::new(1))).collect(),

@@ -15,6 +15,7 @@
 //! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. Only the first is held while
 //! the program's code runs: recorders of metrics, subscribers to spans, wakers.
 
+mod arrivals;
 mod settling;
 mod submission;
 
@@ -28,8 +29,9 @@ use tracing::field::Empty;
 
 use crate::outcome::{Told, UnavailableCause};
 use crate::stats::Counters;
-use crate::unit::UnitOfWork;
+use crate::unit::{PreparedUnits, SharedUnit, UnitOfWork};
 
+use arrivals::Arrivals;
 use submission::Answer;
 pub(crate) use submission::{EpochId, Room, Submission};
 
@@ -45,10 +47,21 @@ pub(crate) enum Lifecycle {
     Failed,
 }
 
+/// A unit was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) submission: Arc<Submission>,
+    pub(crate) outcome: oneshot::Receiver<Told>,
+    /// Whether the supervisor must be notified, which happens for several units together.
+    pub(crate) must_tell: bool,
+}
+
 /// All units without an outcome.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     registry: Mutex<Registry>,
+    /// Accepted units on their way to the supervisor; they are in the registry, too.
+    arrivals: Arrivals,
     /// The next unit's number. A unit that is being accepted has its number before it is in the registry.
     next_unit: AtomicU64,
     /// Held for reading while a unit is accepted, so that closing waits for units that are being accepted.
@@ -74,6 +87,7 @@ impl InFlight {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         Self {
             registry: Mutex::default(),
+            arrivals: Arrivals::default(),
             next_unit: AtomicU64::new(1),
             closed: RwLock::new(false),
             next_epoch: AtomicU64::new(1),
@@ -91,23 +105,47 @@ impl InFlight {
 
     /// Accepts a valid unit; returns it if no more are accepted.
     #[allow(clippy::result_large_err)]
-    pub(crate) fn accept(
-        &self,
-        unit: UnitOfWork,
-        room: Room,
-    ) -> Result<(Arc<Submission>, oneshot::Receiver<Told>), UnitOfWork> {
+    pub(crate) fn accept(&self, unit: UnitOfWork, room: Room) -> Result<Accepted, UnitOfWork> {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         if *closed {
             return Err(unit);
         }
         let unit = unit.prepare();
-        let (sender, receiver) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         self.counters.accepted(room.rows.num_permits(), room.bytes.num_permits());
         let number = self.next_unit.fetch_add(1, Ordering::Relaxed);
         let span = tracing::debug_span!("unit", number, rows = unit.get().rows(), epoch = Empty, attempt = Empty);
-        let submission = Arc::new(Submission::new(number, unit, span, Answer { sender, room }));
+        let submission = Arc::new(Submission::new(number, span, Answer { sender, room }));
+        // First, so that it is not settled before.
         self.registry().units.insert(number, Arc::clone(&submission));
-        Ok((submission, receiver))
+        let must_tell = self.arrivals.push(&unit, Arc::clone(&submission));
+        Ok(Accepted { submission, outcome, must_tell })
+    }
+
+    /// Takes all units that arrived since the last call. From now on they are among those
+    /// [`unrouted`](Self::unrouted), so that the death of a supervisor loses none of them.
+    pub(crate) fn take_arrivals(&self) -> Vec<Arc<Submission>> {
+        self.arrivals.take()
+    }
+
+    /// Stores units side by side from now on, in memory of their own; returns them.
+    pub(crate) fn gather<'a>(&self, submissions: impl Iterator<Item = &'a Submission> + Clone) -> Vec<SharedUnit> {
+        let former: Vec<SharedUnit> = submissions.clone().map(Submission::unit).collect();
+        let units = PreparedUnits::gather(&former);
+        drop(former);
+        for (submission, unit) in submissions.zip(&units) {
+            let former = submission.stored(unit.clone());
+            if let Some(store) = former.and_then(SharedUnit::into_store) {
+                self.arrivals.recycle(store);
+            }
+        }
+        units
+    }
+
+    /// Notes whether the supervisor awaits each unit, because a lane is free. Returns true if units have arrived that it
+    /// must take now, as it may not be notified of them.
+    pub(crate) fn await_arrivals(&self, are_awaited: bool) -> bool {
+        self.arrivals.awaited(are_awaited)
     }
 
     /// Accepts no more units.
@@ -158,7 +196,8 @@ impl InFlight {
     /// these units must be routed again when an actor died. Returns them oldest first, each with its former epoch.
     pub(crate) fn take_back(&self) -> Vec<(Option<EpochId>, Arc<Submission>)> {
         let registry = self.registry();
-        registry.units.values().filter_map(|unit| Some((unit.take_back()?.epoch(), Arc::clone(unit)))).collect()
+        let taken = registry.units.values().filter(|unit| !unit.is_arriving());
+        taken.filter_map(|unit| Some((unit.take_back()?.epoch(), Arc::clone(unit)))).collect()
     }
 
     #[cfg(test)]
@@ -166,9 +205,9 @@ impl InFlight {
         self.registry().units.values().cloned().collect()
     }
 
-    /// Units without an epoch: held, or lost on their way to a supervisor that died.
+    /// Units without an epoch that a supervisor has taken: held, or lost with a supervisor that died.
     pub(crate) fn unrouted(&self) -> Vec<Arc<Submission>> {
-        self.registry().units.values().filter(|unit| unit.is_unrouted()).cloned().collect()
+        self.registry().units.values().filter(|unit| !unit.is_arriving() && unit.is_unrouted()).cloned().collect()
     }
 
     /// Notes that a commit of these claimed units is about to be sent. Returns false, and notes nothing, if one of them
@@ -224,12 +263,14 @@ mod tests {
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
     use super::*;
-    use crate::outcome::{Committed, Outcome, Unavailable};
+    use crate::outcome::{CommittedUnits, Outcome, Unavailable};
 
     fn accept(in_flight: &InFlight) -> (Arc<Submission>, oneshot::Receiver<Told>) {
         let mut unit = UnitOfWork::new();
         unit.dish("pie");
-        in_flight.accept(unit, room()).unwrap()
+        let Accepted { submission, outcome, .. } = in_flight.accept(unit, room()).unwrap();
+        in_flight.take_arrivals();
+        (submission, outcome)
     }
 
     /// A unit that is claimed by this epoch's transaction.
@@ -239,7 +280,7 @@ mod tests {
         (submission, outcome)
     }
 
-    fn room() -> Room {
+    pub(super) fn room() -> Room {
         static SEMAPHORE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1 << 20)));
         let permit = || Arc::clone(&SEMAPHORE).try_acquire_many_owned(1).unwrap();
         Room { rows: permit(), bytes: permit() }
@@ -497,7 +538,7 @@ mod tests {
             let mut unit = UnitOfWork::new();
             unit.dish("pie");
             let permit = Arc::clone(&rows).try_acquire_owned().unwrap();
-            in_flight.accept(unit, Room { rows: permit, bytes: room().bytes }).unwrap().0
+            in_flight.accept(unit, Room { rows: permit, bytes: room().bytes }).unwrap().submission
         });
         let wait = |waker: std::task::Waker| {
             let mut waiting = Box::pin(Arc::clone(&rows).acquire_owned());
@@ -507,11 +548,12 @@ mod tests {
         let panicking = wait(Arc::new(Panicking).into());
         let woken: Vec<_> = (0..UNITS - 20).map(|_| Arc::new(Counting(AtomicBool::new(false)))).collect();
         let waiting: Vec<_> = woken.iter().map(|waker| wait(Arc::clone(waker).into())).collect();
-        let committed = |()| {
-            let (entities, connections, mentions) = Default::default();
-            Committed { entities, connections, mentions, temp_ids: None, nonce: 0 }
-        };
-        in_flight.settle_committed(submissions.iter().map(|submission| (&**submission, committed(()))));
+        in_flight.take_arrivals();
+        let mut committed = CommittedUnits::with_room(UNITS, [0; 3]);
+        for submission in &submissions {
+            committed.add(submission.unit().get(), |_, _| {});
+        }
+        in_flight.settle_committed(submissions.iter().map(|submission| &**submission).zip(committed.share()));
         assert_eq!(woken.iter().filter(|woken| woken.0.load(Ordering::Relaxed)).count(), UNITS - 20);
         drop((panicking, waiting));
         assert_eq!(rows.available_permits(), UNITS);

@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use super::InFlight;
 use super::submission::{Answer, Room, Submission};
 use crate::label::OutcomeKind;
-use crate::outcome::{Committed, Outcome, Told, Unavailable, UnavailableCause};
+use crate::outcome::{CommittedUnit, Outcome, Told, Unavailable, UnavailableCause};
 
 /// Number of units that are settled together, with one access to shared state: few enough that the first is not delayed
 /// by the last.
@@ -25,9 +25,9 @@ struct Settled<'a> {
 }
 
 impl<'a> Settled<'a> {
-    fn push(&mut self, submission: &'a Submission, Answer { sender, room }: Answer, outcome: Outcome, now: Instant) {
+    fn push(&mut self, submission: &'a Submission, Answer { sender, room }: Answer, outcome: Told, now: Instant) {
         self.units.push((submission, outcome.kind(), now.saturating_duration_since(submission.accepted_at)));
-        self.answers.push((sender, outcome.into()));
+        self.answers.push((sender, outcome));
         self.rooms.push(room);
     }
 }
@@ -40,19 +40,16 @@ fn guarded(program: impl FnOnce()) {
 impl InFlight {
     /// Gives a unit its outcome, unless it has one; returns whether it did.
     pub(crate) fn settle(&self, submission: &Submission, outcome: Outcome) -> bool {
-        self.settle_all([(submission, |_| outcome)]) == 1
+        self.settle_all([(submission, |_| outcome.into())]) == 1
     }
 
     /// Gives units the outcome "committed", unless they have an outcome.
-    pub(crate) fn settle_committed<'a>(&self, units: impl Iterator<Item = (&'a Submission, Committed)>) {
-        self.settle_all(units.map(|(submission, committed)| (submission, |_| Outcome::Committed(committed))));
+    pub(crate) fn settle_committed<'a>(&self, units: impl Iterator<Item = (&'a Submission, CommittedUnit)>) {
+        self.settle_all(units.map(|(submission, committed)| (submission, |_| Told::Committed(committed))));
     }
 
     /// Gives units their outcomes, unless they have one; returns how many got theirs. See [`Submission::settle`].
-    fn settle_all<'a, F: FnOnce(bool) -> Outcome>(
-        &self,
-        units: impl IntoIterator<Item = (&'a Submission, F)>,
-    ) -> usize {
+    fn settle_all<'a, F: FnOnce(bool) -> Told>(&self, units: impl IntoIterator<Item = (&'a Submission, F)>) -> usize {
         let mut units = units.into_iter().peekable();
         let mut settled = Settled::default();
         let mut count = 0;
@@ -143,7 +140,7 @@ impl InFlight {
                 abandoned.push(submission.number);
             }
             let attempts = submission.attempts.load(Ordering::Relaxed);
-            Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() })
+            Outcome::Unavailable(Unavailable { commit_under_way, attempts, cause: cause.clone() }).into()
         };
         self.settle_all([(submission, outcome)]);
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::outcome::{Outcome, Told};
+use crate::outcome::Told;
 use crate::unit::SharedUnit;
 
 /// The number of an epoch.
@@ -17,7 +17,8 @@ pub(crate) type EpochId = u64;
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) number: u64,
-    unit: Mutex<SharedUnit>,
+    /// Where it is stored; `None` before the supervisor has taken it.
+    unit: Mutex<Option<SharedUnit>>,
     pub(crate) accepted_at: Instant,
     /// It has `epoch` and `attempt` once they are known.
     pub(crate) span: tracing::Span,
@@ -71,21 +72,33 @@ impl Room {
 }
 
 impl Submission {
-    pub(super) fn new(number: u64, unit: SharedUnit, span: tracing::Span, answer: Answer) -> Self {
+    pub(super) fn new(number: u64, span: tracing::Span, answer: Answer) -> Self {
         let state = Mutex::new(State::Pending { stage: Stage::Unrouted, answer });
-        Self { number, unit: Mutex::new(unit), accepted_at: Instant::now(), span, attempts: AtomicU32::new(0), state }
+        let (accepted_at, attempts) = (Instant::now(), AtomicU32::new(0));
+        Self { number, unit: Mutex::default(), accepted_at, span, attempts, state }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<SharedUnit>> {
+        self.unit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The unit, at the place where it is now.
+    ///
+    /// # Panics
+    /// Panics before the supervisor has taken it.
     pub(crate) fn unit(&self) -> SharedUnit {
-        self.unit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.place().clone().expect("taken by the supervisor before it is used")
     }
 
-    /// The same unit has been moved: it is now stored beside others of its epoch.
-    pub(crate) fn moved(&self, unit: SharedUnit) {
-        let former = std::mem::replace(&mut *self.unit.lock().unwrap_or_else(PoisonError::into_inner), unit);
-        // Not under the lock: it may be the last reference.
-        drop(former);
+    /// Notes where the unit is stored from now on: beside others on their way, then beside others of its epoch. Returns
+    /// where it was.
+    pub(super) fn stored(&self, unit: SharedUnit) -> Option<SharedUnit> {
+        self.place().replace(unit)
+    }
+
+    /// Whether it is on its way to the supervisor, and not yet taken.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.place().is_none()
     }
 
     /// Every change below leaves the state consistent at every step, so a poisoned lock can be used.
@@ -171,7 +184,7 @@ impl Submission {
 
     /// Takes the sender out; `None` if that was done before. `outcome` is computed under the lock, from whether a
     /// commit is under way.
-    pub(super) fn settle(&self, outcome: impl FnOnce(bool) -> Outcome) -> Option<(Answer, Outcome)> {
+    pub(super) fn settle(&self, outcome: impl FnOnce(bool) -> Told) -> Option<(Answer, Told)> {
         let mut state = self.state();
         let commit_under_way = state.is_commit_under_way();
         match std::mem::replace(&mut *state, State::Settled { commit_under_way }) {

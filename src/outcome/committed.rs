@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::label::Disposition;
 use crate::record::Table;
-use crate::unit::{ConnectionHandle, EntityHandle, Labels, MentionHandle, Row};
+use crate::unit::{ConnectionHandle, EntityHandle, Labels, MentionHandle, Row, Unit};
 
 /// A row of a committed unit.
 ///
@@ -52,6 +52,73 @@ pub struct Committed {
     pub mentions: Vec<CommittedRow>,
     pub(crate) temp_ids: Option<Arc<Labels>>,
     pub(crate) nonce: u64,
+}
+
+/// What was committed of some units, with their rows one after the other: a [`Committed`] takes memory of its own, and
+/// is made when its receipt is awaited.
+#[derive(Debug)]
+pub(crate) struct CommittedUnits {
+    /// By table.
+    rows: [Vec<CommittedRow>; 3],
+    units: Vec<UnitEnd>,
+}
+
+/// What follows the rows of a unit.
+#[derive(Debug)]
+struct UnitEnd {
+    /// The end of its rows, by table.
+    rows: [u32; 3],
+    temp_ids: Option<Arc<Labels>>,
+    nonce: u64,
+}
+
+/// One of [`CommittedUnits`].
+#[derive(Debug, Clone)]
+pub(crate) struct CommittedUnit {
+    units: Arc<CommittedUnits>,
+    place: u32,
+}
+
+impl CommittedUnits {
+    /// Room for so many units, and for their rows by table.
+    pub(crate) fn with_room(units: usize, rows: [usize; 3]) -> Self {
+        Self { rows: rows.map(Vec::with_capacity), units: Vec::with_capacity(units) }
+    }
+
+    /// Adds the rows of a unit.
+    pub(crate) fn add(&mut self, unit: Unit<'_>, mut rows_of: impl FnMut(Table, &mut Vec<CommittedRow>)) {
+        let rows = Table::ALL.map(|table| {
+            let rows = &mut self.rows[table as usize];
+            rows_of(table, rows);
+            rows.len() as u32
+        });
+        self.units.push(UnitEnd { rows, temp_ids: unit.temp_ids().cloned(), nonce: unit.nonce() });
+    }
+
+    /// Each of the units, in their order.
+    pub(crate) fn share(self) -> impl Iterator<Item = CommittedUnit> {
+        let all = Arc::new(self);
+        (0..all.units.len() as u32).map(move |place| CommittedUnit { units: Arc::clone(&all), place })
+    }
+}
+
+impl From<CommittedUnit> for Committed {
+    fn from(CommittedUnit { units, place }: CommittedUnit) -> Self {
+        let place = place as usize;
+        let UnitEnd { rows: end, temp_ids, nonce } = &units.units[place];
+        let start = place.checked_sub(1).map_or([0; 3], |before| units.units[before].rows);
+        let rows = |table: Table| {
+            let table = table as usize;
+            units.rows[table][start[table] as usize..end[table] as usize].to_vec()
+        };
+        Self {
+            entities: rows(Table::Entities),
+            connections: rows(Table::Connections),
+            mentions: rows(Table::Mentions),
+            temp_ids: temp_ids.clone(),
+            nonce: *nonce,
+        }
+    }
 }
 
 impl Committed {

@@ -8,6 +8,7 @@ pub use crate::label::Disposition;
 use crate::label::OutcomeKind;
 
 pub use committed::{Committed, CommittedRow};
+pub(crate) use committed::{CommittedUnit, CommittedUnits};
 pub use rejection::{RejectReason, Rejection};
 pub use unavailable::{Unavailable, UnavailableCause};
 
@@ -42,20 +43,33 @@ pub enum Outcome {
 
 /// An outcome on its way to its receipt. Nearly all outcomes are commits, so only commits are stored inline and
 /// determine the size.
-pub(crate) type Told = Result<Committed, Box<Outcome>>;
+#[derive(Debug)]
+pub(crate) enum Told {
+    Committed(CommittedUnit),
+    Other(Box<Outcome>),
+}
+
+impl Told {
+    pub(crate) fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Committed(_) => OutcomeKind::Committed,
+            Self::Other(other) => other.kind(),
+        }
+    }
+}
 
 impl From<Outcome> for Told {
     fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Committed(committed) => Ok(committed),
-            other @ (Outcome::Rejected(_) | Outcome::Unavailable(_)) => Err(Box::new(other)),
-        }
+        Self::Other(Box::new(outcome))
     }
 }
 
 impl From<Told> for Outcome {
     fn from(told: Told) -> Self {
-        told.map_or_else(|other| *other, Self::Committed)
+        match told {
+            Told::Committed(unit) => Self::Committed(unit.into()),
+            Told::Other(other) => *other,
+        }
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use uuid::Uuid;
 
 use super::distribution::Recorder;
 use super::hot_connections::HotConnections;
 use super::{Stats, TableStats};
 use crate::batch::{LearnedNames, Written};
 use crate::label::{ActorKind, Disposition, EpochState, OutcomeKind, Reaction};
+use crate::outcome::CommittedRow;
 use crate::record::Table;
 use crate::telemetry::{engine as metric, sqlstate_label};
 
@@ -167,15 +167,13 @@ impl Counters {
         InState { counters: self, state }
     }
 
-    /// Counts how often units of a committed epoch named each connection. `rows` has the place in the batch, as often
-    /// as units named it, and the id.
-    pub(crate) fn named(&self, connections: usize, rows: impl Iterator<Item = (u32, Uuid)>) {
-        let mut named = vec![(0, Uuid::nil()); connections];
-        for (slot, id) in rows {
-            let entry = &mut named[slot as usize];
-            *entry = (entry.0 + 1, id);
+    /// Counts how often units of a committed epoch named each connection: `slots` has its place among `connections` as
+    /// often as units named it.
+    pub(crate) fn named(&self, slots: &[u32], connections: &[CommittedRow]) {
+        let mut named: Vec<_> = connections.iter().map(|row| (0, row.id)).collect();
+        for slot in slots {
+            named[*slot as usize].0 += 1;
         }
-        named.retain(|(rows, _)| *rows > 0);
         self.hot_connections.lock().unwrap_or_else(PoisonError::into_inner).absorb(named, Instant::now());
     }
 
@@ -343,7 +341,7 @@ mod tests {
             let received = Table::ALL.map(|table| (table, 3));
             let rows = Table::ALL.map(|table| [(table, Disposition::Inserted), (table, Disposition::Unchanged)]);
             let dispositions = rows.as_flattened().to_vec();
-            let written = Written { units: Vec::new(), dispositions, learned: LearnedNames::default() };
+            let written = Written { rows: Default::default(), dispositions, learned: LearnedNames::default() };
             counters.epoch_committed(1, received, &written, Duration::ZERO);
         };
         std::thread::scope(|scope| {

@@ -62,7 +62,7 @@ impl Blackhole {
         }
         self.known_names.remember(&written.learned);
         observer.committed(&epoch, &written, Duration::ZERO);
-        observer.settled_committed(&units, written.units);
+        observer.settled_committed(&units, &mut epoch.committed(&written.rows));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::batch::{Clock, Epoch, KnownNames, Names, WriteError, Written, write_e
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
 use crate::label::Reaction;
-use crate::outcome::{Committed, Disposition, Outcome, Rejection, Unavailable, UnavailableCause};
+use crate::outcome::{CommittedUnit, Disposition, Outcome, Rejection, Unavailable, UnavailableCause};
 use crate::record::Table;
 use crate::unit::SharedUnit;
 
@@ -48,7 +48,7 @@ pub(crate) trait EpochObserver: Send {
     /// This number of rejected units was stored as dead letters.
     fn kept_dead_letters(&mut self, units: usize);
     /// These units have their outcome: what was committed of each.
-    fn settled_committed(&mut self, units: &[usize], committed: Vec<Committed>);
+    fn settled_committed(&mut self, units: &[usize], committed: &mut dyn Iterator<Item = CommittedUnit>);
     /// A unit has its outcome.
     fn settled(&mut self, unit: usize, outcome: Outcome);
 }
@@ -250,7 +250,8 @@ impl Work for EpochCommit<'_> {
     }
 
     fn settle(&mut self, group: Group<GroupOfUnits>, written: Written) {
-        self.observer.settled_committed(&group.members.indexes, written.units);
+        let committed = &mut self.epoch(&group).committed(&written.rows);
+        self.observer.settled_committed(&group.members.indexes, committed);
     }
 
     /// Rejects bad units; the others are attempted again.

@@ -215,10 +215,16 @@ impl Block {
         }
     }
 
-    /// Removes all mentions of a block that has no other rows.
-    pub(crate) fn clear_mentions(&mut self) {
-        self.mentions.clear();
-        self.text.clear();
+    /// Removes all rows, and keeps their memory.
+    pub(crate) fn clear(&mut self) {
+        let Self { text, entities, connections, mentions, entity_links, connection_links, lost_bytes } = self;
+        text.clear();
+        entities.clear();
+        connections.clear();
+        mentions.clear();
+        entity_links.clear();
+        connection_links.clear();
+        *lost_bytes = 0;
     }
 
     #[cfg(test)]

@@ -330,7 +330,7 @@ mod tests {
     fn a_unit_read_from_its_document_equals_the_original() {
         let unit = unit();
         unit.validate(100).unwrap();
-        let prepared = unit.prepare();
+        let prepared = unit.prepare().share();
         let prepared = prepared.get();
         let (text, id) = prepared.document().text_and_id().unwrap();
         // Through a value with sorted keys, as `jsonb` stores it.
@@ -338,7 +338,7 @@ mod tests {
         let read: UnitDocument = serde_json::from_value(value).unwrap();
         let again = read.into_unit().unwrap();
         again.validate(100).unwrap();
-        let again = again.prepare();
+        let again = again.prepare().share();
         let again = again.get();
         for table in Table::ALL {
             assert_eq!(again.names(table), prepared.names(table));

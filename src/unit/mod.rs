@@ -28,5 +28,5 @@ pub use draft::{
 pub use invalid::{Field, InvalidUnit};
 pub(crate) use labels::Labels;
 pub(crate) use names::{AsItIs, NameHash, name_of_bytes, name_of_text};
-pub(crate) use prepared::{FactHash, PreparedUnits, SharedUnit, TypedUse, Unit};
+pub(crate) use prepared::{FactHash, PreparedUnit, PreparedUnits, SharedUnit, TypedUse, Unit};
 pub use row::Row;

@@ -14,9 +14,9 @@ use crate::record::{Coordinate, EntityType, Place, Table, canonical, truncate};
 
 /// Validated units: their rows one after the other in one block.
 ///
-/// A unit is prepared alone, by the task that submits it. The units that an epoch absorbs together are
-/// [`gathered`](Self::gather): what belongs together is in neighbouring memory, which a single thread allocates in large
-/// pieces.
+/// What is used together is in neighbouring memory, which is allocated in large pieces: first all units on their way to
+/// the supervisor, [`added`](Self::add) by the tasks that submit them, then those that an epoch absorbs together or that
+/// are held together, which are [`gathered`](Self::gather).
 #[derive(Debug, Default)]
 pub(crate) struct PreparedUnits {
     block: Block,
@@ -27,6 +27,8 @@ pub(crate) struct PreparedUnits {
     /// Uses of entities that are named by id, whose type only the database knows.
     typed_uses: Vec<TypedUse>,
     units: Vec<UnitEnd>,
+    /// Whether they stay here: they were gathered, and take exactly as much memory as they need.
+    are_gathered: bool,
 }
 
 /// What follows the rows of a unit.
@@ -46,6 +48,10 @@ struct End {
     places: u32,
     typed_uses: u32,
 }
+
+/// A unit that is not yet stored beside others.
+#[derive(Debug)]
+pub(crate) struct PreparedUnit(PreparedUnits);
 
 /// One of [`PreparedUnits`].
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +113,7 @@ impl UnitOfWork {
     ///
     /// # Panics
     /// Panics if the unit was not validated.
-    pub(crate) fn prepare(self) -> SharedUnit {
+    pub(crate) fn prepare(self) -> PreparedUnit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
         block.shrink_text();
@@ -116,11 +122,27 @@ impl UnitOfWork {
         let at = End { block: block.end(), places: places.len() as u32, typed_uses: typed_uses.len() as u32 };
         let temp_ids = (!temp_ids.is_empty()).then(|| Arc::new(temp_ids));
         let units = vec![UnitEnd { at, temp_ids, nonce }];
-        SharedUnit { units: Arc::new(PreparedUnits { block, hashes, places, typed_uses, units }), place: 0 }
+        PreparedUnit(PreparedUnits { block, hashes, places, typed_uses, units, are_gathered: false })
+    }
+}
+
+impl PreparedUnit {
+    /// The unit in memory of its own.
+    pub(crate) fn share(self) -> SharedUnit {
+        SharedUnit { units: Arc::new(self.0), place: 0 }
+    }
+
+    pub(crate) fn get(&self) -> Unit<'_> {
+        Unit { units: &self.0, place: 0 }
     }
 }
 
 impl SharedUnit {
+    /// The store of this unit, if this was its last use.
+    pub(crate) fn into_store(self) -> Option<PreparedUnits> {
+        Arc::into_inner(self.units)
+    }
+
     #[inline]
     pub(crate) fn get(&self) -> Unit<'_> {
         Unit { units: &self.units, place: self.place as usize }
@@ -139,23 +161,69 @@ impl End {
 }
 
 impl PreparedUnits {
-    /// The same units side by side, in exactly as much memory as they take. A unit alone stays where it is.
-    pub(crate) fn gather(units: &[SharedUnit]) -> Vec<SharedUnit> {
-        if let [alone] = units {
-            return vec![alone.clone()];
-        }
-        let views = || units.iter().map(SharedUnit::get);
-        let end = views().fold(End::default(), |end, unit| end.then(unit.start(), unit.end().at));
-        let mut gathered = Self {
+    fn with_room(units: usize, end: End) -> Self {
+        Self {
             block: Block::with_room(end.block),
             hashes: Vec::with_capacity(end.block.rows()),
             places: Vec::with_capacity(end.places as usize),
             typed_uses: Vec::with_capacity(end.typed_uses as usize),
-            units: Vec::with_capacity(units.len()),
-        };
-        views().for_each(|unit| gathered.push(unit));
-        let gathered = Arc::new(gathered);
-        (0..units.len() as u32).map(|place| SharedUnit { units: Arc::clone(&gathered), place }).collect()
+            units: Vec::with_capacity(units),
+            are_gathered: false,
+        }
+    }
+
+    /// Stores a unit behind the others.
+    pub(crate) fn add(&mut self, unit: &PreparedUnit) {
+        self.push(unit.get());
+    }
+
+    /// Takes all units, and leaves room for others: that of `spare` units which are needed no more, or as much again.
+    pub(crate) fn take(&mut self, spare: Option<Self>) -> Self {
+        let mut next = spare.unwrap_or_else(|| Self::with_room(self.units.len(), self.end()));
+        next.clear();
+        std::mem::replace(self, next)
+    }
+
+    /// Removes all units, and keeps their memory.
+    fn clear(&mut self) {
+        let Self { block, hashes, places, typed_uses, units, are_gathered: _ } = self;
+        block.clear();
+        hashes.clear();
+        places.clear();
+        typed_uses.clear();
+        units.clear();
+    }
+
+    /// Whether there is no unit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Number of rows of all tables.
+    pub(crate) fn rows(&self) -> usize {
+        self.block.rows()
+    }
+
+    /// Each of the units, in their order.
+    pub(crate) fn share(self) -> impl Iterator<Item = SharedUnit> {
+        let all = Arc::new(self);
+        (0..all.units.len() as u32).map(move |place| SharedUnit { units: Arc::clone(&all), place })
+    }
+
+    /// The same units side by side, in exactly as much memory as they take. Those that were gathered before stay where
+    /// they are, and so does a single unit that has memory of its own.
+    pub(crate) fn gather(units: &[SharedUnit]) -> Vec<SharedUnit> {
+        let stays = |unit: &SharedUnit| unit.units.are_gathered || units.len() == 1 && unit.units.units.len() == 1;
+        let moving = || units.iter().filter(|unit| !stays(unit)).map(SharedUnit::get);
+        let (mut count, mut end) = (0, End::default());
+        for unit in moving() {
+            (count, end) = (count + 1, end.then(unit.start(), unit.end().at));
+        }
+        let mut gathered = Self::with_room(count, end);
+        gathered.are_gathered = true;
+        moving().for_each(|unit| gathered.push(unit));
+        let mut gathered = gathered.share();
+        units.iter().filter_map(|unit| if stays(unit) { Some(unit.clone()) } else { gathered.next() }).collect()
     }
 
     fn push(&mut self, unit: Unit<'_>) {
@@ -431,7 +499,7 @@ mod tests {
     fn said_of_brisket(aliases: &[&str]) -> Vec<FactHash> {
         let mut unit = UnitOfWork::new();
         aliases.iter().fold(unit.dish("brisket"), |dish, alias| dish.alias(*alias)).handle();
-        let said = unit.prepare().get().fact_hashes().collect::<Vec<_>>();
+        let said = unit.prepare().share().get().fact_hashes().collect::<Vec<_>>();
         assert!(said.iter().all(|one| one.entity == said[0].entity));
         said
     }
@@ -444,7 +512,7 @@ mod tests {
         assert_eq!(said_of_brisket(&["brisket", "the brisket"]).len(), 2, "its own name is not an alias");
         let mut other = UnitOfWork::new();
         other.dish("ribs").alias("the brisket").handle();
-        let other = other.prepare().get().fact_hashes().collect::<Vec<_>>();
+        let other = other.prepare().share().get().fact_hashes().collect::<Vec<_>>();
         assert!(
             other.iter().all(|one| twice.iter().all(|said| one.fact != said.fact)),
             "the same alias of another entity is another fact"
@@ -468,7 +536,7 @@ mod tests {
         }
         unit.dish("pie").handle();
         unit.validate(1_000).unwrap();
-        unit.prepare()
+        unit.prepare().share()
     }
 
     /// Everything that a unit consists of.
@@ -492,6 +560,7 @@ mod tests {
         let units: Vec<SharedUnit> = [2, 0, 1, 3, 0, 2, 1].map(unit_with).into();
         let gathered = PreparedUnits::gather(&units);
         let again = PreparedUnits::gather(&[gathered[5].clone(), units[2].clone(), gathered[0].clone()]);
+        assert!([0, 2].iter().all(|unit| Arc::ptr_eq(&again[*unit].units, &gathered[0].units)), "these stay there");
         let all = gathered.iter().zip(&units).chain(again.iter().zip([&units[5], &units[2], &units[0]]));
         let mut count = 0;
         for (one, original) in all {
@@ -508,7 +577,7 @@ mod tests {
         let patio = unit.restaurant_attribute("patio").handle();
         unit.existing_entity(uuid::Uuid::from_u128(7)).alias("Franklin's").attribute(patio).handle();
         unit.existing_entity(uuid::Uuid::from_u128(8)).handle();
-        let said = unit.prepare().get().fact_hashes().collect::<Vec<_>>();
+        let said = unit.prepare().share().get().fact_hashes().collect::<Vec<_>>();
         assert_eq!(said.len(), 3);
         assert!(said[0].entity != said[1].entity && said[1].entity == said[2].entity && said[1].fact != said[2].fact);
     }

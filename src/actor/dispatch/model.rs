@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::flight::Room;
+use crate::flight::{Accepted, Room};
 use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 use crate::unit::UnitOfWork;
 
@@ -38,7 +38,7 @@ enum ToChild {
 
 #[derive(Debug)]
 enum ToSupervisor {
-    Submit(Arc<Submission>),
+    Arrived,
     Failing(EpochId),
     /// Whether it wrote some of its units.
     Finished(EpochId, bool),
@@ -158,14 +158,13 @@ struct World {
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
     outcomes: Vec<oneshot::Receiver<Told>>,
-    /// Units that the supervisor will find only by the sweep.
-    lost: HashSet<u64>,
+    /// Whether the supervisor was not notified of units that arrived: it will find them by its next step or the sweep.
+    lost: bool,
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A unit of this restaurant and this dish. Its message may reach one supervisor too late and the next one too
-    /// early.
+    /// A unit of this restaurant and this dish. The notification, if there is one, may go to a dead supervisor.
     Submit {
         restaurant: u8,
         dish: u8,
@@ -204,7 +203,7 @@ impl World {
     fn new() -> Self {
         let in_flight = Arc::new(InFlight::new(Arc::default()));
         let dispatch = Dispatch::new(Arc::clone(&in_flight), LANES, MAX_BATCH_ROWS);
-        Self {
+        let mut world = Self {
             in_flight,
             supervisor: 1,
             dispatch,
@@ -214,8 +213,10 @@ impl World {
             spawned: VecDeque::new(),
             claimed: VecDeque::new(),
             outcomes: Vec::new(),
-            lost: HashSet::new(),
-        }
+            lost: false,
+        };
+        world.start_over();
+        world
     }
 
     fn take(&mut self, step: &Step) {
@@ -242,18 +243,19 @@ impl World {
         let dish = unit.dish(format!("dish {dish}")).handle();
         unit.connection(restaurant, dish);
         let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
-        let (submission, outcome) = self.in_flight.accept(unit, Room { rows: permit(), bytes: permit() }).unwrap();
+        let accepted = self.in_flight.accept(unit, Room { rows: permit(), bytes: permit() }).unwrap();
+        let Accepted { outcome, must_tell, .. } = accepted;
         self.outcomes.push(outcome);
-        if lost {
-            self.lost.insert(submission.number);
-        } else {
-            self.inbox.push_back(ToSupervisor::Submit(submission));
+        if must_tell && lost {
+            self.lost = true;
+        } else if must_tell {
+            self.inbox.push_back(ToSupervisor::Arrived);
         }
     }
 
     fn step_supervisor(&mut self) {
         match self.inbox.pop_front() {
-            Some(ToSupervisor::Submit(submission)) => self.dispatch.submit([submission], &self.children),
+            Some(ToSupervisor::Arrived) => self.dispatch.arrived(&self.children),
             Some(ToSupervisor::Failing(epoch)) => self.dispatch.failing(epoch),
             Some(ToSupervisor::Finished(epoch, wrote)) => self.dispatch.finished(epoch, wrote, &self.children),
             Some(ToSupervisor::Stopped(child)) => {
@@ -265,12 +267,12 @@ impl World {
     }
 
     fn start_over(&mut self) {
-        self.lost.clear();
+        self.lost = false;
         self.dispatch.start_over(&self.children);
     }
 
     fn sweep(&mut self) {
-        self.lost.clear();
+        self.lost = false;
         self.dispatch.sweep(&self.children);
     }
 
@@ -329,16 +331,17 @@ impl World {
 
     /// The first law.
     fn check(&self) {
-        let on_their_way: HashSet<u64> = self.inbox.iter().filter_map(ToSupervisor::unit).collect();
+        let is_told = self.inbox.iter().any(|message| matches!(message, ToSupervisor::Arrived));
+        let is_found = is_told || self.lost || self.dispatch.lanes.iter().all(|lane| lane.sealed > 0);
         let claimed: Vec<u64> = self.claimed.iter().flat_map(|task| numbers(&task.submissions)).collect();
         let mut once = HashSet::new();
         assert!(claimed.iter().all(|number| once.insert(*number)), "claimed twice: {claimed:?}");
         let Dispatch { lanes, sealed, held, .. } = &self.dispatch;
         let open: Vec<&OpenEpoch> = lanes.iter().filter_map(|lane| lane.open.as_ref()).collect();
-        let held: HashSet<u64> = held.iter().map(|submission| submission.number).collect();
+        let held: HashSet<u64> = held.iter().map(|held| held.submission.number).collect();
         for submission in self.in_flight.without_outcome() {
             let (number, epoch) = (submission.number, submission.epoch());
-            let waits = held.contains(&number) || on_their_way.contains(&number) || self.lost.contains(&number);
+            let waits = held.contains(&number) || submission.is_arriving() && is_found;
             let is_open = |epoch| {
                 let epoch = open.iter().find(|open| open.epoch == epoch);
                 epoch.is_some_and(|open| numbers(&open.submissions).any(|other| other == number))
@@ -351,8 +354,7 @@ impl World {
 
     /// The last law.
     fn settle_down(&mut self) {
-        let is_lost = !self.lost.is_empty();
-        if is_lost {
+        if self.lost {
             self.sweep();
         }
         loop {
@@ -374,7 +376,7 @@ impl World {
         let mut children = children.iter();
         assert!(children.all(|child| child.batches.is_empty() && child.arriving.is_empty()), "rows of no epoch");
         let Dispatch { lanes, sealed, routing, held, .. } = &self.dispatch;
-        assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|unit| !unit.is_unrouted()));
+        assert!(sealed.is_empty() && routing.is_empty() && held.iter().all(|held| !held.submission.is_unrouted()));
         assert!(
             lanes
                 .iter()
@@ -402,15 +404,6 @@ impl Child {
     }
 }
 
-impl ToSupervisor {
-    fn unit(&self) -> Option<u64> {
-        match self {
-            Self::Submit(submission) => Some(submission.number),
-            Self::Failing(_) | Self::Finished(..) | Self::Stopped(_) => None,
-        }
-    }
-}
-
 fn numbers(submissions: &[Arc<Submission>]) -> impl Iterator<Item = u64> {
     submissions.iter().map(|submission| submission.number)
 }
@@ -428,7 +421,7 @@ fn a_lane_whose_epoch_fails_is_the_last_choice() {
     let submit = |world: &mut World, numbers: std::ops::Range<u8>| {
         for number in numbers {
             world.submit(number, number, false);
-            world.step_supervisor();
+            world.dispatch.arrived(&world.children);
         }
     };
     submit(&mut world, 0..1);
@@ -447,12 +440,12 @@ fn a_dish_that_was_written_is_no_reason_to_share_a_lane() {
     for (wrote, expected) in [(false, [6, 0, 0]), (true, [3, 3, 0])] {
         let mut world = World::new();
         world.submit(0, 0, false);
-        world.step_supervisor();
+        world.dispatch.arrived(&world.children);
         let first = *world.dispatch.sealed.keys().next().unwrap();
         world.dispatch.finished(first, wrote, &world.children);
         for restaurant in 1..3 {
             world.submit(restaurant, 0, false);
-            world.step_supervisor();
+            world.dispatch.arrived(&world.children);
         }
         let rows: Vec<usize> = world.dispatch.lanes.iter().map(|lane| lane.rows).collect();
         assert_eq!(rows, expected, "{wrote}");

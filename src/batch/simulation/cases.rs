@@ -6,7 +6,7 @@ fn epoch(build: impl FnOnce(&mut UnitOfWork)) -> Epoch {
     let mut unit = UnitOfWork::new();
     build(&mut unit);
     unit.validate(1_000).unwrap();
-    Epoch::from_units(vec![unit.prepare()])
+    Epoch::from_units(vec![unit.prepare().share()])
 }
 
 /// A transaction on a copy of the tables, up to its commit.
@@ -356,7 +356,7 @@ fn only_units_with_missing_ids_or_ids_of_another_type_are_rejected() {
     let prepared = |build: &dyn Fn(&mut UnitOfWork)| {
         let mut unit = UnitOfWork::new();
         build(&mut unit);
-        unit.prepare()
+        unit.prepare().share()
     };
     let good = prepared(&|unit| {
         unit.connection(restaurant, dish);

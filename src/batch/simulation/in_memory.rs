@@ -83,7 +83,7 @@ impl Tables {
         if let Some(known) = known {
             known.remember(&written.learned);
         }
-        Ok((written.units, before))
+        Ok((epoch.committed(&written.rows).map(Committed::from).collect(), before))
     }
 
     /// Deletes an entity, and the rows that name it.

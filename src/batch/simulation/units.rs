@@ -80,7 +80,7 @@ pub(super) fn name(entity_type: EntityType, number: u8) -> String {
 pub(super) fn unit(said: &[Drawn], tables: &Tables) -> crate::unit::SharedUnit {
     let unit = draft(said, tables);
     unit.validate(1_000).unwrap();
-    unit.prepare()
+    unit.prepare().share()
 }
 
 /// The same as a draft, to be extended.

@@ -228,7 +228,7 @@ impl<'a> MentionMerge<'a> {
             put_into(&mut block, read_mention(&mut fields).map_err(SpillError::from)?)?;
             let (id, record) = (self.merging.ids.mention(connection, name), &block.mentions[0]);
             rows.push(&MentionRow { id, connection: connection_id, texts: block.texts(), record, history_indexed })?;
-            block.clear_mentions();
+            block.clear();
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ impl<'a> MentionMerge<'a> {
             // Frees the memory of a large mention.
             self.part = Block::default();
         } else {
-            self.part.clear_mentions();
+            self.part.clear();
         }
     }
 }

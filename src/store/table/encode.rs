@@ -364,7 +364,7 @@ mod tests {
         let connection = unit.existing_connection(Uuid::nil()).handle();
         let mention = Mention::new(SourceType::Post, "id", "url", "food", "2026-01-02T03:04:05Z".parse().unwrap());
         unit.mention(connection, mention);
-        let unit = unit.prepare();
+        let unit = unit.prepare().share();
         let block = unit.get().block();
         let (id, record) = (Uuid::nil(), &block.mentions[0]);
         let row = MentionRow { id, connection: id, texts: block.texts, record, history_indexed: false };

@@ -116,7 +116,7 @@ fn unit_of(mention: &Mention) -> SharedUnit {
     let mut unit = UnitOfWork::new();
     let connection = unit.existing_connection(id(9)).handle();
     unit.mention(connection, mention);
-    unit.prepare()
+    unit.prepare().share()
 }
 
 fn mention_row(number: u8, unit: &SharedUnit) -> [MentionRow<'_>; 1] {

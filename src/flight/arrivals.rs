@@ -1,0 +1,149 @@
+//! Units on their way to the supervisor: stored side by side, and announced together.
+//!
+//! While a lane is free the supervisor awaits each unit. Otherwise no unit is urgent: the supervisor is notified when so
+//! many have arrived that they are worth a message, and looks for them when a lane becomes free.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Submission;
+use crate::unit::{PreparedUnit, PreparedUnits};
+
+/// Number of rows that are stored together, and worth a message to the supervisor although no lane is free. Few in unit
+/// tests.
+const ROWS_TOGETHER: usize = if cfg!(test) { 6 } else { 1_024 };
+
+/// Number of stores whose memory is kept for later units.
+const SPARE_MAX: usize = 4;
+
+/// Accepted units that no supervisor has taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    submissions: Vec<Arc<Submission>>,
+    /// Their units: stores that are full, and the last one.
+    full: Vec<PreparedUnits>,
+    last: PreparedUnits,
+    /// Memory for later units.
+    spare: Vec<PreparedUnits>,
+    /// Whether the supervisor awaits each unit.
+    are_awaited: bool,
+    /// Whether the supervisor has been notified of these units.
+    are_announced: bool,
+}
+
+impl Waiting {
+    fn take_last(&mut self) -> PreparedUnits {
+        let spare = self.spare.pop();
+        self.last.take(spare)
+    }
+}
+
+impl Arrivals {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a unit; returns true if the supervisor must be notified.
+    pub(super) fn push(&self, unit: &PreparedUnit, submission: Arc<Submission>) -> bool {
+        let mut waiting = self.waiting();
+        waiting.submissions.push(submission);
+        waiting.last.add(unit);
+        if waiting.last.rows() >= ROWS_TOGETHER {
+            let full = waiting.take_last();
+            waiting.full.push(full);
+        }
+        let is_due = waiting.are_awaited || !waiting.full.is_empty();
+        is_due && !std::mem::replace(&mut waiting.are_announced, true)
+    }
+
+    /// Takes all units, in the order of their arrival. From now on each can be routed.
+    pub(super) fn take(&self) -> Vec<Arc<Submission>> {
+        let mut waiting = self.waiting();
+        let (submissions, full) = (std::mem::take(&mut waiting.submissions), std::mem::take(&mut waiting.full));
+        let last = (!waiting.last.is_empty()).then(|| waiting.take_last());
+        waiting.are_announced = false;
+        drop(waiting);
+        let units = full.into_iter().chain(last).flat_map(PreparedUnits::share);
+        for (submission, unit) in submissions.iter().zip(units) {
+            submission.stored(unit);
+        }
+        submissions
+    }
+
+    /// Keeps the memory of units that have been stored elsewhere, unless it is unusually large.
+    pub(super) fn recycle(&self, units: PreparedUnits) {
+        let mut waiting = self.waiting();
+        if waiting.spare.len() < SPARE_MAX && units.rows() <= 2 * ROWS_TOGETHER {
+            waiting.spare.push(units);
+        }
+    }
+
+    /// Notes whether each unit is awaited; returns true if so and some have arrived already, of which there may have been
+    /// no notification.
+    pub(super) fn awaited(&self, are_awaited: bool) -> bool {
+        let mut waiting = self.waiting();
+        waiting.are_awaited = are_awaited;
+        are_awaited && !waiting.submissions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::flight::{Accepted, InFlight};
+    use crate::unit::UnitOfWork;
+
+    use super::super::tests::room;
+    use super::*;
+
+    /// Accepts a unit of so many rows; whether the supervisor must be notified.
+    fn accept(in_flight: &InFlight, rows: usize) -> bool {
+        let mut unit = UnitOfWork::new();
+        for row in 0..rows {
+            unit.dish(format!("dish {row}"));
+        }
+        let Accepted { must_tell, .. } = in_flight.accept(unit, room()).unwrap();
+        must_tell
+    }
+
+    #[test]
+    fn units_are_announced_when_they_are_awaited_or_many() {
+        let in_flight = InFlight::new(Arc::default());
+        assert_eq!(
+            [1, ROWS_TOGETHER - 2, 1, 1, ROWS_TOGETHER].map(|rows| accept(&in_flight, rows)),
+            [false, false, true, false, false]
+        );
+        let arrived = in_flight.take_arrivals();
+        let rows: Vec<usize> = arrived.iter().map(|submission| submission.unit().get().rows()).collect();
+        assert_eq!(rows, [1, ROWS_TOGETHER - 2, 1, 1, ROWS_TOGETHER], "in the order of their arrival");
+        assert!(!in_flight.await_arrivals(true), "none is waiting");
+        assert_eq!([0, 1].map(|rows| accept(&in_flight, rows)), [true, false], "the first of them is announced");
+        assert!(in_flight.await_arrivals(true) && !in_flight.await_arrivals(false));
+        assert_eq!(in_flight.take_arrivals().len(), 2, "a unit without rows is one of them");
+        assert!(in_flight.take_arrivals().is_empty());
+        assert!(!accept(&in_flight, 1), "units are not awaited any more");
+    }
+
+    #[test]
+    fn memory_of_units_that_were_gathered_is_used_again() {
+        let in_flight = InFlight::new(Arc::default());
+        let spare = || in_flight.arrivals.waiting().spare.len();
+        for _ in 0..3 {
+            accept(&in_flight, ROWS_TOGETHER / 2);
+        }
+        let arrived = in_flight.take_arrivals();
+        let gather = |range: std::ops::Range<usize>| in_flight.gather(arrived[range].iter().map(|unit| &**unit));
+        assert_eq!((gather(0..1).len(), spare()), (1, 0), "another unit is still stored there");
+        assert_eq!((gather(0..2).len(), spare()), (2, 1));
+        accept(&in_flight, 1);
+        assert_eq!((in_flight.take_arrivals().len(), spare()), (1, 0));
+        // More than usual.
+        for _ in 0..2 {
+            accept(&in_flight, 3 * ROWS_TOGETHER);
+        }
+        let large = in_flight.take_arrivals();
+        in_flight.gather(large.iter().map(|unit| &**unit));
+        assert_eq!(spare(), 0);
+    }
+}
