@@ -68,7 +68,7 @@ pub(super) struct Inner {
 }
 
 impl Engine {
-    /// Connects, checks that the database is fit for use, and starts the actors.
+    /// Connects, checks that the database is fit for use, opens a session for each concurrent commit, and starts the actors.
     ///
     /// # Errors
     /// Fails when the database cannot be reached within the connect timeout, its encoding is not UTF-8, or its tables

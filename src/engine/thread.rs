@@ -113,6 +113,7 @@ async fn connect(config: &Config, target: Target, runtime: tokio::runtime::Handl
         Target::Database => {
             store.check(config).await?;
             store.forget_old_attempts().await?;
+            store.open_sessions(config.in_flight_commits).await;
             Destination::Database(store.clone())
         }
         Target::Blackhole => Destination::Blackhole(Blackhole::new(config)),

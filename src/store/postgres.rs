@@ -62,6 +62,11 @@ impl Store {
         Ok(())
     }
 
+    /// Opens sessions for so many transactions at once; see [`Sessions::open`].
+    pub(crate) async fn open_sessions(&self, count: usize) {
+        self.sessions.open(count).await;
+    }
+
     /// Commits an epoch, without its bad units, and reports the outcome of each unit to `observer`.
     pub(super) async fn commit(&self, epoch: Epoch, deadline: Instant, observer: &mut dyn EpochObserver) {
         self.epochs.commit(epoch, deadline, observer).await;

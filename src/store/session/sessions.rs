@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8::PooledConnection;
+use futures::future::join_all;
 use tracing::Instrument;
 
 use super::lock_wait::{LockSampler, LockWatch, Watched};
@@ -13,6 +14,9 @@ use crate::config::Config;
 use crate::error::StoreError;
 use crate::stats::{Counters, PoolStats};
 use crate::store::statement;
+
+/// How long the engine's start waits until statements are prepared: a table may be locked.
+const PREPARED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A pool of sessions, and the settings with which transactions begin on them.
 #[derive(Debug)]
@@ -64,6 +68,20 @@ impl Sessions {
         self.counters.got_connection(start.elapsed());
         self.stats().report();
         session.inspect(|session| session.timeline.clear())
+    }
+
+    /// Opens sessions for so many transactions at once, so that the first ones find them with their statements prepared.
+    /// What fails, or takes long, is left to these transactions.
+    pub(in crate::store) async fn open(&self, count: usize) {
+        let sessions = join_all((0..count).map(|_| self.get())).await;
+        let prepared = sessions.into_iter().flatten().map(|mut session| async move {
+            let prepare = async |session: &mut Session| session.prepare().await.map_err(StoreError::begin);
+            if let Err(error) = session.transaction(prepare).await {
+                tracing::debug!(%error, "a session could not be prepared in advance");
+            }
+        });
+        // Of those that take longer none is used again.
+        let _ = tokio::time::timeout(PREPARED_WITHIN, join_all(prepared)).await;
     }
 
     /// The statements that begin a transaction without prepared statements.
