@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use graphsink_benches::contestant::{Contestant, Measured, Result};
 use graphsink_benches::cpu::{self, Cpu};
 use graphsink_benches::database::{Database, Layout};
-use graphsink_benches::workload::Workload;
+use graphsink_benches::workload::{self, Workload};
 
 /// The number of tasks that submit.
 const PRODUCERS: usize = 4;
@@ -94,9 +94,10 @@ fn epochs(stats: &Stats) -> String {
 }
 
 fn cpu_per_mention(cpu: &Cpu, workload: &Workload) -> String {
-    let micros = |time: Duration| time.as_secs_f64() * 1e6 / workload.records.len() as f64;
+    let mentions = workload::mentions(&workload.records) as f64;
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / mentions;
     format!(
-        "CPU µs per mention: {:.1} = producers {:.1} + actors {:.1} + connections {:.1} (building a unit alone takes {:.1})",
+        "CPU µs per mention: {:.1} = producers {:.1} + actors {:.1} + connections {:.1} (building units alone takes {:.1})",
         micros(cpu.total()),
         micros(cpu.of(cpu::PRODUCERS)),
         micros(cpu.of("graphsink")),

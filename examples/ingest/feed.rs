@@ -148,27 +148,28 @@ impl Waiting {
         self.units.pop_front().map(|(origin, _)| (origin, outcome))
     }
 
-    /// If many units are waiting, the outcomes behind the oldest one, which may wait for a row that another program has
-    /// locked.
-    fn found(&mut self) -> impl Iterator<Item = (Origin, Outcome)> {
-        /// Number of units that are not looked through.
+    /// Whether so many units are waiting that outcomes may be hidden behind the oldest one, which may wait for a row that
+    /// another program has locked.
+    fn is_long(&self) -> bool {
+        /// Number of units that are few.
         const FEW: usize = 1_024;
-        let mut unseen = self.units.len();
-        if unseen <= FEW.max(2 * self.remained) {
-            unseen = 0;
-        }
-        std::iter::from_fn(move || {
-            while unseen > 0 {
-                unseen -= 1;
-                let (origin, mut receipt) = self.units.pop_front()?;
-                if let Some(outcome) = (&mut receipt).now_or_never() {
-                    return Some((origin, outcome));
-                }
-                self.units.push_back((origin, receipt));
-                self.remained = self.units.len();
+        self.units.len() > FEW.max(2 * self.remained)
+    }
+
+    /// Looks through all units, and notes the outcomes that have arrived.
+    fn look_through(
+        &mut self,
+        mut note: impl FnMut((Origin, Outcome)) -> Result<(), AnyError>,
+    ) -> Result<(), AnyError> {
+        for _ in 0..self.units.len() {
+            let Some((origin, mut receipt)) = self.units.pop_front() else { break };
+            match (&mut receipt).now_or_never() {
+                Some(outcome) => note((origin, outcome))?,
+                None => self.units.push_back((origin, receipt)),
             }
-            None
-        })
+        }
+        self.remained = self.units.len();
+        Ok(())
     }
 }
 
@@ -222,8 +223,8 @@ impl Producer {
             match submitted {
                 Ok(receipt) => {
                     waiting.units.push_back((origin, receipt));
-                    for outcome in waiting.found() {
-                        self.note(outcome)?;
+                    if waiting.is_long() {
+                        waiting.look_through(|outcome| self.note(outcome))?;
                     }
                 }
                 Err(SubmitError::Invalid(invalid)) => {

@@ -4,8 +4,8 @@
 //! supervisor, held, in an open epoch, or in a sealed epoch. In the first two it has no epoch
 //! ([`Submission::is_unrouted`]). This is how the sweep finds units that were lost with a supervisor.
 //!
-//! Each step begins with the units that arrived, so that they are in the epochs which it seals, and ends when no unit is
-//! waiting that could be committed at once.
+//! A step that seals epochs routes the units that arrived before it does, so that they are in these epochs. At its end it
+//! says whether a lane is free, so that each unit that arrives is announced.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub(super) trait Workers {
     fn seal(&self, epoch: EpochId, lane: usize, submissions: Vec<Arc<Submission>>);
     /// Discards the epochs below this one.
     fn discard(&self, below: EpochId);
+    /// Sends the supervisor a message that units have arrived.
+    fn announce_arrivals(&self);
 }
 
 /// Why an epoch is sealed.
@@ -191,17 +193,22 @@ impl Dispatch {
                 self.route_or_hold(submission, true, workers);
             }
         }
-        // The others need the memory of their store no more once they are sent.
-        if self.held.len() > held_before {
-            self.in_flight.gather(self.held.iter().skip(held_before).map(|held| &*held.submission));
-        }
+        self.gather_held(held_before);
     }
 
     fn end_step(&mut self, workers: &impl Workers) {
         self.seal_where_free(workers);
-        while self.in_flight.await_arrivals(self.lanes.iter().any(|lane| lane.sealed == 0)) {
-            self.route_arrivals(workers);
-            self.seal_where_free(workers);
+        if self.in_flight.await_arrivals(self.lanes.iter().any(|lane| lane.sealed == 0)) {
+            // By a message: batchers and coordinator have their turn before.
+            workers.announce_arrivals();
+        }
+    }
+
+    /// Stores the units that are held since then side by side: their neighbours need the memory of their store no more
+    /// once they are sent.
+    fn gather_held(&self, since: usize) {
+        if self.held.len() > since {
+            self.in_flight.gather(self.held.iter().skip(since).map(|held| &*held.submission));
         }
     }
 
@@ -244,6 +251,7 @@ impl Dispatch {
             let may_wait = submission.accepted_at.elapsed() < HELD_MAX;
             self.route_or_hold(submission, may_wait, workers);
         }
+        self.gather_held(0);
         self.end_step(workers);
     }
 
@@ -271,6 +279,7 @@ impl Dispatch {
         for (_, submission) in taken_back {
             self.route_or_hold(submission, true, workers);
         }
+        self.gather_held(0);
         self.end_step(workers);
     }
 

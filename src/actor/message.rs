@@ -11,7 +11,7 @@ use crate::flight::{EpochId, Submission};
 use crate::label::ActorKind;
 use crate::unit::SharedUnit;
 
-/// Handle -> Supervisor: units were accepted, and wait to be [taken](crate::flight::InFlight::take_arrivals).
+/// Handle, Supervisor -> Supervisor: units were accepted, and wait to be [taken](crate::flight::InFlight::take_arrivals).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Arrived;

@@ -24,6 +24,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 
 struct Children {
     in_flight: Arc<InFlight>,
+    supervisor: Addr<Supervisor>,
     entities: Addr<EntityBatcher>,
     connections: Addr<ConnectionBatcher>,
     mentions: Addr<MentionBatcher>,
@@ -67,6 +68,10 @@ impl Workers for Children {
         self.connections.do_send(Discard { below });
         self.mentions.do_send(Discard { below });
         self.coordinator.do_send(Discard { below });
+    }
+
+    fn announce_arrivals(&self) {
+        self.supervisor.do_send(Arrived);
     }
 }
 
@@ -144,6 +149,7 @@ impl Actor for Supervisor {
     fn started(&mut self, context: &mut Self::Context) {
         self.children = Some(Children {
             in_flight: Arc::clone(&self.shared.in_flight),
+            supervisor: context.address(),
             entities: self.start_batcher(ActorKind::EntityBatcher, context),
             connections: self.start_batcher(ActorKind::ConnectionBatcher, context),
             mentions: self.start_batcher(ActorKind::MentionBatcher, context),

@@ -8,8 +8,9 @@ use crate::outcome::{CommittedRow, CommittedUnit, CommittedUnits};
 use crate::record::Table;
 use crate::unit::{SharedUnit, Unit};
 
-/// Number of units whose results are kept together until the last of their receipts was awaited or dropped.
-const RESULTS_TOGETHER: usize = if cfg!(test) { 2 } else { 256 };
+/// Number of rows, about, whose results are kept together until the last of their units' receipts was awaited or
+/// dropped; and the maximum number of units.
+const RESULTS_TOGETHER: (usize, usize) = if cfg!(test) { (8, 2) } else { (2_048, 256) };
 
 /// The table of a batch of entities.
 #[derive(Debug)]
@@ -156,7 +157,10 @@ impl Epoch {
         rows: &'a [Vec<CommittedRow>; 3],
     ) -> impl Iterator<Item = CommittedUnit> + 'a {
         let mut slots = Table::ALL.map(|table| self.slots(table));
-        self.units.chunks(RESULTS_TOGETHER).flat_map(move |units| {
+        let rows_of_unit = slots.iter().map(|slots| slots.len()).sum::<usize>() / self.units.len().max(1);
+        let (rows_together, units_together) = RESULTS_TOGETHER;
+        let together = (rows_together / rows_of_unit.max(1)).clamp(1, units_together);
+        self.units.chunks(together).flat_map(move |units| {
             let rows_of = |table| units.iter().map(|unit| unit.get().block().rows_of(table)).sum();
             let mut committed = CommittedUnits::with_room(units.len(), Table::ALL.map(rows_of));
             for unit in units.iter().map(SharedUnit::get) {
@@ -198,7 +202,7 @@ mod tests {
 
     fn unit(restaurant: &str, mentions: &[&str]) -> SharedUnit {
         let mut unit = UnitOfWork::new();
-        let restaurant = unit.restaurant(restaurant).handle();
+        let restaurant = unit.restaurant(restaurant).temp_id(restaurant).handle();
         let dish = unit.dish("pie").handle();
         let connection = unit.connection(restaurant, dish).handle();
         for mention in mentions {
@@ -224,6 +228,22 @@ mod tests {
         assert_eq!(entities, [[0, 1], [2, 1], [0, 1]], "a and pie are shared");
         assert_eq!(mentions, [vec![0, 1], vec![2], vec![1]], "the mention 2 is one row");
         assert_eq!(ids(&committed[2].connections), [0]);
+        let labels = committed.iter().map(|unit| unit.temp_ids().into_iter().collect::<Vec<_>>());
+        let [a, b] = [0, 2].map(Uuid::from_u128);
+        assert_eq!(labels.collect::<Vec<_>>(), [[("a", a)], [("b", b)], [("a", a)]]);
+    }
+
+    #[test]
+    fn a_unit_knows_its_own_handles_among_the_results_of_others() {
+        let mut own = UnitOfWork::new();
+        let handle = own.dish("soup").handle();
+        let epoch = Epoch::from_units(vec![unit("a", &["1"]), own.prepare().share(), unit("b", &["2"])]);
+        let rows = Table::ALL.map(|table| {
+            let row = |index| CommittedRow { id: Uuid::from_u128(index), disposition: Disposition::Inserted };
+            (0..epoch.coalesced(table) as u128).map(row).collect::<Vec<_>>()
+        });
+        let found: Vec<_> = epoch.committed(&rows).map(|unit| Committed::from(unit).entity(handle)).collect();
+        assert_eq!(found, [None, Some(rows[0][2]), None]);
     }
 
     #[test]

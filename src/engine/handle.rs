@@ -197,8 +197,7 @@ impl Engine {
             accepted.map_err(|unit| SubmitError::Closed(Box::new(unit)))?;
         let receipt = Receipt::new(submission.number, outcome);
         if must_tell {
-            // If the supervisor just died, the message is lost, but not the units: its successor looks for units
-            // without an epoch.
+            // If the supervisor just died, the message is lost, but not the units: its successor takes them.
             self.inner.supervisor().do_send(Arrived);
         }
         Ok(receipt)

@@ -9,7 +9,8 @@ use futures::channel::oneshot;
 use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 
 /// A future that resolves to the [`Outcome`] of an accepted unit. It may be awaited on any runtime, or dropped: the
-/// unit is written all the same.
+/// unit is written all the same. The ids of some hundred units that were committed together are kept until the last of
+/// their receipts has resolved or is dropped, so do not keep a receipt that is not awaited.
 ///
 /// ```no_run
 /// # async fn run(engine: graphsink::Engine, unit: graphsink::UnitOfWork) -> Result<(), graphsink::SubmitError> {

@@ -8,7 +8,7 @@ use actix::{Actor, Addr};
 use futures::channel::oneshot;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::actor::{Flush, Pulse, Shared, Supervisor};
+use crate::actor::{Arrived, Flush, Pulse, Shared, Supervisor};
 use crate::commits::CommitListeners;
 use crate::config::Config;
 use crate::error::StartError;
@@ -158,7 +158,9 @@ async fn supervise(shared: &Arc<Shared>, started: oneshot::Sender<StartResult>) 
                 }
                 let (successor, death) = start();
                 has_started(&successor).await;
-                *address.write().unwrap_or_else(PoisonError::into_inner) = successor;
+                *address.write().unwrap_or_else(PoisonError::into_inner) = successor.clone();
+                // Until now notifications went to the former address.
+                successor.do_send(Arrived);
                 dead = death;
             }
             () = give_up.notified() => break fail(shared),

@@ -15,6 +15,9 @@ const ROWS_TOGETHER: usize = if cfg!(test) { 6 } else { 1_024 };
 /// Number of stores whose memory is kept for later units.
 const SPARE_MAX: usize = 4;
 
+/// Bytes of the texts of a store whose memory is worth keeping: several times as many as its rows usually have.
+const USUAL_TEXT: usize = 1 << 20;
+
 /// Accepted units that no supervisor has taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(Mutex<Waiting>);
@@ -34,10 +37,22 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn take_last(&mut self) -> PreparedUnits {
-        let spare = self.spare.pop();
-        self.last.take(spare)
+    /// Ends the last store, and begins another.
+    fn end_last(&mut self) {
+        if self.last.is_empty() {
+            return;
+        }
+        let next = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| if is_usual(&self.last) { self.last.room_again() } else { PreparedUnits::default() });
+        self.full.push(std::mem::replace(&mut self.last, next));
     }
+}
+
+/// Whether a store is not much larger than most.
+fn is_usual(units: &PreparedUnits) -> bool {
+    units.rows() <= 2 * ROWS_TOGETHER && units.text_bytes() <= USUAL_TEXT
 }
 
 impl Arrivals {
@@ -46,13 +61,19 @@ impl Arrivals {
     }
 
     /// Adds a unit; returns true if the supervisor must be notified.
-    pub(super) fn push(&self, unit: &PreparedUnit, submission: Arc<Submission>) -> bool {
+    pub(super) fn push(&self, unit: PreparedUnit, submission: Arc<Submission>) -> bool {
+        let unit = unit.into_store();
         let mut waiting = self.waiting();
         waiting.submissions.push(submission);
-        waiting.last.add(unit);
-        if waiting.last.rows() >= ROWS_TOGETHER {
-            let full = waiting.take_last();
-            waiting.full.push(full);
+        if unit.rows() >= ROWS_TOGETHER || unit.text_bytes() > USUAL_TEXT {
+            // It is a full store by itself, and is not copied while others wait.
+            waiting.end_last();
+            waiting.full.push(unit);
+        } else {
+            waiting.last.add(&unit);
+            if waiting.last.rows() >= ROWS_TOGETHER {
+                waiting.end_last();
+            }
         }
         let is_due = waiting.are_awaited || !waiting.full.is_empty();
         is_due && !std::mem::replace(&mut waiting.are_announced, true)
@@ -61,11 +82,11 @@ impl Arrivals {
     /// Takes all units, in the order of their arrival. From now on each can be routed.
     pub(super) fn take(&self) -> Vec<Arc<Submission>> {
         let mut waiting = self.waiting();
+        waiting.end_last();
         let (submissions, full) = (std::mem::take(&mut waiting.submissions), std::mem::take(&mut waiting.full));
-        let last = (!waiting.last.is_empty()).then(|| waiting.take_last());
         waiting.are_announced = false;
         drop(waiting);
-        let units = full.into_iter().chain(last).flat_map(PreparedUnits::share);
+        let units = full.into_iter().flat_map(PreparedUnits::share);
         for (submission, unit) in submissions.iter().zip(units) {
             submission.stored(unit);
         }
@@ -73,19 +94,24 @@ impl Arrivals {
     }
 
     /// Keeps the memory of units that have been stored elsewhere, unless it is unusually large.
-    pub(super) fn recycle(&self, units: PreparedUnits) {
+    pub(super) fn recycle(&self, mut units: PreparedUnits) {
+        if !is_usual(&units) {
+            return;
+        }
+        units.clear();
         let mut waiting = self.waiting();
-        if waiting.spare.len() < SPARE_MAX && units.rows() <= 2 * ROWS_TOGETHER {
+        if waiting.spare.len() < SPARE_MAX {
             waiting.spare.push(units);
         }
     }
 
-    /// Notes whether each unit is awaited; returns true if so and some have arrived already, of which there may have been
-    /// no notification.
-    pub(super) fn awaited(&self, are_awaited: bool) -> bool {
+    /// Sets whether each unit is awaited. Returns true if so and some have arrived already: the supervisor must be
+    /// notified of them.
+    pub(super) fn set_awaited(&self, are_awaited: bool) -> bool {
         let mut waiting = self.waiting();
         waiting.are_awaited = are_awaited;
-        are_awaited && !waiting.submissions.is_empty()
+        let are_due = are_awaited && !waiting.submissions.is_empty();
+        are_due && !std::mem::replace(&mut waiting.are_announced, true)
     }
 }
 
@@ -99,9 +125,13 @@ mod tests {
 
     /// Accepts a unit of so many rows; whether the supervisor must be notified.
     fn accept(in_flight: &InFlight, rows: usize) -> bool {
+        accept_named(in_flight, rows, "dish")
+    }
+
+    fn accept_named(in_flight: &InFlight, rows: usize, name: &str) -> bool {
         let mut unit = UnitOfWork::new();
         for row in 0..rows {
-            unit.dish(format!("dish {row}"));
+            unit.dish(format!("{name} {row}"));
         }
         let Accepted { must_tell, .. } = in_flight.accept(unit, room()).unwrap();
         must_tell
@@ -119,8 +149,11 @@ mod tests {
         assert_eq!(rows, [1, ROWS_TOGETHER - 2, 1, 1, ROWS_TOGETHER], "in the order of their arrival");
         assert!(!in_flight.await_arrivals(true), "none is waiting");
         assert_eq!([0, 1].map(|rows| accept(&in_flight, rows)), [true, false], "the first of them is announced");
-        assert!(in_flight.await_arrivals(true) && !in_flight.await_arrivals(false));
+        assert!(!in_flight.await_arrivals(true), "they have been announced");
         assert_eq!(in_flight.take_arrivals().len(), 2, "a unit without rows is one of them");
+        assert!(!in_flight.await_arrivals(false) && !accept(&in_flight, 1));
+        assert!(in_flight.await_arrivals(true) && !in_flight.await_arrivals(true) && !in_flight.await_arrivals(false));
+        assert_eq!(in_flight.take_arrivals().len(), 1);
         assert!(in_flight.take_arrivals().is_empty());
         assert!(!accept(&in_flight, 1), "units are not awaited any more");
     }
@@ -138,12 +171,13 @@ mod tests {
         assert_eq!((gather(0..2).len(), spare()), (2, 1));
         accept(&in_flight, 1);
         assert_eq!((in_flight.take_arrivals().len(), spare()), (1, 0));
-        // More than usual.
-        for _ in 0..2 {
-            accept(&in_flight, 3 * ROWS_TOGETHER);
+        for (rows, name) in [(3 * ROWS_TOGETHER, "dish"), (ROWS_TOGETHER, &"x".repeat(USUAL_TEXT))] {
+            for _ in 0..2 {
+                accept_named(&in_flight, rows, name);
+            }
+            let large = in_flight.take_arrivals();
+            in_flight.gather(large.iter().map(|unit| &**unit));
+            assert_eq!(spare(), 0, "more than usual: {rows} rows");
         }
-        let large = in_flight.take_arrivals();
-        in_flight.gather(large.iter().map(|unit| &**unit));
-        assert_eq!(spare(), 0);
     }
 }

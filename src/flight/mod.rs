@@ -13,7 +13,8 @@
 //! - Capacity is released when a unit is settled, never earlier.
 //!
 //! Locks are taken in this order: `closed`, the registry, one unit's state, `abandoned`. Only the first is held while
-//! the program's code runs: recorders of metrics, subscribers to spans, wakers.
+//! the program's code runs: recorders of metrics, subscribers to spans, wakers. No other lock is taken under those of the
+//! arrivals and of a unit's store.
 
 mod arrivals;
 mod settling;
@@ -118,7 +119,7 @@ impl InFlight {
         let submission = Arc::new(Submission::new(number, span, Answer { sender, room }));
         // First, so that it is not settled before.
         self.registry().units.insert(number, Arc::clone(&submission));
-        let must_tell = self.arrivals.push(&unit, Arc::clone(&submission));
+        let must_tell = self.arrivals.push(unit, Arc::clone(&submission));
         Ok(Accepted { submission, outcome, must_tell })
     }
 
@@ -142,10 +143,10 @@ impl InFlight {
         units
     }
 
-    /// Notes whether the supervisor awaits each unit, because a lane is free. Returns true if units have arrived that it
-    /// must take now, as it may not be notified of them.
+    /// Sets whether the supervisor awaits each unit, because a lane is free. Returns true if it must notify itself of units
+    /// that have arrived already.
     pub(crate) fn await_arrivals(&self, are_awaited: bool) -> bool {
-        self.arrivals.awaited(are_awaited)
+        self.arrivals.set_awaited(are_awaited)
     }
 
     /// Accepts no more units.

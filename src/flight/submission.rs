@@ -78,7 +78,7 @@ impl Submission {
         Self { number, unit: Mutex::default(), accepted_at, span, attempts, state }
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<SharedUnit>> {
+    fn store(&self) -> MutexGuard<'_, Option<SharedUnit>> {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,18 +87,18 @@ impl Submission {
     /// # Panics
     /// Panics before the supervisor has taken it.
     pub(crate) fn unit(&self) -> SharedUnit {
-        self.place().clone().expect("taken by the supervisor before it is used")
+        self.store().clone().expect("taken by the supervisor before it is used")
     }
 
     /// Notes where the unit is stored from now on: beside others on their way, then beside others of its epoch. Returns
     /// where it was.
     pub(super) fn stored(&self, unit: SharedUnit) -> Option<SharedUnit> {
-        self.place().replace(unit)
+        self.store().replace(unit)
     }
 
     /// Whether it is on its way to the supervisor, and not yet taken.
     pub(crate) fn is_arriving(&self) -> bool {
-        self.place().is_none()
+        self.store().is_none()
     }
 
     /// Every change below leaves the state consistent at every step, so a poisoned lock can be used.

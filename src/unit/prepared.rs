@@ -116,7 +116,6 @@ impl UnitOfWork {
     pub(crate) fn prepare(self) -> PreparedUnit {
         let Self { mut block, places, temp_ids, nonce, .. } = self;
         block.sort_links();
-        block.shrink_text();
         let (hashes, typed_uses) = (hashes(block.view()), typed_uses(block.view(), &places));
         let places = prepare_places(places);
         let at = End { block: block.end(), places: places.len() as u32, typed_uses: typed_uses.len() as u32 };
@@ -127,11 +126,18 @@ impl UnitOfWork {
 }
 
 impl PreparedUnit {
-    /// The unit in memory of its own.
+    /// The unit in memory of its own, which it keeps.
     pub(crate) fn share(self) -> SharedUnit {
-        SharedUnit { units: Arc::new(self.0), place: 0 }
+        SharedUnit { units: Arc::new(self.into_store()), place: 0 }
     }
 
+    /// The unit as a store that has no other.
+    pub(crate) fn into_store(mut self) -> PreparedUnits {
+        self.0.block.shrink_text();
+        self.0
+    }
+
+    #[inline]
     pub(crate) fn get(&self) -> Unit<'_> {
         Unit { units: &self.0, place: 0 }
     }
@@ -172,20 +178,18 @@ impl PreparedUnits {
         }
     }
 
-    /// Stores a unit behind the others.
-    pub(crate) fn add(&mut self, unit: &PreparedUnit) {
-        self.push(unit.get());
+    /// Stores other units behind its own.
+    pub(crate) fn add(&mut self, others: &Self) {
+        (0..others.units.len()).for_each(|place| self.push(Unit { units: others, place }));
     }
 
-    /// Takes all units, and leaves room for others: that of `spare` units which are needed no more, or as much again.
-    pub(crate) fn take(&mut self, spare: Option<Self>) -> Self {
-        let mut next = spare.unwrap_or_else(|| Self::with_room(self.units.len(), self.end()));
-        next.clear();
-        std::mem::replace(self, next)
+    /// Room for as many units again.
+    pub(crate) fn room_again(&self) -> Self {
+        Self::with_room(self.units.len(), self.end())
     }
 
     /// Removes all units, and keeps their memory.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let Self { block, hashes, places, typed_uses, units, are_gathered: _ } = self;
         block.clear();
         hashes.clear();
@@ -204,6 +208,11 @@ impl PreparedUnits {
         self.block.rows()
     }
 
+    /// Total bytes of all texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.block.text_bytes()
+    }
+
     /// Each of the units, in their order.
     pub(crate) fn share(self) -> impl Iterator<Item = SharedUnit> {
         let all = Arc::new(self);
@@ -214,6 +223,9 @@ impl PreparedUnits {
     /// they are, and so does a single unit that has memory of its own.
     pub(crate) fn gather(units: &[SharedUnit]) -> Vec<SharedUnit> {
         let stays = |unit: &SharedUnit| unit.units.are_gathered || units.len() == 1 && unit.units.units.len() == 1;
+        if units.iter().all(stays) {
+            return units.to_vec();
+        }
         let moving = || units.iter().filter(|unit| !stays(unit)).map(SharedUnit::get);
         let (mut count, mut end) = (0, End::default());
         for unit in moving() {

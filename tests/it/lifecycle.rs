@@ -58,6 +58,22 @@ fn an_engine_starts_commits_and_ends_on_a_local_set() {
     tokio::task::LocalSet::new().block_on(&runtime, a_program());
 }
 
+/// Sessions are opened in advance, but nothing depends on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_starts_while_a_table_is_locked() {
+    let database = Database::migrated().await;
+    let mut other = database.client().await;
+    let lock = other.transaction().await.unwrap();
+    lock.batch_execute("lock table mentions in access exclusive mode").await.unwrap();
+    let engine = within(database.engine()).await;
+    let receipt = engine.submit(unit("t1")).await.unwrap();
+    lock.rollback().await.unwrap();
+    assert!(within(receipt).await.committed().is_some());
+    commit(&engine, unit("t2")).await;
+    let _ = within(engine.shutdown(Duration::from_secs(20))).await;
+    assert_eq!(mentions(&database).await, 2);
+}
+
 #[test]
 fn an_engine_outlives_the_runtime_that_started_it() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

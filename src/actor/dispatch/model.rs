@@ -4,8 +4,9 @@
 //! will be claimed. An epoch arrives with exactly the rows of its units. Once deaths stop, each unit gets its outcome,
 //! without the sweep unless a message to the supervisor was lost.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::channel::oneshot;
@@ -14,7 +15,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::flight::{Accepted, Room};
+use crate::flight::Room;
 use crate::outcome::{Outcome, Told, Unavailable, UnavailableCause};
 use crate::unit::UnitOfWork;
 
@@ -64,7 +65,26 @@ struct Child {
 
 /// A mailbox without a reader accepts no message.
 #[derive(Debug, Default)]
-struct Children(RefCell<[Child; BATCHERS + 1]>);
+struct Children(RefCell<[Child; BATCHERS + 1]>, Rc<Meanwhile>);
+
+/// What happens while the supervisor is at work.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    /// Units that are accepted when the next epoch is sealed, by a registry, and their outcomes.
+    units: RefCell<Vec<(Arc<InFlight>, UnitOfWork)>>,
+    outcomes: RefCell<Vec<oneshot::Receiver<Told>>>,
+    /// How often units were announced, by their tasks or by the supervisor itself.
+    announced: Cell<usize>,
+}
+
+impl Meanwhile {
+    fn accept(&self, in_flight: &InFlight, unit: UnitOfWork) -> bool {
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
+        let accepted = in_flight.accept(unit, Room { rows: permit(), bytes: permit() }).unwrap();
+        self.outcomes.borrow_mut().push(accepted.outcome);
+        accepted.must_tell
+    }
+}
 
 impl Children {
     fn tell(&self, child: usize, message: ToChild) {
@@ -116,12 +136,23 @@ impl Children {
 
 impl Workers for Children {
     fn absorb(&self, epoch: EpochId, submissions: &[Arc<Submission>]) {
+        let rows: Vec<usize> = submissions.iter().map(|submission| submission.unit().get().rows()).collect();
+        assert!(rows.iter().all(|rows| *rows == 3), "{rows:?}");
         for batcher in 0..BATCHERS {
             self.tell(batcher, ToChild::Absorb(epoch, submissions.to_vec()));
         }
     }
 
+    fn announce_arrivals(&self) {
+        self.1.announced.update(|announced| announced + 1);
+    }
+
     fn seal(&self, epoch: EpochId, _: usize, submissions: Submissions) {
+        for (in_flight, unit) in self.1.units.take() {
+            if self.1.accept(&in_flight, unit) {
+                self.announce_arrivals();
+            }
+        }
         let coordinator = self.0.borrow()[COORDINATOR].incarnation;
         for batcher in 0..BATCHERS {
             self.tell(batcher, ToChild::Seal(epoch, coordinator));
@@ -157,7 +188,6 @@ struct World {
     /// Tasks that have not claimed their units yet.
     spawned: VecDeque<Task>,
     claimed: VecDeque<Task>,
-    outcomes: Vec<oneshot::Receiver<Told>>,
     /// Whether the supervisor was not notified of units that arrived: it will find them by its next step or the sweep.
     lost: bool,
 }
@@ -169,6 +199,11 @@ enum Step {
         restaurant: u8,
         dish: u8,
         lost: bool,
+    },
+    /// A unit that is accepted while an epoch is sealed.
+    SubmitMeanwhile {
+        restaurant: u8,
+        dish: u8,
     },
     Supervisor,
     Child(usize),
@@ -186,6 +221,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::Submit { restaurant, dish, lost: false }),
         1 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::Submit { restaurant, dish, lost: true }),
+        2 => (0_u8..4, 0_u8..4).prop_map(|(restaurant, dish)| Step::SubmitMeanwhile { restaurant, dish }),
         16 => Just(Step::Supervisor),
         40 => (0..=COORDINATOR).prop_map(Step::Child),
         10 => (0..=COORDINATOR).prop_map(Step::Orphan),
@@ -212,7 +248,6 @@ impl World {
             inbox: VecDeque::new(),
             spawned: VecDeque::new(),
             claimed: VecDeque::new(),
-            outcomes: Vec::new(),
             lost: false,
         };
         world.start_over();
@@ -222,6 +257,10 @@ impl World {
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Submit { restaurant, dish, lost } => self.submit(restaurant, dish, lost),
+            Step::SubmitMeanwhile { restaurant, dish } => {
+                let unit = (Arc::clone(&self.in_flight), unit_of(restaurant, dish));
+                self.children.1.units.borrow_mut().push(unit);
+            }
             Step::Supervisor => self.step_supervisor(),
             Step::Child(child) => self.spawned.extend(self.children.step(child, self.supervisor)),
             // Orphaned tasks report their end to the dead supervisor.
@@ -232,29 +271,30 @@ impl World {
             Step::KillChild(child) => self.kill_child(child),
             Step::KillSupervisor => self.kill_supervisor(),
             Step::Sweep => self.sweep(),
-            Step::Flush => self.dispatch.flush(&self.children),
+            Step::Flush => {
+                self.lost = false;
+                self.dispatch.flush(&self.children);
+            }
         }
+        self.inbox.extend((0..self.children.1.announced.take()).map(|_| ToSupervisor::Arrived));
         self.check();
     }
 
     fn submit(&mut self, restaurant: u8, dish: u8, lost: bool) {
-        let mut unit = UnitOfWork::new();
-        let restaurant = unit.restaurant(format!("restaurant {restaurant}")).handle();
-        let dish = unit.dish(format!("dish {dish}")).handle();
-        unit.connection(restaurant, dish);
-        let permit = || Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
-        let accepted = self.in_flight.accept(unit, Room { rows: permit(), bytes: permit() }).unwrap();
-        let Accepted { outcome, must_tell, .. } = accepted;
-        self.outcomes.push(outcome);
-        if must_tell && lost {
-            self.lost = true;
-        } else if must_tell {
-            self.inbox.push_back(ToSupervisor::Arrived);
+        if self.children.1.accept(&self.in_flight, unit_of(restaurant, dish)) {
+            if lost {
+                self.lost = true;
+            } else {
+                self.inbox.push_back(ToSupervisor::Arrived);
+            }
         }
     }
 
     fn step_supervisor(&mut self) {
-        match self.inbox.pop_front() {
+        let message = self.inbox.pop_front();
+        // These steps take what arrived.
+        self.lost &= !matches!(message, Some(ToSupervisor::Arrived | ToSupervisor::Finished(..)));
+        match message {
             Some(ToSupervisor::Arrived) => self.dispatch.arrived(&self.children),
             Some(ToSupervisor::Failing(epoch)) => self.dispatch.failing(epoch),
             Some(ToSupervisor::Finished(epoch, wrote)) => self.dispatch.finished(epoch, wrote, &self.children),
@@ -322,6 +362,7 @@ impl World {
         self.supervisor += 1;
         self.inbox.clear();
         self.orphans = std::mem::take(&mut self.children);
+        self.children.1 = Rc::clone(&self.orphans.1);
         for child in 0..=COORDINATOR {
             self.children.replace(child, &self.in_flight);
         }
@@ -369,7 +410,7 @@ impl World {
             self.take(&Step::Claim(0));
             self.take(&Step::Finish(0));
         }
-        for outcome in &mut self.outcomes {
+        for outcome in self.children.1.outcomes.borrow_mut().iter_mut() {
             assert!(matches!(outcome.try_recv(), Ok(Some(_))), "a unit without an outcome");
         }
         let children = self.children.0.borrow();
@@ -404,6 +445,14 @@ impl Child {
     }
 }
 
+fn unit_of(restaurant: u8, dish: u8) -> UnitOfWork {
+    let mut unit = UnitOfWork::new();
+    let restaurant = unit.restaurant(format!("restaurant {restaurant}")).handle();
+    let dish = unit.dish(format!("dish {dish}")).handle();
+    unit.connection(restaurant, dish);
+    unit
+}
+
 fn numbers(submissions: &[Arc<Submission>]) -> impl Iterator<Item = u64> {
     submissions.iter().map(|submission| submission.number)
 }
@@ -432,6 +481,26 @@ fn a_lane_whose_epoch_fails_is_the_last_choice() {
     world.dispatch.finished(failing, false, &world.children);
     submit(&mut world, 7..9);
     assert_eq!(lanes(&world), [6, 9, 9]);
+}
+
+/// Otherwise they would wait for the sweep: nothing else looks for them.
+#[test]
+fn units_that_arrive_during_a_step_are_announced_if_a_lane_is_free() {
+    let mut world = World::new();
+    for number in 0..LANES as u8 {
+        world.submit(number, number, false);
+        world.dispatch.arrived(&world.children);
+    }
+    let meanwhile = Rc::clone(&world.children.1);
+    assert!(!meanwhile.accept(&world.in_flight, unit_of(8, 8)), "all lanes are busy");
+    for submission in &world.in_flight.without_outcome()[1..] {
+        let outcome = Unavailable { commit_under_way: false, attempts: 0, cause: UnavailableCause::ShutDown };
+        assert!(world.in_flight.settle(submission, Outcome::Unavailable(outcome)));
+    }
+    meanwhile.units.borrow_mut().push((Arc::clone(&world.in_flight), unit_of(9, 9)));
+    world.kill_supervisor();
+    assert!(meanwhile.units.borrow().is_empty(), "accepted while the remaining unit's epoch was sealed");
+    assert_eq!(meanwhile.announced.get(), 1);
 }
 
 /// Restaurants with the same new dish share a lane, until an epoch has written it.

@@ -15,8 +15,8 @@ use crate::error::StoreError;
 use crate::stats::{Counters, PoolStats};
 use crate::store::statement;
 
-/// How long the engine's start waits until statements are prepared: a table may be locked.
-const PREPARED_WITHIN: Duration = Duration::from_secs(1);
+/// How long the engine's start waits for sessions: a table may be locked, and a pooler may have no connection.
+const OPENED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A pool of sessions, and the settings with which transactions begin on them.
 #[derive(Debug)]
@@ -73,15 +73,20 @@ impl Sessions {
     /// Opens sessions for so many transactions at once, so that the first ones find them with their statements prepared.
     /// What fails, or takes long, is left to these transactions.
     pub(in crate::store) async fn open(&self, count: usize) {
-        let sessions = join_all((0..count).map(|_| self.get())).await;
-        let prepared = sessions.into_iter().flatten().map(|mut session| async move {
-            let prepare = async |session: &mut Session| session.prepare().await.map_err(StoreError::begin);
-            if let Err(error) = session.transaction(prepare).await {
-                tracing::debug!(%error, "a session could not be prepared in advance");
-            }
-        });
-        // Of those that take longer none is used again.
-        let _ = tokio::time::timeout(PREPARED_WITHIN, join_all(prepared)).await;
+        let opened = async {
+            let sessions = join_all((0..count).map(|_| self.pool.get())).await;
+            join_all(sessions.into_iter().map(async |session| {
+                let mut session = session?;
+                let prepare = async |session: &mut Session| session.prepare().await.map_err(StoreError::begin);
+                let prepared = session.transaction(prepare).await;
+                prepared.inspect_err(|error| session.notice(error))
+            }))
+            .await
+        };
+        // A session whose statements take longer is closed.
+        for error in tokio::time::timeout(OPENED_WITHIN, opened).await.into_iter().flatten().filter_map(Result::err) {
+            tracing::debug!(%error, "a session could not be opened in advance");
+        }
     }
 
     /// The statements that begin a transaction without prepared statements.
