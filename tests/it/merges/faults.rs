@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use graphsink::{
-    Config, Engine, EntityMerge, Mention, MergeOutcome, Outcome, SourceType, UnavailableCause, UnitOfWork,
+    Config, ConfigBuilder, Engine, EntityMerge, Mention, MergeOutcome, Outcome, SourceType, UnavailableCause,
+    UnitOfWork,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -101,16 +102,15 @@ struct Rig {
 }
 
 /// An engine behind a proxy.
-async fn rig(outcome_deadline: Duration) -> Rig {
+async fn rig(settings: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Rig {
     let database = Database::migrated().await;
     let proxy = Proxy::start(&database.url).await;
     let config = Config::builder(proxy.url_of(&database.url))
         .as_of(graphsink::AsOf::Fixed(as_of()))
         .statement_timeout(Duration::from_secs(2))
         .lock_timeout(Duration::from_millis(1500))
-        .connect_timeout(Duration::from_secs(2))
-        .outcome_deadline(outcome_deadline);
-    let engine = Engine::start(config.build().unwrap()).await.unwrap();
+        .connect_timeout(Duration::from_secs(2));
+    let engine = Engine::start(settings(config).build().unwrap()).await.unwrap();
     let client = database.client().await;
     Rig { database, proxy, engine, client }
 }
@@ -118,7 +118,7 @@ async fn rig(outcome_deadline: Duration) -> Rig {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_cut_off_anywhere_has_a_true_outcome() {
     let mut random = StdRng::seed_from_u64(seed("merges cut off"));
-    let Rig { proxy, engine, client, .. } = rig(Duration::from_secs(45)).await;
+    let Rig { proxy, engine, client, .. } = rig(|config| config.outcome_deadline(Duration::from_secs(45))).await;
     let at_commit = [Fault::CUT_BEFORE_COMMIT, Fault::CUT_AFTER_COMMIT, Fault::CUT_AFTER_ANSWER];
     let faults: Vec<Fault> = at_commit.into_iter().chain((0..60).map(|_| Fault::random_cut(&mut random))).collect();
     for (number, fault) in faults.iter().enumerate() {
@@ -139,7 +139,9 @@ async fn a_merge_cut_off_anywhere_has_a_true_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_whose_fate_cannot_be_asked_for_is_unknown_and_safe_to_repeat() {
-    let Rig { proxy, engine, client, .. } = rig(Duration::from_secs(1)).await;
+    // The pool has one session, and gets no other.
+    let Rig { proxy, engine, client, .. } =
+        rig(|config| config.in_flight_commits(1).outcome_deadline(Duration::from_secs(1))).await;
     for (number, (fault, took_place)) in
         [(Fault::CUT_BEFORE_COMMIT, false), (Fault::CUT_AFTER_COMMIT, true)].into_iter().enumerate()
     {
@@ -168,7 +170,7 @@ async fn a_merge_whose_fate_cannot_be_asked_for_is_unknown_and_safe_to_repeat() 
 /// A unit that names the entity to be merged holds the merge up; one that begins while a merge commits waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn merges_and_units_of_the_same_entity_wait_for_each_other() {
-    let Rig { database, proxy, engine, client } = rig(Duration::from_secs(45)).await;
+    let Rig { database, proxy, engine, client } = rig(|config| config.outcome_deadline(Duration::from_secs(45))).await;
     let other = database.engine().await;
     let merge = pair(&other, 1).await;
     commit(&engine, unit("warm up")).await;

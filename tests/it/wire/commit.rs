@@ -113,7 +113,7 @@ async fn a_commit_whose_session_ended_before_it_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_fate_cannot_be_asked_for_is_unknown() {
     let records = records(seed("unknown until the deadline"), 60);
-    let rig = Rig::start(|config| config.outcome_deadline(Duration::from_secs(1))).await;
+    let rig = Rig::start(|config| config.in_flight_commits(1).outcome_deadline(Duration::from_secs(1))).await;
     let client = rig.client().await;
     let mut journal = Journal::default();
     for (round, (fault, took_place)) in
