@@ -50,6 +50,11 @@ impl Waiting {
     }
 }
 
+/// Whether a store has enough units.
+fn is_full(units: &PreparedUnits) -> bool {
+    units.rows() >= ROWS_TOGETHER || units.text_bytes() > USUAL_TEXT
+}
+
 /// Whether a store is not much larger than most.
 fn is_usual(units: &PreparedUnits) -> bool {
     units.rows() <= 2 * ROWS_TOGETHER && units.text_bytes() <= USUAL_TEXT
@@ -65,13 +70,13 @@ impl Arrivals {
         let unit = unit.into_store();
         let mut waiting = self.waiting();
         waiting.submissions.push(submission);
-        if unit.rows() >= ROWS_TOGETHER || unit.text_bytes() > USUAL_TEXT {
+        if is_full(&unit) {
             // It is a full store by itself, and is not copied while others wait.
             waiting.end_last();
             waiting.full.push(unit);
         } else {
             waiting.last.add(&unit);
-            if waiting.last.rows() >= ROWS_TOGETHER {
+            if is_full(&waiting.last) {
                 waiting.end_last();
             }
         }
@@ -156,6 +161,15 @@ mod tests {
         assert_eq!(in_flight.take_arrivals().len(), 1);
         assert!(in_flight.take_arrivals().is_empty());
         assert!(!accept(&in_flight, 1), "units are not awaited any more");
+    }
+
+    #[test]
+    fn a_store_with_long_texts_is_full() {
+        let in_flight = InFlight::new(Arc::default());
+        let long = "x".repeat(USUAL_TEXT / 2);
+        assert_eq!([1; 4].map(|rows| accept_named(&in_flight, rows, &long)), [false, true, false, false]);
+        let stores = in_flight.arrivals.waiting().full.len();
+        assert_eq!((stores, in_flight.take_arrivals().len()), (2, 4));
     }
 
     #[test]
