@@ -33,12 +33,22 @@ pub(super) struct ConnectionNode {
     pub(super) mentions: Range<u32>,
     /// It was named by an id that the database has, so it must not be inserted.
     pub(super) must_exist: bool,
-    /// One of its entities was inserted by this transaction, so it does not exist yet.
-    pub(super) is_new: bool,
+    pub(super) presence: Presence,
     pub(super) stored: Option<Box<StoredConnection>>,
     /// The final flag, once decided.
     pub(super) history_indexed: bool,
     pub(super) disposition: Disposition,
+}
+
+/// What is known of a connection's row before it is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It may exist, and is looked up to be locked.
+    Unknown,
+    /// One of its entities was inserted by this transaction, so it does not exist yet.
+    Absent,
+    /// It is stored as the epoch states it (`repeats.rs`), so it is neither locked nor written.
+    Settled,
 }
 
 impl ConnectionNode {
@@ -49,7 +59,7 @@ impl ConnectionNode {
             said: ConnectionFacts { categories: SortedSet::new(), is_menu_item: false },
             mentions: 0..0,
             must_exist: false,
-            is_new: false,
+            presence: Presence::Unknown,
             stored: None,
             history_indexed: false,
             disposition: Disposition::Inserted,
@@ -93,13 +103,14 @@ impl<'e> Nodes<'e> {
         for first @ RowRef { unit, row } in epoch.connections.firsts() {
             let block = epoch.unit_of(*first).block();
             let id_of = |entity| entities.id_of(*unit, entity);
-            let mut is_new = false;
+            let mut presence = Presence::Unknown;
             let (key, known) = match block.connections[*row as usize].name {
                 ConnectionRecordName::Key { restaurant, dish } => {
                     let (restaurant, dish) = (restaurant.own(), dish.own());
                     let mut attributes = block.dish_attributes_of(*row as usize);
-                    is_new =
-                        [restaurant, dish].into_iter().chain(&mut attributes).any(|own| entities.is_new(*unit, own));
+                    if [restaurant, dish].into_iter().chain(&mut attributes).any(|own| entities.is_new(*unit, own)) {
+                        presence = Presence::Absent;
+                    }
                     let dish_attributes = block.dish_attributes_of(*row as usize).map(id_of).collect();
                     (ConnectionKey { restaurant: id_of(restaurant), dish: id_of(dish), dish_attributes }, None)
                 }
@@ -108,7 +119,7 @@ impl<'e> Nodes<'e> {
             let next = nodes.connections.len() as u32;
             let node = node_of_key.as_mut().map_or(next, |nodes| *nodes.entry(key.clone()).or_insert(next));
             if node == next {
-                nodes.connections.push(ConnectionNode { is_new, ..ConnectionNode::new(key) });
+                nodes.connections.push(ConnectionNode { presence, ..ConnectionNode::new(key) });
             }
             if let Some(id) = known {
                 let node = &mut nodes.connections[node as usize];

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::connection_nodes::{ConnectionNode, Nodes};
+use super::connection_nodes::{ConnectionNode, Nodes, Presence};
 use super::new_ids::NewIds;
+use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion};
+use super::write::Clock;
 use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
-use crate::record::{
-    ConnectionKey, ConnectionMetrics, MentionChange, Merge, RECENT_DAYS, RereadNeeded, Table, Timestamp, days_before,
-};
+use crate::record::{ConnectionKey, ConnectionMetrics, MentionChange, Merge, RereadNeeded, Table, Timestamp};
 use crate::unit::{ConnectionRecordName, Unit};
 
 /// Connections by their keys. It is not known yet which of them exist.
@@ -21,9 +21,9 @@ use crate::unit::{ConnectionRecordName, Unit};
 /// They are in the order of their keys, which is the global lock order of the table; new ids are assigned in that
 /// order, so that neighbours in one index are neighbours in the other.
 #[derive(Debug)]
-pub(crate) struct UnlockedConnections<'e>(Nodes<'e>);
+pub(crate) struct UnlockedConnections<'e>(pub(super) Nodes<'e>);
 
-/// Connections of which the existing ones are locked and read. The others are to be inserted.
+/// Connections of which the existing ones are locked and read, or settled. The others are to be inserted.
 #[derive(Debug)]
 pub(crate) struct LockedConnections<'e>(Nodes<'e>);
 
@@ -38,7 +38,10 @@ pub(crate) struct DecidedConnections<'e> {
 
 /// Connections and mentions after writing.
 #[derive(Debug)]
-pub(crate) struct WrittenConnections<'e>(Nodes<'e>);
+pub(crate) struct WrittenConnections<'e> {
+    nodes: Nodes<'e>,
+    pub(super) repeated: Repeated,
+}
 
 /// The rejection of every unit that names a connection by an id that is not in `keys_by_id`.
 pub(super) fn rejections(epoch: &Epoch, keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>) -> Vec<(usize, Rejection)> {
@@ -134,7 +137,7 @@ impl<'e> UnlockedConnections<'e> {
 
     /// The keys to lock, in lock order, with their positions: all that may exist.
     pub(super) fn keys(&self) -> Vec<(u32, &ConnectionKey<Uuid>)> {
-        let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| !node.is_new);
+        let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.presence == Presence::Unknown);
         nodes.map(|(place, node)| (place, &node.key)).collect()
     }
 
@@ -147,15 +150,18 @@ impl<'e> UnlockedConnections<'e> {
             node.disposition = Disposition::Unchanged;
             node.stored = Some(Box::new(stored));
         }
-        let vanished = nodes.connections.iter().any(|node| node.must_exist && node.stored.is_none());
+        let vanished = nodes
+            .connections
+            .iter()
+            .any(|node| node.must_exist && node.presence != Presence::Settled && node.stored.is_none());
         if vanished { Err(VanishedRow) } else { Ok(LockedConnections(nodes)) }
     }
 }
 
 impl<'e> LockedConnections<'e> {
-    /// Whether no connection was looked up, because none can exist.
-    pub(super) fn are_all_new(&self) -> bool {
-        self.0.connections.iter().all(|node| node.is_new)
+    /// Whether no connection was looked up to be locked.
+    pub(super) fn looked_none_up(&self) -> bool {
+        self.0.connections.iter().all(|node| node.presence != Presence::Unknown)
     }
 
     /// Discards the data of the database, because the locks were released. All connections are looked up now: one that
@@ -164,7 +170,9 @@ impl<'e> LockedConnections<'e> {
         let Self(mut nodes) = self;
         let mut new_ids = NewIds::new();
         for node in &mut nodes.connections {
-            node.is_new = false;
+            if node.presence == Presence::Absent {
+                node.presence = Presence::Unknown;
+            }
             if node.stored.take().is_some() {
                 node.disposition = Disposition::Inserted;
                 if !node.must_exist {
@@ -178,14 +186,15 @@ impl<'e> LockedConnections<'e> {
     /// The rows of all missing connections, in lock order, with their final figures.
     pub(super) fn new_rows(&self, as_of: Timestamp) -> NewConnections<'_> {
         let Self(nodes) = self;
-        let places = (0_u32..).zip(&nodes.connections).filter(|(_, node)| node.stored.is_none());
+        let places = (0_u32..)
+            .zip(&nodes.connections)
+            .filter(|(_, node)| node.stored.is_none() && node.presence != Presence::Settled);
         NewConnections { nodes, places: places.map(|(place, _)| place).collect::<Vec<_>>().into_iter(), as_of }
     }
 
     /// The data needed about existing connections, besides their own rows.
     pub(super) fn questions(&self, as_of: Timestamp) -> HistoryQuestions<'e> {
-        let since = days_before(as_of, RECENT_DAYS);
-        let mut questions = HistoryQuestions { mentions: vec![], recent: vec![], since, as_of };
+        let mut questions = HistoryQuestions::new(Vec::new(), as_of);
         let mut distinct = HashSet::default();
         for (connection, node) in (0_u32..).zip(&self.0.connections) {
             let Some(stored) = &node.stored else { continue };
@@ -329,19 +338,27 @@ impl<'e> DecidedConnections<'e> {
     }
 
     /// Notes which connections got new rows.
-    pub(super) fn written(self, changed: &[u32]) -> WrittenConnections<'e> {
-        let Self { mut nodes, .. } = self;
+    pub(super) fn written(self, changed: &[u32], clock: Clock) -> WrittenConnections<'e> {
+        let Self { mut nodes, recent, .. } = self;
         for connection in changed {
             nodes.connections[*connection as usize].disposition = Disposition::Updated;
         }
-        WrittenConnections(nodes)
+        let mut repeated = Repeated::default();
+        for (connection, node) in (0_u32..).zip(&nodes.connections) {
+            match node.is_repeated(recent.get(&connection).copied().unwrap_or(0), clock) {
+                Some(true) => repeated.settled += 1,
+                Some(false) => repeated.others += 1,
+                None => {}
+            }
+        }
+        WrittenConnections { nodes, repeated }
     }
 }
 
 impl WrittenConnections<'_> {
     /// The result for each slot of the connections, and of the mentions.
     pub(crate) fn committed(&self) -> (Vec<CommittedRow>, Vec<CommittedRow>) {
-        let Self(nodes) = self;
+        let Self { nodes, .. } = self;
         let connections = nodes.connection_of_slot.iter().map(|node| {
             let node = &nodes.connections[*node as usize];
             CommittedRow { id: node.id, disposition: node.disposition }
@@ -355,7 +372,7 @@ impl WrittenConnections<'_> {
 
     /// The disposition of each connection's and each mention's row that the epoch named.
     pub(crate) fn dispositions(&self) -> (impl Iterator<Item = Disposition>, impl Iterator<Item = Disposition>) {
-        let Self(nodes) = self;
+        let Self { nodes, .. } = self;
         (nodes.connections.iter().map(|node| node.disposition), nodes.mentions.iter().map(|node| node.disposition))
     }
 }

@@ -8,7 +8,8 @@
 //! 3. [`write_epoch`] writes it: names become ids with data of the [`GraphTables`], rows that turn out to be one are
 //!    merged, and locks are taken in one global order.
 //!
-//! [`KnownNames`] remembers the ids of names from one epoch to the next.
+//! [`KnownNames`] remembers the ids of names from one epoch to the next, [`Repeats`] whether epochs repeat what is
+//! stored.
 //!
 //! [`Folds`] does the same for the folds of entities that a caller's merges request.
 //!
@@ -23,6 +24,7 @@ mod epoch;
 mod fold;
 mod known_names;
 mod new_ids;
+mod repeats;
 mod rows;
 #[cfg(test)]
 pub(crate) mod simulation;
@@ -36,6 +38,7 @@ pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
 pub(crate) use known_names::{Generation, KnownNames, LearnedNames, Names};
+pub(crate) use repeats::{RepeatAnswers, RepeatQuestion, Repeats, SeenConnection};
 pub(crate) use rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
     VanishedRow, top_mention,

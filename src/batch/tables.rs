@@ -6,12 +6,15 @@ use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
 use super::connections::{MentionRows, NewConnections};
 use super::known_names::Generation;
+use super::repeats::{RepeatAnswers, RepeatQuestion};
 use super::rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,
     VanishedRow,
 };
 use crate::hash::HashMap;
-use crate::record::{ConnectionKey, EntityKey, EntityType, SourceType, Table, Timestamp, TopMention};
+use crate::record::{
+    ConnectionKey, EntityKey, EntityType, RECENT_DAYS, SourceType, Table, Timestamp, TopMention, days_before,
+};
 use crate::unit::{ConnectionRecordName, EntityRecord, NameHash};
 
 /// The three tables, within one transaction: in PostgreSQL, in memory, or none at all.
@@ -51,6 +54,9 @@ pub(crate) trait GraphTables {
 
     async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), Self::Error>;
 
+    /// Reads, without a lock, stored mentions that are not older than these, and their connections.
+    async fn find_repeats(&self, questions: &[RepeatQuestion<'_>]) -> Result<RepeatAnswers, Self::Error>;
+
     /// Locks and reads the existing ones of these connections, by the positions given with their keys.
     async fn lock_connections(
         &self,
@@ -61,7 +67,7 @@ pub(crate) trait GraphTables {
     /// Rows are made one by one, so that a copy need not hold all of them.
     async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), Self::Error>;
 
-    /// Reads the data of locked connections besides their own rows.
+    /// Reads the data of existing connections besides their own rows.
     async fn read_history(&self, questions: &HistoryQuestions<'_>) -> Result<HistoryAnswers, Self::Error>;
 
     async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), Self::Error>;
@@ -193,7 +199,7 @@ pub(crate) struct Found {
     pub(crate) generation_after: Option<Generation>,
 }
 
-/// Questions about locked connections. Connections and mentions are named by their position in the plan.
+/// Questions about existing connections. Connections and mentions are named by their position in the plan.
 #[derive(Debug)]
 pub(crate) struct HistoryQuestions<'a> {
     pub(crate) mentions: Vec<MentionQuestion<'a>>,
@@ -202,6 +208,13 @@ pub(crate) struct HistoryQuestions<'a> {
     pub(crate) since: Timestamp,
     /// to this time.
     pub(crate) as_of: Timestamp,
+}
+
+impl HistoryQuestions<'_> {
+    /// Questions about recent mentions.
+    pub(super) fn new(recent: Vec<RecentQuestion>, as_of: Timestamp) -> Self {
+        Self { mentions: Vec::new(), recent, since: days_before(as_of, RECENT_DAYS), as_of }
+    }
 }
 
 /// Whether this mention exists, and whether the connection has a mention of this thread.
@@ -228,7 +241,7 @@ pub(crate) struct RecentQuestion {
     pub(crate) history_indexed: bool,
 }
 
-/// The data of locked connections besides their own rows.
+/// The data of existing connections besides their own rows.
 #[derive(Debug, Default)]
 pub(crate) struct HistoryAnswers {
     /// Existing mentions.

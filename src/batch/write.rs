@@ -10,8 +10,10 @@
 //! 5. Writes new and changed mentions, and changed connections; if a history becomes long, adds its mentions to the
 //!    indexes for long histories.
 //!
-//! Step 2 is skipped if all stated facts about entities are known. Within a step every statement is sent before the
-//! first answer is awaited, except for savepoints before a copy; changed connections are written part by part, each worked out while others are written.
+//! Step 2 is skipped if all stated facts about entities are known. Before step 3, connections about which nothing new
+//! is stated are set aside, if there were many of them of late (`repeats.rs`). Within a step every statement is sent
+//! before the first answer is awaited, except for savepoints before a copy; changed connections are written part by
+//! part, each worked out while others are written.
 //!
 //! Properties:
 //! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
@@ -21,7 +23,7 @@
 //!   now finds it. Locking it immediately would break the order: it would wait for a lock while others wait for its
 //!   insertions. And no connection is inserted or locked after one was changed, because the insertions of others wait
 //!   for changes.
-//! - Every decision about an existing row is based on data read *after* its lock was taken.
+//! - Every decision to change an existing row is based on data read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and a changed
 //!   mention of a history that becomes long with it.
 //! - The steps are types, each made from the previous one: an id is available only where it is final.
@@ -44,6 +46,7 @@ use super::coalesce::RowRef;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
+use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, FoundByKey};
 use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name_of};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
@@ -62,7 +65,7 @@ pub(super) const ROWS_AT_ONCE: usize = if cfg!(test) { 2 } else { 512 };
 const UPDATES_UNDER_WAY: usize = 2;
 
 /// The result of an epoch's transaction, valid once it is committed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Written {
     /// The results for the slots of each table.
     pub(crate) rows: [Vec<CommittedRow>; 3],
@@ -70,6 +73,7 @@ pub(crate) struct Written {
     pub(crate) dispositions: Vec<(Table, Disposition)>,
     /// Names of entities and their ids.
     pub(crate) learned: LearnedNames,
+    pub(crate) repeated: Repeated,
 }
 
 /// Why an epoch was not written.
@@ -100,6 +104,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     tables: &T,
     epoch: &Epoch,
     names: Names<'_>,
+    expects_repeats: bool,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
     let (lookup, found, learned) = Box::pin(look_up(tables, epoch, names)).await?;
@@ -113,7 +118,10 @@ pub(crate) async fn write_epoch<T: GraphTables>(
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
     let (entities, updates) = insert_and_lock_entities(tables, found).await?;
     let EntityUpdates { place_ids, give_up, writes } = updates;
-    let connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
+    let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
+    if expects_repeats {
+        Box::pin(settle_repeats(tables, &mut connections, clock)).await?;
+    }
     let (waited, given_up, written, locked) = futures::join!(
         tables.lock_place_ids(place_ids),
         tables.give_up_place_ids(&give_up),
@@ -230,6 +238,23 @@ async fn insert_and_lock_entities<'e, T: GraphTables>(
     }
 }
 
+/// Before step 3, if repeats are expected: excludes connections about which nothing new is stated from all later steps.
+async fn settle_repeats<T: GraphTables>(
+    tables: &T,
+    UnlockedConnections(nodes): &mut UnlockedConnections<'_>,
+    clock: Clock,
+) -> Result<(), T::Error> {
+    let questions = nodes.repeat_questions();
+    if questions.is_empty() {
+        return Ok(());
+    }
+    let repeated = nodes.repeated(tables.find_repeats(&questions).await?);
+    let questions = repeated.questions(clock.as_of);
+    let recent = if questions.recent.is_empty() { Vec::new() } else { tables.read_history(&questions).await?.recent };
+    nodes.settle(repeated, recent, clock);
+    Ok(())
+}
+
 /// Step 3, the part of the connections: locks the existing ones.
 async fn lock_connections<'e, T: GraphTables>(
     tables: &T,
@@ -255,7 +280,7 @@ async fn write_connections<'e, T: GraphTables>(
             // In the order of sending: statements after an error fail only because of it.
             Ok(()) => break (questions, history?),
             // If no connection was looked up, there is no savepoint to return to.
-            Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.are_all_new() => {
+            Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.looked_none_up() => {
                 races += 1;
                 tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
             }
@@ -279,7 +304,7 @@ async fn write_connections<'e, T: GraphTables>(
     let (written, changed) = futures::join!(mentions, update_connections(tables, &connections, clock));
     written?;
     let changed = changed?;
-    Ok(connections.written(&changed))
+    Ok(connections.written(&changed, clock))
 }
 
 /// Writes the rows of changed connections; returns the positions of these.
@@ -339,5 +364,10 @@ fn outcome(entities: &LockedEntities<'_>, connections: &WrittenConnections<'_>, 
         .chain(of_connections.map(|disposition| (Table::Connections, disposition)))
         .chain(of_mentions.map(|disposition| (Table::Mentions, disposition)))
         .collect();
-    Written { rows: [entities.committed(), connection_rows, mention_rows], dispositions, learned }
+    Written {
+        rows: [entities.committed(), connection_rows, mention_rows],
+        dispositions,
+        learned,
+        repeated: connections.repeated,
+    }
 }

@@ -21,8 +21,8 @@ pub use entity::{EntityKey, EntityName, EntityType};
 pub(crate) use mention::MentionRef;
 pub use mention::{Mention, SourceType};
 pub(crate) use metrics::{
-    ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, StoredMetrics, TOP_MENTIONS,
-    TopMention, days_before, write_time,
+    ActivityLevel, ConnectionMetrics, MentionChange, RECENT_DAYS, RereadNeeded, StandingFigures, StandingScore,
+    StoredMetrics, TOP_MENTIONS, TopMention, days_before, write_time,
 };
 pub(crate) use place::{Coordinate, CoordinateError, Place, canonical};
 pub(crate) use sorted_set::SortedSet;

@@ -341,7 +341,7 @@ mod tests {
             let received = Table::ALL.map(|table| (table, 3));
             let rows = Table::ALL.map(|table| [(table, Disposition::Inserted), (table, Disposition::Unchanged)]);
             let dispositions = rows.as_flattened().to_vec();
-            let written = Written { rows: Default::default(), dispositions, learned: LearnedNames::default() };
+            let written = Written { dispositions, ..Written::default() };
             counters.epoch_committed(1, received, &written, Duration::ZERO);
         };
         std::thread::scope(|scope| {

@@ -11,7 +11,8 @@ use super::transaction::EntityKeys;
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Epoch, Found, FoundByKey, Generation, GraphTables, HistoryAnswers,
     HistoryQuestions, KeyLookup, KnownNames, LockRound, Lookup, MentionRow, MentionRows, Names, NewConnections,
-    PlaceIds, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity, WriteError, write_epoch,
+    PlaceIds, RepeatAnswers, RepeatQuestion, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
+    WriteError, write_epoch,
 };
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
@@ -39,7 +40,7 @@ impl Blackhole {
             observer.attempted(Uuid::nil(), &units);
             let clock = Clock { as_of: self.as_of.now(), score_tolerance: 0.0 };
             let names = Names { known: Some(&self.known_names).filter(|known| known.is_on()), session: 0 };
-            let rejected = match write_epoch(self, &epoch, names, clock).await {
+            let rejected = match write_epoch(self, &epoch, names, false, clock).await {
                 Ok(written) => break written,
                 Err(WriteError::Rejected(rejected)) => rejected,
                 Err(WriteError::Tables(error)) => unreachable!("nothing fails here: {error}"),
@@ -107,6 +108,10 @@ impl GraphTables for Blackhole {
     async fn update_entities(&self, writes: &[EntityWrite]) -> Result<(), StoreError> {
         black_box(Arrays::new::<Entities>(Purpose::Update, writes));
         Ok(())
+    }
+
+    async fn find_repeats(&self, _: &[RepeatQuestion<'_>]) -> Result<RepeatAnswers, StoreError> {
+        Ok(RepeatAnswers::default())
     }
 
     async fn lock_connections(

@@ -17,7 +17,7 @@ use super::health::{Refusals, TableShape};
 use super::rejection::{blamed_row, rejection};
 use super::session::{Session, Sessions};
 use super::transaction::Transaction;
-use crate::batch::{Clock, Epoch, KnownNames, Names, WriteError, Written, write_epoch};
+use crate::batch::{Clock, Epoch, KnownNames, Names, Repeats, WriteError, Written, write_epoch};
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
 use crate::label::Reaction;
@@ -61,6 +61,7 @@ pub(super) struct EpochStore {
     shape: Arc<TableShape>,
     refusals: Refusals,
     known_names: KnownNames,
+    repeats: Repeats,
     as_of: AsOf,
     /// If rejected units are kept in the database.
     dead_letters: Option<DeadLetters>,
@@ -80,6 +81,7 @@ impl EpochStore {
             shape: Arc::clone(shape),
             refusals: Refusals::default(),
             known_names: KnownNames::new(config.known_names_max),
+            repeats: Repeats::default(),
             as_of: config.as_of,
             dead_letters: config.dead_letters.then(|| dead_letters.clone()),
         }
@@ -198,13 +200,14 @@ impl Work for EpochCommit<'_> {
         begin: &str,
         attempt: Uuid,
     ) -> Result<Result<Written, Stopped>, StoreError> {
-        let EpochStore { shape, known_names, as_of, .. } = self.store;
+        let EpochStore { shape, known_names, repeats, as_of, .. } = self.store;
         let score_tolerance = if *as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let clock = Clock { as_of: as_of.now(), score_tolerance };
         let transaction = Transaction { session, begin, attempt, copies: shape.copies() };
         let known = (!group.attempts.looks_up).then_some(known_names).filter(|known| known.is_on());
         let names = Names { known, session: session.number() };
-        match write_epoch(&transaction, self.epoch(group), names, clock).await {
+        let expects_repeats = group.attempts.made == 1 && repeats.are_expected();
+        match write_epoch(&transaction, self.epoch(group), names, expects_repeats, clock).await {
             Ok(written) => Ok(Ok(written)),
             Err(WriteError::Rejected(units)) => Ok(Err(Stopped::Rejected(units))),
             Err(WriteError::Tables(error)) => Err(error),
@@ -228,6 +231,7 @@ impl Work for EpochCommit<'_> {
         self.store.sessions.inserted(inserted);
         self.store.refusals.got_through(start);
         self.store.known_names.remember(&written.learned);
+        self.store.repeats.observe(written.repeated);
         self.observer.committed(self.epoch(group), written, start.elapsed());
     }
 

@@ -22,6 +22,7 @@ fn expected() -> BTreeMap<&'static str, (&'static Statement, &'static str)> {
         (&*statement::GIVE_UP_PLACE_IDS, "entities_pkey"),
         (&*statement::UPDATE_ENTITIES, "entities_pkey"),
         (&*statement::LOCK_CONNECTIONS, "connections_key"),
+        (&*statement::FIND_REPEATS, "connections_key mentions_key"),
         (&*statement::READ_MENTIONS, "mentions_of_long_history_by_thread_idx mentions_key"),
         (&*statement::COUNT_RECENT, "mentions_of_long_history_by_time_idx mentions_key"),
         (&*statement::UPDATE_MENTIONS, "mentions_pkey"),

@@ -53,6 +53,21 @@ macro_rules! statements {
     };
 }
 
+/// The connection of the key `k`.
+///
+/// A row comparison from both sides, which means equality, together with the order matches `connections_key` and no
+/// other index, whatever the planner's statistics say; three equalities would also match the read indexes on restaurant
+/// and on dish. The restaurant is compared once, and not from both sides; the scan still begins and ends at the key.
+const CONNECTION_BY_KEY: &str = "
+                 select l.* from {schema}.connections l
+                 where l.restaurant_id = k.restaurant
+                   and (l.dish_or_category_id, l.dish_attributes)
+                       >= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                   and (l.dish_or_category_id, l.dish_attributes)
+                       <= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
+                 order by l.dish_or_category_id, l.dish_attributes
+                 limit 1";
+
 statements! {
     /// Deletes the row of the previous transaction, whose fate is known, and inserts the new one. Merges ($4) take the
     /// lock exclusively: they wait here for the transactions under way, and all later ones wait for them.
@@ -160,26 +175,34 @@ statements! {
         table::update::<Entities>("last_updated = now()");
 
     /// Locks in the order of the keys, which is that of the arrays: each row is locked when it is found, and a row that
-    /// waited for its lock is read again. A row comparison from both sides, which means equality, together with the
-    /// order matches `connections_key` and no other index, whatever the planner's statistics say; three equalities
-    /// would also match the read indexes on restaurant and on dish. The restaurant is compared once, and not from both
-    /// sides; the scan still begins and ends at the key.
+    /// waited for its lock is read again.
     LOCK_CONNECTIONS = "lock_connections", [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY],
         format!(
             "select k.ord, {}
              from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as k(restaurant, dish, attributes, ord)
-             cross join lateral (
-                 select * from {{schema}}.connections l
-                 where l.restaurant_id = k.restaurant
-                   and (l.dish_or_category_id, l.dish_attributes)
-                       >= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
-                   and (l.dish_or_category_id, l.dish_attributes)
-                       <= (k.dish, coalesce(k.attributes::uuid[], array[]::uuid[]))
-                 order by l.dish_or_category_id, l.dish_attributes
-                 limit 1
-                 for no key update) as c
+             cross join lateral ({CONNECTION_BY_KEY} for no key update) as c
              order by k.ord",
             table::select::<Connections>("c", table::CONNECTION_KEY).join(", ")
+        );
+    /// Connections and mentions of them, found like those that are locked and read (`batch/repeats.rs`). Of the best
+    /// mentions it reads the first one's score, and what that depends on: as text, because another program may have
+    /// written anything there. With `offset 0` that one is extracted once.
+    FIND_REPEATS = "find_repeats",
+        [Type::UUID_ARRAY, Type::UUID_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+        format!(
+            "select k.ord, c.connection_id, c.categories, c.is_menu_item, c.mention_count, c.total_upvotes,
+                    c.recent_mention_count, c.last_mentioned_at, c.activity_level::text, c.best->>'score',
+                    c.best->>'upvotes', c.best->>'created_at', c.history_indexed, {}
+             from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+                  with ordinality as k(restaurant, dish, attributes, type, id, ord)
+             cross join lateral (
+                 select found.*, found.top_mentions->0 as best from ({CONNECTION_BY_KEY}) as found offset 0) as c
+             join {{schema}}.mentions m
+                  on (m.connection_id, m.source_type, m.source_id)
+                     >= (c.connection_id, k.type::{{schema}}.mention_source, k.id)
+                 and (m.connection_id, m.source_type, m.source_id)
+                     <= (c.connection_id, k.type::{{schema}}.mention_source, k.id)",
+            table::select::<Mentions>("m", table::MENTION_OF_CONNECTION).join(", ")
         );
     INSERT_CONNECTIONS = "insert_connections", table::types::<Connections>(Purpose::Insert),
         table::insert::<Connections>() + " order by k.ord";

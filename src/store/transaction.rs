@@ -22,12 +22,13 @@ use super::session::{
 use super::statement::{self, Statement};
 use super::table::{
     Arrays, Cells, Connections, Entities, Mentions, NextRow, Purpose, StoredTime, Table, copy_pieces, read_connection,
-    read_connection_key, read_entity_key, read_facts, read_mention, uuid_array,
+    read_connection_key, read_entity_key, read_facts, read_mention, read_mention_ref, read_seen_connection, uuid_array,
 };
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Found, FoundByKey, Generation, GraphTables, HistoryAnswers, HistoryQuestions,
-    KeyLookup, LockRound, Lookup, MentionRow, MentionRows, NewConnections, PlaceIds, RereadAnswers, RereadQuestions,
-    StoredConnection, StoredEntity, UnlockedConnections, VanishedRow, refresh_connections, top_mention,
+    KeyLookup, LockRound, Lookup, MentionRow, MentionRows, NewConnections, PlaceIds, RepeatAnswers, RepeatQuestion,
+    RereadAnswers, RereadQuestions, StoredConnection, StoredEntity, UnlockedConnections, VanishedRow,
+    refresh_connections, top_mention,
 };
 use crate::error::StoreError;
 use crate::hash::HashMap;
@@ -153,6 +154,27 @@ impl GraphTables for Transaction<'_> {
         self.write::<Entities>(&statement::UPDATE_ENTITIES, Purpose::Update, writes).await
     }
 
+    async fn find_repeats(&self, questions: &[RepeatQuestion<'_>]) -> Result<RepeatAnswers, StoreError> {
+        let restaurants: Vec<Uuid> = questions.iter().map(|question| question.key.restaurant).collect();
+        let dishes: Vec<Uuid> = questions.iter().map(|question| question.key.dish).collect();
+        let attributes: Vec<_> = questions.iter().map(|question| uuid_set(&question.key.dish_attributes)).collect();
+        let types: Vec<&str> = questions.iter().map(|question| question.own.source_type.as_str()).collect();
+        let sources: Vec<&str> = questions.iter().map(|question| question.own.source_id).collect();
+        let parameters: [&(dyn ToSql + Sync); 5] = [&restaurants, &dishes, &attributes, &types, &sources];
+        let mut answers = RepeatAnswers::default();
+        for row in self.session.query(&statement::FIND_REPEATS, &parameters).await? {
+            let RepeatQuestion { mention, connection, own, .. } = questions[ordinal(&row)? as usize];
+            let mut cells = Cells::new(&row, 1);
+            let seen = read_seen_connection(connection, &mut cells)?;
+            let (id, stored) = read_mention_ref(&mut cells)?;
+            if own.precedence(&stored).is_le() {
+                answers.mentions.push((mention, id));
+                answers.connections.push(seen);
+            }
+        }
+        Ok(answers)
+    }
+
     async fn lock_connections(
         &self,
         keys: &[(u32, &ConnectionKey<Uuid>)],
@@ -163,7 +185,7 @@ impl GraphTables for Transaction<'_> {
             LockRound::Again => ("rollback_to_savepoint", ROLLBACK_TO_SAVEPOINT),
         };
         if keys.is_empty() {
-            // No other writer can insert any of the connections, so the savepoint is not needed.
+            // None is inserted that another writer could insert, so the savepoint is not needed.
             return Ok(Vec::new());
         }
         let restaurants: Vec<Uuid> = keys.iter().map(|(_, key)| key.restaurant).collect();

@@ -37,7 +37,7 @@ fn mentioned(restaurant: &str, source: &str) -> UnitOfWork {
 }
 
 /// Waits until this many of the engine's sessions wait for locks.
-async fn until_waiting(client: &Client, sessions: i64) {
+pub(crate) async fn until_waiting(client: &Client, sessions: i64) {
     let query = "select count(*) from pg_stat_activity
                  where datname = current_database() and application_name = 'graphsink' and wait_event_type = 'Lock'";
     within(async {

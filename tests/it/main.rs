@@ -38,6 +38,7 @@ mod merge;
 mod merges;
 mod outcomes;
 mod refresh;
+mod repeats;
 mod resolve;
 mod restarts;
 mod rights;

@@ -64,17 +64,18 @@ impl Tables {
         epoch: &Epoch,
         race: impl FnOnce(&mut Self),
     ) -> Result<(Vec<Committed>, Self), Rejected> {
-        self.write_with(epoch, race, None)
+        self.write_with(epoch, race, None, false)
     }
 
-    /// The same, by an engine that remembers names.
+    /// The same, by an engine that remembers names, and may expect repeats.
     pub(super) fn write_with(
         &mut self,
         epoch: &Epoch,
         race: impl FnOnce(&mut Self),
         known: Option<&Arc<KnownNames>>,
+        expects_repeats: bool,
     ) -> Result<(Vec<Committed>, Self), Rejected> {
-        let memory = Memory { known: known.cloned(), ..Memory::new(std::mem::take(self), race) };
+        let memory = Memory { known: known.cloned(), expects_repeats, ..Memory::new(std::mem::take(self), race) };
         let written = memory.write(epoch);
         let Memory { tables, before, .. } = memory;
         *self = tables.into_inner();

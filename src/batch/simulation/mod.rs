@@ -19,13 +19,14 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use uuid::Uuid;
 
+use super::repeats::Repeated;
 use super::tables::*;
 use super::*;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
     ConnectionFacts, ConnectionKey, ConnectionMetrics, EntityFacts, EntityKey, EntityType, Mention, SourceType,
-    StoredMetrics, Table, Timestamp,
+    StandingFigures, StoredMetrics, Table, Timestamp,
 };
 use crate::unit::{ConnectionRecordName, EntityRecord, Field, PlaceObservation, PreparedUnits, SharedUnit, UnitOfWork};
 
@@ -54,12 +55,19 @@ fn epoch(units: impl Iterator<Item = SharedUnit>) -> Epoch {
 
 /// Writes units in epochs of the given sizes; before every second epoch's locks, another writer first writes the first
 /// unit of the next epoch.
-fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known: usize) -> TestCaseResult {
+fn check_any_grouping(
+    units: &[Vec<Drawn>],
+    sizes: &[usize],
+    races: bool,
+    known: usize,
+    expects_repeats: &[bool],
+) -> TestCaseResult {
     let mut grouped = Tables::default();
     let known = Arc::new(KnownNames::new(known));
     let mut rest = units;
     let mut sizes = sizes.iter().copied().cycle();
     let mut race = races;
+    let mut expects_repeats = expects_repeats.iter().copied().cycle();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(sizes.next().unwrap().min(rest.len()));
         rest = later;
@@ -70,7 +78,8 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
                 tables.write(&faster, no_race).unwrap();
             }
         };
-        let (committed, _) = grouped.write_with(&epoch, faster, Some(&known)).unwrap();
+        let repeats = expects_repeats.next().unwrap();
+        let (committed, _) = grouped.write_with(&epoch, faster, Some(&known), repeats).unwrap();
         for (unit, committed) in epoch.units().zip(&committed) {
             check_ids(unit, committed, &grouped);
         }
@@ -90,10 +99,17 @@ fn check_any_grouping(units: &[Vec<Drawn>], sizes: &[usize], races: bool, known:
 
     // Writing everything again changes nothing, and the outcome says so.
     let everything = epoch(units.iter().map(|said| unit(said, &grouped)));
-    let (committed, before) = grouped.write_with(&everything, no_race, Some(&known)).unwrap();
-    prop_assert_eq!(&grouped, &before);
-    let rows = committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
-    prop_assert!(rows.into_iter().all(|row| row.disposition == Disposition::Unchanged));
+    let mut told = Vec::new();
+    for expects_repeats in [false, true] {
+        let (committed, before) = grouped.write_with(&everything, no_race, Some(&known), expects_repeats).unwrap();
+        prop_assert_eq!(&grouped, &before);
+        let rows =
+            committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
+        let rows: Vec<CommittedRow> = rows.copied().collect();
+        prop_assert!(rows.iter().all(|row| row.disposition == Disposition::Unchanged));
+        told.push(rows);
+    }
+    prop_assert_eq!(&told[0], &told[1]);
     Ok(())
 }
 
@@ -106,8 +122,9 @@ proptest! {
         sizes in vec(1_usize..5, 1..4),
         races in any::<bool>(),
         known in 1_usize..12,
+        expects_repeats in vec(any::<bool>(), 1..4),
     ) {
-        check_any_grouping(&units, &sizes, races, known)?;
+        check_any_grouping(&units, &sizes, races, known, &expects_repeats)?;
     }
 
     #[test]
@@ -157,7 +174,7 @@ fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
             match step {
                 Step::Commit(units) => {
                     let epoch = epoch(units.iter().map(|said| unit(said, tables)));
-                    let (committed, _) = tables.write_with(&epoch, no_race, *known).unwrap();
+                    let (committed, _) = tables.write_with(&epoch, no_race, *known, known.is_some()).unwrap();
                     for (unit, committed) in epoch.units().zip(&committed) {
                         check_ids(unit, committed, tables);
                     }

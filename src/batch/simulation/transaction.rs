@@ -11,6 +11,8 @@ pub(super) struct Memory<R> {
     pub(super) race: RefCell<Option<R>>,
     /// Commits of others before entities are inserted, each time.
     pub(super) entity_races: RefCell<Vec<R>>,
+    /// Commits of others after repeats were looked for.
+    pub(super) repeat_races: RefCell<Vec<R>>,
     /// Commits of others after connections were locked, each time.
     pub(super) late_races: RefCell<Vec<R>>,
     /// The number of rows of each statement, in order.
@@ -20,6 +22,7 @@ pub(super) struct Memory<R> {
     /// The number of requested names, and the number of calls.
     pub(super) asked: Cell<(usize, usize)>,
     pub(super) known: Option<Arc<KnownNames>>,
+    pub(super) expects_repeats: bool,
     /// Whether rows are hidden from this role.
     pub(super) hides_names: Cell<bool>,
 }
@@ -43,18 +46,21 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             tables: RefCell::new(tables),
             race: RefCell::new(Some(race)),
             entity_races: RefCell::default(),
+            repeat_races: RefCell::default(),
             late_races: RefCell::default(),
             calls: RefCell::default(),
             given_up: RefCell::default(),
             asked: Cell::default(),
             known: None,
+            expects_repeats: false,
             hides_names: Cell::default(),
         }
     }
 
     pub(super) fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
         let names = Names { known: self.known.as_deref(), session: 0 };
-        let written = write_epoch(self, epoch, names, Clock { as_of: as_of(), score_tolerance: 0.0 });
+        let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
+        let written = write_epoch(self, epoch, names, self.expects_repeats, clock);
         futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
     }
 
@@ -210,6 +216,28 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         };
         assert_eq!(self.rows_of(expected), 1);
         Ok(())
+    }
+
+    async fn find_repeats(&self, questions: &[RepeatQuestion<'_>]) -> Result<RepeatAnswers, MemoryError> {
+        assert!(self.expects_repeats && self.rows_of("lock_connections") == 0);
+        self.called("find_repeats", questions.len());
+        let mut tables = self.tables.borrow_mut();
+        let mut answers = RepeatAnswers::default();
+        for RepeatQuestion { mention, connection, key, own } in questions {
+            let Some((id, facts, metrics)) = tables.connections.get(*key).cloned() else { continue };
+            let stored = tables.mentions.get(&(id, own.source_type, own.source_id.into()));
+            let Some((mention_id, _)) = stored.filter(|(_, stored)| own.precedence(&stored.into()).is_le()) else {
+                continue;
+            };
+            answers.mentions.push((*mention, *mention_id));
+            let (figures, history_indexed) = (StandingFigures::of(&metrics), tables.indexed.contains(&id));
+            answers.connections.push(SeenConnection { place: *connection, id, facts, figures, history_indexed });
+        }
+        if let Some(race) = self.repeat_races.borrow_mut().pop() {
+            race(&mut tables);
+            *self.before.borrow_mut() = tables.clone();
+        }
+        Ok(answers)
     }
 
     async fn lock_connections(

@@ -19,10 +19,24 @@ pub(crate) const RECENT_DAYS: i64 = 30;
 /// A connection is active for this many days after its newest mention, both ends included.
 const ACTIVE_DAYS: i64 = 7;
 /// Fewest best mentions of a trending connection.
-const TRENDING_MENTIONS: usize = 3;
+pub(super) const TRENDING_MENTIONS: usize = 3;
 /// Whether `time` lies in the `days` days before `as_of`, both ends included.
 fn within(time: Timestamp, as_of: Timestamp, days: i64) -> bool {
     time <= as_of && time >= days_before(as_of, days)
+}
+
+/// The activity of a connection that is not trending.
+pub(super) fn activity_without_best(last_mentioned_at: Option<Timestamp>, as_of: Timestamp) -> ActivityLevel {
+    if last_mentioned_at.is_some_and(|last| within(last, as_of, ACTIVE_DAYS)) {
+        ActivityLevel::Active
+    } else {
+        ActivityLevel::Normal
+    }
+}
+
+/// Whether a mention could be recent at `as_of`, if the newest was created at `last_mentioned_at`.
+pub(super) fn may_have_recent(last_mentioned_at: Option<Timestamp>, as_of: Timestamp) -> bool {
+    last_mentioned_at.is_some_and(|last| last >= days_before(as_of, RECENT_DAYS))
 }
 
 /// The columns of a connection that follow from its mentions.
@@ -185,17 +199,15 @@ impl<'a> ConnectionMetrics<'a> {
         let all_recent = self.top_mentions.iter().all(|top| within(top.created_at, as_of, RECENT_DAYS));
         self.activity_level = if self.top_mentions.len() >= TRENDING_MENTIONS && all_recent {
             ActivityLevel::Trending
-        } else if self.last_mentioned_at.is_some_and(|last| within(last, as_of, ACTIVE_DAYS)) {
-            ActivityLevel::Active
         } else {
-            ActivityLevel::Normal
+            activity_without_best(self.last_mentioned_at, as_of)
         };
     }
 
     /// Whether a mention could be recent at `as_of`; false spares counting them.
     #[must_use]
     pub(crate) fn may_have_recent(&self, as_of: Timestamp) -> bool {
-        self.last_mentioned_at.is_some_and(|last| last >= days_before(as_of, RECENT_DAYS))
+        may_have_recent(self.last_mentioned_at, as_of)
     }
 
     /// Whether `self`, freshly computed, says the same as the stored figures. Scores decay with

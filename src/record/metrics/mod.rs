@@ -10,10 +10,12 @@ mod activity;
 mod change;
 mod figures;
 mod score;
+mod standing;
 mod top_mention;
 
 pub(crate) use activity::ActivityLevel;
 pub(crate) use change::{MentionChange, RereadNeeded};
 pub(crate) use figures::{ConnectionMetrics, RECENT_DAYS, StoredMetrics, TOP_MENTIONS};
 pub(crate) use score::days_before;
+pub(crate) use standing::{StandingFigures, StandingScore};
 pub(crate) use top_mention::{TopMention, write_time};

@@ -106,6 +106,12 @@ mod micros {
         (separators == *b"--T::").then(|| time.and_utc())
     }
 
+    /// Reads the text of any time.
+    pub(crate) fn read_time(text: &str) -> Result<Timestamp, chrono::ParseError> {
+        // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
+        read(text).map_or_else(|| text.parse(), Ok)
+    }
+
     fn number(digits: &[u8]) -> Option<u32> {
         digits.iter().try_fold(0, |sum, digit| Some(sum * 10 + char::from(*digit).to_digit(10)?))
     }
@@ -124,12 +130,12 @@ mod micros {
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-            // `FromStr` and not the strict RFC 3339 parser: years beyond 9999 carry a sign.
-            read(text).map_or_else(|| text.parse().map_err(E::custom), Ok)
+            read_time(text).map_err(E::custom)
         }
     }
 }
 
+pub(super) use micros::read_time;
 pub(crate) use micros::write_time;
 
 impl<'a> TopMention<'a> {

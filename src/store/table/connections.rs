@@ -9,9 +9,9 @@ use super::Value::{Bool, Id, Ids, Int4, Int8, Json, Label, Time};
 use super::json::write_top_mentions;
 use super::time::StoredTime;
 use super::{Cells, Column, CopyPieces, JsonText, NextRow, Role, Table};
-use crate::batch::{ConnectionWrite, NewConnections, StoredConnection};
+use crate::batch::{ConnectionWrite, NewConnections, SeenConnection, StoredConnection};
 use crate::error::StoreError;
-use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics};
+use crate::record::{ConnectionFacts, ConnectionKey, ConnectionMetrics, StandingFigures, StandingScore};
 
 /// See [`Table`].
 #[derive(Debug)]
@@ -76,6 +76,24 @@ pub(in crate::store) fn read_connection(cells: &mut Cells<'_>) -> Result<StoredC
             // A value of another program that the engine cannot read counts as empty: the
             // best mentions are then read again from the rows.
             top_mentions: serde_json::from_slice(cells.next::<JsonText<'_>>()?.0).unwrap_or_default(),
+        },
+        history_indexed: cells.next()?,
+    })
+}
+
+/// Reads a connection found by `statement::FIND_REPEATS`; `place` is its position in the plan.
+pub(in crate::store) fn read_seen_connection(place: u32, cells: &mut Cells<'_>) -> Result<SeenConnection, StoreError> {
+    Ok(SeenConnection {
+        place,
+        id: cells.next()?,
+        facts: ConnectionFacts { categories: cells.set::<Uuid, _>()?, is_menu_item: cells.next()? },
+        figures: StandingFigures {
+            mention_count: cells.next()?,
+            total_upvotes: cells.next()?,
+            recent_mention_count: cells.next()?,
+            last_mentioned_at: cells.next::<Option<StoredTime>>()?.map(|time| time.0),
+            activity_level: cells.next::<&str>()?.parse()?,
+            best: StandingScore::of_texts(cells.next()?, cells.next()?, cells.next()?),
         },
         history_indexed: cells.next()?,
     })

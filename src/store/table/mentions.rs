@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Value::{Bool, Id, Int4, Label, Text, Time};
 use super::time::StoredTime;
 use super::{Cells, Column, CopyPieces, NextRow, Role, Table};
 use crate::batch::{MentionRow, MentionRows, StoredMention};
 use crate::error::StoreError;
-use crate::record::Mention;
+use crate::record::{Mention, MentionRef};
 
 /// See [`Table`].
 #[derive(Debug)]
@@ -46,11 +47,17 @@ pub(in crate::store) const OF_CONNECTION: &[&str] = &["connection_id", "history_
 
 /// Reads a mention's columns, without those [`OF_CONNECTION`].
 pub(in crate::store) fn read_mention(cells: &mut Cells<'_>) -> Result<StoredMention, StoreError> {
+    let (id, mention) = read_mention_ref(cells)?;
+    Ok(StoredMention { id, mention: Mention::from(mention) })
+}
+
+/// The same without a copy of its texts.
+pub(in crate::store) fn read_mention_ref<'a>(cells: &mut Cells<'a>) -> Result<(Uuid, MentionRef<'a>), StoreError> {
     let id = cells.next()?;
-    let mention = Mention {
+    let mention = MentionRef {
         source_type: cells.next::<&str>()?.parse()?,
-        source_id: cells.next::<&str>()?.into(),
-        thread_id: cells.next::<&str>()?.into(),
+        source_id: cells.next()?,
+        thread_id: cells.next()?,
         source_url: cells.next()?,
         subreddit: cells.next()?,
         content_excerpt: cells.next()?,
@@ -59,5 +66,5 @@ pub(in crate::store) fn read_mention(cells: &mut Cells<'_>) -> Result<StoredMent
         created_at: cells.next::<StoredTime>()?.0,
         observed_at: cells.next::<StoredTime>()?.0,
     };
-    Ok(StoredMention { id, mention })
+    Ok((id, mention))
 }

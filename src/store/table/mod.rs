@@ -26,13 +26,15 @@ use crate::record::{SortedSet, Timestamp};
 
 pub(super) use array_text::uuid_array;
 pub(crate) use connections::Connections;
-pub(super) use connections::{KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key};
+pub(super) use connections::{
+    KEY as CONNECTION_KEY, read_connection, read_key as read_connection_key, read_seen_connection,
+};
 pub(crate) use encode::CopyPieces;
 pub(super) use encode::{Arrays, COPY_END, COPY_HEAD, NextRow, copy_pieces};
 pub(crate) use entities::Entities;
 pub(super) use entities::{ID_AND_KEY as NOT_FACTS, read_facts, read_key as read_entity_key};
 pub(crate) use mentions::Mentions;
-pub(super) use mentions::{OF_CONNECTION as MENTION_OF_CONNECTION, read_mention};
+pub(super) use mentions::{OF_CONNECTION as MENTION_OF_CONNECTION, read_mention, read_mention_ref};
 pub(super) use sql::{copy, insert, load, names, select, stored_types, types, update};
 pub(super) use time::StoredTime;
 
