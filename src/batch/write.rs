@@ -118,15 +118,19 @@ pub(crate) async fn write_epoch<T: GraphTables>(
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
     let (entities, updates) = insert_and_lock_entities(tables, found).await?;
     let EntityUpdates { place_ids, give_up, writes } = updates;
-    let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
-    if expects_repeats {
-        Box::pin(settle_repeats(tables, &mut connections, clock)).await?;
-    }
+    let connections = async {
+        // Worked out while the server updates entities.
+        let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
+        if expects_repeats {
+            Box::pin(settle_repeats(tables, &mut connections, clock)).await?;
+        }
+        lock_connections(tables, connections, LockRound::First).await
+    };
     let (waited, given_up, written, locked) = futures::join!(
         tables.lock_place_ids(place_ids),
         tables.give_up_place_ids(&give_up),
         tables.update_entities(&writes),
-        lock_connections(tables, connections, LockRound::First),
+        connections,
     );
     waited?;
     given_up?;
@@ -273,12 +277,16 @@ async fn write_connections<'e, T: GraphTables>(
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let mut races = 0;
     let (questions, history) = loop {
-        let questions = connections.questions(clock.as_of);
         let new = connections.new_rows(clock.as_of);
-        let (created, history) = futures::join!(tables.insert_connections(new), tables.read_history(&questions));
+        let history = async {
+            // Put together while the server begins to copy.
+            let questions = connections.questions(clock.as_of);
+            tables.read_history(&questions).await.map(|history| (questions, history))
+        };
+        let (created, history) = futures::join!(tables.insert_connections(new), history);
         match created {
             // In the order of sending: statements after an error fail only because of it.
-            Ok(()) => break (questions, history?),
+            Ok(()) => break history?,
             // If no connection was looked up, there is no savepoint to return to.
             Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.looked_none_up() => {
                 races += 1;
