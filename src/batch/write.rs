@@ -135,9 +135,10 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     waited?;
     given_up?;
     written?;
-    let connections = Box::pin(write_connections(tables, locked?, clock)).await?;
-    let learned = learn(epoch, learned, &lookup, &entities);
-    Ok(outcome(&entities, &connections, learned))
+    // What was learned is put together while the server writes.
+    let learned = async { learn(epoch, learned, &lookup, &entities) };
+    let (connections, learned) = futures::join!(Box::pin(write_connections(tables, locked?, clock)), learned);
+    Ok(outcome(&entities, &connections?, learned))
 }
 
 /// Step 1. Returns the lookup, with known names after all others; the rows found; and the number of known names.
