@@ -343,14 +343,7 @@ impl<'e> DecidedConnections<'e> {
         for connection in changed {
             nodes.connections[*connection as usize].disposition = Disposition::Updated;
         }
-        let mut repeated = Repeated::default();
-        for (connection, node) in (0_u32..).zip(&nodes.connections) {
-            match node.is_repeated(recent.get(&connection).copied().unwrap_or(0), clock) {
-                Some(true) => repeated.settled += 1,
-                Some(false) => repeated.others += 1,
-                None => {}
-            }
-        }
+        let repeated = nodes.count_repeated(&recent, clock);
         WrittenConnections { nodes, repeated }
     }
 }

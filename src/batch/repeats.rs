@@ -12,8 +12,10 @@
 //! - Another program that deletes a settled connection need not wait for the epoch, as if the epoch had been before it.
 //! - A connection and its mentions are read by one statement. Recent mentions are counted by a later one, which may
 //!   also count those of a writer that has updated the figures itself.
-//! - A wrong guess costs time alone: one more round trip, or two, and connections that are read twice. An attempt that
-//!   follows a failed one makes none.
+//! - A wrong guess costs time alone: one more round trip, or two, and connections that are read twice. Only the first
+//!   attempt of a whole epoch makes one.
+//! - Of the best mentions only the first one's score is read: what another program did to the rest is found when the
+//!   connection changes.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -31,16 +33,16 @@ use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, StandingFigures,
 /// the other one for all of them.
 const MENTIONS_MAX: usize = 2;
 
-/// Whether epochs repeat what is stored, by their last connections that were stored before. Shared by all lanes of an
-/// engine.
+/// Whether epochs repeat what is stored, by the last connections. Shared by all lanes of an engine.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(AtomicI32);
 
-/// The connections of an epoch that were stored before, and have few mentions in it.
+/// The connections of an epoch that are looked for if repeats are expected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Repeated {
     /// Those that were settled, or would have been.
     pub(crate) settled: u32,
+    /// Those that were changed or not stored, or would not have been settled.
     pub(crate) others: u32,
 }
 
@@ -138,6 +140,30 @@ impl Nodes<'_> {
         RepeatedConnections { connections, mentions }
     }
 
+    /// Counts the connections, once all is decided. `recent` are the numbers of recent mentions.
+    pub(super) fn count_repeated(&self, recent: &HashMap<u32, i32>, clock: Clock) -> Repeated {
+        let mut repeated = Repeated::default();
+        for (place, node) in (0_u32..).zip(&self.connections) {
+            if node.presence == Presence::Absent || !node.may_be_settled() {
+                continue;
+            }
+            let would_hold = |stored: &StoredConnection| {
+                let recent = recent.get(&place).copied().unwrap_or(0);
+                StandingFigures::of(&stored.metrics).hold(recent, clock.as_of, clock.score_tolerance)
+            };
+            let mut own = self.mentions_of(node);
+            let would_be_settled = node.disposition == Disposition::Unchanged
+                && own.all(|(_, mention)| mention.disposition == Disposition::Unchanged)
+                && node.stored.as_deref().is_some_and(would_hold);
+            if node.presence == Presence::Settled || would_be_settled {
+                repeated.settled += 1;
+            } else {
+                repeated.others += 1;
+            }
+        }
+        repeated
+    }
+
     /// Settles those whose figures hold.
     pub(super) fn settle(&mut self, repeated: RepeatedConnections, recent: Vec<(u32, i32)>, clock: Clock) {
         let RepeatedConnections { connections, mentions } = repeated;
@@ -159,21 +185,9 @@ impl Nodes<'_> {
 }
 
 impl ConnectionNode {
+    /// Whether its mentions in the epoch are few enough.
     fn may_be_settled(&self) -> bool {
         (1..=MENTIONS_MAX).contains(&self.mentions.len())
-    }
-
-    /// Whether it was settled, or unchanged and would have been; `None` if it cannot be, or was not stored. `recent` is
-    /// the number of its recent mentions.
-    pub(super) fn is_repeated(&self, recent: i32, clock: Clock) -> Option<bool> {
-        if self.disposition == Disposition::Inserted || !self.may_be_settled() {
-            return None;
-        }
-        let holds = |figures: StandingFigures| figures.hold(recent, clock.as_of, clock.score_tolerance);
-        let would_be = |stored: &StoredConnection| {
-            self.disposition == Disposition::Unchanged && holds(StandingFigures::of(&stored.metrics))
-        };
-        Some(self.presence == Presence::Settled || self.stored.as_deref().is_some_and(would_be))
     }
 }
 

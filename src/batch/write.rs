@@ -10,8 +10,8 @@
 //! 5. Writes new and changed mentions, and changed connections; if a history becomes long, adds its mentions to the
 //!    indexes for long histories.
 //!
-//! Step 2 is skipped if all stated facts about entities are known. Before step 3, connections about which nothing new
-//! is stated are set aside, if there were many of them of late (`repeats.rs`). Within a step every statement is sent
+//! Step 2 is skipped if all stated facts about entities are known. In step 3, connections about which nothing new is
+//! stated are found and set aside, if there were many of them of late (`repeats.rs`). Within a step every statement is sent
 //! before the first answer is awaited, except for savepoints before a copy; changed connections are written part by
 //! part, each worked out while others are written.
 //!
@@ -243,7 +243,7 @@ async fn insert_and_lock_entities<'e, T: GraphTables>(
     }
 }
 
-/// Before step 3, if repeats are expected: excludes connections about which nothing new is stated from all later steps.
+/// In step 3, before connections are locked, if repeats are expected: excludes connections about which nothing new is stated from all later steps.
 async fn settle_repeats<T: GraphTables>(
     tables: &T,
     UnlockedConnections(nodes): &mut UnlockedConnections<'_>,

@@ -206,7 +206,8 @@ impl Work for EpochCommit<'_> {
         let transaction = Transaction { session, begin, attempt, copies: shape.copies() };
         let known = (!group.attempts.looks_up).then_some(known_names).filter(|known| known.is_on());
         let names = Names { known, session: session.number() };
-        let expects_repeats = group.attempts.made == 1 && repeats.are_expected();
+        let is_first = group.attempts.made == 1 && group.members.count() == self.units.len();
+        let expects_repeats = is_first && repeats.are_expected();
         match write_epoch(&transaction, self.epoch(group), names, expects_repeats, clock).await {
             Ok(written) => Ok(Ok(written)),
             Err(WriteError::Rejected(units)) => Ok(Err(Stopped::Rejected(units))),

@@ -75,6 +75,11 @@ async fn what_other_programs_do_to_repeated_mentions_is_noticed() {
     let database = Database::migrated().await;
     let (engine, client) = (database.small_engine(1_000, 1).await, database.client().await);
     let nothing = Vec::new();
+    // The engine expects repeats.
+    repeat(&engine).await;
+    hold(&client).await;
+    commit(&engine, thread(&ALL, None)).await;
+    client.batch_execute("commit").await.unwrap();
     // What is changed, and the connections that are written then; each has the figures of its mentions afterwards.
     for (change, written) in [
         ("select", nothing.clone()),

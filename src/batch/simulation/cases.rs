@@ -352,8 +352,9 @@ fn connections_about_which_something_new_is_stated_are_locked() {
             mentioned(unit, "a", "1");
             change(unit);
         });
-        memory.write(&both).unwrap();
+        let written = memory.write(&both).unwrap();
         assert_eq!(memory.rows_of("lock_connections"), 1, "{:?}", memory.calls);
+        assert_eq!(written.repeated, Repeated { settled: 0, others: 1 });
     }
     // Many mentions of one connection are looked up together.
     let many = epoch(|unit| ["1", "2", "3"].iter().for_each(|mention| mentioned(unit, "b", mention)));
@@ -362,6 +363,13 @@ fn connections_about_which_something_new_is_stated_are_locked() {
     let written = memory.write(&many).unwrap();
     assert_eq!((memory.rows_of("find_repeats"), memory.rows_of("lock_connections")), (0, 1));
     assert_eq!(written.repeated, Repeated::default());
+    // A connection that is not stored is looked for in vain, unless one of its entities is new.
+    for (restaurant, others) in [("c", 0), ("d", 1)] {
+        let mut tables = tables.clone();
+        tables.write(&epoch(|unit| _ = unit.restaurant("d")), no_race).unwrap();
+        let written = transaction(&tables, no_race).write(&epoch(|unit| mentioned(unit, restaurant, "1"))).unwrap();
+        assert_eq!(written.repeated, Repeated { settled: 0, others });
+    }
     // Recent mentions are counted, and a count that has become wrong is corrected.
     let recent = epoch(|unit| {
         let (restaurant, dish) = (unit.restaurant("a").handle(), unit.dish("d").handle());
