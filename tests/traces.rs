@@ -145,10 +145,10 @@ async fn wait_for_a_row(engine: &Engine, client: &mut Client, told: &Told) -> [O
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_acknowledgement_leads_to_the_statement_that_it_waited_for() {
-    let database = Database::migrated().await;
-    let mut client = database.client().await;
     for lanes in [1, 2] {
         let told = Told::alone().await;
+        let database = Database::migrated().await;
+        let mut client = database.client().await;
         let config = database.config().in_flight_commits(lanes).slow_transaction(HELD / 2).build().unwrap();
         let engine = Engine::start(config).await.unwrap();
         let outcomes = wait_for_a_row(&engine, &mut client, &told).await;
