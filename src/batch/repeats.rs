@@ -47,7 +47,7 @@ pub(crate) struct Repeated {
 }
 
 impl Repeats {
-    /// Limit of the balance: a few thousand connections change the expectation, whatever was before.
+    /// Limit of the balance: a thousand connections change the expectation, whatever was before.
     const MAX: i32 = 1_000;
 
     /// Whether most connections of the next epoch are expected to be settled.

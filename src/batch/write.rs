@@ -11,9 +11,9 @@
 //!    indexes for long histories.
 //!
 //! Step 2 is skipped if all stated facts about entities are known. In step 3, connections about which nothing new is
-//! stated are found and set aside, if there were many of them of late (`repeats.rs`). Within a step every statement is sent
-//! before the first answer is awaited, except for savepoints before a copy; changed connections are written part by
-//! part, each worked out while others are written.
+//! stated are found and set aside, if there were many of them of late (`repeats.rs`). Apart from that, within a step
+//! every statement is sent before the first answer is awaited, except for savepoints before a copy; changed connections
+//! are written part by part, each worked out while others are written.
 //!
 //! Properties:
 //! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
@@ -73,6 +73,7 @@ pub(crate) struct Written {
     pub(crate) dispositions: Vec<(Table, Disposition)>,
     /// Names of entities and their ids.
     pub(crate) learned: LearnedNames,
+    /// How many connections the epoch repeated, for expecting repeats in the next ones.
     pub(crate) repeated: Repeated,
 }
 
@@ -243,7 +244,8 @@ async fn insert_and_lock_entities<'e, T: GraphTables>(
     }
 }
 
-/// In step 3, before connections are locked, if repeats are expected: excludes connections about which nothing new is stated from all later steps.
+/// In step 3, before connections are locked, if repeats are expected: excludes those about which nothing new is stated
+/// from all later steps.
 async fn settle_repeats<T: GraphTables>(
     tables: &T,
     UnlockedConnections(nodes): &mut UnlockedConnections<'_>,

@@ -206,6 +206,7 @@ impl Work for EpochCommit<'_> {
         let transaction = Transaction { session, begin, attempt, copies: shape.copies() };
         let known = (!group.attempts.looks_up).then_some(known_names).filter(|known| known.is_on());
         let names = Names { known, session: session.number() };
+        // Later attempts take the usual way, so that no unit is rejected for what a guess leads to.
         let is_first = group.attempts.made == 1 && group.members.count() == self.units.len();
         let expects_repeats = is_first && repeats.are_expected();
         match write_epoch(&transaction, self.epoch(group), names, expects_repeats, clock).await {

@@ -124,3 +124,27 @@ async fn what_other_programs_do_to_repeated_mentions_is_noticed() {
         assert_group_by(&client, as_of()).await;
     }
 }
+
+/// A trigger inserts the connection of a new restaurant before the engine does. Where all other connections are settled,
+/// the first attempt has no savepoint to return to, and the second one looks up all connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_a_trigger_inserts_beside_repeated_ones_is_used() {
+    let database = Database::migrated().await;
+    let (engine, client) = (database.small_engine(1_000, 1).await, database.client().await);
+    repeat(&engine).await;
+    let trigger = "create function connect() returns trigger language plpgsql as $$ begin
+            insert into connections (connection_id, restaurant_id, dish_or_category_id, is_menu_item)
+            select gen_random_uuid(), new.entity_id, d.entity_id, true from entities d where d.name = 'pie';
+            return null; end $$;
+        create trigger connect after insert on entities for each row when (new.name = 'triggered')
+            execute function connect()";
+    client.batch_execute(trigger).await.unwrap();
+    let mut unit = thread(&ALL, None);
+    let (restaurant, dish) = (unit.restaurant("triggered").handle(), unit.dish("pie").handle());
+    let connection = unit.connection(restaurant, dish).handle();
+    unit.mention(connection, Mention::new(SourceType::Post, "m", "https://example.org", "s", as_of()));
+    let committed = commit(&engine, unit).await;
+    assert_eq!(committed.connections[3].disposition, Disposition::Updated, "{committed:?}");
+    assert_eq!(engine.stats().retries, 1);
+    assert_group_by(&client, as_of()).await;
+}

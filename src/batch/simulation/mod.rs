@@ -7,6 +7,7 @@
 
 mod cases;
 mod in_memory;
+mod repeats;
 mod transaction;
 mod units;
 
@@ -19,9 +20,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use uuid::Uuid;
 
-use super::repeats::Repeated;
 use super::tables::*;
 use super::*;
+use crate::batch::repeats::Repeated;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
 use crate::record::{
