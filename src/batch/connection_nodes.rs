@@ -5,6 +5,7 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::coalesce::{RowRef, TableBatch};
+use super::connection_filter::{ConnectionFilter, Unmet};
 use super::new_ids::NewIds;
 use super::rows::{StoredConnection, StoredMention};
 use super::{Epoch, LockedEntities};
@@ -34,6 +35,8 @@ pub(super) struct ConnectionNode {
     /// It was named by an id that the database has, so it must not be inserted.
     pub(super) must_exist: bool,
     pub(super) presence: Presence,
+    /// Whether no earlier epoch stated it; see `connection_filter.rs`.
+    pub(super) is_unmet: bool,
     pub(super) stored: Option<Box<StoredConnection>>,
     /// The final flag, once decided.
     pub(super) history_indexed: bool,
@@ -43,7 +46,7 @@ pub(super) struct ConnectionNode {
 /// What is known of a connection's row before it is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It may exist, and is looked up to be locked.
+    /// It may exist, and is looked up to be locked, unless it is taken to be new.
     Unknown,
     /// One of its entities was inserted by this transaction, so it does not exist yet.
     Absent,
@@ -60,6 +63,7 @@ impl ConnectionNode {
             mentions: 0..0,
             must_exist: false,
             presence: Presence::Unknown,
+            is_unmet: false,
             stored: None,
             history_indexed: false,
             disposition: Disposition::Inserted,
@@ -87,6 +91,8 @@ pub(super) struct Nodes<'e> {
     pub(super) mentions: Vec<MentionNode>,
     pub(super) connection_of_slot: Vec<u32>,
     pub(super) mention_of_slot: Vec<u32>,
+    /// Whether connections that were not met are taken to be new.
+    pub(super) takes_unmet_as_new: bool,
 }
 
 impl<'e> Nodes<'e> {
@@ -221,6 +227,37 @@ impl<'e> Nodes<'e> {
             let (connection, row) = mentions[node as usize];
             MentionNode { connection, id: new_ids.draw(), row, stored: None, disposition: Disposition::Inserted }
         }));
+    }
+
+    /// Whether a connection is looked up.
+    pub(super) fn looks_up(&self, node: &ConnectionNode) -> bool {
+        node.presence == Presence::Unknown && !(self.takes_unmet_as_new && node.is_unmet)
+    }
+
+    /// Whether another writer may have inserted one that is not known to be stored.
+    pub(super) fn may_race(&self) -> bool {
+        self.connections.iter().any(|node| node.presence == Presence::Unknown)
+    }
+
+    /// Adds all connections to those that were met.
+    pub(super) fn meet(&mut self, filter: &ConnectionFilter) {
+        self.takes_unmet_as_new = filter.takes_unmet_as_new();
+        for node in &mut self.connections {
+            node.is_unmet = !filter.meet(&node.key) && !node.must_exist;
+        }
+    }
+
+    /// How many that were not met are stored, and absent.
+    pub(super) fn count_unmet(&self) -> Unmet {
+        let mut unmet = Unmet::default();
+        for node in self.connections.iter().filter(|node| node.is_unmet) {
+            match node.presence {
+                Presence::Absent => {}
+                Presence::Unknown if node.stored.is_none() => unmet.absent += 1,
+                Presence::Unknown | Presence::Settled => unmet.stored += 1,
+            }
+        }
+        unmet
     }
 
     /// Whether a connection's history is looked up in the indexes for long ones once the epoch is written.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
+use super::connection_filter::{ConnectionFilter, Unmet};
 use super::connection_nodes::{ConnectionNode, Nodes, Presence};
 use super::new_ids::NewIds;
 use super::repeats::Repeated;
@@ -135,9 +136,19 @@ impl<'e> UnlockedConnections<'e> {
         Self(nodes)
     }
 
-    /// The keys to lock, in lock order, with their positions: all that may exist.
+    /// Adds all to those that were met, and takes those to be new that were not met, if so are others.
+    pub(super) fn meet(&mut self, filter: &ConnectionFilter) {
+        self.0.meet(filter);
+    }
+
+    /// Whether another writer may have inserted some of them, or may do so.
+    pub(super) fn may_race(&self) -> bool {
+        self.0.may_race()
+    }
+
+    /// The keys to lock, in lock order, with their positions: all that may exist and are not taken to be new.
     pub(super) fn keys(&self) -> Vec<(u32, &ConnectionKey<Uuid>)> {
-        let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| node.presence == Presence::Unknown);
+        let nodes = (0_u32..).zip(&self.0.connections).filter(|(_, node)| self.0.looks_up(node));
         nodes.map(|(place, node)| (place, &node.key)).collect()
     }
 
@@ -159,15 +170,22 @@ impl<'e> UnlockedConnections<'e> {
 }
 
 impl<'e> LockedConnections<'e> {
-    /// Whether no connection was looked up to be locked.
-    pub(super) fn looked_none_up(&self) -> bool {
-        self.0.connections.iter().all(|node| node.presence != Presence::Unknown)
+    /// Whether another writer may have inserted some of them; then there is a savepoint.
+    pub(super) fn may_race(&self) -> bool {
+        self.0.may_race()
     }
 
-    /// Discards the data of the database, because the locks were released. All connections are looked up now: one that
-    /// was taken to be impossible may have been inserted by a trigger of this transaction.
+    /// How many that were not met are stored, and absent.
+    pub(super) fn count_unmet(&self) -> Unmet {
+        self.0.count_unmet()
+    }
+
+    /// Discards the data of the database, because the locks were released. All connections are looked up now, those that
+    /// were taken to be new, and those that were taken to be impossible: a trigger of this transaction may have inserted
+    /// one.
     pub(super) fn unlocked(self) -> UnlockedConnections<'e> {
         let Self(mut nodes) = self;
+        nodes.takes_unmet_as_new = false;
         let mut new_ids = NewIds::new();
         for node in &mut nodes.connections {
             if node.presence == Presence::Absent {

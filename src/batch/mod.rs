@@ -9,7 +9,7 @@
 //!    merged, and locks are taken in one global order.
 //!
 //! [`KnownNames`] remembers the ids of names from one epoch to the next, [`Repeats`] whether epochs repeat what is
-//! stored.
+//! stored, [`ConnectionFilter`] which connections they stated.
 //!
 //! [`Folds`] does the same for the folds of entities that a caller's merges request.
 //!
@@ -17,6 +17,7 @@
 //! row has the same result as merging each row separately, in any order and any number of times.
 
 mod coalesce;
+mod connection_filter;
 mod connection_nodes;
 mod connections;
 mod entities;
@@ -32,6 +33,7 @@ mod tables;
 mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
+pub(crate) use connection_filter::ConnectionFilter;
 pub(crate) use connection_nodes::is_long;
 pub(crate) use connections::{MentionRows, NewConnections, UnlockedConnections};
 pub(crate) use entities::LockedEntities;
@@ -46,4 +48,4 @@ pub(crate) use rows::{
 pub(crate) use tables::{
     Found, GraphTables, HistoryAnswers, HistoryQuestions, KeyLookup, LockRound, Lookup, RereadAnswers, RereadQuestions,
 };
-pub(crate) use write::{Clock, WriteError, Written, refresh_connections, write_epoch};
+pub(crate) use write::{Clock, Remembered, WriteError, Written, refresh_connections, write_epoch};

@@ -108,7 +108,7 @@ impl Nodes<'_> {
     /// The mentions of the connections that may be settled.
     pub(super) fn repeat_questions(&self) -> Vec<RepeatQuestion<'_>> {
         let connections = (0_u32..).zip(&self.connections);
-        let existing = connections.filter(|(_, node)| node.presence == Presence::Unknown && node.may_be_settled());
+        let existing = connections.filter(|(_, node)| self.looks_up(node) && node.may_be_settled());
         let questions = existing.flat_map(|(connection, node)| {
             self.mentions_of(node).map(move |(mention, own)| RepeatQuestion {
                 mention,
@@ -144,7 +144,8 @@ impl Nodes<'_> {
     pub(super) fn count_repeated(&self, recent: &HashMap<u32, i32>, clock: Clock) -> Repeated {
         let mut repeated = Repeated::default();
         for (place, node) in (0_u32..).zip(&self.connections) {
-            if node.presence == Presence::Absent || !node.may_be_settled() {
+            let is_looked_for = node.presence == Presence::Settled || self.looks_up(node);
+            if !is_looked_for || !node.may_be_settled() {
                 continue;
             }
             let would_hold = |stored: &StoredConnection| {

@@ -57,10 +57,12 @@ pub(crate) trait GraphTables {
     /// Reads, without a lock, stored mentions that are not older than these, and their connections.
     async fn find_repeats(&self, questions: &[RepeatQuestion<'_>]) -> Result<RepeatAnswers, Self::Error>;
 
-    /// Locks and reads the existing ones of these connections, by the positions given with their keys.
+    /// Locks and reads the existing ones of these connections, by the positions given with their keys. `may_race`: other
+    /// writers may have inserted some that are inserted next, so the transaction must be able to return to this point.
     async fn lock_connections(
         &self,
         keys: &[(u32, &ConnectionKey<Uuid>)],
+        may_race: bool,
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, Self::Error>;
 

@@ -43,6 +43,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 
 use super::Epoch;
 use super::coalesce::RowRef;
+use super::connection_filter::ConnectionFilter;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
@@ -100,14 +101,24 @@ pub(crate) struct Clock {
     pub(crate) score_tolerance: f64,
 }
 
+/// What is remembered of earlier epochs, so that less is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Remembered<'a> {
+    pub(crate) names: Names<'a>,
+    /// Without it all connections are looked up that may exist.
+    pub(crate) filter: Option<&'a ConnectionFilter>,
+    /// Whether most connections are expected to be stored as the epoch states them.
+    pub(crate) expects_repeats: bool,
+}
+
 /// Writes an epoch, up to but excluding the commit.
 pub(crate) async fn write_epoch<T: GraphTables>(
     tables: &T,
     epoch: &Epoch,
-    names: Names<'_>,
-    expects_repeats: bool,
+    remembered: Remembered<'_>,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
+    let Remembered { names, filter, expects_repeats } = remembered;
     let (lookup, found, learned) = Box::pin(look_up(tables, epoch, names)).await?;
     let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
     let are_named_by_id = !lookup.connections_by_id.is_empty();
@@ -122,6 +133,9 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     let connections = async {
         // Worked out while the server updates entities.
         let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
+        if let Some(filter) = filter {
+            connections.meet(filter);
+        }
         if expects_repeats {
             Box::pin(settle_repeats(tables, &mut connections, clock)).await?;
         }
@@ -138,7 +152,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     written?;
     // What was learned is put together while the server writes.
     let learned = async { learn(epoch, learned, &lookup, &entities) };
-    let (connections, learned) = futures::join!(Box::pin(write_connections(tables, locked?, clock)), learned);
+    let (connections, learned) = futures::join!(Box::pin(write_connections(tables, locked?, filter, clock)), learned);
     Ok(outcome(&entities, &connections?, learned))
 }
 
@@ -217,7 +231,7 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     clock: Clock,
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let connections = lock_connections(tables, connections, LockRound::First).await?;
-    Box::pin(write_connections(tables, connections, clock)).await
+    Box::pin(write_connections(tables, connections, None, clock)).await
 }
 
 /// Step 2. Returns the updates that remain for step 3.
@@ -268,7 +282,7 @@ async fn lock_connections<'e, T: GraphTables>(
     connections: UnlockedConnections<'e>,
     round: LockRound,
 ) -> Result<LockedConnections<'e>, T::Error> {
-    let stored = tables.lock_connections(&connections.keys(), round).await?;
+    let stored = tables.lock_connections(&connections.keys(), connections.may_race(), round).await?;
     Ok(connections.locked(stored)?)
 }
 
@@ -276,6 +290,7 @@ async fn lock_connections<'e, T: GraphTables>(
 async fn write_connections<'e, T: GraphTables>(
     tables: &T,
     mut connections: LockedConnections<'e>,
+    filter: Option<&ConnectionFilter>,
     clock: Clock,
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let mut races = 0;
@@ -290,15 +305,17 @@ async fn write_connections<'e, T: GraphTables>(
         match created {
             // In the order of sending: statements after an error fail only because of it.
             Ok(()) => break history?,
-            // If no connection was looked up, there is no savepoint to return to.
-            Err(error) if T::is_race(&error) && races < RACES_MAX && !connections.looked_none_up() => {
+            Err(error) if T::is_race(&error) && races < RACES_MAX && connections.may_race() => {
                 races += 1;
-                tracing::debug!(races, "another writer inserted a connection: back to where they are locked");
+                tracing::debug!(races, "a connection that was taken to be new is there: back to where they are locked");
             }
             Err(error) => return Err(error),
         }
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
+    if let Some(filter) = filter {
+        filter.observe(connections.count_unmet());
+    }
     let connections = connections.decided(&questions, history);
     // Mentions come first, which keeps the server busy while figures are computed here: they are inserted, or a copy
     // is begun.

@@ -11,7 +11,7 @@ use super::transaction::EntityKeys;
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Epoch, Found, FoundByKey, Generation, GraphTables, HistoryAnswers,
     HistoryQuestions, KeyLookup, KnownNames, LockRound, Lookup, MentionRow, MentionRows, Names, NewConnections,
-    PlaceIds, RepeatAnswers, RepeatQuestion, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
+    PlaceIds, Remembered, RepeatAnswers, RepeatQuestion, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
     WriteError, write_epoch,
 };
 use crate::config::{AsOf, Config};
@@ -40,7 +40,8 @@ impl Blackhole {
             observer.attempted(Uuid::nil(), &units);
             let clock = Clock { as_of: self.as_of.now(), score_tolerance: 0.0 };
             let names = Names { known: Some(&self.known_names).filter(|known| known.is_on()), session: 0 };
-            let rejected = match write_epoch(self, &epoch, names, false, clock).await {
+            let remembered = Remembered { names, filter: None, expects_repeats: false };
+            let rejected = match write_epoch(self, &epoch, remembered, clock).await {
                 Ok(written) => break written,
                 Err(WriteError::Rejected(rejected)) => rejected,
                 Err(WriteError::Tables(error)) => unreachable!("nothing fails here: {error}"),
@@ -117,6 +118,7 @@ impl GraphTables for Blackhole {
     async fn lock_connections(
         &self,
         _: &[(u32, &ConnectionKey<Uuid>)],
+        _: bool,
         _: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, StoreError> {
         Ok(Vec::new())

@@ -178,14 +178,18 @@ impl GraphTables for Transaction<'_> {
     async fn lock_connections(
         &self,
         keys: &[(u32, &ConnectionKey<Uuid>)],
+        may_race: bool,
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, StoreError> {
         let (name, sql) = match round {
             LockRound::First => ("savepoint", SAVEPOINT),
             LockRound::Again => ("rollback_to_savepoint", ROLLBACK_TO_SAVEPOINT),
         };
+        if !may_race {
+            return Ok(Vec::new());
+        }
         if keys.is_empty() {
-            // None is inserted that another writer could insert, so the savepoint is not needed.
+            self.session.batch(name, sql).await?;
             return Ok(Vec::new());
         }
         let restaurants: Vec<Uuid> = keys.iter().map(|(_, key)| key.restaurant).collect();

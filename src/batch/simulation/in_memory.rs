@@ -64,7 +64,7 @@ impl Tables {
         epoch: &Epoch,
         race: impl FnOnce(&mut Self),
     ) -> Result<(Vec<Committed>, Self), Rejected> {
-        self.write_with(epoch, race, None, false)
+        self.write_with(epoch, race, &Remembers::default())
     }
 
     /// The same, by an engine that remembers names, and may expect repeats.
@@ -72,16 +72,16 @@ impl Tables {
         &mut self,
         epoch: &Epoch,
         race: impl FnOnce(&mut Self),
-        known: Option<&Arc<KnownNames>>,
-        expects_repeats: bool,
+        remembers: &Remembers,
     ) -> Result<(Vec<Committed>, Self), Rejected> {
-        let memory = Memory { known: known.cloned(), expects_repeats, ..Memory::new(std::mem::take(self), race) };
+        let Remembers { known, filter, expects_repeats } = remembers.clone();
+        let memory = Memory { known, filter, expects_repeats, ..Memory::new(std::mem::take(self), race) };
         let written = memory.write(epoch);
         let Memory { tables, before, .. } = memory;
         *self = tables.into_inner();
         let (written, before) = (written?, before.into_inner());
         self.check_dispositions(&before, &written);
-        if let Some(known) = known {
+        if let Some(known) = &remembers.known {
             known.remember(&written.learned);
         }
         Ok((epoch.committed(&written.rows).map(Committed::from).collect(), before))

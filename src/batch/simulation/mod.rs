@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::tables::*;
 use super::*;
+use crate::batch::connection_filter::Unmet;
 use crate::batch::repeats::Repeated;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
@@ -49,6 +50,23 @@ pub(crate) fn as_of() -> Timestamp {
 
 fn no_race(_: &mut Tables) {}
 
+/// What an engine remembers from epoch to epoch.
+#[derive(Debug, Clone, Default)]
+struct Remembers {
+    known: Option<Arc<KnownNames>>,
+    filter: Option<Arc<ConnectionFilter>>,
+    expects_repeats: bool,
+}
+
+impl Remembers {
+    /// So many names. Connections that were not met are taken to be new.
+    fn names(known: usize) -> Self {
+        let filter = ConnectionFilter::new();
+        filter.observe(Unmet { stored: 0, absent: u32::MAX });
+        Self { known: Some(Arc::new(KnownNames::new(known))), filter: Some(Arc::new(filter)), expects_repeats: true }
+    }
+}
+
 /// The epoch of these units, stored side by side as in the engine.
 fn epoch(units: impl Iterator<Item = SharedUnit>) -> Epoch {
     Epoch::from_units(PreparedUnits::gather(&units.collect::<Vec<_>>()))
@@ -64,7 +82,7 @@ fn check_any_grouping(
     expects_repeats: &[bool],
 ) -> TestCaseResult {
     let mut grouped = Tables::default();
-    let known = Arc::new(KnownNames::new(known));
+    let mut remembers = Remembers::names(known);
     let mut rest = units;
     let mut sizes = sizes.iter().copied().cycle();
     let mut race = races;
@@ -79,8 +97,8 @@ fn check_any_grouping(
                 tables.write(&faster, no_race).unwrap();
             }
         };
-        let repeats = expects_repeats.next().unwrap();
-        let (committed, _) = grouped.write_with(&epoch, faster, Some(&known), repeats).unwrap();
+        remembers.expects_repeats = expects_repeats.next().unwrap();
+        let (committed, _) = grouped.write_with(&epoch, faster, &remembers).unwrap();
         for (unit, committed) in epoch.units().zip(&committed) {
             check_ids(unit, committed, &grouped);
         }
@@ -102,7 +120,8 @@ fn check_any_grouping(
     let everything = epoch(units.iter().map(|said| unit(said, &grouped)));
     let mut told = Vec::new();
     for expects_repeats in [false, true] {
-        let (committed, before) = grouped.write_with(&everything, no_race, Some(&known), expects_repeats).unwrap();
+        remembers.expects_repeats = expects_repeats;
+        let (committed, before) = grouped.write_with(&everything, no_race, &remembers).unwrap();
         prop_assert_eq!(&grouped, &before);
         let rows =
             committed.iter().flat_map(|unit| unit.entities.iter().chain(&unit.connections).chain(&unit.mentions));
@@ -168,14 +187,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// The same steps, by an engine that remembers names up to a maximum, and by one that remembers none.
 fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
-    let known = Arc::new(KnownNames::new(known));
-    let mut worlds = [(Tables::default(), Some(&known)), (Tables::default(), None)];
+    let mut worlds = [(Tables::default(), Remembers::names(known)), (Tables::default(), Remembers::default())];
     for step in steps {
-        for (tables, known) in &mut worlds {
+        for (tables, remembers) in &mut worlds {
             match step {
                 Step::Commit(units) => {
                     let epoch = epoch(units.iter().map(|said| unit(said, tables)));
-                    let (committed, _) = tables.write_with(&epoch, no_race, *known, known.is_some()).unwrap();
+                    let (committed, _) = tables.write_with(&epoch, no_race, remembers).unwrap();
                     for (unit, committed) in epoch.units().zip(&committed) {
                         check_ids(unit, committed, tables);
                     }
@@ -183,7 +201,11 @@ fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
                 }
                 Step::RollBack(said) => {
                     let epoch = Epoch::from_units(vec![unit(said, tables)]);
-                    let memory = Memory { known: known.cloned(), ..Memory::new(tables.clone(), no_race) };
+                    let memory = Memory {
+                        known: remembers.known.clone(),
+                        filter: remembers.filter.clone(),
+                        ..Memory::new(tables.clone(), no_race)
+                    };
                     memory.write(&epoch).unwrap();
                 }
                 Step::Delete(entity_type, number) => tables.delete(*entity_type, &name(*entity_type, *number)),

@@ -22,6 +22,7 @@ pub(super) struct Memory<R> {
     /// The number of requested names, and the number of calls.
     pub(super) asked: Cell<(usize, usize)>,
     pub(super) known: Option<Arc<KnownNames>>,
+    pub(super) filter: Option<Arc<ConnectionFilter>>,
     pub(super) expects_repeats: bool,
     /// Whether rows are hidden from this role.
     pub(super) hides_names: Cell<bool>,
@@ -52,6 +53,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             given_up: RefCell::default(),
             asked: Cell::default(),
             known: None,
+            filter: None,
             expects_repeats: false,
             hides_names: Cell::default(),
         }
@@ -59,8 +61,10 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
 
     pub(super) fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
         let names = Names { known: self.known.as_deref(), session: 0 };
+        let remembered =
+            Remembered { names, filter: self.filter.as_deref(), expects_repeats: self.expects_repeats };
         let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
-        let written = write_epoch(self, epoch, names, self.expects_repeats, clock);
+        let written = write_epoch(self, epoch, remembered, clock);
         futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
     }
 
@@ -243,11 +247,13 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
     async fn lock_connections(
         &self,
         keys: &[(u32, &ConnectionKey<Uuid>)],
+        may_race: bool,
         round: LockRound,
     ) -> Result<Vec<(u32, StoredConnection)>, MemoryError> {
         assert!(keys.is_sorted_by(|left, right| left.1 < right.1), "locks are taken in the order of the keys");
         let again = self.calls.borrow().iter().any(|(statement, _)| *statement == "lock_connections");
         assert_eq!(again, round == LockRound::Again);
+        assert!(may_race || keys.is_empty());
         assert_eq!(self.rows_of("update_connections"), 0, "no connection is locked after one was changed");
         self.called("lock_connections", keys.len());
         let mut tables = self.tables.borrow_mut();
