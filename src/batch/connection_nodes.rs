@@ -5,11 +5,11 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::coalesce::{RowRef, TableBatch};
-use super::connection_filter::{ConnectionFilter, Unmet};
 use super::new_ids::NewIds;
+use super::novelty::{NoveltyFilter, Unmet};
 use super::rows::{StoredConnection, StoredMention};
 use super::{Epoch, LockedEntities};
-use crate::hash::HashMap;
+use crate::hash::{HashMap, hash_of};
 use crate::label::Disposition;
 use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, SortedSet, SourceType, Table};
 use crate::unit::{ConnectionRecordName, MentionRecord, SharedUnit, Texts};
@@ -35,7 +35,7 @@ pub(super) struct ConnectionNode {
     /// It was named by an id that the database has, so it must not be inserted.
     pub(super) must_exist: bool,
     pub(super) presence: Presence,
-    /// Whether no earlier epoch stated it; see `connection_filter.rs`.
+    /// Whether no earlier epoch stated it; see `novelty.rs`.
     pub(super) is_unmet: bool,
     pub(super) stored: Option<Box<StoredConnection>>,
     /// The final flag, once decided.
@@ -240,10 +240,10 @@ impl<'e> Nodes<'e> {
     }
 
     /// Adds all connections to those that were met.
-    pub(super) fn meet(&mut self, filter: &ConnectionFilter) {
+    pub(super) fn meet(&mut self, filter: &NoveltyFilter) {
         self.takes_unmet_as_new = filter.takes_unmet_as_new();
         for node in &mut self.connections {
-            node.is_unmet = !filter.meet(&node.key) && !node.must_exist;
+            node.is_unmet = !filter.meet(hash_of(&node.key)) && !node.must_exist;
         }
     }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::connection_filter::{ConnectionFilter, Unmet};
 use super::connection_nodes::{ConnectionNode, Nodes, Presence};
 use super::new_ids::NewIds;
+use super::novelty::{NoveltyFilter, Unmet};
 use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion};
@@ -137,7 +137,7 @@ impl<'e> UnlockedConnections<'e> {
     }
 
     /// Adds all to those that were met, and takes those to be new that were not met, if so are others.
-    pub(super) fn meet(&mut self, filter: &ConnectionFilter) {
+    pub(super) fn meet(&mut self, filter: &NoveltyFilter) {
         self.0.meet(filter);
     }
 

@@ -9,7 +9,7 @@
 //!    merged, and locks are taken in one global order.
 //!
 //! [`KnownNames`] remembers the ids of names from one epoch to the next, [`Repeats`] whether epochs repeat what is
-//! stored, [`ConnectionFilter`] which connections they stated.
+//! stored, [`Novelty`] what they stated.
 //!
 //! [`Folds`] does the same for the folds of entities that a caller's merges request.
 //!
@@ -17,7 +17,6 @@
 //! row has the same result as merging each row separately, in any order and any number of times.
 
 mod coalesce;
-mod connection_filter;
 mod connection_nodes;
 mod connections;
 mod entities;
@@ -25,6 +24,7 @@ mod epoch;
 mod fold;
 mod known_names;
 mod new_ids;
+mod novelty;
 mod repeats;
 mod rows;
 #[cfg(test)]
@@ -33,13 +33,13 @@ mod tables;
 mod write;
 
 pub(crate) use coalesce::{Batch, TableBatch};
-pub(crate) use connection_filter::ConnectionFilter;
 pub(crate) use connection_nodes::is_long;
 pub(crate) use connections::{MentionRows, NewConnections, UnlockedConnections};
 pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
 pub(crate) use known_names::{Generation, KnownNames, LearnedNames, Names};
+pub(crate) use novelty::Novelty;
 pub(crate) use repeats::{RepeatAnswers, RepeatQuestion, Repeats, SeenConnection};
 pub(crate) use rows::{
     ConnectionWrite, EntityWrite, FoundByKey, MentionRow, PlaceIds, StoredConnection, StoredEntity, StoredMention,

@@ -197,6 +197,8 @@ pub(crate) struct Found {
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
     /// The generation before the lookups; `None` if it was not requested, or is unreliable.
     pub(crate) generation: Option<Generation>,
+    /// Whether names lead to other entities; `false` if there is no generation.
+    pub(crate) has_redirects: bool,
     /// The generation after the lookups, if they go with known names.
     pub(crate) generation_after: Option<Generation>,
 }

@@ -43,13 +43,13 @@ use futures::stream::{FuturesOrdered, StreamExt};
 
 use super::Epoch;
 use super::coalesce::RowRef;
-use super::connection_filter::ConnectionFilter;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
+use super::novelty::{Novelty, NoveltyFilter, Unmet};
 use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, FoundByKey};
-use super::tables::{Found, GraphTables, LockRound, Lookup, RereadQuestions, name_of};
+use super::tables::{Found, GraphTables, KeyLookup, LockRound, Lookup, RereadQuestions, name_of};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{Table, Timestamp};
 
@@ -105,8 +105,8 @@ pub(crate) struct Clock {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Remembered<'a> {
     pub(crate) names: Names<'a>,
-    /// Without it all connections are looked up that may exist.
-    pub(crate) filter: Option<&'a ConnectionFilter>,
+    /// Without it nothing is taken to be new that may be stored.
+    pub(crate) novelty: Option<&'a Novelty>,
     /// Whether most connections are expected to be stored as the epoch states them.
     pub(crate) expects_repeats: bool,
 }
@@ -118,8 +118,8 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     remembered: Remembered<'_>,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
-    let Remembered { names, filter, expects_repeats } = remembered;
-    let (lookup, found, learned) = Box::pin(look_up(tables, epoch, names)).await?;
+    let Remembered { names, novelty, expects_repeats } = remembered;
+    let LookedUp { lookup, found, learned, guessed } = Box::pin(look_up(tables, epoch, names, novelty)).await?;
     let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
     let are_named_by_id = !lookup.connections_by_id.is_empty();
     let rejected = if are_named_by_id { rejections(epoch, &connection_keys) } else { Vec::new() };
@@ -128,7 +128,15 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     }
     let found =
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
-    let (entities, updates) = insert_and_lock_entities(tables, found).await?;
+    let (entities, updates, raced) = insert_and_lock_entities(tables, found).await?;
+    if let Some(novelty) = novelty.filter(|_| guessed > 0) {
+        novelty.entities.observe(if raced {
+            Unmet { stored: 1, absent: 0 }
+        } else {
+            Unmet { stored: 0, absent: guessed }
+        });
+    }
+    let filter = novelty.map(|novelty| &novelty.connections);
     let EntityUpdates { place_ids, give_up, writes } = updates;
     let connections = async {
         // Worked out while the server updates entities.
@@ -156,16 +164,27 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     Ok(outcome(&entities, &connections?, learned))
 }
 
-/// Step 1. Returns the lookup, with known names after all others; the rows found; and the number of known names.
+/// The result of step 1.
+struct LookedUp<'e> {
+    /// With known names after all others.
+    lookup: Lookup<'e>,
+    found: Found,
+    learned: LearnedNames,
+    /// Number of names that were taken to be new.
+    guessed: u32,
+}
+
+/// Step 1.
 async fn look_up<'e, T: GraphTables>(
     tables: &T,
     epoch: &'e Epoch,
     names: Names<'_>,
-) -> Result<(Lookup<'e>, Found, LearnedNames), T::Error> {
+    novelty: Option<&Novelty>,
+) -> Result<LookedUp<'e>, T::Error> {
     let mut lookup = Lookup::new(epoch);
     let Some(known) = names.known else {
         let found = tables.look_up(&lookup).await?;
-        return Ok((lookup, found, LearnedNames::default()));
+        return Ok(LookedUp { lookup, found, learned: LearnedNames::default(), guessed: 0 });
     };
     // Without names there is nothing to remember.
     lookup.reads_generation = !lookup.entities_by_key.is_empty();
@@ -177,29 +196,52 @@ async fn look_up<'e, T: GraphTables>(
             lookup.stated_of(epoch, asked.slot, &mut |hash| hashes.push(hash))
         });
     let misses = asked.len();
+    let unmet = take_unmet(epoch, &mut asked, novelty);
+    let guesses = !unmet.is_empty() && novelty.is_some_and(|novelty| novelty.entities.takes_unmet_as_new());
+    if !guesses {
+        asked.extend_from_slice(&unmet);
+    }
+    lookup.goes_with_known = !assumed.is_empty() && asked.len() + lookup.entities_by_id.len() > 0;
     lookup.entities_by_key = asked;
-    lookup.goes_with_known = !assumed.is_empty() && misses + lookup.entities_by_id.len() > 0;
     let mut found = tables.look_up(&lookup).await?;
+    // A name that leads to another entity has no row that would refuse a new one.
+    let guesses_in_vain = guesses && (found.has_redirects || found.generation.is_none());
     let is_one_moment = !lookup.goes_with_known || found.generation_after == found.generation;
     let mut learned = LearnedNames { session, hits: assumed.len(), misses, ..LearnedNames::default() };
-    if found.generation.is_some() && found.generation == generation && is_one_moment {
+    if found.generation.is_some() && found.generation == generation && is_one_moment && !guesses_in_vain {
         let ids = assumed.iter().map(|(name, id)| (name.slot, FoundByKey::known(*id)));
         found.entities_by_key.extend(ids);
         // Their stated facts are stored already, so they count as referenced only.
         let mut known: Vec<u32> = assumed.iter().map(|(name, _)| name.slot).collect();
         known.sort_unstable();
         lookup.said.retain(|(slot, _)| known.binary_search(slot).is_err());
-    } else if !assumed.is_empty() {
+    } else if !assumed.is_empty() || guesses_in_vain {
         // All of them by one statement: a name that one entity has now may have belonged to another at the first
         // lookup.
         let assumed = assumed.iter().map(|(name, _)| *name);
-        let names: Vec<_> = lookup.entities_by_key.iter().copied().chain(assumed).collect();
+        let asked = lookup.entities_by_key.iter().chain(unmet.iter().filter(|_| guesses_in_vain));
+        let names: Vec<_> = asked.copied().chain(assumed).collect();
         found.entities_by_key = tables.look_up_names(&names).await?;
         (learned.hits, learned.misses) = (0, learned.misses + learned.hits);
     }
+    let guessed = if guesses && !guesses_in_vain { unmet.len() as u32 } else { 0 };
+    if let Some(novelty) = novelty.filter(|_| guessed == 0) {
+        let stored = unmet.iter().filter(|name| found.entities_by_key.contains_key(&name.slot)).count() as u32;
+        let absent = unmet.len() as u32 - stored;
+        novelty.entities.observe(Unmet { stored: stored + u32::from(guesses_in_vain), absent });
+    }
+    if guesses {
+        lookup.entities_by_key.extend(unmet);
+    }
     lookup.entities_by_key.extend(assumed.into_iter().map(|(name, _)| name));
     learned.generation = found.generation.take();
-    Ok((lookup, found, learned))
+    Ok(LookedUp { lookup, found, learned, guessed })
+}
+
+/// Takes those names out of `asked` that no earlier epoch stated.
+fn take_unmet<'e>(epoch: &Epoch, asked: &mut Vec<KeyLookup<'e>>, novelty: Option<&Novelty>) -> Vec<KeyLookup<'e>> {
+    let Some(Novelty { entities, .. }) = novelty else { return Vec::new() };
+    asked.extract_if(.., |name| !entities.meet(name_of(epoch, name.slot) as u64)).collect()
 }
 
 /// Adds the ids of names that were unknown, and the stated facts.
@@ -234,17 +276,21 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     Box::pin(write_connections(tables, connections, None, clock)).await
 }
 
-/// Step 2. Returns the updates that remain for step 3.
+/// Step 2. Returns the updates that remain for step 3, and whether others had inserted some of the new entities.
 ///
 /// It ends: after each race fewer entities are new.
 async fn insert_and_lock_entities<'e, T: GraphTables>(
     tables: &T,
     mut found: FoundEntities<'e>,
-) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
+) -> Result<(LockedEntities<'e>, EntityUpdates, bool), T::Error> {
+    let mut raced = false;
     loop {
         let (new, changing) = (found.new_rows(), found.changing_rows());
         let race = match tables.insert_and_lock_entities(&new, &changing).await {
-            Ok(rows) => return Ok(found.locked(&new, &changing, rows)?),
+            Ok(rows) => {
+                let (entities, updates) = found.locked(&new, &changing, rows)?;
+                return Ok((entities, updates, raced));
+            }
             Err(error) if T::is_race(&error) && !new.is_empty() => error,
             Err(error) => return Err(error),
         };
@@ -253,7 +299,11 @@ async fn insert_and_lock_entities<'e, T: GraphTables>(
             // The row is hidden from this role, or a trigger gives rows another name.
             return Err(race);
         }
-        tracing::debug!(entities = exist.len(), "other writers inserted entities: back to where they are inserted");
+        raced = true;
+        tracing::debug!(
+            entities = exist.len(),
+            "entities that were to be inserted exist: back to where they are inserted"
+        );
         found = found.raced(exist)?;
     }
 }
@@ -290,7 +340,7 @@ async fn lock_connections<'e, T: GraphTables>(
 async fn write_connections<'e, T: GraphTables>(
     tables: &T,
     mut connections: LockedConnections<'e>,
-    filter: Option<&ConnectionFilter>,
+    filter: Option<&NoveltyFilter>,
     clock: Clock,
 ) -> Result<WrittenConnections<'e>, T::Error> {
     let mut races = 0;

@@ -11,8 +11,8 @@ use super::transaction::EntityKeys;
 use crate::batch::{
     Clock, ConnectionWrite, EntityWrite, Epoch, Found, FoundByKey, Generation, GraphTables, HistoryAnswers,
     HistoryQuestions, KeyLookup, KnownNames, LockRound, Lookup, MentionRow, MentionRows, Names, NewConnections,
-    PlaceIds, Remembered, RepeatAnswers, RepeatQuestion, RereadAnswers, RereadQuestions, StoredConnection, StoredEntity,
-    WriteError, write_epoch,
+    PlaceIds, Remembered, RepeatAnswers, RepeatQuestion, RereadAnswers, RereadQuestions, StoredConnection,
+    StoredEntity, WriteError, write_epoch,
 };
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
@@ -40,7 +40,7 @@ impl Blackhole {
             observer.attempted(Uuid::nil(), &units);
             let clock = Clock { as_of: self.as_of.now(), score_tolerance: 0.0 };
             let names = Names { known: Some(&self.known_names).filter(|known| known.is_on()), session: 0 };
-            let remembered = Remembered { names, filter: None, expects_repeats: false };
+            let remembered = Remembered { names, novelty: None, expects_repeats: false };
             let rejected = match write_epoch(self, &epoch, remembered, clock).await {
                 Ok(written) => break written,
                 Err(WriteError::Rejected(rejected)) => rejected,

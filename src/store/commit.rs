@@ -17,9 +17,7 @@ use super::health::{Refusals, TableShape};
 use super::rejection::{blamed_row, rejection};
 use super::session::{Session, Sessions};
 use super::transaction::Transaction;
-use crate::batch::{
-    Clock, ConnectionFilter, Epoch, KnownNames, Names, Remembered, Repeats, WriteError, Written, write_epoch,
-};
+use crate::batch::{Clock, Epoch, KnownNames, Names, Novelty, Remembered, Repeats, WriteError, Written, write_epoch};
 use crate::config::{AsOf, Config};
 use crate::error::StoreError;
 use crate::label::Reaction;
@@ -63,7 +61,7 @@ pub(super) struct EpochStore {
     shape: Arc<TableShape>,
     refusals: Refusals,
     known_names: KnownNames,
-    connection_filter: ConnectionFilter,
+    novelty: Novelty,
     repeats: Repeats,
     as_of: AsOf,
     /// If rejected units are kept in the database.
@@ -84,7 +82,7 @@ impl EpochStore {
             shape: Arc::clone(shape),
             refusals: Refusals::default(),
             known_names: KnownNames::new(config.known_names_max),
-            connection_filter: ConnectionFilter::new(),
+            novelty: Novelty::new(),
             repeats: Repeats::default(),
             as_of: config.as_of,
             dead_letters: config.dead_letters.then(|| dead_letters.clone()),
@@ -204,7 +202,7 @@ impl Work for EpochCommit<'_> {
         begin: &str,
         attempt: Uuid,
     ) -> Result<Result<Written, Stopped>, StoreError> {
-        let EpochStore { shape, known_names, connection_filter, repeats, as_of, .. } = self.store;
+        let EpochStore { shape, known_names, novelty, repeats, as_of, .. } = self.store;
         let score_tolerance = if *as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let clock = Clock { as_of: as_of.now(), score_tolerance };
         let transaction = Transaction { session, begin, attempt, copies: shape.copies() };
@@ -214,7 +212,7 @@ impl Work for EpochCommit<'_> {
         let is_first = group.attempts.made == 1 && group.members.count() == self.units.len();
         let remembered = Remembered {
             names,
-            filter: known_names.is_on().then_some(connection_filter),
+            novelty: known_names.is_on().then_some(novelty),
             expects_repeats: is_first && repeats.are_expected(),
         };
         match write_epoch(&transaction, self.epoch(group), remembered, clock).await {

@@ -85,10 +85,12 @@ statements! {
     /// The generation, which shows whether remembered ids are still valid (`batch/known_names.rs`). No row if it is
     /// unreliable: a trigger is missing or does not always fire, or a foreign trigger may change rows before they are
     /// written. The result includes the transaction of the generation's row, because that row may be recreated, and
-    /// those of the triggers, because they may be disabled and enabled.
+    /// those of the triggers, because they may be disabled and enabled. The second column is whether names lead to other
+    /// entities (`batch/novelty.rs`).
     READ_GENERATION = "read_generation", [],
         "select concat_ws(' ', g.generation, g.xmin, t.seen, pg_catalog.pg_relation_filenode(t.tgrelid),
-                          extract(epoch from pg_catalog.pg_postmaster_start_time()))
+                          extract(epoch from pg_catalog.pg_postmaster_start_time())),
+                exists (select from {schema}.entity_redirects)
          from {schema}.graphsink_generation g
          cross join lateral (
              select t.tgrelid, string_agg(concat_ws(' ', t.oid, t.xmin), ' ' order by t.oid) as seen

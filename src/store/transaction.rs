@@ -85,12 +85,13 @@ impl GraphTables for Transaction<'_> {
         begun.map_err(StoreError::begin)?;
         all_written(recorded?, 1)?;
         // Answers are read in the order of sending: the statements after an error fail only because of it.
-        let generation = read_generation(&generation?)?;
-        let mut found = Found { generation, entities_by_key: by_key?, ..Found::default() };
+        let (generation, has_redirects) = read_generation(&generation?)?.unzip();
+        let has_redirects = has_redirects.unwrap_or(false);
+        let mut found = Found { generation, has_redirects, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
             found.entities_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
-        found.generation_after = read_generation(&generation_after?)?;
+        found.generation_after = read_generation(&generation_after?)?.map(|(generation, _)| generation);
         for row in connection_rows? {
             found.connection_keys.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
         }
@@ -409,9 +410,9 @@ pub(super) fn all_written(written: u64, sent: usize) -> Result<(), StoreError> {
     if written == sent as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
 }
 
-/// The generation, if there is a reliable one.
-fn read_generation(rows: &[Row]) -> Result<Option<Generation>, tokio_postgres::Error> {
-    rows.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()
+/// The generation, if there is a reliable one, and whether names lead to other entities.
+fn read_generation(rows: &[Row]) -> Result<Option<(Generation, bool)>, tokio_postgres::Error> {
+    rows.first().map(|row| Ok((Generation::new(row.try_get::<_, &str>(0)?), row.try_get(1)?))).transpose()
 }
 
 /// Ids in the first column.

@@ -408,11 +408,13 @@ fn only_units_with_missing_ids_or_ids_of_another_type_are_rejected() {
 #[test]
 fn a_connection_that_was_not_met_is_copied_unless_one_of_them_was_stored() {
     let mut tables = Tables::default();
-    tables.write(&epoch(|unit| ["a", "b", "c", "d"].iter().for_each(|name| _ = unit.restaurant(*name))), no_race).unwrap();
+    tables
+        .write(&epoch(|unit| ["a", "b", "c", "d"].iter().for_each(|name| _ = unit.restaurant(*name))), no_race)
+        .unwrap();
     tables.write(&epoch(|unit| mentioned(unit, "e", "1")), no_race).unwrap();
-    let filter = Remembers::names(1).filter;
+    let novelty = Remembers::names(1).novelty;
     let write = |tables: &mut Tables, own: &Epoch, others: Option<fn(&mut Tables)>| {
-        let memory = Memory { filter: filter.clone(), ..transaction(tables, no_race) };
+        let memory = Memory { novelty: novelty.clone(), ..transaction(tables, no_race) };
         memory.late_races.borrow_mut().extend(others);
         memory.write(own).unwrap();
         let called = memory.calls.borrow().iter().filter(|(call, _)| call.ends_with("_connections")).copied().collect();
@@ -426,14 +428,19 @@ fn a_connection_that_was_not_met_is_copied_unless_one_of_them_was_stored() {
     assert_eq!(right, [("lock_connections", 0), ("insert_connections", 1)]);
     // It has been met, and is looked up; so is "e", which another engine wrote, when the guess proves wrong.
     let wrong = write(&mut tables, &own(&["a", "b", "e"]), None);
-    let again = [("lock_connections", 1), ("insert_connections", 2), ("lock_connections", 3), ("insert_connections", 1)];
+    let again =
+        [("lock_connections", 1), ("insert_connections", 2), ("lock_connections", 3), ("insert_connections", 1)];
     assert_eq!(wrong[..4], again);
     assert_eq!(write(&mut tables, &own(&["c"]), None)[0], ("lock_connections", 1), "no more guesses");
     // Another writer inserts it after the guess.
-    filter.as_ref().unwrap().observe(Unmet { stored: 0, absent: u32::MAX });
-    let raced = write(&mut tables, &own(&["d"]), Some(|tables| {
-        tables.write(&epoch(|unit| mentioned(unit, "d", "3")), no_race).unwrap();
-    }));
+    guess_again(novelty.as_ref().unwrap());
+    let raced = write(
+        &mut tables,
+        &own(&["d"]),
+        Some(|tables| {
+            tables.write(&epoch(|unit| mentioned(unit, "d", "3")), no_race).unwrap();
+        }),
+    );
     assert_eq!(raced[..3], [("lock_connections", 0), ("insert_connections", 1), ("lock_connections", 1)]);
     assert_eq!(tables.mentions.len(), 7);
 }

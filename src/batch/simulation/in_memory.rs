@@ -74,8 +74,8 @@ impl Tables {
         race: impl FnOnce(&mut Self),
         remembers: &Remembers,
     ) -> Result<(Vec<Committed>, Self), Rejected> {
-        let Remembers { known, filter, expects_repeats } = remembers.clone();
-        let memory = Memory { known, filter, expects_repeats, ..Memory::new(std::mem::take(self), race) };
+        let Remembers { known, novelty, expects_repeats } = remembers.clone();
+        let memory = Memory { known, novelty, expects_repeats, ..Memory::new(std::mem::take(self), race) };
         let written = memory.write(epoch);
         let Memory { tables, before, .. } = memory;
         *self = tables.into_inner();

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::tables::*;
 use super::*;
-use crate::batch::connection_filter::Unmet;
+use crate::batch::novelty::Unmet;
 use crate::batch::repeats::Repeated;
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{Committed, CommittedRow, Disposition, RejectReason, Rejection};
@@ -54,16 +54,23 @@ fn no_race(_: &mut Tables) {}
 #[derive(Debug, Clone, Default)]
 struct Remembers {
     known: Option<Arc<KnownNames>>,
-    filter: Option<Arc<ConnectionFilter>>,
+    novelty: Option<Arc<Novelty>>,
     expects_repeats: bool,
 }
 
 impl Remembers {
-    /// So many names. Connections that were not met are taken to be new.
+    /// So many names. What was not met is taken to be new.
     fn names(known: usize) -> Self {
-        let filter = ConnectionFilter::new();
+        let novelty = Novelty::new();
+        guess_again(&novelty);
+        Self { known: Some(Arc::new(KnownNames::new(known))), novelty: Some(Arc::new(novelty)), expects_repeats: true }
+    }
+}
+
+/// What is not met is taken to be new from now on.
+fn guess_again(novelty: &Novelty) {
+    for filter in [&novelty.entities, &novelty.connections] {
         filter.observe(Unmet { stored: 0, absent: u32::MAX });
-        Self { known: Some(Arc::new(KnownNames::new(known))), filter: Some(Arc::new(filter)), expects_repeats: true }
     }
 }
 
@@ -98,6 +105,7 @@ fn check_any_grouping(
             }
         };
         remembers.expects_repeats = expects_repeats.next().unwrap();
+        guess_again(remembers.novelty.as_ref().unwrap());
         let (committed, _) = grouped.write_with(&epoch, faster, &remembers).unwrap();
         for (unit, committed) in epoch.units().zip(&committed) {
             check_ids(unit, committed, &grouped);
@@ -190,6 +198,7 @@ fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
     let mut worlds = [(Tables::default(), Remembers::names(known)), (Tables::default(), Remembers::default())];
     for step in steps {
         for (tables, remembers) in &mut worlds {
+            remembers.novelty.iter().for_each(|novelty| guess_again(novelty));
             match step {
                 Step::Commit(units) => {
                     let epoch = epoch(units.iter().map(|said| unit(said, tables)));
@@ -203,7 +212,7 @@ fn check_known_names(steps: &[Step], known: usize) -> TestCaseResult {
                     let epoch = Epoch::from_units(vec![unit(said, tables)]);
                     let memory = Memory {
                         known: remembers.known.clone(),
-                        filter: remembers.filter.clone(),
+                        novelty: remembers.novelty.clone(),
                         ..Memory::new(tables.clone(), no_race)
                     };
                     memory.write(&epoch).unwrap();

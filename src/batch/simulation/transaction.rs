@@ -22,7 +22,9 @@ pub(super) struct Memory<R> {
     /// The number of requested names, and the number of calls.
     pub(super) asked: Cell<(usize, usize)>,
     pub(super) known: Option<Arc<KnownNames>>,
-    pub(super) filter: Option<Arc<ConnectionFilter>>,
+    pub(super) novelty: Option<Arc<Novelty>>,
+    /// Whether names lead to other entities.
+    pub(super) has_redirects: bool,
     pub(super) expects_repeats: bool,
     /// Whether rows are hidden from this role.
     pub(super) hides_names: Cell<bool>,
@@ -53,7 +55,8 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             given_up: RefCell::default(),
             asked: Cell::default(),
             known: None,
-            filter: None,
+            novelty: None,
+            has_redirects: false,
             expects_repeats: false,
             hides_names: Cell::default(),
         }
@@ -61,8 +64,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
 
     pub(super) fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
         let names = Names { known: self.known.as_deref(), session: 0 };
-        let remembered =
-            Remembered { names, filter: self.filter.as_deref(), expects_repeats: self.expects_repeats };
+        let remembered = Remembered { names, novelty: self.novelty.as_deref(), expects_repeats: self.expects_repeats };
         let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
         let written = write_epoch(self, epoch, remembered, clock);
         futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
@@ -99,7 +101,13 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();
         let generation = lookup.reads_generation.then(|| Generation::new(tables.generation.to_string()));
-        let mut found = Found { entities_by_key, generation_after: generation.clone(), generation, ..Found::default() };
+        let mut found = Found {
+            entities_by_key,
+            generation_after: generation.clone(),
+            generation,
+            has_redirects: self.has_redirects,
+            ..Found::default()
+        };
         for (_, id) in &lookup.entities_by_id {
             found.entities_by_id.extend(tables.entity_by_id(*id).map(|stored| (*id, stored)));
         }
