@@ -35,7 +35,7 @@ pub(super) struct ConnectionNode {
     /// It was named by an id that the database has, so it must not be inserted.
     pub(super) must_exist: bool,
     pub(super) presence: Presence,
-    /// Whether no earlier epoch stated it; see `novelty.rs`.
+    /// Whether no earlier epoch stated it, though it may exist; see `novelty.rs`.
     pub(super) is_unmet: bool,
     pub(super) stored: Option<Box<StoredConnection>>,
     /// The final flag, once decided.
@@ -234,27 +234,33 @@ impl<'e> Nodes<'e> {
         node.presence == Presence::Unknown && !(self.takes_unmet_as_new && node.is_unmet)
     }
 
-    /// Whether another writer may have inserted one that is not known to be stored.
+    /// Whether the insertion of one may be refused because it is there: then the transaction can return.
     pub(super) fn may_race(&self) -> bool {
         self.connections.iter().any(|node| node.presence == Presence::Unknown)
     }
 
     /// Adds all connections to those that were met.
-    pub(super) fn meet(&mut self, filter: &NoveltyFilter) {
-        self.takes_unmet_as_new = filter.takes_unmet_as_new();
+    pub(super) fn meet(&mut self, filter: &NoveltyFilter, may_guess: bool) {
+        self.takes_unmet_as_new = may_guess && filter.takes_unmet_as_new();
         for node in &mut self.connections {
-            node.is_unmet = !filter.meet(hash_of(&node.key)) && !node.must_exist;
+            let is_met = filter.meet(hash_of(&node.key));
+            node.is_unmet = !is_met && !node.must_exist && node.presence == Presence::Unknown;
         }
+    }
+
+    /// Whether some are taken to be new.
+    pub(super) fn has_guesses(&self) -> bool {
+        self.takes_unmet_as_new && self.connections.iter().any(|node| node.is_unmet)
     }
 
     /// How many that were not met are stored, and absent.
     pub(super) fn count_unmet(&self) -> Unmet {
         let mut unmet = Unmet::default();
         for node in self.connections.iter().filter(|node| node.is_unmet) {
-            match node.presence {
-                Presence::Absent => {}
-                Presence::Unknown if node.stored.is_none() => unmet.absent += 1,
-                Presence::Unknown | Presence::Settled => unmet.stored += 1,
+            if node.presence == Presence::Settled || node.stored.is_some() {
+                unmet.stored += 1;
+            } else {
+                unmet.absent += 1;
             }
         }
         unmet

@@ -136,12 +136,12 @@ impl<'e> UnlockedConnections<'e> {
         Self(nodes)
     }
 
-    /// Adds all to those that were met, and takes those to be new that were not met, if so are others.
-    pub(super) fn meet(&mut self, filter: &NoveltyFilter) {
-        self.0.meet(filter);
+    /// Adds all to those that were met, and takes those to be new that were not met, if others were and it may guess.
+    pub(super) fn meet(&mut self, filter: &NoveltyFilter, may_guess: bool) {
+        self.0.meet(filter, may_guess);
     }
 
-    /// Whether another writer may have inserted some of them, or may do so.
+    /// Whether the insertion of some may be refused because they are there: then the transaction must be able to return.
     pub(super) fn may_race(&self) -> bool {
         self.0.may_race()
     }
@@ -170,9 +170,14 @@ impl<'e> UnlockedConnections<'e> {
 }
 
 impl<'e> LockedConnections<'e> {
-    /// Whether another writer may have inserted some of them; then there is a savepoint.
+    /// Whether there is a savepoint to return to.
     pub(super) fn may_race(&self) -> bool {
         self.0.may_race()
+    }
+
+    /// Whether some are taken to be new.
+    pub(super) fn has_guesses(&self) -> bool {
+        self.0.has_guesses()
     }
 
     /// How many that were not met are stored, and absent.

@@ -6,15 +6,22 @@
 //! transaction's savepoints are for: it returns there, and looks up all that it took to be new (`write.rs`).
 //!
 //! A folded entity has no row, but its name leads to another. So names are taken to be new only while no name leads
-//! elsewhere; that is read with the generation, behind the merges' lock.
+//! elsewhere; that is read by a statement behind the merges' lock, and only if there is a generation (`known_names.rs`).
 //!
 //! Properties:
-//! - Only speed depends on a filter, since a unique index decides.
-//! - Only the first attempt of an epoch guesses: at the next one all of it has been met.
+//! - Only speed depends on a filter: a unique index decides. If the server refuses the rows for another reason (a trigger,
+//!   a check of the database's owner), all is looked up, too, so no unit is rejected for a guess.
+//! - Only the first attempt of a whole epoch guesses.
+//! - A guess may wait for a transaction that has changed the row, where a lookup would not. Then the next ones are looked
+//!   up.
 //! - What was met may be looked up in vain: if its epoch was rolled back, if it was deleted, if the filter takes it for
 //!   something else. The more is met, the more is looked up.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use super::rows::FoundByKey;
+use super::tables::KeyLookup;
+use crate::hash::HashMap;
 
 /// What all lanes of an engine have met.
 #[derive(Debug)]
@@ -26,8 +33,8 @@ pub(crate) struct Novelty {
 }
 
 impl Novelty {
-    /// With a MiB for connections, of which half of the new ones are looked up when three millions were met, and half of
-    /// that for names.
+    /// A MiB for connections: a third of the new ones are looked up once three million were met, half of them at four and
+    /// a half, nearly all at ten. Half a MiB for names, with half of these numbers.
     pub(crate) fn new() -> Self {
         Self { entities: NoveltyFilter::new(1 << 16), connections: NoveltyFilter::new(1 << 17) }
     }
@@ -80,6 +87,55 @@ impl NoveltyFilter {
         let add = |balance| (i64::from(balance) + change).clamp(-Self::STORED, Self::MAX) as i32;
         // Always succeeds: the closure returns a value.
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(add(balance)));
+    }
+}
+
+/// The names of an epoch that were taken to be new, and what became of that.
+#[derive(Debug, Default)]
+pub(super) struct GuessedNames<'e> {
+    names: Vec<KeyLookup<'e>>,
+    /// What is known by now of names that were not met.
+    known: Unmet,
+    /// Whether all names have been looked up after all.
+    are_settled: bool,
+}
+
+impl<'e> GuessedNames<'e> {
+    /// These names are taken to be new.
+    pub(super) fn new(names: Vec<KeyLookup<'e>>) -> Self {
+        Self { names, ..Self::default() }
+    }
+
+    /// These names that were not met have been looked up; `in_vain`: though they were to be taken as new.
+    pub(super) fn looked_up(unmet: &[KeyLookup<'_>], found: &HashMap<u32, FoundByKey>, in_vain: bool) -> Self {
+        let stored = unmet.iter().filter(|name| found.contains_key(&name.slot)).count() as u32;
+        let known = Unmet { stored: stored + u32::from(in_vain), absent: unmet.len() as u32 - stored };
+        Self { known, ..Self::default() }
+    }
+
+    /// Whether some are taken to be new.
+    pub(super) fn are_open(&self) -> bool {
+        !self.names.is_empty() && !self.are_settled
+    }
+
+    /// All new names were looked up, and these were found.
+    pub(super) fn settle<'n>(&mut self, found: impl Iterator<Item = &'n KeyLookup<'n>>) {
+        let is_guess = |found: &KeyLookup<'_>| {
+            self.names.iter().any(|own| own.entity_type == found.entity_type && own.name == found.name)
+        };
+        self.known.stored += found.filter(|found| is_guess(found)).count() as u32;
+        self.are_settled = true;
+    }
+
+    /// The insertion failed, perhaps because it waited for a row that is there.
+    pub(super) fn failed(&mut self) {
+        self.known.stored += u32::from(self.are_open());
+    }
+
+    /// What is known in the end.
+    pub(super) fn outcome(&self) -> Unmet {
+        let Unmet { stored, absent } = self.known;
+        Unmet { stored, absent: absent + (self.names.len() as u32).saturating_sub(stored) }
     }
 }
 

@@ -25,8 +25,11 @@ pub(crate) trait GraphTables {
     /// The error of an operation.
     type Error: From<VanishedRow>;
 
-    /// Whether another writer inserted a row with the same key meanwhile.
+    /// Whether a row with the same key is there.
     fn is_race(error: &Self::Error) -> bool;
+
+    /// Whether a row was refused for a reason that may lie in itself.
+    fn is_refusal(error: &Self::Error) -> bool;
 
     /// Begins, reads the generation if requested, and then looks up names. Reads the generation again if the lookup
     /// goes with known names.
@@ -106,6 +109,8 @@ pub(crate) struct Lookup<'a> {
     /// Whether names are omitted because they are assumed to be known, so that those looked up must be read at the same
     /// generation.
     pub(crate) goes_with_known: bool,
+    /// Whether names are omitted because they are taken to be new, so that no name may lead to another entity.
+    pub(crate) goes_with_guesses: bool,
     /// Slots of entities, and the rows with facts about them.
     pub(super) said: Vec<(u32, RowRef)>,
 }
@@ -197,7 +202,7 @@ pub(crate) struct Found {
     pub(crate) connection_keys: HashMap<Uuid, ConnectionKey<Uuid>>,
     /// The generation before the lookups; `None` if it was not requested, or is unreliable.
     pub(crate) generation: Option<Generation>,
-    /// Whether names lead to other entities; `false` if there is no generation.
+    /// Whether names lead to other entities, if the lookup goes with guesses.
     pub(crate) has_redirects: bool,
     /// The generation after the lookups, if they go with known names.
     pub(crate) generation_after: Option<Generation>,

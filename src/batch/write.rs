@@ -10,7 +10,8 @@
 //! 5. Writes new and changed mentions, and changed connections; if a history becomes long, adds its mentions to the
 //!    indexes for long histories.
 //!
-//! Step 2 is skipped if all stated facts about entities are known. In step 3, connections about which nothing new is
+//! Step 2 is skipped if all stated facts about entities are known. Names and connections that no epoch stated before are
+//! not looked up in steps 1 and 3 but taken to be new, as long as that proves right (`novelty.rs`). In step 3, connections about which nothing new is
 //! stated are found and set aside, if there were many of them of late (`repeats.rs`). Apart from that, within a step
 //! every statement is sent before the first answer is awaited, except for savepoints before a copy; changed connections
 //! are written part by part, each worked out while others are written.
@@ -22,7 +23,7 @@
 //!   looks up their names again. If one inserted a connection between steps 3 and 4, it returns to before step 3, which
 //!   now finds it. Locking it immediately would break the order: it would wait for a lock while others wait for its
 //!   insertions. And no connection is inserted or locked after one was changed, because the insertions of others wait
-//!   for changes.
+//!   for changes. The same happens if a row is there that was taken to be new.
 //! - Every decision to change an existing row is based on data read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and a changed
 //!   mention of a history that becomes long with it.
@@ -37,7 +38,10 @@
 //! the connection since, and that one waits for nothing more. A transaction that still waits for a lock has inserted
 //! nothing. None inserts or asks for a lock after it changed a connection. One statement that inserts or locks in one
 //! pass has the same effect, but it has to be an `insert` with a row for each connection that is there. To look first
-//! is less work for these, lets the others be copied, and needs no guess at what is there.
+//! is less work for these, and lets the others be copied.
+//!
+//! An insertion of a row that is there, because it was taken to be new, waits like one that races: for a transaction
+//! that has changed the row. It holds no lock that the other one still needs.
 
 use futures::stream::{FuturesOrdered, StreamExt};
 
@@ -46,7 +50,7 @@ use super::coalesce::RowRef;
 use super::connections::{DecidedConnections, LockedConnections, UnlockedConnections, WrittenConnections, rejections};
 use super::entities::{EntityUpdates, FoundEntities, LockedEntities};
 use super::known_names::{Assumed, LearnedNames, Names};
-use super::novelty::{Novelty, NoveltyFilter, Unmet};
+use super::novelty::{GuessedNames, Novelty, NoveltyFilter, Unmet};
 use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, FoundByKey};
 use super::tables::{Found, GraphTables, KeyLookup, LockRound, Lookup, RereadQuestions, name_of};
@@ -107,6 +111,8 @@ pub(crate) struct Remembered<'a> {
     pub(crate) names: Names<'a>,
     /// Without it nothing is taken to be new that may be stored.
     pub(crate) novelty: Option<&'a Novelty>,
+    /// Whether what was not met may be taken to be new.
+    pub(crate) may_guess: bool,
     /// Whether most connections are expected to be stored as the epoch states them.
     pub(crate) expects_repeats: bool,
 }
@@ -118,8 +124,8 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     remembered: Remembered<'_>,
     clock: Clock,
 ) -> Result<Written, WriteError<T::Error>> {
-    let Remembered { names, novelty, expects_repeats } = remembered;
-    let LookedUp { lookup, found, learned, guessed } = Box::pin(look_up(tables, epoch, names, novelty)).await?;
+    let LookedUp { lookup, found, learned, mut guessed } = Box::pin(look_up(tables, epoch, remembered)).await?;
+    let Remembered { novelty, may_guess, expects_repeats, .. } = remembered;
     let Found { entities_by_key, entities_by_id, connection_keys, .. } = found;
     let are_named_by_id = !lookup.connections_by_id.is_empty();
     let rejected = if are_named_by_id { rejections(epoch, &connection_keys) } else { Vec::new() };
@@ -128,21 +134,18 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     }
     let found =
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
-    let (entities, updates, raced) = insert_and_lock_entities(tables, found).await?;
-    if let Some(novelty) = novelty.filter(|_| guessed > 0) {
-        novelty.entities.observe(if raced {
-            Unmet { stored: 1, absent: 0 }
-        } else {
-            Unmet { stored: 0, absent: guessed }
-        });
+    let entities = insert_and_lock_entities(tables, found, &mut guessed).await;
+    if let Some(novelty) = novelty {
+        novelty.entities.observe(guessed.outcome());
     }
+    let (entities, updates) = entities?;
     let filter = novelty.map(|novelty| &novelty.connections);
     let EntityUpdates { place_ids, give_up, writes } = updates;
     let connections = async {
         // Worked out while the server updates entities.
         let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
         if let Some(filter) = filter {
-            connections.meet(filter);
+            connections.meet(filter, may_guess);
         }
         if expects_repeats {
             Box::pin(settle_repeats(tables, &mut connections, clock)).await?;
@@ -170,21 +173,19 @@ struct LookedUp<'e> {
     lookup: Lookup<'e>,
     found: Found,
     learned: LearnedNames,
-    /// Number of names that were taken to be new.
-    guessed: u32,
+    guessed: GuessedNames<'e>,
 }
 
 /// Step 1.
 async fn look_up<'e, T: GraphTables>(
     tables: &T,
     epoch: &'e Epoch,
-    names: Names<'_>,
-    novelty: Option<&Novelty>,
+    Remembered { names, novelty, may_guess, .. }: Remembered<'_>,
 ) -> Result<LookedUp<'e>, T::Error> {
     let mut lookup = Lookup::new(epoch);
     let Some(known) = names.known else {
         let found = tables.look_up(&lookup).await?;
-        return Ok(LookedUp { lookup, found, learned: LearnedNames::default(), guessed: 0 });
+        return Ok(LookedUp { lookup, found, learned: LearnedNames::default(), guessed: GuessedNames::default() });
     };
     // Without names there is nothing to remember.
     lookup.reads_generation = !lookup.entities_by_key.is_empty();
@@ -197,15 +198,16 @@ async fn look_up<'e, T: GraphTables>(
         });
     let misses = asked.len();
     let unmet = take_unmet(epoch, &mut asked, novelty);
-    let guesses = !unmet.is_empty() && novelty.is_some_and(|novelty| novelty.entities.takes_unmet_as_new());
-    if !guesses {
+    let may_guess = may_guess && novelty.is_some_and(|novelty| novelty.entities.takes_unmet_as_new());
+    if !may_guess {
         asked.extend_from_slice(&unmet);
     }
+    lookup.goes_with_guesses = may_guess && !unmet.is_empty();
     lookup.goes_with_known = !assumed.is_empty() && asked.len() + lookup.entities_by_id.len() > 0;
     lookup.entities_by_key = asked;
     let mut found = tables.look_up(&lookup).await?;
     // A name that leads to another entity has no row that would refuse a new one.
-    let guesses_in_vain = guesses && (found.has_redirects || found.generation.is_none());
+    let guesses_in_vain = lookup.goes_with_guesses && (found.has_redirects || found.generation.is_none());
     let is_one_moment = !lookup.goes_with_known || found.generation_after == found.generation;
     let mut learned = LearnedNames { session, hits: assumed.len(), misses, ..LearnedNames::default() };
     if found.generation.is_some() && found.generation == generation && is_one_moment && !guesses_in_vain {
@@ -218,21 +220,19 @@ async fn look_up<'e, T: GraphTables>(
     } else if !assumed.is_empty() || guesses_in_vain {
         // All of them by one statement: a name that one entity has now may have belonged to another at the first
         // lookup.
-        let assumed = assumed.iter().map(|(name, _)| *name);
-        let asked = lookup.entities_by_key.iter().chain(unmet.iter().filter(|_| guesses_in_vain));
-        let names: Vec<_> = asked.copied().chain(assumed).collect();
+        let asked = lookup.entities_by_key.iter().chain(if guesses_in_vain { &unmet[..] } else { &[] });
+        let names: Vec<_> = asked.copied().chain(assumed.iter().map(|(name, _)| *name)).collect();
         found.entities_by_key = tables.look_up_names(&names).await?;
         (learned.hits, learned.misses) = (0, learned.misses + learned.hits);
     }
-    let guessed = if guesses && !guesses_in_vain { unmet.len() as u32 } else { 0 };
-    if let Some(novelty) = novelty.filter(|_| guessed == 0) {
-        let stored = unmet.iter().filter(|name| found.entities_by_key.contains_key(&name.slot)).count() as u32;
-        let absent = unmet.len() as u32 - stored;
-        novelty.entities.observe(Unmet { stored: stored + u32::from(guesses_in_vain), absent });
+    if may_guess {
+        lookup.entities_by_key.extend_from_slice(&unmet);
     }
-    if guesses {
-        lookup.entities_by_key.extend(unmet);
-    }
+    let guessed = if may_guess && !guesses_in_vain {
+        GuessedNames::new(unmet)
+    } else {
+        GuessedNames::looked_up(&unmet, &found.entities_by_key, guesses_in_vain)
+    };
     lookup.entities_by_key.extend(assumed.into_iter().map(|(name, _)| name));
     learned.generation = found.generation.take();
     Ok(LookedUp { lookup, found, learned, guessed })
@@ -276,30 +276,32 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     Box::pin(write_connections(tables, connections, None, clock)).await
 }
 
-/// Step 2. Returns the updates that remain for step 3, and whether others had inserted some of the new entities.
+/// Step 2. Returns the updates that remain for step 3.
 ///
 /// It ends: after each race fewer entities are new.
 async fn insert_and_lock_entities<'e, T: GraphTables>(
     tables: &T,
     mut found: FoundEntities<'e>,
-) -> Result<(LockedEntities<'e>, EntityUpdates, bool), T::Error> {
-    let mut raced = false;
+    guessed: &mut GuessedNames<'_>,
+) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
     loop {
         let (new, changing) = (found.new_rows(), found.changing_rows());
-        let race = match tables.insert_and_lock_entities(&new, &changing).await {
-            Ok(rows) => {
-                let (entities, updates) = found.locked(&new, &changing, rows)?;
-                return Ok((entities, updates, raced));
-            }
-            Err(error) if T::is_race(&error) && !new.is_empty() => error,
-            Err(error) => return Err(error),
+        let error = match tables.insert_and_lock_entities(&new, &changing).await {
+            Ok(rows) => return Ok(found.locked(&new, &changing, rows)?),
+            Err(error) => error,
         };
-        let exist = tables.look_up_raced(&found.names_of_new()).await?;
+        let returns = T::is_race(&error) || guessed.are_open() && T::is_refusal(&error);
+        if new.is_empty() || !returns {
+            guessed.failed();
+            return Err(error);
+        }
+        let names = found.names_of_new();
+        let exist = tables.look_up_raced(&names).await?;
+        guessed.settle(names.iter().filter(|name| exist.contains_key(&name.slot)));
         if exist.is_empty() {
             // The row is hidden from this role, or a trigger gives rows another name.
-            return Err(race);
+            return Err(error);
         }
-        raced = true;
         tracing::debug!(
             entities = exist.len(),
             "entities that were to be inserted exist: back to where they are inserted"
@@ -352,15 +354,18 @@ async fn write_connections<'e, T: GraphTables>(
             tables.read_history(&questions).await.map(|history| (questions, history))
         };
         let (created, history) = futures::join!(tables.insert_connections(new), history);
-        match created {
-            // In the order of sending: statements after an error fail only because of it.
-            Ok(()) => break history?,
-            Err(error) if T::is_race(&error) && races < RACES_MAX && connections.may_race() => {
-                races += 1;
-                tracing::debug!(races, "a connection that was taken to be new is there: back to where they are locked");
-            }
-            Err(error) => return Err(error),
+        // In the order of sending: statements after an error fail only because of it.
+        let Err(error) = created else { break history? };
+        let guessed = connections.has_guesses();
+        if let Some(filter) = filter.filter(|_| guessed) {
+            filter.observe(Unmet { stored: 1, absent: 0 });
         }
+        let returns = T::is_race(&error) || guessed && T::is_refusal(&error);
+        if !returns || races == RACES_MAX || !connections.may_race() {
+            return Err(error);
+        }
+        races += 1;
+        tracing::debug!(races, "a connection that was to be inserted exists: back to where they are locked");
         connections = lock_connections(tables, connections.unlocked(), LockRound::Again).await?;
     };
     if let Some(filter) = filter {

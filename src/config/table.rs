@@ -315,7 +315,8 @@ settings! {
     /// Maximum number of names of entities, and of their aliases and attributes, that are remembered from one
     /// transaction to the next. An entity about which a unit states nothing else is then not looked up again.
     /// Remembered names are discarded when any program deletes or renames an entity or removes a fact. 0 remembers
-    /// nothing.
+    /// nothing; then names and connections that the engine has not met are not taken to be new, either, for which it has
+    /// another 1.5 MiB.
     known_names_max: usize (names) {
         key "known_names_max",
         default 100_000, "100,000 names and facts, about 4 MiB; at most 2^24",

@@ -210,7 +210,7 @@ impl StoreError {
         }
     }
 
-    /// Whether another writer inserted an entity or a connection after it was looked for: the next lookup finds it.
+    /// Whether an entity or a connection that was to be inserted is there: the next lookup finds it.
     /// (While an index is built anew, the old one has a suffix to its name.)
     pub(crate) fn is_race(&self) -> bool {
         self.db().is_some_and(|error| {

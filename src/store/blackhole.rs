@@ -40,7 +40,7 @@ impl Blackhole {
             observer.attempted(Uuid::nil(), &units);
             let clock = Clock { as_of: self.as_of.now(), score_tolerance: 0.0 };
             let names = Names { known: Some(&self.known_names).filter(|known| known.is_on()), session: 0 };
-            let remembered = Remembered { names, novelty: None, expects_repeats: false };
+            let remembered = Remembered { names, novelty: None, may_guess: false, expects_repeats: false };
             let rejected = match write_epoch(self, &epoch, remembered, clock).await {
                 Ok(written) => break written,
                 Err(WriteError::Rejected(rejected)) => rejected,
@@ -72,6 +72,10 @@ impl GraphTables for Blackhole {
     type Error = StoreError;
 
     fn is_race(_: &StoreError) -> bool {
+        false
+    }
+
+    fn is_refusal(_: &StoreError) -> bool {
         false
     }
 

@@ -213,6 +213,7 @@ impl Work for EpochCommit<'_> {
         let remembered = Remembered {
             names,
             novelty: known_names.is_on().then_some(novelty),
+            may_guess: is_first,
             expects_repeats: is_first && repeats.are_expected(),
         };
         match write_epoch(&transaction, self.epoch(group), remembered, clock).await {

@@ -85,12 +85,10 @@ statements! {
     /// The generation, which shows whether remembered ids are still valid (`batch/known_names.rs`). No row if it is
     /// unreliable: a trigger is missing or does not always fire, or a foreign trigger may change rows before they are
     /// written. The result includes the transaction of the generation's row, because that row may be recreated, and
-    /// those of the triggers, because they may be disabled and enabled. The second column is whether names lead to other
-    /// entities (`batch/novelty.rs`).
+    /// those of the triggers, because they may be disabled and enabled.
     READ_GENERATION = "read_generation", [],
         "select concat_ws(' ', g.generation, g.xmin, t.seen, pg_catalog.pg_relation_filenode(t.tgrelid),
-                          extract(epoch from pg_catalog.pg_postmaster_start_time())),
-                exists (select from {schema}.entity_redirects)
+                          extract(epoch from pg_catalog.pg_postmaster_start_time()))
          from {schema}.graphsink_generation g
          cross join lateral (
              select t.tgrelid, string_agg(concat_ws(' ', t.oid, t.xmin), ' ' order by t.oid) as seen
@@ -103,6 +101,9 @@ statements! {
              having count(*) filter (where t.tgenabled = 'A' and t.tgname in (
                         'graphsink_entity_deleted', 'graphsink_entity_changed', 'graphsink_entities_truncated')) = 3
                 and not bool_or(t.tgtype & 3 = 3 and t.tgtype & 20 <> 0 and t.tgenabled <> 'D')) as t";
+
+    /// Whether names lead to other entities (`batch/novelty.rs`).
+    READ_REDIRECTS = "read_redirects", [], "select exists (select from {schema}.entity_redirects)";
 
     /// Facts are read only if the epoch states a fact about the entity ($3). The type is compared as text so that no
     /// index on it can be chosen: the name is the selective part. `limit 1` stops before redirects are searched if the

@@ -30,7 +30,7 @@ use crate::batch::{
     RereadAnswers, RereadQuestions, StoredConnection, StoredEntity, UnlockedConnections, VanishedRow,
     refresh_connections, top_mention,
 };
-use crate::error::StoreError;
+use crate::error::{ErrorClass, StoreError};
 use crate::hash::HashMap;
 use crate::outcome::Disposition;
 use crate::record::{ConnectionKey, EntityKey, SortedSet};
@@ -65,6 +65,10 @@ impl GraphTables for Transaction<'_> {
         error.is_race()
     }
 
+    fn is_refusal(error: &StoreError) -> bool {
+        error.class() == ErrorClass::Poison
+    }
+
     /// One round trip with `begin`, the attempt's row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
         let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, goes_with_known, .. } =
@@ -72,11 +76,12 @@ impl GraphTables for Transaction<'_> {
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
-        let (begun, recorded, generation, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
+        let (begun, recorded, generation, redirects, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
             self.session.batch("begin", self.begin),
             self.session.record_attempt(&record),
             // After the lock, and before the names.
             self.query(&statement::READ_GENERATION, vec![], !reads_generation),
+            self.query(&statement::READ_REDIRECTS, vec![], !lookup.goes_with_guesses),
             self.look_up_names(entities_by_key),
             self.query(&statement::ENTITIES_BY_ID, vec![&ids], ids.is_empty()),
             self.query(&statement::READ_GENERATION, vec![], !goes_with_known),
@@ -85,13 +90,13 @@ impl GraphTables for Transaction<'_> {
         begun.map_err(StoreError::begin)?;
         all_written(recorded?, 1)?;
         // Answers are read in the order of sending: the statements after an error fail only because of it.
-        let (generation, has_redirects) = read_generation(&generation?)?.unzip();
-        let has_redirects = has_redirects.unwrap_or(false);
+        let generation = read_generation(&generation?)?;
+        let has_redirects = redirects?.first().map_or(Ok(false), |row| row.try_get(0))?;
         let mut found = Found { generation, has_redirects, entities_by_key: by_key?, ..Found::default() };
         for row in rows_by_id? {
             found.entities_by_id.insert(row.try_get(0)?, entity_by_id(&row)?);
         }
-        found.generation_after = read_generation(&generation_after?)?.map(|(generation, _)| generation);
+        found.generation_after = read_generation(&generation_after?)?;
         for row in connection_rows? {
             found.connection_keys.insert(row.try_get(0)?, read_connection_key(&mut Cells::new(&row, 1))?);
         }
@@ -410,9 +415,9 @@ pub(super) fn all_written(written: u64, sent: usize) -> Result<(), StoreError> {
     if written == sent as u64 { Ok(()) } else { Err(StoreError::VanishedRow) }
 }
 
-/// The generation, if there is a reliable one, and whether names lead to other entities.
-fn read_generation(rows: &[Row]) -> Result<Option<(Generation, bool)>, tokio_postgres::Error> {
-    rows.first().map(|row| Ok((Generation::new(row.try_get::<_, &str>(0)?), row.try_get(1)?))).transpose()
+/// The generation, if there is a reliable one.
+fn read_generation(rows: &[Row]) -> Result<Option<Generation>, tokio_postgres::Error> {
+    rows.first().map(|row| row.try_get::<_, &str>(0).map(Generation::new)).transpose()
 }
 
 /// Ids in the first column.

@@ -11,6 +11,7 @@
 //! - `histories` grow long, and old databases get the indexes for them.
 //! - `lock_waits` are measured without disturbing anything.
 //! - `known_names`: remembered ids, under changes of the tables in between.
+//! - `novelty`: what an engine takes to be new, and is not.
 //! - `health`: the report for probes and monitors.
 //! - `server_faults` kills, starves and alters the server, and kills the process.
 //! - `proxy` stands between engine and server and fails at a chosen message; `wire` tests the engine behind it.
@@ -36,6 +37,7 @@ mod loader;
 mod lock_waits;
 mod merge;
 mod merges;
+mod novelty;
 mod outcomes;
 mod refresh;
 mod repeats;

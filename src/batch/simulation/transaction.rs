@@ -25,6 +25,8 @@ pub(super) struct Memory<R> {
     pub(super) novelty: Option<Arc<Novelty>>,
     /// Whether names lead to other entities.
     pub(super) has_redirects: bool,
+    /// The number of new entities, or connections, above which they are refused.
+    pub(super) rows_max: usize,
     pub(super) expects_repeats: bool,
     /// Whether rows are hidden from this role.
     pub(super) hides_names: Cell<bool>,
@@ -33,6 +35,8 @@ pub(super) struct Memory<R> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MemoryError {
     Race,
+    /// A row is refused for itself.
+    Refused,
     Vanished,
 }
 
@@ -57,6 +61,7 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
             known: None,
             novelty: None,
             has_redirects: false,
+            rows_max: usize::MAX,
             expects_repeats: false,
             hides_names: Cell::default(),
         }
@@ -64,7 +69,12 @@ impl<R: FnOnce(&mut Tables)> Memory<R> {
 
     pub(super) fn try_write(&self, epoch: &Epoch) -> Result<Written, WriteError<MemoryError>> {
         let names = Names { known: self.known.as_deref(), session: 0 };
-        let remembered = Remembered { names, novelty: self.novelty.as_deref(), expects_repeats: self.expects_repeats };
+        let remembered = Remembered {
+            names,
+            novelty: self.novelty.as_deref(),
+            may_guess: true,
+            expects_repeats: self.expects_repeats,
+        };
         let clock = Clock { as_of: as_of(), score_tolerance: 0.0 };
         let written = write_epoch(self, epoch, remembered, clock);
         futures::FutureExt::now_or_never(written).expect("nothing in memory waits")
@@ -97,6 +107,10 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         *error == MemoryError::Race
     }
 
+    fn is_refusal(error: &MemoryError) -> bool {
+        *error == MemoryError::Refused
+    }
+
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
         let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();
@@ -105,7 +119,7 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
             entities_by_key,
             generation_after: generation.clone(),
             generation,
-            has_redirects: self.has_redirects,
+            has_redirects: lookup.goes_with_guesses && self.has_redirects,
             ..Found::default()
         };
         for (_, id) in &lookup.entities_by_id {
@@ -151,6 +165,10 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         if let Some(race) = self.entity_races.borrow_mut().pop() {
             race(&mut tables);
             *self.before.borrow_mut() = tables.clone();
+        }
+        if new.len() > self.rows_max {
+            self.called("refused entities", new.len());
+            return Err(MemoryError::Refused);
         }
         if new.iter().any(|write| tables.entities.contains_key(&write.key)) {
             self.called("raced entities", new.len());
@@ -280,6 +298,9 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         let rows: Vec<_> = rows.collect();
         assert!(rows.is_sorted_by(|left, right| left.key < right.key), "locks are taken in the order of the keys");
         self.called("insert_connections", rows.len());
+        if rows.len() > self.rows_max {
+            return Err(MemoryError::Refused);
+        }
         let mut tables = self.tables.borrow_mut();
         if rows.iter().any(|row| tables.connections.contains_key(row.key)) {
             return Err(MemoryError::Race);
