@@ -19,7 +19,8 @@
 //! - Remembered data that is used was true at the moment of reading the generation, which is one of the transaction's
 //!   first statements. It is as good as a lookup by that statement.
 //! - Known and looked-up data is true at one moment, as if one statement had looked up everything: otherwise two names
-//!   could mean one entity that was renamed in between.
+//!   could mean one entity that was renamed in between. Names that are taken to be new (`novelty.rs`) are decided when
+//!   they are inserted.
 //! - Data read before a deletion is never remembered under the generation after it, because it has the earlier
 //!   generation; data read after it may be discarded too early.
 //! - When a slow transaction that read an older generation is committed, it discards the data remembered under the

@@ -16,6 +16,7 @@
 //! Laws (checked in `simulation`, by [`write_epoch`] on tables in memory): coalescing and then merging with the stored
 //! row has the same result as merging each row separately, in any order and any number of times.
 
+mod balance;
 mod coalesce;
 mod connection_nodes;
 mod connections;

@@ -17,8 +17,9 @@
 //! - What was met may be looked up in vain: if its epoch was rolled back, if it was deleted, if the filter takes it for
 //!   something else. The more is met, the more is looked up.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::balance::Balance;
 use super::rows::FoundByKey;
 use super::tables::KeyLookup;
 use crate::hash::HashMap;
@@ -46,7 +47,7 @@ pub(super) struct NoveltyFilter {
     /// A row sets up to three bits of one word, so that it takes one access to memory.
     words: Box<[AtomicU64]>,
     /// Grows with each row that was not met and is not stored.
-    balance: AtomicI32,
+    balance: Balance,
 }
 
 /// The rows of an epoch that were not met before. Of connections only those whose entities are stored.
@@ -61,12 +62,12 @@ impl NoveltyFilter {
     const ENOUGH: i32 = 1_000;
     /// A wrong guess copies the rows of an epoch, some thousands, for nothing; to look one up costs a quarter of copying
     /// it. So if one in some ten thousand is stored, guessing gains nothing.
-    const STORED: i64 = 50_000;
+    const STORED: i32 = 50_000;
     /// Limit of the balance in favour of guessing.
-    const MAX: i64 = 10_000;
+    const MAX: i32 = 10_000;
 
     fn new(words: usize) -> Self {
-        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), balance: AtomicI32::new(0) }
+        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), balance: Balance::default() }
     }
 
     /// Adds a row by its hash; returns whether it was met before.
@@ -78,15 +79,13 @@ impl NoveltyFilter {
 
     /// Whether rows that were not met are taken to be new.
     pub(super) fn takes_unmet_as_new(&self) -> bool {
-        self.balance.load(Ordering::Relaxed) >= Self::ENOUGH
+        self.balance.get() >= Self::ENOUGH
     }
 
     /// Takes note of rows that were inserted or found.
     pub(super) fn observe(&self, Unmet { stored, absent }: Unmet) {
-        let change = i64::from(absent) - Self::STORED * i64::from(stored);
-        let add = |balance| (i64::from(balance) + change).clamp(-Self::STORED, Self::MAX) as i32;
-        // Always succeeds: the closure returns a value.
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(add(balance)));
+        let change = i64::from(absent) - i64::from(Self::STORED) * i64::from(stored);
+        self.balance.add(change, -Self::STORED, Self::MAX);
     }
 }
 

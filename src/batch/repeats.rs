@@ -17,10 +17,9 @@
 //! - Of the best mentions only the first one's score is read: what another program did to the rest is found when the
 //!   connection changes.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-
 use uuid::Uuid;
 
+use super::balance::Balance;
 use super::connection_nodes::{ConnectionNode, Nodes, Presence, is_long};
 use super::rows::StoredConnection;
 use super::tables::{HistoryQuestions, RecentQuestion};
@@ -35,7 +34,7 @@ const MENTIONS_MAX: usize = 2;
 
 /// Whether epochs repeat what is stored, by the last connections. Shared by all lanes of an engine.
 #[derive(Debug, Default)]
-pub(crate) struct Repeats(AtomicI32);
+pub(crate) struct Repeats(Balance);
 
 /// The connections of an epoch that are looked for if repeats are expected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,15 +51,13 @@ impl Repeats {
 
     /// Whether most connections of the next epoch are expected to be settled.
     pub(crate) fn are_expected(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.0.get() > 0
     }
 
     /// Takes note of a committed epoch. To read a connection in vain costs twice what is saved by settling one.
     pub(crate) fn observe(&self, Repeated { settled, others }: Repeated) {
         let change = i64::from(settled) - 2 * i64::from(others);
-        let add = |balance| (i64::from(balance) + change).clamp(i64::from(-Self::MAX), i64::from(Self::MAX)) as i32;
-        // Always succeeds: the closure returns a value.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(add(balance)));
+        self.0.add(change, -Self::MAX, Self::MAX);
     }
 }
 

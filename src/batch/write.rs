@@ -11,10 +11,10 @@
 //!    indexes for long histories.
 //!
 //! Step 2 is skipped if all stated facts about entities are known. Names and connections that no epoch stated before are
-//! not looked up in steps 1 and 3 but taken to be new, as long as that proves right (`novelty.rs`). In step 3, connections about which nothing new is
-//! stated are found and set aside, if there were many of them of late (`repeats.rs`). Apart from that, within a step
-//! every statement is sent before the first answer is awaited, except for savepoints before a copy; changed connections
-//! are written part by part, each worked out while others are written.
+//! not looked up in steps 1 and 3 but taken to be new, as long as that proves right (`novelty.rs`). In step 3,
+//! connections about which nothing new is stated are found and set aside, if there were many of them of late
+//! (`repeats.rs`). Apart from that, within a step every statement is sent before the first answer is awaited, except for
+//! savepoints before a copy; changed connections are written part by part, each worked out while others are written.
 //!
 //! Properties:
 //! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
@@ -169,7 +169,7 @@ pub(crate) async fn write_epoch<T: GraphTables>(
 
 /// The result of step 1.
 struct LookedUp<'e> {
-    /// With known names after all others.
+    /// Names that are taken to be new, and then known ones, come after all others.
     lookup: Lookup<'e>,
     found: Found,
     learned: LearnedNames,

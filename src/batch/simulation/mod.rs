@@ -7,6 +7,7 @@
 
 mod cases;
 mod in_memory;
+mod novelty;
 mod repeats;
 mod transaction;
 mod units;
