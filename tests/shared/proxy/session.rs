@@ -117,7 +117,7 @@ impl Session {
             let mut packet = length.to_be_bytes().to_vec();
             packet.resize(length.clamp(8, 65_536) as usize, 0);
             from_client.read_exact(&mut packet[4..]).await?;
-            self.gate().await;
+            self.gate(false).await;
             match i32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]) {
                 SSL_REQUEST | GSS_REQUEST => to_client.write_all(b"N").await?,
                 code => {
@@ -138,9 +138,12 @@ impl Session {
         client: &mut (impl AsyncRead + Unpin),
         server: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
+        // Whether the server has the beginning of a statement and not its end.
+        let mut is_within_statement = false;
         loop {
             let message = read(client).await?;
-            self.gate().await;
+            self.gate(is_within_statement).await;
+            is_within_statement = !matches!(message[0], b'Q' | b'S');
             // Before the fault is counted, after which a test may release the held message.
             let releases = self.releases();
             let verdict = self.conversation().request(&message);
@@ -165,7 +168,7 @@ impl Session {
     /// Goes on when the client is gone: the server must be able to send its answers.
     async fn pass_answers(&self, server: &mut (impl AsyncRead + Unpin), client: &mut (impl AsyncWrite + Unpin)) {
         while let Ok(message) = read(server).await {
-            self.gate().await;
+            self.gate(false).await;
             let releases = self.releases();
             let verdict = self.conversation().answer(&message);
             match verdict {
@@ -225,10 +228,15 @@ impl Session {
         }
     }
 
-    /// Waits while messages are held back.
-    async fn gate(&self) {
+    /// Waits while messages are held back. The rest of a statement is not held back by a stall that began at the answer
+    /// to an earlier one ([`Action::is_between_statements`]).
+    async fn gate(&self, is_within_statement: bool) {
         let mut mode = self.mode.subscribe();
-        let passing = mode.wait_for(|mode| matches!(mode, Mode::Passing | Mode::Swallowing));
+        let passing = mode.wait_for(|mode| match mode {
+            Mode::Passing | Mode::Swallowing => true,
+            Mode::Stalled => is_within_statement,
+            Mode::HalfOpen | Mode::Cut => false,
+        });
         passing.await.expect("held by self");
         self.shared.until(|control| !control.stall).await;
         let delay = self.shared.control.borrow().delay;
