@@ -5,7 +5,8 @@
 //! first occurrence, as in a stream: sorted by key the indexes would grow at one end, which requires knowledge of the
 //! future.
 //!
-//! One transaction for each table. Over two connections, both load entities; then each loads the connections and the
+//! One transaction for each table. With late checks it checks foreign keys after the rows of a table were copied, as the
+//! engine does; the limit is without. Over two connections, both load entities; then each loads the connections and the
 //! mentions of its half of the restaurants.
 
 use std::sync::Arc;
@@ -37,11 +38,17 @@ const COPY_MENTIONS: &str = "copy mentions (mention_id, connection_id, source_ty
 #[derive(Debug)]
 pub(crate) struct CopyLimit {
     pub(crate) connections: usize,
+    pub(crate) checks_late: bool,
 }
 
 impl Contestant for CopyLimit {
     fn name(&self) -> &'static str {
-        if self.connections == 1 { "copy_limit" } else { "copy_limit_2" }
+        match (self.connections, self.checks_late) {
+            (1, false) => "copy_limit",
+            (1, true) => "copy_late_checks",
+            (_, false) => "copy_limit_2",
+            (_, true) => "copy_late_checks_2",
+        }
     }
 
     fn connections(&self) -> usize {
@@ -67,7 +74,7 @@ impl CopyLimit {
             clients.push(database.connect().await?);
         }
         let start = Instant::now();
-        parts.send(&clients).await?;
+        parts.send(&clients, self.checks_late).await?;
         Ok(Measured::new(start.elapsed()))
     }
 }
@@ -106,13 +113,21 @@ impl Parts {
     }
 
     /// A client for each part.
-    pub(crate) async fn send(&self, clients: &[Client]) -> Result<()> {
+    pub(crate) async fn send(&self, clients: &[Client], checks_late: bool) -> Result<()> {
         let entities = clients.iter().zip(&self.entities).map(|(client, data)| copy(client, COPY_ENTITIES, data));
         try_join_all(entities).await?;
         let rest = clients.iter().zip(&self.connections).zip(&self.mentions);
         try_join_all(rest.map(|((client, connections), mentions)| async move {
-            copy(client, COPY_CONNECTIONS, connections).await?;
-            copy(client, COPY_MENTIONS, mentions).await
+            for (sql, rows) in [(COPY_CONNECTIONS, connections), (COPY_MENTIONS, mentions)] {
+                if checks_late {
+                    client.batch_execute("begin; set constraints all deferred").await?;
+                }
+                copy(client, sql, rows).await?;
+                if checks_late {
+                    client.batch_execute("set constraints all immediate; commit").await?;
+                }
+            }
+            Result::Ok(())
         }))
         .await?;
         Ok(())

@@ -91,7 +91,7 @@ async fn load(database: &Database, history: &Arc<History>) -> Result<()> {
             encode(history, town, known.clone()).await.map(Some)
         };
         // While one town is sent the next one is generated.
-        ((), next) = futures::try_join!(parts.send(&clients), following)?;
+        ((), next) = futures::try_join!(parts.send(&clients, false), following)?;
     }
     Ok(())
 }

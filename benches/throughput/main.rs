@@ -105,8 +105,10 @@ struct Arguments {
 /// The contestants, in the order of each round.
 fn contestants() -> Vec<Box<dyn Contestant>> {
     vec![
-        Box::new(copy_limit::CopyLimit { connections: 1 }),
-        Box::new(copy_limit::CopyLimit { connections: 2 }),
+        Box::new(copy_limit::CopyLimit { connections: 1, checks_late: false }),
+        Box::new(copy_limit::CopyLimit { connections: 2, checks_late: false }),
+        Box::new(copy_limit::CopyLimit { connections: 1, checks_late: true }),
+        Box::new(copy_limit::CopyLimit { connections: 2, checks_late: true }),
         Box::new(graphsink::Graphsink { in_flight_commits: None }),
         Box::new(graphsink::Graphsink { in_flight_commits: Some(1) }),
         Box::new(graphsink_bulk::GraphsinkBulk),

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::Epoch;
 use super::coalesce::{RowRef, TableBatch};
+use super::entities::FoundEntities;
 use super::new_ids::NewIds;
 use super::novelty::{NoveltyFilter, Unmet};
 use super::rows::{StoredConnection, StoredMention};
-use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, hash_of};
 use crate::label::Disposition;
 use crate::record::{ConnectionFacts, ConnectionKey, MentionRef, SortedSet, SourceType, Table};
@@ -98,7 +99,7 @@ pub(super) struct Nodes<'e> {
 impl<'e> Nodes<'e> {
     pub(super) fn resolve_connections(
         epoch: &'e Epoch,
-        entities: &LockedEntities<'_>,
+        entities: &FoundEntities<'_>,
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let slots = epoch.connections.len();

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
+use super::Epoch;
 use super::connection_nodes::{ConnectionNode, Nodes, Presence};
+use super::entities::FoundEntities;
 use super::new_ids::NewIds;
 use super::novelty::{NoveltyFilter, Unmet};
 use super::repeats::Repeated;
 use super::rows::{ConnectionWrite, MentionRow, StoredConnection, VanishedRow};
 use super::tables::{HistoryAnswers, HistoryQuestions, MentionQuestion, RecentQuestion};
 use super::write::Clock;
-use super::{Epoch, LockedEntities};
 use crate::hash::{HashMap, HashSet};
 use crate::outcome::{CommittedRow, Disposition, Rejection};
 use crate::record::{ConnectionKey, ConnectionMetrics, MentionChange, Merge, RereadNeeded, Table, Timestamp};
@@ -127,7 +128,7 @@ impl<'e> UnlockedConnections<'e> {
     /// Resolves the names of an epoch. `keys_by_id` are the keys of connections that are named by their id.
     pub(super) fn resolve(
         epoch: &'e Epoch,
-        entities: &LockedEntities<'_>,
+        entities: &FoundEntities<'_>,
         keys_by_id: &HashMap<Uuid, ConnectionKey<Uuid>>,
     ) -> Self {
         let mut nodes = Nodes::resolve_connections(epoch, entities, keys_by_id);

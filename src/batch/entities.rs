@@ -111,6 +111,21 @@ impl<'e> FoundEntities<'e> {
         in_lock_order(changing.collect())
     }
 
+    /// The id of an entity of a unit, final unless the insertion fails.
+    pub(super) fn id_of(&self, unit: u32, entity: usize) -> Uuid {
+        self.0.id_of(unit, entity)
+    }
+
+    /// Whether all names of the epoch are different entities.
+    pub(super) fn are_distinct(&self) -> bool {
+        self.0.nodes.len() == self.0.node_of_slot.len()
+    }
+
+    /// Whether an entity of a unit is inserted by this transaction: no row of another transaction can refer to it.
+    pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
+        !self.0.node(unit, entity).exists
+    }
+
     /// The names of the rows to insert, to look them up again. Results are by the node.
     pub(super) fn names_of_new(&self) -> Vec<KeyLookup<'_>> {
         let new = (0_u32..).zip(&self.0.nodes).filter(|(_, node)| !node.exists);
@@ -136,7 +151,8 @@ impl<'e> FoundEntities<'e> {
         Ok(Self(plan))
     }
 
-    /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted.
+    /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted, also if
+    /// another one has its name now: ids that were found are final.
     pub(super) fn locked(
         self,
         new: &[EntityWrite],
@@ -149,7 +165,11 @@ impl<'e> FoundEntities<'e> {
         }
         let node_of_key: HashMap<&EntityKey, u32> = changing.iter().map(|write| (&write.key, write.node)).collect();
         for row in rows {
-            plan.nodes[node_of_key[&row.key] as usize].exists_as(row.id, row.facts);
+            let node = &mut plan.nodes[node_of_key[&row.key] as usize];
+            if node.id != row.id {
+                return Err(VanishedRow);
+            }
+            node.exists_as(row.id, row.facts);
         }
         // An inserted row is final, except for its Google id.
         let new = new.iter().filter(|write| write.google_place_id().is_some());
@@ -165,21 +185,6 @@ fn in_lock_order(mut writes: Vec<EntityWrite>) -> Vec<EntityWrite> {
 }
 
 impl LockedEntities<'_> {
-    /// The id of an entity of a unit.
-    pub(super) fn id_of(&self, unit: u32, entity: usize) -> Uuid {
-        self.0.id_of(unit, entity)
-    }
-
-    /// Whether all names of the epoch are different entities.
-    pub(super) fn are_distinct(&self) -> bool {
-        self.0.nodes.len() == self.0.node_of_slot.len()
-    }
-
-    /// Whether an entity of a unit was inserted by this transaction: no row of another transaction can refer to it.
-    pub(super) fn is_new(&self, unit: u32, entity: usize) -> bool {
-        !self.0.node(unit, entity).exists
-    }
-
     /// The id of a name, unless a redirect led from it to another row.
     pub(super) fn id_of_name(&self, name: &KeyLookup<'_>) -> Option<Uuid> {
         let node = &self.0.nodes[self.0.node_of_slot[name.slot as usize] as usize];

@@ -36,7 +36,6 @@ mod write;
 pub(crate) use coalesce::{Batch, TableBatch};
 pub(crate) use connection_nodes::is_long;
 pub(crate) use connections::{MentionRows, NewConnections, UnlockedConnections};
-pub(crate) use entities::LockedEntities;
 pub(crate) use epoch::{ConnectionBatch, EntityBatch, Epoch, MentionBatch};
 pub(crate) use fold::{FoldedConnection, Folds, KeyedConnection, Planned};
 pub(crate) use known_names::{Generation, KnownNames, LearnedNames, Names};

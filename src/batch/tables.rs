@@ -31,6 +31,9 @@ pub(crate) trait GraphTables {
     /// Whether a row was refused for a reason that may lie in itself.
     fn is_refusal(error: &Self::Error) -> bool;
 
+    /// Waits until the calls of this transaction that are under way keep the tables busy, for computing meanwhile.
+    async fn has_work(&self);
+
     /// Begins, reads the generation if requested, and then looks up names. Reads the generation again if the lookup
     /// goes with known names.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, Self::Error>;

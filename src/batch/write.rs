@@ -134,16 +134,15 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     }
     let found =
         FoundEntities::resolve(epoch, &lookup, entities_by_key, entities_by_id).map_err(WriteError::Rejected)?;
-    let entities = insert_and_lock_entities(tables, found, &mut guessed).await;
+    let resolve = |found: &_| UnlockedConnections::resolve(epoch, found, &connection_keys);
+    let entities = insert_and_lock_entities(tables, found, &mut guessed, resolve).await;
     if let Some(novelty) = novelty {
         novelty.entities.observe(guessed.outcome());
     }
-    let (entities, updates) = entities?;
+    let (entities, updates, mut connections) = entities?;
     let filter = novelty.map(|novelty| &novelty.connections);
     let EntityUpdates { place_ids, give_up, writes } = updates;
     let connections = async {
-        // Worked out while the server updates entities.
-        let mut connections = UnlockedConnections::resolve(epoch, &entities, &connection_keys);
         if let Some(filter) = filter {
             connections.meet(filter, may_guess);
         }
@@ -162,7 +161,10 @@ pub(crate) async fn write_epoch<T: GraphTables>(
     given_up?;
     written?;
     // What was learned is put together while the server writes.
-    let learned = async { learn(epoch, learned, &lookup, &entities) };
+    let learned = async {
+        tables.has_work().await;
+        learn(epoch, learned, &lookup, &entities)
+    };
     let (connections, learned) = futures::join!(Box::pin(write_connections(tables, locked?, filter, clock)), learned);
     Ok(outcome(&entities, &connections?, learned))
 }
@@ -276,18 +278,27 @@ pub(crate) async fn refresh_connections<'e, T: GraphTables>(
     Box::pin(write_connections(tables, connections, None, clock)).await
 }
 
-/// Step 2. Returns the updates that remain for step 3.
+/// Step 2. Returns the updates that remain for step 3, and the connections, which are resolved meanwhile.
 ///
 /// It ends: after each race fewer entities are new.
 async fn insert_and_lock_entities<'e, T: GraphTables>(
     tables: &T,
     mut found: FoundEntities<'e>,
     guessed: &mut GuessedNames<'_>,
-) -> Result<(LockedEntities<'e>, EntityUpdates), T::Error> {
+    resolve: impl Fn(&FoundEntities<'e>) -> UnlockedConnections<'e>,
+) -> Result<(LockedEntities<'e>, EntityUpdates, UnlockedConnections<'e>), T::Error> {
     loop {
         let (new, changing) = (found.new_rows(), found.changing_rows());
-        let error = match tables.insert_and_lock_entities(&new, &changing).await {
-            Ok(rows) => return Ok(found.locked(&new, &changing, rows)?),
+        let connections = async {
+            tables.has_work().await;
+            resolve(&found)
+        };
+        let (rows, connections) = futures::join!(tables.insert_and_lock_entities(&new, &changing), connections);
+        let error = match rows {
+            Ok(rows) => {
+                let (entities, updates) = found.locked(&new, &changing, rows)?;
+                return Ok((entities, updates, connections));
+            }
             Err(error) => error,
         };
         let returns = T::is_race(&error) || guessed.are_open() && T::is_refusal(&error);
@@ -349,7 +360,7 @@ async fn write_connections<'e, T: GraphTables>(
     let (questions, history) = loop {
         let new = connections.new_rows(clock.as_of);
         let history = async {
-            // Put together while the server begins to copy.
+            tables.has_work().await;
             let questions = connections.questions(clock.as_of);
             tables.read_history(&questions).await.map(|history| (questions, history))
         };
@@ -372,8 +383,7 @@ async fn write_connections<'e, T: GraphTables>(
         filter.observe(connections.count_unmet());
     }
     let connections = connections.decided(&questions, history);
-    // Mentions come first, which keeps the server busy while figures are computed here: they are inserted, or a copy
-    // is begun.
+    // Mentions come first: the server is busy with them while figures are computed here.
     let newer = connections.newer_mentions();
     let long = connections.becoming_long();
     let mentions = async {
@@ -396,6 +406,7 @@ async fn update_connections<T: GraphTables>(
     connections: &DecidedConnections<'_>,
     clock: Clock,
 ) -> Result<Vec<u32>, T::Error> {
+    tables.has_work().await;
     let mut rows = connections.changed_rows(clock.as_of, clock.score_tolerance);
     let mut to_reread = Vec::new();
     let mut next = || {

@@ -79,6 +79,8 @@ impl GraphTables for Blackhole {
         false
     }
 
+    async fn has_work(&self) {}
+
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
         black_box(EntityKeys::new(&lookup.entities_by_key));
         Ok(Found { generation: Some(Generation::new("")), ..Found::default() })

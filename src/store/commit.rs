@@ -205,7 +205,8 @@ impl Work for EpochCommit<'_> {
         let EpochStore { shape, known_names, novelty, repeats, as_of, .. } = self.store;
         let score_tolerance = if *as_of == AsOf::Clock { SCORE_TOLERANCE } else { 0.0 };
         let clock = Clock { as_of: as_of.now(), score_tolerance };
-        let transaction = Transaction { session, begin, attempt, copies: shape.copies() };
+        let (epoch, copying) = (self.epoch(group), shape.copying());
+        let transaction = Transaction::new(session, begin, attempt, &copying, epoch.coalesced(Table::Mentions));
         let known = (!group.attempts.looks_up).then_some(known_names).filter(|known| known.is_on());
         let names = Names { known, session: session.number() };
         // Later attempts take the usual way, so that no unit is rejected for what a guess leads to.
@@ -216,7 +217,7 @@ impl Work for EpochCommit<'_> {
             may_guess: is_first,
             expects_repeats: is_first && repeats.are_expected(),
         };
-        match write_epoch(&transaction, self.epoch(group), remembered, clock).await {
+        match write_epoch(&transaction, epoch, remembered, clock).await {
             Ok(written) => Ok(Ok(written)),
             Err(WriteError::Rejected(units)) => Ok(Err(Stopped::Rejected(units))),
             Err(WriteError::Tables(error)) => Err(error),

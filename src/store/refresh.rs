@@ -96,8 +96,8 @@ impl Refresher {
         let step = session.transaction(async |session| {
             session.prepare().await.map_err(StoreError::begin)?;
             let begin = self.sessions.begin(session);
-            let copies = self.shape.copies();
-            let transaction = Transaction { session, begin: &begin, attempt: Uuid::nil(), copies };
+            let copying = self.shape.copying();
+            let transaction = Transaction::new(session, &begin, Uuid::nil(), &copying, 0);
             let step = transaction.refresh(after, STEP, Clock { as_of, score_tolerance: 0.0 }).await?;
             session.batch("commit", "commit").await?;
             Ok(step)

@@ -16,8 +16,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::health::{Copying, LateKeyChecks};
 use super::session::{
-    ROLLBACK_TO_SAVEPOINT, ROLLBACK_TO_SAVEPOINT_OF_ENTITIES, SAVEPOINT, SAVEPOINT_OF_ENTITIES, Session,
+    BeginningCopy, ROLLBACK_TO_SAVEPOINT, ROLLBACK_TO_SAVEPOINT_OF_ENTITIES, SAVEPOINT, SAVEPOINT_OF_ENTITIES, Session,
 };
 use super::statement::{self, Statement};
 use super::table::{
@@ -48,11 +49,13 @@ impl From<VanishedRow> for StoreError {
 /// The tables within one transaction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Transaction<'a> {
-    pub(super) session: &'a Session,
-    pub(super) begin: &'a str,
-    pub(super) attempt: Uuid,
+    session: &'a Session,
+    begin: &'a str,
+    attempt: Uuid,
     /// Whether rows may be copied.
-    pub(super) copies: bool,
+    copies: bool,
+    /// If foreign keys are not checked before the mentions are written.
+    late_checks: Option<&'a LateKeyChecks>,
 }
 
 /// The parameters of a statement.
@@ -69,6 +72,10 @@ impl GraphTables for Transaction<'_> {
         error.class() == ErrorClass::Poison
     }
 
+    async fn has_work(&self) {
+        self.session.has_work().await;
+    }
+
     /// One round trip with `begin`, the attempt's row and a share of the merges' lock.
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, StoreError> {
         let Lookup { entities_by_key, entities_by_id, connections_by_id, reads_generation, goes_with_known, .. } =
@@ -76,8 +83,13 @@ impl GraphTables for Transaction<'_> {
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
-        let (begun, recorded, generation, redirects, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
+        let postponed = async {
+            let Some(late) = self.late_checks else { return Ok(()) };
+            self.session.batch("postpone_key_checks", &late.postpone).await
+        };
+        let (begun, postponed, recorded, generation, redirects, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
             self.session.batch("begin", self.begin),
+            postponed,
             self.session.record_attempt(&record),
             // After the lock, and before the names.
             self.query(&statement::READ_GENERATION, vec![], !reads_generation),
@@ -88,6 +100,7 @@ impl GraphTables for Transaction<'_> {
             self.query(&statement::CONNECTION_KEYS_BY_ID, vec![connections_by_id], connections_by_id.is_empty()),
         );
         begun.map_err(StoreError::begin)?;
+        postponed?;
         all_written(recorded?, 1)?;
         // Answers are read in the order of sending: the statements after an error fail only because of it.
         let generation = read_generation(&generation?)?;
@@ -123,8 +136,9 @@ impl GraphTables for Transaction<'_> {
         }
         let savepoint = self.session.batch("savepoint", SAVEPOINT_OF_ENTITIES);
         if self.copies(new.len()) {
+            let beginning = self.session.begin_copy();
             savepoint.await?;
-            let copied = self.copy::<Entities>(&statement::COPY_ENTITIES, new.len(), new.iter());
+            let copied = self.copy::<Entities>(&statement::COPY_ENTITIES, beginning, new.len(), new.iter());
             let (copied, locked) = futures::join!(copied, self.lock_entities(existing));
             copied?;
             return locked;
@@ -212,7 +226,7 @@ impl GraphTables for Transaction<'_> {
 
     async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), StoreError> {
         if self.copies(rows.len()) {
-            return self.copy(&statement::COPY_CONNECTIONS, rows.len(), rows).await;
+            return self.copy(&statement::COPY_CONNECTIONS, self.session.begin_copy(), rows.len(), rows).await;
         }
         let rows: Vec<_> = rows.collect();
         self.write::<Connections>(&statement::INSERT_CONNECTIONS, Purpose::Insert, &rows).await
@@ -256,11 +270,20 @@ impl GraphTables for Transaction<'_> {
     }
 
     async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), StoreError> {
-        if self.copies(rows.len()) {
-            return self.copy(&statement::COPY_MENTIONS, rows.len(), rows).await;
-        }
-        let rows: Vec<_> = rows.collect();
-        self.write::<Mentions>(&statement::INSERT_MENTIONS, Purpose::Insert, &rows).await
+        let inserted = async {
+            if self.copies(rows.len()) {
+                return self.copy(&statement::COPY_MENTIONS, self.session.begin_copy(), rows.len(), rows).await;
+            }
+            let rows: Vec<_> = rows.collect();
+            self.write::<Mentions>(&statement::INSERT_MENTIONS, Purpose::Insert, &rows).await
+        };
+        let checked = async {
+            let Some(late) = self.late_checks else { return Ok(()) };
+            self.session.batch("check_keys", &late.check).await
+        };
+        let (inserted, checked) = futures::join!(inserted, checked);
+        inserted?;
+        Ok(checked?)
     }
 
     async fn update_mentions(&self, rows: &[MentionRow<'_>]) -> Result<(), StoreError> {
@@ -301,7 +324,22 @@ impl GraphTables for Transaction<'_> {
     }
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
+    /// The transaction of an attempt at an epoch with so many mentions.
+    pub(super) fn new(
+        session: &'a Session,
+        begin: &'a str,
+        attempt: Uuid,
+        copying: &'a Copying,
+        mentions: usize,
+    ) -> Self {
+        // Without a name, a copy is sent only after it was prepared, and statements sent meanwhile would overtake it:
+        // figures that are reread would then miss its rows.
+        let copies = copying.is_allowed && session.has_named_statements();
+        let late_checks = copying.late_checks.as_ref().filter(|_| copies && mentions >= COPY_FROM_ROWS);
+        Self { session, begin, attempt, copies, late_checks }
+    }
+
     /// Updates the figures of the next connections, in lock order; returns their keys, and the number of changes.
     pub(super) async fn refresh(
         &self,
@@ -338,27 +376,26 @@ impl Transaction<'_> {
 
     /// Whether so many rows are copied rather than inserted from arrays.
     fn copies(&self, rows: usize) -> bool {
-        // Without a name, a copy is sent only after it was prepared, and statements sent meanwhile would overtake it:
-        // figures that are reread would then miss its rows.
-        self.copies && rows >= COPY_FROM_ROWS && self.session.has_named_statements()
+        self.copies && rows >= COPY_FROM_ROWS
     }
 
     /// Copies rows. `count` is their number.
     async fn copy<T: Table>(
         &self,
         statement: &Statement,
+        beginning: BeginningCopy<'_>,
         count: usize,
         rows: impl NextRow<T>,
     ) -> Result<(), StoreError> {
-        all_written(self.session.copy(statement, copy_pieces(count, rows)).await?, count)
+        all_written(self.session.copy(statement, beginning, copy_pieces(count, rows)).await?, count)
     }
 
     /// Writes rows unless there are none; each must exist.
-    async fn write<'a, T: Table>(
+    async fn write<'r, T: Table>(
         &self,
         statement: &Statement,
         purpose: Purpose,
-        rows: &'a [T::Row<'a>],
+        rows: &'r [T::Row<'r>],
     ) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());

@@ -32,6 +32,7 @@ mod hostile;
 mod known_names;
 mod late_connections;
 mod late_entities;
+mod late_key_checks;
 mod lifecycle;
 mod loader;
 mod lock_waits;

@@ -111,6 +111,8 @@ impl<R: FnOnce(&mut Tables)> GraphTables for Memory<R> {
         *error == MemoryError::Refused
     }
 
+    async fn has_work(&self) {}
+
     async fn look_up(&self, lookup: &Lookup<'_>) -> Result<Found, MemoryError> {
         let entities_by_key = self.look_up_names(&lookup.entities_by_key).await?;
         let mut tables = self.tables.borrow_mut();

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::shape::inspect;
+use super::shape::{Copying, inspect};
 use crate::config::Config;
 use crate::error::{StartError, StoreError};
 use crate::store::session::{Patience, Session, answer};
@@ -22,8 +22,8 @@ pub(in crate::store) async fn check_generation(session: &Session, patience: Pati
     Ok(())
 }
 
-/// Checks the shape of the tables; returns whether rows may be copied into them.
-pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<bool, StartError> {
+/// Checks the shape of the tables; returns how rows are copied into them.
+pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<Copying, StartError> {
     inspect(client, schema).await.map_err(|error| match error {
         StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
         error => error.into(),

@@ -13,4 +13,4 @@ mod shape;
 pub(super) use check::{check, check_generation, check_shape};
 pub(super) use circuit::{Circuit, Permit};
 pub(super) use refusals::Refusals;
-pub(super) use shape::TableShape;
+pub(super) use shape::{Copying, LateKeyChecks, TableShape};

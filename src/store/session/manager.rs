@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 use super::Session;
 use super::pool::Connector;
 use super::timeline::Timeline;
@@ -54,6 +56,7 @@ impl bb8::ManageConnection for SessionManager {
             settled_attempts: Vec::new(),
             in_transaction: false,
             is_out_of_step: AtomicBool::new(false),
+            copy_begins: watch::Sender::new(false),
             opened: Instant::now(),
             last_answer: AtomicU64::new(0),
             timeline: Timeline::default(),

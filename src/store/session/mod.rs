@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::SinkExt;
 use futures::future::{try_join, try_join_all};
+use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use tracing::Instrument;
@@ -62,6 +63,9 @@ pub(in crate::store) const SAVEPOINT: &str = "savepoint connections";
 /// Rolls back to it, any number of times.
 pub(in crate::store) const ROLLBACK_TO_SAVEPOINT: &str = "rollback to savepoint connections";
 
+/// The number of pieces of a copy after which the server has work for some milliseconds. The driver holds two of them.
+const PIECES_AHEAD: usize = 6;
+
 /// Time limit for a cancel request, for which no attempt waits.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
 
@@ -94,6 +98,8 @@ pub(crate) struct Session {
     in_transaction: bool,
     /// Whether answers may be attributed to later statements: see [`Session::copy`].
     is_out_of_step: AtomicBool,
+    /// Whether the server waits for the first rows of a copy.
+    copy_begins: watch::Sender<bool>,
     opened: Instant,
     /// Time of the last answer, in microseconds since `opened`.
     last_answer: AtomicU64,
@@ -101,6 +107,16 @@ pub(crate) struct Session {
     pub(in crate::store) timeline: Timeline,
     /// Its waits for locks.
     pub(in crate::store) lock_waits: Arc<SessionWaits>,
+}
+
+/// A copy of which the first rows are not sent yet: see [`Session::has_work`].
+#[derive(Debug)]
+pub(in crate::store) struct BeginningCopy<'a>(&'a watch::Sender<bool>);
+
+impl Drop for BeginningCopy<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -215,6 +231,21 @@ impl Session {
         self.measured(statement.name, self.prepared(statement).query(&self.client, parameters)).await
     }
 
+    /// Announces that the next statement is a copy.
+    pub(in crate::store) fn begin_copy(&self) -> BeginningCopy<'_> {
+        self.copy_begins.send_replace(true);
+        BeginningCopy(&self.copy_begins)
+    }
+
+    /// Waits until what was sent is with the server, and enough rows of a copy that was announced. Callers compute
+    /// afterwards, in the task that also sends, without letting the server wait for that.
+    pub(in crate::store) async fn has_work(&self) {
+        let begun = self.copy_begins.subscribe().wait_for(|begins| !begins).await.is_ok();
+        debug_assert!(begun, "the sender is the session's own");
+        // The driver is another task, and sends when this one waits.
+        tokio::task::yield_now().await;
+    }
+
     /// Copies encoded rows; returns their number. Pieces are made while the copy runs, so its time includes their
     /// encoding.
     ///
@@ -222,14 +253,24 @@ impl Session {
     /// twice (the driver sends two `Sync`, and only one that comes between rows is ignored), and the driver takes the
     /// second answer for that of the next statement. Such a session is not used again, and its answers after the copy
     /// are invalid: check the copy's own answer first.
-    pub(crate) async fn copy(&self, statement: &Statement, pieces: impl Iterator<Item = Bytes>) -> Result<u64, Error> {
+    pub(in crate::store) async fn copy(
+        &self,
+        statement: &Statement,
+        beginning: BeginningCopy<'_>,
+        pieces: impl Iterator<Item = Bytes>,
+    ) -> Result<u64, Error> {
         self.measured(statement.name, async {
             let copying = self.prepared(statement).copy_in(&self.client).await;
             let sink = copying.inspect_err(|_| self.is_out_of_step.store(true, Ordering::Relaxed))?;
             let mut sink = std::pin::pin!(sink);
-            for piece in pieces {
+            let mut beginning = Some(beginning);
+            for (number, piece) in (1_usize..).zip(pieces) {
                 sink.feed(piece).await?;
+                if number == PIECES_AHEAD {
+                    beginning = None;
+                }
             }
+            drop(beginning);
             sink.finish().await
         })
         .await
@@ -314,11 +355,15 @@ mod tests {
         let [mut session, holder] = [manager.connect().await.unwrap(), manager.connect().await.unwrap()];
         session.prepare().await.unwrap();
         let nothing = || vec![Bytes::from_static(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff")];
-        assert_eq!(session.copy(&statement::COPY_MENTIONS, nothing().into_iter()).await.unwrap(), 0);
+        assert_eq!(
+            session.copy(&statement::COPY_MENTIONS, session.begin_copy(), nothing().into_iter()).await.unwrap(),
+            0
+        );
         assert!(!manager.has_broken(&mut session));
         holder.batch("begin", "begin; lock table mentions in share mode").await.unwrap();
         session.batch("begin", "set lock_timeout = '1ms'").await.unwrap();
-        let refused = session.copy(&statement::COPY_MENTIONS, nothing().into_iter()).await.unwrap_err();
+        let refused =
+            session.copy(&statement::COPY_MENTIONS, session.begin_copy(), nothing().into_iter()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
         assert!(manager.has_broken(&mut session));
         let other = session.client.query("select 1 where false", &[]).await;
