@@ -1,6 +1,9 @@
 -- Foreign keys that a transaction may check after it copied rows, not while: `set constraints .. deferred`. Until that is
 -- requested they are checked as before, with each statement.
 
+-- In the order in which engines lock them.
+lock table connections, mentions in access exclusive mode;
+
 do $$
 declare
     key record;

@@ -111,7 +111,7 @@ impl<'e> FoundEntities<'e> {
         in_lock_order(changing.collect())
     }
 
-    /// The id of an entity of a unit, final unless the insertion fails.
+    /// The id of an entity of a unit: final unless the insertion fails, or another row has the name when it is locked.
     pub(super) fn id_of(&self, unit: u32, entity: usize) -> Uuid {
         self.0.id_of(unit, entity)
     }
@@ -151,8 +151,21 @@ impl<'e> FoundEntities<'e> {
         Ok(Self(plan))
     }
 
-    /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted, also if
-    /// another one has its name now: ids that were found are final.
+    /// Processes the ids of locked rows; returns whether one is new, because another row has the name now.
+    pub(super) fn takes_ids_of(&mut self, changing: &[EntityWrite], rows: &[StoredEntity]) -> bool {
+        let Self(plan) = self;
+        let id_of_key: HashMap<&EntityKey, Uuid> = rows.iter().map(|row| (&row.key, row.id)).collect();
+        let mut is_new = false;
+        for write in changing {
+            let node = &mut plan.nodes[write.node as usize];
+            if let Some(id) = id_of_key.get(&write.key).filter(|id| **id != node.id) {
+                (node.id, is_new) = (*id, true);
+            }
+        }
+        is_new
+    }
+
+    /// Processes all locked rows as read under lock. Returns the remaining changes; fails if a row was deleted.
     pub(super) fn locked(
         self,
         new: &[EntityWrite],
@@ -165,11 +178,7 @@ impl<'e> FoundEntities<'e> {
         }
         let node_of_key: HashMap<&EntityKey, u32> = changing.iter().map(|write| (&write.key, write.node)).collect();
         for row in rows {
-            let node = &mut plan.nodes[node_of_key[&row.key] as usize];
-            if node.id != row.id {
-                return Err(VanishedRow);
-            }
-            node.exists_as(row.id, row.facts);
+            plan.nodes[node_of_key[&row.key] as usize].exists_as(row.id, row.facts);
         }
         // An inserted row is final, except for its Google id.
         let new = new.iter().filter(|write| write.google_place_id().is_some());

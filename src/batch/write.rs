@@ -14,7 +14,10 @@
 //! not looked up in steps 1 and 3 but taken to be new, as long as that proves right (`novelty.rs`). In step 3,
 //! connections about which nothing new is stated are found and set aside, if there were many of them of late
 //! (`repeats.rs`). Apart from that, within a step every statement is sent before the first answer is awaited, except for
-//! savepoints before a copy; changed connections are written part by part, each worked out while others are written.
+//! savepoints before a copy, and what is worked out while a copy runs; changed connections are written part by part, each
+//! worked out while others are written.
+//!
+//! Foreign keys may be checked as late as between the insertions and the updates of step 5.
 //!
 //! Properties:
 //! - Locks are taken in one global order: new entities by key, existing entities by key, Google ids, existing connections
@@ -27,7 +30,8 @@
 //! - Every decision to change an existing row is based on data read *after* its lock was taken.
 //! - Each row gets at most one new version, except for a new restaurant with a Google id (two) and a changed
 //!   mention of a history that becomes long with it.
-//! - The steps are types, each made from the previous one: an id is available only where it is final.
+//! - The steps are types, each made from the previous one: an id is available only where it is final. One exception:
+//!   connections are worked out while their entities are inserted and locked, and again if an id turns out to be another.
 //!
 //! Why two statements lock entities and still cannot deadlock: a transaction that inserts waits for others that have
 //! inserted or changed one with the same name, one that locks waits for others that have locked. So each waits
@@ -296,6 +300,7 @@ async fn insert_and_lock_entities<'e, T: GraphTables>(
         let (rows, connections) = futures::join!(tables.insert_and_lock_entities(&new, &changing), connections);
         let error = match rows {
             Ok(rows) => {
+                let connections = if found.takes_ids_of(&changing, &rows) { resolve(&found) } else { connections };
                 let (entities, updates) = found.locked(&new, &changing, rows)?;
                 return Ok((entities, updates, connections));
             }

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// A row that was just seen is gone: another program deletes rows.
     #[error("a row vanished while it was being used: another program deletes rows, and should not while engines write")]
     VanishedRow,
+    /// The foreign keys are no longer those that were known; now the new ones are.
+    #[error("foreign keys were altered while they were in use: the next attempt goes by what they are now")]
+    KeysAltered,
     /// The tables are no longer what the migrations made, in a way that the engine cannot work with.
     #[error("a table was altered: {0}")]
     Unfit(UnfitTable),
@@ -194,7 +197,7 @@ impl StoreError {
 
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            Self::VanishedRow => ErrorClass::Transient,
+            Self::VanishedRow | Self::KeysAltered => ErrorClass::Transient,
             Self::NoConnection(_) | Self::NoAnswer(_) => ErrorClass::Reconnect,
             Self::Migration(_) | Self::ShutDown | Self::ImpossibleTime | Self::Unfit(_) | Self::Repeated(_) => {
                 ErrorClass::Configuration

@@ -55,7 +55,10 @@ impl Store {
     pub(crate) async fn check(&self, config: &Config) -> Result<(), StartError> {
         let (session, patience) = (self.sessions.get().await?, self.sessions.patience());
         answer(patience.silence(), check(session.client(), config)).await??;
-        self.shape.copies(answer(patience.silence(), check_shape(session.client(), &config.schema)).await??);
+        let copying = answer(patience.silence(), check_shape(session.client(), &config.schema)).await??;
+        if let Some(copying) = copying {
+            self.shape.copies(copying);
+        }
         if self.epochs.remembers_names() {
             check_generation(&session, patience).await?;
         }

@@ -5,12 +5,15 @@
 //!   read stay valid. The merges' lock comes before all others.
 //! - One statement locks the existing rows of a table, and one inserts the new ones.
 //! - Merge rules live in `record`, and nowhere in SQL.
+//! - Where rows are copied, foreign keys are checked once, behind the insertion of mentions ([`LateKeyChecks`]).
 //! - The server is kept at work: questions are sent behind insertions, and mentions, which take the server longest,
 //!   are begun before the figures of connections are worked out. But no `copy` is sent behind something unanswered
 //!   (`Session::copy`).
 //! - The best five mentions are kept from the stored five and the epoch's candidates: the order by score does not
 //!   depend on the time, because all scores decay at one rate. Only when a stored best mention loses votes, or ties
 //!   with a new one (`source_id` is not stored), are they read again, which reads all mentions of that connection.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -47,7 +50,7 @@ impl From<VanishedRow> for StoreError {
 }
 
 /// The tables within one transaction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Transaction<'a> {
     session: &'a Session,
     begin: &'a str,
@@ -56,6 +59,8 @@ pub(super) struct Transaction<'a> {
     copies: bool,
     /// If foreign keys are not checked before the mentions are written.
     late_checks: Option<&'a LateKeyChecks>,
+    /// Whether there are new rows with foreign keys.
+    inserts: AtomicBool,
 }
 
 /// The parameters of a statement.
@@ -83,13 +88,10 @@ impl GraphTables for Transaction<'_> {
         let (settled, merge_lock) = (&self.session.settled_attempts, self.session.merge_lock());
         let ids: Vec<Uuid> = entities_by_id.iter().map(|(_, id)| *id).collect();
         let record: [&(dyn ToSql + Sync); 4] = [&self.attempt, settled, &merge_lock, &false];
-        let postponed = async {
-            let Some(late) = self.late_checks else { return Ok(()) };
-            self.session.batch("postpone_key_checks", &late.postpone).await
-        };
+        let postpone = self.late_checks.map(|late| &*late.postpone);
         let (begun, postponed, recorded, generation, redirects, by_key, rows_by_id, generation_after, connection_rows) = futures::join!(
             self.session.batch("begin", self.begin),
-            postponed,
+            self.session.batch_if_any("postpone_key_checks", postpone),
             self.session.record_attempt(&record),
             // After the lock, and before the names.
             self.query(&statement::READ_GENERATION, vec![], !reads_generation),
@@ -225,6 +227,7 @@ impl GraphTables for Transaction<'_> {
     }
 
     async fn insert_connections(&self, rows: NewConnections<'_>) -> Result<(), StoreError> {
+        self.inserts.fetch_or(rows.len() > 0, Ordering::Relaxed);
         if self.copies(rows.len()) {
             return self.copy(&statement::COPY_CONNECTIONS, self.session.begin_copy(), rows.len(), rows).await;
         }
@@ -270,6 +273,7 @@ impl GraphTables for Transaction<'_> {
     }
 
     async fn insert_mentions(&self, rows: MentionRows<'_>) -> Result<(), StoreError> {
+        self.inserts.fetch_or(rows.len() > 0, Ordering::Relaxed);
         let inserted = async {
             if self.copies(rows.len()) {
                 return self.copy(&statement::COPY_MENTIONS, self.session.begin_copy(), rows.len(), rows).await;
@@ -277,11 +281,9 @@ impl GraphTables for Transaction<'_> {
             let rows: Vec<_> = rows.collect();
             self.write::<Mentions>(&statement::INSERT_MENTIONS, Purpose::Insert, &rows).await
         };
-        let checked = async {
-            let Some(late) = self.late_checks else { return Ok(()) };
-            self.session.batch("check_keys", &late.check).await
-        };
-        let (inserted, checked) = futures::join!(inserted, checked);
+        let late = self.late_checks.filter(|_| self.inserts.load(Ordering::Relaxed));
+        let check = self.session.batch_if_any("check_keys", late.map(|late| &*late.check));
+        let (inserted, checked) = futures::join!(inserted, check);
         inserted?;
         Ok(checked?)
     }
@@ -337,7 +339,7 @@ impl<'a> Transaction<'a> {
         // figures that are reread would then miss its rows.
         let copies = copying.is_allowed && session.has_named_statements();
         let late_checks = copying.late_checks.as_ref().filter(|_| copies && mentions >= COPY_FROM_ROWS);
-        Self { session, begin, attempt, copies, late_checks }
+        Self { session, begin, attempt, copies, late_checks, inserts: AtomicBool::new(false) }
     }
 
     /// Updates the figures of the next connections, in lock order; returns their keys, and the number of changes.

@@ -46,7 +46,7 @@ async fn engine(config: graphsink::ConfigBuilder) -> Engine {
 }
 
 /// Deletes an entity and the rows that refer to it.
-fn delete(name: &str) -> String {
+pub(super) fn delete(name: &str) -> String {
     format!(
         "with gone as (select entity_id from entities where name = '{name}'),
               of_it as (select connection_id from connections

@@ -22,8 +22,8 @@ pub(in crate::store) async fn check_generation(session: &Session, patience: Pati
     Ok(())
 }
 
-/// Checks the shape of the tables; returns how rows are copied into them.
-pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<Copying, StartError> {
+/// Checks the shape of the tables; returns how rows are copied into them, if there are tables.
+pub(in crate::store) async fn check_shape(client: &Client, schema: &str) -> Result<Option<Copying>, StartError> {
     inspect(client, schema).await.map_err(|error| match error {
         StoreError::Unfit(unfit) => StartError::Unfit { schema: schema.to_owned(), unfit },
         error => error.into(),

@@ -86,7 +86,7 @@ const FIND_TRIGGERS: &str = "
     order by 1, 2";
 
 /// Foreign keys of the tables whose checks a transaction may postpone, by the names that `set constraints` takes. A name
-/// that is given to several constraints means all of them, so it is left out.
+/// that is given to several constraints means all of them, and all must be deferrable.
 const FIND_DEFERRABLE_KEYS: &str = "
     select pg_catalog.format('%I.%I', n.nspname, k.conname)
     from pg_catalog.pg_class c
@@ -94,7 +94,7 @@ const FIND_DEFERRABLE_KEYS: &str = "
     join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'f'
     where c.relname in ('connections', 'mentions') and k.condeferrable and not k.condeferred
       and not exists (select from pg_catalog.pg_constraint o
-                      where o.conname = k.conname and o.connamespace = k.connamespace and o.oid <> k.oid)
+                      where o.conname = k.conname and o.connamespace = k.connamespace and not o.condeferrable)
     order by 1";
 
 /// How rows are copied.
@@ -169,8 +169,9 @@ fn difference(columns: &[Found], keys: &[(String, String)]) -> Option<UnfitTable
     BYTEWISE.iter().find(other).map(|&(table, column)| UnfitTable::Collation { table, column })
 }
 
-/// Inspects the tables: fails if the engine cannot work with them, and otherwise returns how rows are copied.
-pub(in crate::store) async fn inspect(client: &Client, schema: &str) -> Result<Copying, StoreError> {
+/// Inspects the tables: fails if the engine cannot work with them, and otherwise returns how rows are copied. Nothing can
+/// be said of missing tables, which have their own errors.
+pub(in crate::store) async fn inspect(client: &Client, schema: &str) -> Result<Option<Copying>, StoreError> {
     let of_schema: [(&(dyn ToSql + Sync), Type); 1] = [(&schema, Type::TEXT)];
     let (columns, keys, policies, deferrable) = futures::try_join!(
         client.query_typed(FIND_COLUMNS, &of_schema),
@@ -191,14 +192,13 @@ pub(in crate::store) async fn inspect(client: &Client, schema: &str) -> Result<C
     let keys = keys.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<_, Option<String>>(1)?.unwrap_or_default())));
     let keys = keys.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
     if columns.is_empty() {
-        // Missing tables have their own errors.
-        return Ok(Copying::new(true, &[]));
+        return Ok(None);
     }
     if let Some(unfit) = difference(&columns, &keys) {
         return Err(StoreError::Unfit(unfit));
     }
     let deferrable = deferrable.iter().map(|row| row.try_get(0)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Copying::new(!policies.try_get::<_, bool>(0)?, &deferrable))
+    Ok(Some(Copying::new(!policies.try_get::<_, bool>(0)?, &deferrable)))
 }
 
 /// The object that may have left rows out, if there is one.
@@ -232,16 +232,15 @@ impl TableShape {
         Arc::clone(&self.copying.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes how rows are copied, and logs once when they no longer may be.
-    pub(in crate::store) fn copies(&self, copying: Copying) {
-        let is_allowed = copying.is_allowed;
-        let before = {
-            let mut own = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *own, Arc::new(copying))
-        };
-        if before.is_allowed && !is_allowed {
+    /// Notes how rows are copied, and logs once when they no longer may be. Returns whether that is news.
+    pub(in crate::store) fn copies(&self, copying: Copying) -> bool {
+        let mut own = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.is_allowed && !copying.is_allowed {
             tracing::warn!("row-level security is in force for this role: rows are inserted, not copied");
         }
+        let is_news = **own != copying;
+        *own = Arc::new(copying);
+        is_news
     }
 
     /// Inspects the tables again after an error that they may explain. Returns the error, classified with further
@@ -257,12 +256,13 @@ impl TableShape {
         }
         match self.inspect().await {
             Err(unfit @ StoreError::Unfit(_)) => unfit,
-            Ok(copying) => {
-                self.copies(copying);
-                error
+            Ok(Some(copying)) => {
+                let is_news = self.copies(copying);
+                let is_about_keys = matches!(error.sqlstate(), Some("42704" | "42809"));
+                if is_news && is_about_keys { StoreError::KeysAltered } else { error }
             }
             // A failure of the inspection says nothing about the first error.
-            Err(_) => error,
+            Ok(None) | Err(_) => error,
         }
     }
 
@@ -271,7 +271,7 @@ impl TableShape {
         answer(self.sessions.patience().silence(), left_out(session.client(), &self.schema)).await?
     }
 
-    async fn inspect(&self) -> Result<Copying, StoreError> {
+    async fn inspect(&self) -> Result<Option<Copying>, StoreError> {
         let session = self.sessions.get().await?;
         answer(self.sessions.patience().silence(), inspect(session.client(), &self.schema)).await?
     }

@@ -207,6 +207,14 @@ impl Session {
         self.measured(name, self.client.batch_execute(sql)).await
     }
 
+    /// The same, if there are any.
+    pub(in crate::store) async fn batch_if_any(&self, name: &'static str, sql: Option<&str>) -> Result<(), Error> {
+        match sql {
+            Some(sql) => self.batch(name, sql).await,
+            None => Ok(()),
+        }
+    }
+
     /// Asks the server, in the background and without a guarantee, to cancel the current statement.
     pub(crate) fn cancel(&self) {
         let token = self.client.cancel_token();
@@ -360,12 +368,21 @@ mod tests {
             0
         );
         assert!(!manager.has_broken(&mut session));
+        session.has_work().await;
+        let beginning = session.begin_copy();
+        let mut working = Box::pin(session.has_work());
+        assert!(futures::poll!(&mut working).is_pending());
+        tokio::task::yield_now().await;
+        assert!(futures::poll!(&mut working).is_pending(), "the server waits for rows");
+        drop(beginning);
+        working.await;
         holder.batch("begin", "begin; lock table mentions in share mode").await.unwrap();
         session.batch("begin", "set lock_timeout = '1ms'").await.unwrap();
         let refused =
             session.copy(&statement::COPY_MENTIONS, session.begin_copy(), nothing().into_iter()).await.unwrap_err();
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("55P03"));
         assert!(manager.has_broken(&mut session));
+        session.has_work().await;
         let other = session.client.query("select 1 where false", &[]).await;
         assert!(other.is_err(), "the driver keeps step now: `is_out_of_step` is not needed any more");
     }
