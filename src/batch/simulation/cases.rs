@@ -252,6 +252,28 @@ fn changed_connections_are_written_in_parts() {
 }
 
 #[test]
+fn connections_follow_a_name_that_belongs_to_another_row_when_it_is_locked() {
+    let of_more = |alias: &str| {
+        epoch(|unit| {
+            let [restaurant, dish] = [unit.restaurant("r").alias(alias).handle(), unit.dish("d").handle()];
+            unit.connection(restaurant, dish);
+        })
+    };
+    let mut tables = Tables::default();
+    tables.write(&of_more("a"), no_race).unwrap();
+    let other = Uuid::from_u128(7);
+    let replaces: fn(&mut Tables) = |tables| {
+        let key = EntityKey { entity_type: EntityType::Restaurant, name: "r".into() };
+        tables.entities.get_mut(&key).unwrap().0 = Uuid::from_u128(7);
+    };
+    let memory = transaction(&tables, no_race);
+    memory.entity_races.replace(vec![replaces]);
+    memory.write(&of_more("b")).unwrap();
+    let tables = memory.tables.into_inner();
+    assert!(tables.connections.keys().any(|key| key.restaurant == other), "{:?}", tables.connections.keys());
+}
+
+#[test]
 fn connections_of_new_entities_are_not_looked_up() {
     let mut tables = Tables::default();
     tables.write(&epoch(|unit| mentioned(unit, "known", "1")), no_race).unwrap();
